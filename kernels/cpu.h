@@ -1,19 +1,21 @@
 // The CPU kernel: a direct convolution in registers, plain C++ without torch, for every valid problem.
 //
-// A task is (n, g, 64 output channels, 960 bytes of accumulators along p). It packs the window of x that it needs
-// into scratch, a few input channels at a time: padded with zeros, widened to the accumulator's type, and split by
-// stride, so that every tap reads consecutive elements. A register tile of 4 output channels x 3 vectors of
-// positions then runs over (c, k). fp16 and bf16 accumulate in float.
+// A task is one group's up to 128 output channels at 960 bytes' worth of positions. It packs what it needs of x into
+// scratch, a few input channels at a time: padded with zeros, widened to the accumulator's type, and split by stride,
+// so that every tap reads consecutive elements. A register tile of output channels x vectors of positions then runs
+// over (c, k). fp16 and bf16 accumulate in float. Where rows of y are shorter than a vector, positions run on through
+// the batch.
 //
-// Sums are blocked: at most 256 products in one chain, chains added in the order of (c, k). The order depends on
-// the problem alone, never on the threads. Vectors are chosen at run time (AVX-512, AVX2, or 16 bytes), so that a
-// compiled file may move between machines. Everything must inline into the functions that carry the target
-// attribute: hence always_inline, and no lambdas.
+// Sums are blocked: at most 256 products in one chain, chains added in the order of (c, k). That order depends on the
+// problem alone, never on the threads. The vector width is chosen at run time, so that a compiled file may move between
+// machines; code inlines into the functions that carry a target attribute, hence always_inline and no lambdas.
 #pragma once
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <new>
 #include <numeric>
+#include <type_traits>
 
 #include "problem.h"
 
@@ -22,10 +24,12 @@ namespace cpu {
 
 #define CONV1D_INLINE inline __attribute__((always_inline))
 
-constexpr int64_t kOutputBlock = 64;           // output channels of one task
+constexpr int64_t kOutputBlock = 128;          // output channels of one task
 constexpr int64_t kPositionBlockBytes = 960;   // accumulators of one output channel in one task: 5 tiles of AVX-512
+constexpr int64_t kFoldBelow = 16;             // positions in a row of y, below which the batch is folded into them
 constexpr int64_t kChain = 256;                // products added one after the other
-constexpr int64_t kScratchBytes = 256 * 1024;  // packed x of one task, at most, unless one channel needs more
+constexpr int64_t kScratchBytes = 256 * 1024;  // packed x of one task, unless one channel alone needs more
+constexpr int64_t kLineBytes = 64;             // a cache line, and the widest vector
 
 template <typename To, typename From>
 CONV1D_INLINE To bit_cast(From value) {
@@ -54,7 +58,7 @@ struct Bfloat16 {
     }
 };
 
-// Written without branches, so that the compiler vectorises the loops over it.
+// Without branches, so that the compiler vectorises the loops over it.
 struct Float16 {
     using Stored = uint16_t;
     using Acc = float;
@@ -80,109 +84,142 @@ struct Float16 {
     }
 };
 
-// Positions of one task.
-inline int64_t position_block(const Problem& p) {
-    return kPositionBlockBytes / std::max<int64_t>(sizeof(float), element_bytes(p.dtype));
+struct AlignedDelete {
+    void operator()(void* memory) const { ::operator delete[](memory, std::align_val_t(kLineBytes)); }
+};
+template <typename T>
+using Scratch = std::unique_ptr<T[], AlignedDelete>;
+template <typename T>
+Scratch<T> allocate(int64_t count) {
+    return Scratch<T>(static_cast<T*>(::operator new[](count * sizeof(T), std::align_val_t(kLineBytes))));
 }
 
-struct Blocks {
-    int64_t outputs, positions;  // how many along o and along p
-    explicit Blocks(const Problem& p)
-        : outputs((p.O + kOutputBlock - 1) / kOutputBlock),
-          positions((p.P + position_block(p) - 1) / position_block(p)) {}
+constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// How the work splits into tasks. A column is a position, or, where the batch is folded, a pair (n, p) = n*P + p.
+struct Tasks {
+    int64_t images, columns;                // `images` times `columns` is N times P
+    int64_t column_block;                   // columns of one task
+    int64_t output_blocks, column_blocks;   // how many along o and along the columns
+    int64_t count;
+
+    explicit Tasks(const Problem& p) {
+        const bool fold = p.P < kFoldBelow;
+        images = fold ? 1 : p.N;
+        columns = fold ? p.N * p.P : p.P;
+        column_block = kPositionBlockBytes / std::max<int64_t>(sizeof(float), element_bytes(p.dtype));
+        output_blocks = divide_up(p.O, kOutputBlock);
+        column_blocks = divide_up(columns, column_block);
+        count = images * p.G * output_blocks * column_blocks;
+    }
 };
 
-// How one input channel's window lies in scratch. Taps whose positions agree modulo the stride read the same
-// elements, shifted, and share a row: there are stride / gcd(stride, dilation) rows, and row r holds
-// x[l(p_begin, k = r) + i*stride] rounded down to the row's first tap. Where dilation is so wide that such rows would
-// be mostly unread, each tap gets a row of its own.
+// How one input channel lies in scratch. Taps whose positions agree modulo the stride read the same elements,
+// shifted, and share a row: of stride / gcd(stride, dilation) rows, row r begins r*dilation % stride elements of x
+// after the first column's own and goes on in steps of the stride. Where dilation is so wide that such rows would be
+// mostly unread, or columns are folded, each tap gets a row of its own.
 struct Window {
-    int64_t positions;  // of one task at most, whole vectors
     int64_t rows;       // rows a channel
-    int64_t row_elems;  // elements a row
+    int64_t extra;      // elements of a row beyond one a column
+    int64_t row_elems;  // from row to row: an odd number of cache lines, so that rows spread over the cache's sets
 
-    Window(const Problem& p, int64_t lanes) {
-        positions = (std::min(p.P, position_block(p)) + lanes - 1) / lanes * lanes;
+    Window(const Problem& p, const Tasks& tasks, int64_t acc_bytes) {
+        const int64_t lanes = kLineBytes / acc_bytes;
+        const int64_t columns = std::min(tasks.columns, tasks.column_block);
         const int64_t shared_rows = std::min(p.K, p.stride / std::gcd(p.stride, p.dilation));
-        const int64_t shared_elems = positions + (p.K - 1) * p.dilation / p.stride;
-        const bool share = shared_elems <= p.K * positions / shared_rows;
+        const int64_t shared_extra = (p.K - 1) * p.dilation / p.stride;
+        const bool share = tasks.images == p.N && shared_rows * (columns + shared_extra) <= p.K * columns;
         rows = share ? shared_rows : p.K;
-        row_elems = share ? shared_elems : positions;
+        extra = share ? shared_extra : 0;
+        row_elems = ((divide_up(columns, lanes) + divide_up(extra, lanes)) | 1) * lanes;
     }
-    // Where row `row` starts, in elements of x after the first position's own input.
+    int64_t channel_elems() const { return rows * row_elems; }
+    // Where row `row` begins, in elements of x after the first column's own.
     int64_t row_shift(const Problem& p, int64_t row) const {
         return rows == p.K ? row * p.dilation : row * p.dilation % p.stride;
     }
-    // Where tap k starts in a channel's scratch.
+    // Where tap k's first element lies in a channel's scratch.
     int64_t tap_offset(const Problem& p, int64_t k) const {
         const int64_t row = k % rows;
         return row * row_elems + (k * p.dilation - row_shift(p, row)) / p.stride;
     }
 };
 
-// dst[i] = x[first + i*step] widened, and zero outside 0 <= l < L.
+// A run of `count` columns that lie in one row of y.
+struct Segment {
+    int64_t n, p, count;
+    Segment(const Problem& problem, int64_t column, int64_t column_end)
+        : n(column / problem.P), p(column % problem.P), count(std::min(problem.P - p, column_end - column)) {}
+};
+
+// dst[i] = src[i * hop], widened.
 template <typename Type>
-CONV1D_INLINE void pack_row(
-        typename Type::Acc* __restrict__ dst,          // [count]
-        const typename Type::Stored* __restrict__ src, // x[n, c, 0]
-        int64_t count, int64_t first, int64_t step, int64_t L, int64_t x_stride_l) {
-    const int64_t begin = std::min(count, first >= 0 ? 0 : (-first + step - 1) / step);
-    const int64_t end = first >= L ? begin : std::max(begin, std::min(count, (L - 1 - first) / step + 1));
-    for (int64_t i = 0; i < begin; ++i) dst[i] = 0;
-    const int64_t hop = step * x_stride_l;
+CONV1D_INLINE void widen_row(typename Type::Acc* __restrict__ dst, const typename Type::Stored* __restrict__ src,
+                             int64_t count, int64_t hop) {
     if (hop == 1) {
-        const typename Type::Stored* from = src + first;
-        for (int64_t i = begin; i < end; ++i) dst[i] = Type::widen(from[i]);
+        for (int64_t i = 0; i < count; ++i) dst[i] = Type::widen(src[i]);
+    } else if (hop == 2) {
+        for (int64_t i = 0; i < count; ++i) dst[i] = Type::widen(src[i * 2]);
     } else {
-        for (int64_t i = begin; i < end; ++i) dst[i] = Type::widen(src[first * x_stride_l + i * hop]);
+        for (int64_t i = 0; i < count; ++i) dst[i] = Type::widen(src[i * hop]);
     }
-    for (int64_t i = end; i < count; ++i) dst[i] = 0;
 }
 
-// sums[o][i] = sum over `channels` and `taps` of w * x for kO output channels and kV vectors of positions.
+// dst[i] = x[first + i*stride], widened, and zero outside 0 <= l < L.
+template <typename Type>
+CONV1D_INLINE void pack_row(const Problem& p,
+                            typename Type::Acc* dst,          // [count]
+                            const typename Type::Stored* src, // x[n, c, 0]
+                            int64_t count, int64_t first) {
+    const int64_t begin = first >= 0 ? 0 : std::min(count, divide_up(-first, p.stride));
+    const int64_t end = first >= p.L ? begin : std::max(begin, std::min(count, (p.L - 1 - first) / p.stride + 1));
+    std::fill(dst, dst + begin, typename Type::Acc(0));
+    widen_row<Type>(dst + begin, src + (first + begin * p.stride) * p.x_stride_l, end - begin,
+                    p.stride * p.x_stride_l);
+    std::fill(dst + end, dst + count, typename Type::Acc(0));
+}
+
+// sums[o][i] = sum over j of w[o][j] * x[offsets[j] + i], for kO output channels and kV vectors of columns.
 template <typename Acc, int kBytes, int kO, int kV>
 CONV1D_INLINE void multiply_tile(
-        const Acc* __restrict__ x,            // scratch at the tile's first position
-        int64_t channel_elems,                // scratch elements a channel
-        const int64_t* __restrict__ offsets,  // [taps] of each tap's row within a channel's scratch
-        const Acc* __restrict__ w,            // [kO][channels][taps], w_stride_o apart
-        int64_t w_stride_o, int64_t channels, int64_t taps,
+        const Acc* __restrict__ x,            // scratch at the tile's first column
+        const int64_t* __restrict__ offsets,  // [products] of each (c, k) in scratch
+        const Acc* __restrict__ w,            // [kO][products], w_stride apart
+        int64_t w_stride, int64_t products,
         Acc* __restrict__ sums) {             // [kO][kV * lanes]
     typedef Acc Vector __attribute__((vector_size(kBytes)));
     constexpr int kLanes = kBytes / sizeof(Acc);
-    for (int64_t k_begin = 0; k_begin < taps; k_begin += kChain) {
-        const int64_t k_end = std::min(taps, k_begin + kChain);
+    for (int64_t begin = 0; begin < products; begin += kChain) {
+        const int64_t end = std::min(products, begin + kChain);
         Vector acc[kO][kV] = {};
-        for (int64_t c = 0; c < channels; ++c) {
-            for (int64_t k = k_begin; k < k_end; ++k) {
-                Vector x_frag[kV];
-                for (int v = 0; v < kV; ++v)
-                    std::memcpy(&x_frag[v], x + c * channel_elems + offsets[k] + v * kLanes, kBytes);
-                for (int o = 0; o < kO; ++o) {
-                    const Acc w_value = w[o * w_stride_o + c * taps + k];
-                    for (int v = 0; v < kV; ++v) acc[o][v] += x_frag[v] * w_value;
-                }
+        for (int64_t j = begin; j < end; ++j) {
+            Vector x_frag[kV];
+            for (int v = 0; v < kV; ++v) std::memcpy(&x_frag[v], x + offsets[j] + v * kLanes, kBytes);
+            for (int o = 0; o < kO; ++o) {
+                const Acc w_value = w[o * w_stride + j];
+                for (int v = 0; v < kV; ++v) acc[o][v] += x_frag[v] * w_value;
             }
         }
         for (int o = 0; o < kO; ++o) {
             for (int v = 0; v < kV; ++v) {
                 Acc* sum = sums + (o * kV + v) * kLanes;
-                Vector total = {};
-                if (k_begin != 0) std::memcpy(&total, sum, kBytes);
-                total += acc[o][v];
-                std::memcpy(sum, &total, kBytes);
+                if (begin > 0) {
+                    Vector before;
+                    std::memcpy(&before, sum, kBytes);
+                    acc[o][v] += before;
+                }
+                std::memcpy(sum, &acc[o][v], kBytes);
             }
         }
     }
 }
 
 template <typename Acc>
-using Tile = void (*)(const Acc*, int64_t, const int64_t*, const Acc*, int64_t, int64_t, int64_t, Acc*);
+using Tile = void (*)(const Acc*, const int64_t*, const Acc*, int64_t, int64_t, Acc*);
 
-constexpr int kTileOutputs = 4;  // 4 x 3 sums, 3 of x and 1 of w fill the 16 registers of AVX2
-constexpr int kTileVectors = 3;
+constexpr int64_t kTileVectors = 3;
 
-// Tasks [begin, end) on one thread.
+// Tasks [begin, end), on one thread.
 template <typename Type, typename Target>
 CONV1D_INLINE void run_tasks(const Problem& p, int64_t begin, int64_t end) {
     using Stored = typename Type::Stored;
@@ -190,75 +227,88 @@ CONV1D_INLINE void run_tasks(const Problem& p, int64_t begin, int64_t end) {
     constexpr int64_t kLanes = Target::kBytes / sizeof(Acc);
     constexpr bool kWiden = !std::is_same<Stored, Acc>::value;
 
-    const Blocks blocks(p);
-    const Window window(p, kLanes);
-    const int64_t channel_elems = window.rows * window.row_elems;
-    const int64_t fitting = kScratchBytes / int64_t(sizeof(Acc)) / channel_elems;
-    const int64_t chunk = std::max<int64_t>(1, std::min({p.C, kChain / p.K, fitting}));
-    const int64_t block_outputs = std::min(p.O, kOutputBlock);
+    const Tasks tasks(p);
+    const Window window(p, tasks, sizeof(Acc));
+    const int64_t fitting = kScratchBytes / int64_t(sizeof(Acc)) / window.channel_elems();
+    const int64_t chunk = std::max<int64_t>(1, std::min({p.C, kChain / p.K, fitting}));  // channels packed at a time
+    const int64_t most_outputs = std::min(p.O, kOutputBlock);
 
-    const std::unique_ptr<int64_t[]> offsets(new int64_t[p.K]);
-    for (int64_t k = 0; k < p.K; ++k) offsets[k] = window.tap_offset(p, k);
-    const std::unique_ptr<Acc[]> x_scratch(new Acc[chunk * channel_elems]);
-    const std::unique_ptr<Acc[]> w_scratch(kWiden ? new Acc[block_outputs * chunk * p.K] : nullptr);
-    // Sums of the chunks so far, [block_outputs][window.positions].
-    const std::unique_ptr<Acc[]> partial(chunk < p.C ? new Acc[block_outputs * window.positions] : nullptr);
+    const auto offsets = allocate<int64_t>(chunk * p.K);
+    for (int64_t c = 0; c < chunk; ++c)
+        for (int64_t k = 0; k < p.K; ++k) offsets[c * p.K + k] = c * window.channel_elems() + window.tap_offset(p, k);
+    const auto x_scratch = allocate<Acc>(chunk * window.channel_elems());
+    const auto w_scratch = allocate<Acc>(kWiden ? most_outputs * chunk * p.K : 0);
+    // [outputs][column_block]: sums of the chunks so far.
+    const auto partial = allocate<Acc>(chunk < p.C ? most_outputs * tasks.column_block : 0);
 
     for (int64_t task = begin; task < end; ++task) {
-        const int64_t p_begin = task % blocks.positions * position_block(p);
-        const int64_t o_begin = task / blocks.positions % blocks.outputs * kOutputBlock;
-        const int64_t g = task / blocks.positions / blocks.outputs % p.G;
-        const int64_t n = task / blocks.positions / blocks.outputs / p.G;
-        const int64_t positions = std::min(p.P - p_begin, position_block(p));
+        const int64_t column_begin = task % tasks.column_blocks * tasks.column_block;
+        const int64_t o_begin = task / tasks.column_blocks % tasks.output_blocks * kOutputBlock;
+        const int64_t g = task / tasks.column_blocks / tasks.output_blocks % p.G;
+        const int64_t image = task / tasks.column_blocks / tasks.output_blocks / p.G;
+        const int64_t columns = std::min(tasks.columns - column_begin, tasks.column_block);
         const int64_t outputs = std::min(p.O - o_begin, kOutputBlock);
-        const int64_t vectors = (positions + kLanes - 1) / kLanes;
-        const int64_t packed = window.row_elems - window.positions + vectors * kLanes;
-        const Stored* x = static_cast<const Stored*>(p.x) + n * p.x_stride_n + g * p.C * p.x_stride_c;
+        const int64_t vectors = divide_up(columns, kLanes);
+        const Stored* x = static_cast<const Stored*>(p.x) + image * p.x_stride_n + g * p.C * p.x_stride_c;
         const Stored* w = static_cast<const Stored*>(p.w) + (g * p.O + o_begin) * p.C * p.K;
         const Stored* bias = p.bias ? static_cast<const Stored*>(p.bias) + g * p.O + o_begin : nullptr;
-        Stored* y = static_cast<Stored*>(p.y) + ((n * p.G + g) * p.O + o_begin) * p.P + p_begin;
+        Stored* y = static_cast<Stored*>(p.y) + ((image * p.G + g) * p.O + o_begin) * p.P;
 
         for (int64_t c_begin = 0; c_begin < p.C; c_begin += chunk) {
             const int64_t channels = std::min(chunk, p.C - c_begin);
-            const bool first = c_begin == 0, last = c_begin + channels == p.C;
-            for (int64_t c = 0; c < channels; ++c)
-                for (int64_t row = 0; row < window.rows; ++row)
-                    pack_row<Type>(&x_scratch[c * channel_elems + row * window.row_elems],
-                                   x + (c_begin + c) * p.x_stride_c, packed,
-                                   p_begin * p.stride - p.pad_left + window.row_shift(p, row), p.stride, p.L,
-                                   p.x_stride_l);
-            const Acc* w_chunk;
-            int64_t w_stride_o;
+            const int64_t products = channels * p.K;
+            for (int64_t c = 0; c < channels; ++c) {
+                for (int64_t row = 0; row < window.rows; ++row) {
+                    Acc* packed = &x_scratch[c * window.channel_elems() + row * window.row_elems];
+                    for (int64_t i = 0; i < columns;) {
+                        const Segment segment(p, column_begin + i, column_begin + columns);
+                        pack_row<Type>(p, packed + i, x + segment.n * p.x_stride_n + (c_begin + c) * p.x_stride_c,
+                                       segment.count + window.extra,
+                                       segment.p * p.stride - p.pad_left + window.row_shift(p, row));
+                        i += segment.count;
+                    }
+                    // The last vector's lanes past the last column: computed and not stored.
+                    std::fill(packed + columns + window.extra, packed + vectors * kLanes + window.extra, Acc(0));
+                }
+            }
+            const Acc* w_chunk;  // [outputs][products], w_stride apart
+            int64_t w_stride;
             if constexpr (kWiden) {
                 w_chunk = w_scratch.get();
-                w_stride_o = channels * p.K;
+                w_stride = products;
                 for (int64_t o = 0; o < outputs; ++o)
-                    for (int64_t i = 0; i < w_stride_o; ++i)
-                        w_scratch[o * w_stride_o + i] = Type::widen(w[(o * p.C + c_begin) * p.K + i]);
+                    widen_row<Type>(&w_scratch[o * products], w + (o * p.C + c_begin) * p.K, products, 1);
             } else {
                 w_chunk = w + c_begin * p.K;
-                w_stride_o = p.C * p.K;
+                w_stride = p.C * p.K;
             }
 
             for (int64_t v = 0, tile_v; v < vectors; v += tile_v) {
-                tile_v = std::min<int64_t>(kTileVectors, vectors - v);
+                tile_v = std::min(kTileVectors, vectors - v);
+                const int64_t tile_columns = std::min(tile_v * kLanes, columns - v * kLanes);
                 for (int64_t o = 0, tile_o; o < outputs; o += tile_o) {
-                    tile_o = std::min<int64_t>(kTileOutputs, outputs - o);
-                    Acc sums[kTileOutputs * kTileVectors * kLanes];
-                    Target::template kTiles<Acc>[tile_o - 1][tile_v - 1](
-                        &x_scratch[v * kLanes], channel_elems, offsets.get(), w_chunk + o * w_stride_o, w_stride_o,
-                        channels, p.K, sums);
-                    const int64_t count = std::min(tile_v * kLanes, positions - v * kLanes);
+                    int size = Target::kTileSizes - 1;
+                    while (outputs - o < (1 << size)) --size;
+                    tile_o = 1 << size;
+                    alignas(kLineBytes) Acc sums[(1 << (Target::kTileSizes - 1)) * kTileVectors * kLanes];
+                    Target::template kTiles<Acc>[size][tile_v - 1](
+                        &x_scratch[v * kLanes], offsets.get(), w_chunk + o * w_stride, w_stride, products, sums);
                     for (int64_t i = 0; i < tile_o; ++i) {
                         Acc* sum = sums + i * tile_v * kLanes;
-                        Acc* so_far = &partial[(o + i) * window.positions + v * kLanes];
-                        if (!first) for (int64_t j = 0; j < count; ++j) sum[j] += so_far[j];
-                        if (last) {
-                            const Acc b = bias ? Type::widen(bias[o + i]) : Acc(0);
-                            Stored* to = y + (o + i) * p.P + v * kLanes;
-                            for (int64_t j = 0; j < count; ++j) to[j] = Type::narrow(sum[j] + b);
-                        } else {
-                            std::memcpy(so_far, sum, count * sizeof(Acc));
+                        Acc* before = &partial[(o + i) * tasks.column_block + v * kLanes];
+                        if (c_begin > 0)
+                            for (int64_t j = 0; j < tile_columns; ++j) sum[j] += before[j];
+                        if (c_begin + channels < p.C) {
+                            std::memcpy(before, sum, tile_columns * sizeof(Acc));
+                            continue;
+                        }
+                        const Acc b = bias ? Type::widen(bias[o + i]) : Acc(0);
+                        for (int64_t j = 0; j < tile_columns;) {
+                            const int64_t column = column_begin + v * kLanes + j;
+                            const Segment segment(p, column, column + tile_columns - j);
+                            Stored* to = y + (segment.n * p.G * p.O + o + i) * p.P + segment.p;
+                            for (int64_t t = 0; t < segment.count; ++t) to[t] = Type::narrow(sum[j + t] + b);
+                            j += segment.count;
                         }
                     }
                 }
@@ -267,30 +317,33 @@ CONV1D_INLINE void run_tasks(const Problem& p, int64_t begin, int64_t end) {
     }
 }
 
-// One struct an instruction set. GCC and Clang inline into a function whatever its target attribute covers.
-#define CONV1D_TARGET(name, bytes, attribute)                                                                     \
-    struct name {                                                                                                 \
-        static constexpr int kBytes = bytes;                                                                      \
-        template <typename Acc, int kO, int kV>                                                                   \
-        attribute static void tile(const Acc* x, int64_t channel_elems, const int64_t* offsets, const Acc* w,     \
-                                   int64_t w_stride_o, int64_t channels, int64_t taps, Acc* sums) {               \
-            multiply_tile<Acc, kBytes, kO, kV>(x, channel_elems, offsets, w, w_stride_o, channels, taps, sums);   \
-        }                                                                                                         \
-        template <typename Acc>                                                                                   \
-        static constexpr Tile<Acc> kTiles[kTileOutputs][kTileVectors] = {                                         \
-            {tile<Acc, 1, 1>, tile<Acc, 1, 2>, tile<Acc, 1, 3>}, {tile<Acc, 2, 1>, tile<Acc, 2, 2>, tile<Acc, 2, 3>}, \
-            {tile<Acc, 3, 1>, tile<Acc, 3, 2>, tile<Acc, 3, 3>}, {tile<Acc, 4, 1>, tile<Acc, 4, 2>, tile<Acc, 4, 3>}}; \
-        template <typename Type>                                                                                  \
-        attribute static void run(const Problem& p, int64_t begin, int64_t end) {                                 \
-            run_tasks<Type, name>(p, begin, end);                                                                 \
-        }                                                                                                         \
+// One struct an instruction set. kTiles holds the tiles of 1, 2, 4, ... output channels and 1, 2, 3 vectors; the largest
+// leaves registers for 3 vectors of x and 1 of w: of 32 in AVX-512, of 16 elsewhere.
+#define CONV1D_TARGET(name, bytes, tile_sizes, attribute)                                                    \
+    struct name {                                                                                            \
+        static constexpr int kBytes = bytes, kTileSizes = tile_sizes;                                        \
+        template <typename Acc, int kO, int kV>                                                              \
+        attribute static void tile(const Acc* x, const int64_t* offsets, const Acc* w, int64_t w_stride,     \
+                                   int64_t products, Acc* sums) {                                            \
+            multiply_tile<Acc, kBytes, kO, kV>(x, offsets, w, w_stride, products, sums);                     \
+        }                                                                                                    \
+        template <typename Acc>                                                                              \
+        static constexpr Tile<Acc> kTiles[4][kTileVectors] = {                                               \
+            {tile<Acc, 1, 1>, tile<Acc, 1, 2>, tile<Acc, 1, 3>},                                             \
+            {tile<Acc, 2, 1>, tile<Acc, 2, 2>, tile<Acc, 2, 3>},                                             \
+            {tile<Acc, 4, 1>, tile<Acc, 4, 2>, tile<Acc, 4, 3>},                                             \
+            {tile<Acc, 8, 1>, tile<Acc, 8, 2>, tile<Acc, 8, 3>}};                                            \
+        template <typename Type>                                                                             \
+        attribute static void run(const Problem& p, int64_t begin, int64_t end) {                            \
+            run_tasks<Type, name>(p, begin, end);                                                            \
+        }                                                                                                    \
     };
 
 #if defined(__x86_64__)
-CONV1D_TARGET(Avx512, 64, __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma"))))
-CONV1D_TARGET(Avx2, 32, __attribute__((target("avx2,fma"))))
+CONV1D_TARGET(Avx512, 64, 4, __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma"))))
+CONV1D_TARGET(Avx2, 32, 3, __attribute__((target("avx2,fma"))))
 #endif
-CONV1D_TARGET(Portable, 16, )
+CONV1D_TARGET(Portable, 16, 3, )
 
 template <typename Type>
 inline void run_on_this_machine(const Problem& p, int64_t begin, int64_t end) {
@@ -308,14 +361,12 @@ inline void run_on_this_machine(const Problem& p, int64_t begin, int64_t end) {
 }  // namespace cpu
 
 // How many independent tasks the problem makes.
-inline int64_t cpu_task_count(const Problem& p) {
-    const cpu::Blocks blocks(p);
-    return p.N * p.G * blocks.outputs * blocks.positions;
-}
+inline int64_t cpu_task_count(const Problem& p) { return cpu::Tasks(p).count; }
 
 // How many tasks are worth waking a thread for: about 10 us of work.
 inline int64_t cpu_task_grain(const Problem& p) {
-    const int64_t products = std::min(p.O, cpu::kOutputBlock) * p.C * p.K * std::min(p.P, cpu::position_block(p));
+    const cpu::Tasks tasks(p);
+    const int64_t products = p.C * p.K * std::min(p.O, cpu::kOutputBlock) * std::min(tasks.columns, tasks.column_block);
     return std::max<int64_t>(1, 500000 / products);
 }
 
