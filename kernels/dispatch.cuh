@@ -19,7 +19,7 @@ inline size_t no_workspace(const Problem&) { return 0; }
 
 constexpr Route kRoutes[] = {
     {"depthwise", fits_depthwise, no_workspace, launch_depthwise},
-    {"gemm_sm80", fits_gemm_sm80, no_workspace, launch_gemm_sm80},
+    {"gemm_sm80", fits_gemm_sm80, workspace_gemm_sm80, launch_gemm_sm80},
     {"direct", fits_direct, no_workspace, launch_direct},  // fits every valid problem: the last row
 };
 constexpr int32_t kRouteCount = sizeof(kRoutes) / sizeof(kRoutes[0]);

@@ -1,0 +1,113 @@
+// What several kernels share: element types and their sums, and how a block's window of x lies in shared memory.
+#pragma once
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include "problem.h"
+
+namespace conv1d {
+
+__host__ __device__ constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+__host__ __device__ constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
+// Blocks that one launch may have along x.
+constexpr int64_t kMaxBlocks = 2147483647;
+
+inline Error launch_error() {
+    const cudaError_t error = cudaGetLastError();
+    return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+}
+
+// The same problem in the numbers that are easiest to compute with: a stride that no position uses, or a dilation that
+// no tap uses, may be huge.
+inline Problem canonical(Problem problem) {
+    if (problem.P == 1) problem.stride = 1;
+    if (problem.K == 1) problem.dilation = 1;
+    return problem;
+}
+
+// The type in which products of an element type are summed.
+template <class Element>
+struct SumOf {
+    using Type = float;
+};
+template <>
+struct SumOf<double> {
+    using Type = double;
+};
+
+__device__ __forceinline__ float widen(float value) { return value; }
+__device__ __forceinline__ double widen(double value) { return value; }
+__device__ __forceinline__ float widen(__half value) { return __half2float(value); }
+__device__ __forceinline__ float widen(__nv_bfloat16 value) { return __bfloat162float(value); }
+
+template <class Element>
+__device__ __forceinline__ Element narrow(typename SumOf<Element>::Type sum) {
+    return sum;
+}
+template <>
+__device__ __forceinline__ __half narrow<__half>(float sum) {
+    return __float2half_rn(sum);
+}
+template <>
+__device__ __forceinline__ __nv_bfloat16 narrow<__nv_bfloat16>(float sum) {
+    return __float2bfloat16_rn(sum);
+}
+
+// Values that move together.
+template <class Value, int kCount>
+struct alignas(sizeof(Value) * kCount < 16 ? sizeof(Value) * kCount : 16) Vector {
+    Value at[kCount];
+};
+
+// How the x that one block needs for some taps lies in shared memory, one row of slots a channel.
+//
+// Tap k of the window (counted from its first) reads x at offset row*stride + k*dilation, where row counts the
+// block's output positions. Taps whose offsets agree modulo the stride share a plane: a run of rows, `stride`
+// input positions apart. So every tap of every stride and dilation is a shift, and rows are dense:
+//
+//   slot(k, row) = tap_slot[k] + row
+//
+// For example stride 2, dilation 1, 3 taps, 4 positions:
+//
+//   plane 0   offsets 0 2 4 6 8   slots 0..4   tap 0 from slot 0, tap 2 from slot 1
+//   plane 1   offsets 1 3 5 7 9   slots 5..9   tap 1 from slot 5
+template <int kMaxTaps>
+struct Window {
+    int32_t planes;
+    int32_t plane_rows;
+    int32_t tap_slot[kMaxTaps];
+    int64_t plane_offset[kMaxTaps];  // of the plane's row 0, in input positions
+
+    __host__ __device__ constexpr int32_t slots() const { return planes * plane_rows; }
+};
+
+// `shared_planes` false gives each tap a plane of its own: for rows that are not neighbours in x.
+template <int kMaxTaps>
+Window<kMaxTaps> plan_window(int64_t taps, int64_t rows, int64_t stride, int64_t dilation, bool shared_planes) {
+    Window<kMaxTaps> window{};
+    int64_t longest_shift = 0;
+    int32_t plane_of[kMaxTaps]{};
+    int64_t shift_of[kMaxTaps]{};
+    for (int64_t tap = 0; tap < taps; ++tap) {
+        const int64_t offset = tap * dilation;
+        int32_t plane = 0;
+        // A shift beyond half the rows would load more than a plane of its own does.
+        for (; plane < window.planes; ++plane) {
+            const int64_t distance = offset - window.plane_offset[plane];
+            if (shared_planes && distance % stride == 0 && distance / stride <= rows / 2) break;
+        }
+        if (plane == window.planes) window.plane_offset[window.planes++] = offset;
+        plane_of[tap] = plane;
+        shift_of[tap] = (offset - window.plane_offset[plane]) / stride;
+        if (shift_of[tap] > longest_shift) longest_shift = shift_of[tap];
+    }
+    window.plane_rows = static_cast<int32_t>(rows + longest_shift);
+    for (int64_t tap = 0; tap < taps; ++tap) {
+        window.tap_slot[tap] = static_cast<int32_t>(plane_of[tap] * window.plane_rows + shift_of[tap]);
+    }
+    return window;
+}
+
+}  // namespace conv1d
