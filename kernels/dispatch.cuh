@@ -5,6 +5,7 @@
 #include "depthwise.cuh"
 #include "direct.cuh"
 #include "gemm_sm80.cuh"
+#include "gemm_sm90.cuh"
 
 namespace conv1d {
 
@@ -19,6 +20,7 @@ inline size_t no_workspace(const Problem&) { return 0; }
 
 constexpr Route kRoutes[] = {
     {"depthwise", fits_depthwise, no_workspace, launch_depthwise},
+    {"gemm_sm90", fits_gemm_sm90, workspace_gemm_sm90, launch_gemm_sm90},
     {"gemm_sm80", fits_gemm_sm80, workspace_gemm_sm80, launch_gemm_sm80},
     {"direct", fits_direct, no_workspace, launch_direct},  // fits every valid problem: the last row
 };

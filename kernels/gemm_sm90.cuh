@@ -1,0 +1,856 @@
+// Dense convolution on Hopper as an implicit GEMM: D[o][position] = sum over (c, k) of W[o][c, k] * X[c, k][position].
+//
+// Chosen for 16 channels a group and more. Persistent blocks draw tiles of 128 output channels x kN positions from a
+// ticket. Two converter warpgroups read x once from global memory, round or split it and store it K-major in rows of
+// 128 bytes, one row a position; position q of the window is row q / stride of plane q % stride, so every tap of every
+// stride and dilation is a plane and a row shift of the same tile. One warp streams the packed weights; two product
+// warpgroups of 64 output channels each run wgmma and store through shared memory along the rows of y.
+// Cost: each element of x leaves L2 once per 128 output channels, each weight once per tile (once per block where all
+// of them fit in shared memory).
+#pragma once
+#include "problem.h"
+#include "ptx.cuh"
+#include "wgmma.cuh"
+
+#include <type_traits>
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+namespace conv1d {
+namespace sm90 {
+
+constexpr int kRowBytes = 128;    // one position's channels: 8 pieces of 16 bytes, swizzled by the row's index mod 8
+constexpr int kTileO = 128;       // output channels of a tile
+constexpr int kProductWarps = 8;  // two warpgroups, 64 output channels each
+constexpr int kConverterWarps = 7;
+constexpr int kThreads = 32 * (kProductWarps + kConverterWarps + 1);  // and one warp for tickets and weights
+constexpr int kTileSlots = 2;                                         // tiles announced ahead
+constexpr int kMaxStages = 12;
+constexpr int kWeightBytes = kTileO * kRowBytes;  // weights of one tap and one chunk of channels
+constexpr int kPassColumns = 64;                  // columns of D that a warp stages at once
+constexpr int kPassLead = 16;                     // columns of the pass before that stay staged
+constexpr int kStagePitch = kPassColumns + kPassLead + 8;  // floats; 88 mod 32 = 24 keeps STS.64 free of conflicts
+constexpr int kSmemLimit = 232448;
+
+enum class Mode { tf32, tf32x3, f16, bf16 };
+
+template <Mode kMode>
+struct ModeTraits {
+    static constexpr bool kIsFloat = kMode == Mode::tf32 || kMode == Mode::tf32x3;
+    static constexpr bool kIsSplit = kMode == Mode::tf32x3;  // a row holds the high parts, then the low parts
+    static constexpr Operand kOperand = kIsFloat                 ? Operand::tf32
+                                        : kMode == Mode::f16 ? Operand::f16
+                                                             : Operand::bf16;
+    static constexpr int kPieceChannels = kIsFloat ? 4 : 8;                     // channels in 16 bytes
+    static constexpr int kPieces = kIsSplit ? 4 : 8;                            // pieces of a row that carry channels
+    static constexpr int kChunkChannels = kPieces * kPieceChannels;             // channels in a row
+    static constexpr int kBatchRuns = kIsFloat ? 2 : 1;                         // see Converter
+    using Bits = std::conditional_t<kIsFloat, uint32_t, uint16_t>;  // of one element of x, w and y
+    static constexpr int kElementBytes = sizeof(Bits);
+};
+
+// Whether the product warpgroups need more than the 128 registers a thread that the launch gives.
+template <Mode kMode, int kN>
+constexpr bool kNeedsRegisters = kN * (ModeTraits<kMode>::kIsSplit ? 2 : 1) > 128;
+
+// How one launch cuts its problem; written by the host, read by every role.
+struct Geometry {
+    int32_t rows_per_sample;  // flat: a sample's rows on the common row axis, outputs and then halo
+    uint32_t stride_magic;    // ceil(2^32 / stride)
+    uint32_t rows_magic;      // ceil(2^32 / rows_per_sample) where that is small
+    int32_t flat;             // 1: tiles run over all samples' rows in a line. 0: each tile lies in one sample
+    int32_t tiles_per_sample; // of one sample; of the whole batch where flat
+    int32_t lead;             // columns computed for stores to begin on a 32-byte sector: 0, 8 or 16
+    int32_t advance;          // columns stored by a tile: kN - lead
+    int32_t tiles;            // of the whole problem
+    int32_t o_tiles;          // of one group
+    int32_t chunks;           // of channels
+    int32_t tap_groups;       // taps that share one window, ceil(K / taps_per_group) times
+    int32_t taps_per_group;
+    int32_t window;           // positions of x that a window needs: (kN - 1)*stride + (taps_per_group - 1)*dilation + 1
+    int32_t batches;          // of conversion in a stage
+    int32_t x_stride_c, x_stride_l;
+    int32_t plane_rows;       // distance between planes, in rows
+    uint32_t plane_mask;      // planes that some tap reads
+    int32_t x_stages, x_stage_bytes;
+    int32_t w_stages;
+    int32_t resident;         // 1: all weights lie in shared memory for the life of the block
+    int32_t smem_bytes;
+};
+
+// Shared memory, in order: x stages | weight stages | staging of D, 8 warps | barriers | announced tiles.
+struct Announcement {
+    int32_t tile;     // -1: no more
+    int32_t sample;   // of column 0; -1 where that column lies before the first row
+    int32_t row;      // position of column 0 in its sample, may be negative
+    int32_t channel;  // first output channel of the tile inside its group
+    int32_t group;
+};
+constexpr int kStagingBytes = kProductWarps * 8 * kStagePitch * 4;
+
+struct Barriers {
+    uint64_t x_full[kMaxStages], x_empty[kMaxStages], w_full[kMaxStages], w_empty[kMaxStages];
+    uint64_t tile_full[kTileSlots], tile_empty[kTileSlots];
+    Announcement tile[kTileSlots];
+};
+
+// A ring of stages: which one is next, and the parity its barrier will show.
+struct Ring {
+    int32_t stage = 0;
+    uint32_t parity = 0;
+    __device__ __forceinline__ void advance(int stages) {
+        if (++stage == stages) {
+            stage = 0;
+            parity ^= 1;
+        }
+    }
+};
+
+// Row of position q of a window, and its plane's first row in a stage.
+__device__ __forceinline__ int32_t divide_by_stride(const Geometry& geometry, int32_t q, int32_t stride) {
+    return stride == 1 ? q : __umulhi(q, geometry.stride_magic);
+}
+__device__ __forceinline__ int32_t plane_row(const Geometry& geometry, int32_t plane) {
+    return __popc(geometry.plane_mask & ((1u << plane) - 1)) * geometry.plane_rows;
+}
+
+// Flat tiles only: brings a row at or behind the end of its sample back into a later one; returns how much later.
+__device__ __forceinline__ int32_t wrap_row(const Geometry& geometry, int32_t& row) {
+    const int32_t samples =
+        geometry.rows_magic != 0 ? __umulhi(row, geometry.rows_magic) : (row >= geometry.rows_per_sample);
+    row -= samples * geometry.rows_per_sample;
+    return samples;
+}
+
+// ---- weights ----------------------------------------------------------------------------------------------------
+
+// Packs w [G*O][C][K] into blocks of 16 KB in the order in which tiles use them, [G][o_tile][tap group][chunk][tap];
+// a block is the shared-memory image of 128 output channels x one row. Zeroes the ticket that the product kernel draws.
+template <Mode kMode>
+__global__ void __launch_bounds__(256) pack_weights_kernel(const void* __restrict__ w,  // [G*O][C][K]
+                                                           uint4* __restrict__ image,   // [blocks][128][8] pieces
+                                                           int* __restrict__ ticket, Geometry geometry, int32_t C,
+                                                           int32_t O, int32_t K, int64_t pieces) {
+#if __CUDA_ARCH__ == 900
+    using Traits = ModeTraits<kMode>;
+    if (blockIdx.x == 0 && threadIdx.x == 0) *ticket = 0;
+    const int64_t index = blockIdx.x * int64_t{256} + threadIdx.x;
+    if (index >= pieces) return;
+    // Consecutive threads take consecutive output channels of one piece: index = (block*8 + piece)*128 + row.
+    const int row = static_cast<int>(index % kTileO);
+    const int piece = static_cast<int>(index / kTileO % 8);
+    int64_t block = index / kTileO / 8;
+    const int64_t block_of_image = block;
+    const int blocks_of_full_group = geometry.chunks * geometry.taps_per_group;
+    const int64_t blocks_of_tile = int64_t{geometry.chunks} * K;
+    const int64_t tile = block / blocks_of_tile;
+    block -= tile * blocks_of_tile;
+    const int tap_group = static_cast<int>(block / blocks_of_full_group);
+    block -= int64_t{tap_group} * blocks_of_full_group;
+    const int first_tap = tap_group * geometry.taps_per_group;
+    const int taps = min(geometry.taps_per_group, K - first_tap);
+    const int chunk = static_cast<int>(block / taps);
+    const int tap = first_tap + static_cast<int>(block % taps);
+    const int group = static_cast<int>(tile / geometry.o_tiles);
+    const int o = static_cast<int>(tile % geometry.o_tiles) * kTileO + row;
+    const int part = piece / Traits::kPieces;  // 0: value or high part, 1: low part
+    const int c = chunk * Traits::kChunkChannels + piece % Traits::kPieces * Traits::kPieceChannels;
+
+    uint32_t words[4] = {0, 0, 0, 0};
+    if (o < O) {
+        const int64_t offset = ((int64_t{group} * O + o) * C + c) * K + tap;
+#pragma unroll
+        for (int j = 0; j < Traits::kPieceChannels; ++j) {
+            if (c + j >= C) break;
+            if constexpr (Traits::kIsFloat) {
+                const float value = static_cast<const float*>(w)[offset + int64_t{j} * K];
+                const uint32_t high = ptx::cvt_rn_tf32(value);
+                words[j] = part == 0 ? high : ptx::cvt_rn_tf32(value - __uint_as_float(high));
+            } else {
+                const uint32_t value = static_cast<const uint16_t*>(w)[offset + int64_t{j} * K];
+                words[j / 2] |= value << (16 * (j % 2));
+            }
+        }
+    }
+    image[(block_of_image * kTileO + row) * 8 + (piece ^ (row & 7))] = make_uint4(words[0], words[1], words[2], words[3]);
+#endif
+}
+
+// ---- roles ------------------------------------------------------------------------------------------------------
+
+// Where a tile lies. Tiles of one window of x and all output channels follow each other, so x is shared in L2.
+__device__ __forceinline__ Announcement place_tile(const Geometry& geometry, const Problem& problem, int32_t tile) {
+    const int32_t per_window = geometry.o_tiles * static_cast<int32_t>(problem.G);
+    const int32_t window = tile / per_window;
+    const int32_t rest = tile - window * per_window;
+    Announcement place;
+    place.tile = tile;
+    place.group = rest / geometry.o_tiles;
+    place.channel = (rest - place.group * geometry.o_tiles) * kTileO;
+    if (geometry.flat) {
+        const int64_t first = int64_t{window} * geometry.advance;
+        place.sample = static_cast<int32_t>(first / geometry.rows_per_sample);
+        place.row = static_cast<int32_t>(first - int64_t{place.sample} * geometry.rows_per_sample);
+    } else {
+        place.sample = window / geometry.tiles_per_sample;
+        place.row = (window - place.sample * geometry.tiles_per_sample) * geometry.advance - geometry.lead;
+    }
+    return place;
+}
+
+// One thread: draws tickets, announces tiles one ahead of need, streams the weights of each.
+__device__ __forceinline__ void run_supplier(const Geometry& geometry, const Problem& problem, uint32_t w_smem,
+                                             Barriers& barriers, const uint8_t* image, int* ticket) {
+    Ring tiles, weights;
+    tiles.parity = weights.parity = 1;  // an empty ring: the first waits return at once
+    const int64_t blocks_of_tile = int64_t{geometry.chunks} * problem.K;
+    const auto announce = [&](int32_t tile) {
+        ptx::mbarrier_wait(ptx::smem_address(&barriers.tile_empty[tiles.stage]), tiles.parity);
+        Announcement place{-1, 0, 0, 0, 0};
+        if (tile < geometry.tiles) place = place_tile(geometry, problem, tile);
+        barriers.tile[tiles.stage] = place;
+        ptx::mbarrier_arrive(ptx::smem_address(&barriers.tile_full[tiles.stage]));
+        tiles.advance(kTileSlots);
+    };
+    int32_t tile = blockIdx.x;
+    int32_t next = atomicAdd(ticket, 1) + gridDim.x;
+    announce(tile);
+    bool first = true;
+    while (tile < geometry.tiles) {
+        announce(next);
+        const int32_t after = next < geometry.tiles ? atomicAdd(ticket, 1) + gridDim.x : next;
+        if (first || !geometry.resident) {
+            const int32_t which = tile % (geometry.o_tiles * static_cast<int32_t>(problem.G));
+            const uint8_t* source = image + which * blocks_of_tile * kWeightBytes;
+            for (int64_t block = 0; block < blocks_of_tile; ++block, source += kWeightBytes) {
+                const uint32_t full = ptx::smem_address(&barriers.w_full[weights.stage]);
+                ptx::mbarrier_wait(ptx::smem_address(&barriers.w_empty[weights.stage]), weights.parity);
+                ptx::mbarrier_arrive_expect_tx(full, kWeightBytes);
+                ptx::cp_async_bulk(w_smem + weights.stage * kWeightBytes, source, kWeightBytes, full);
+                weights.advance(geometry.w_stages);
+            }
+        }
+        first = false;
+        tile = next;
+        next = after;
+    }
+}
+
+// Positions are taken 32 at a time, one a lane, so global loads run along the rows of x. A batch is kBatchRuns such
+// runs with all channels of a row, loaded as a whole and then stored; the batches of all stages go round the warps.
+template <Mode kMode>
+struct Converter {
+    using Traits = ModeTraits<kMode>;
+    using Bits = typename Traits::Bits;
+
+    const Geometry& geometry;
+    const Problem& problem;
+    Barriers& barriers;
+    uint8_t* const x_smem;
+    const int lane;
+    int32_t batch;  // of the current stage
+
+    Ring tiles, stages;
+    bool claimed = false;
+    Announcement place;
+    const Bits* x_tile;  // x at the tile's sample and group
+    int32_t tap_group = 0, chunk = 0;
+
+    __device__ __forceinline__ Converter(const Geometry& geometry, const Problem& problem, Barriers& barriers,
+                                         uint8_t* x_smem, int warp, int lane)
+        : geometry(geometry), problem(problem), barriers(barriers), x_smem(x_smem), lane(lane), batch(warp) {
+        stages.parity = 1;
+    }
+
+    __device__ __forceinline__ void next_tile() {
+        ptx::mbarrier_wait(ptx::smem_address(&barriers.tile_full[tiles.stage]), tiles.parity);
+        place = barriers.tile[tiles.stage];
+        __syncwarp();
+        if (lane == 0) ptx::mbarrier_arrive(ptx::smem_address(&barriers.tile_empty[tiles.stage]));
+        tiles.advance(kTileSlots);
+        x_tile = static_cast<const Bits*>(problem.x) + place.sample * problem.x_stride_n +
+                 place.group * problem.C * problem.x_stride_c;
+    }
+
+    // One position q of the window, all channels of the chunk.
+    __device__ __forceinline__ void load(uint32_t (&value)[Traits::kChunkChannels], int32_t q) {
+        const int32_t stride = static_cast<int32_t>(problem.stride);
+        const int32_t c = chunk * Traits::kChunkChannels;
+        // Position of x; row t of a sample begins at t*stride.
+        int32_t l = tap_group * geometry.taps_per_group * static_cast<int32_t>(problem.dilation) -
+                    static_cast<int32_t>(problem.pad_left);
+        const Bits* source = x_tile;
+        bool valid = q < geometry.window;
+        if (geometry.flat) {
+            const int32_t row = divide_by_stride(geometry, q, stride);
+            int32_t t = place.row + row;
+            const int32_t samples = wrap_row(geometry, t);
+            source += samples * problem.x_stride_n;
+            valid = valid && place.sample + samples < problem.N;
+            l += t * stride + (q - row * stride);
+        } else {
+            l += place.row * stride + q;
+        }
+        valid = valid && l >= 0 && l < static_cast<int32_t>(problem.L);
+        const int32_t channels = valid ? static_cast<int32_t>(problem.C) - c : 0;
+        source += int64_t{l} * geometry.x_stride_l + int64_t{c} * geometry.x_stride_c;
+#pragma unroll
+        for (int i = 0; i < Traits::kChunkChannels; ++i) {
+            value[i] = i < channels ? __ldg(source) : 0;
+            source += geometry.x_stride_c;
+        }
+    }
+
+    // Rounds or splits them into their row of the current stage.
+    __device__ __forceinline__ void store(const uint32_t (&value)[Traits::kChunkChannels], int32_t q) {
+        const int32_t stride = static_cast<int32_t>(problem.stride);
+        const int32_t row = divide_by_stride(geometry, q, stride), plane = q - row * stride;
+        if (q >= geometry.window || !(geometry.plane_mask >> plane & 1)) return;
+        const int32_t stored_row = row + plane_row(geometry, plane);
+        uint8_t* const target = x_smem + stages.stage * geometry.x_stage_bytes + stored_row * kRowBytes;
+        const int32_t swizzle = stored_row & 7;
+#pragma unroll
+        for (int piece = 0; piece < Traits::kPieces; ++piece) {
+            uint32_t word[4];
+#pragma unroll
+            for (int j = 0; j < 4; ++j) {
+                if constexpr (Traits::kIsFloat) word[j] = ptx::cvt_rn_tf32(__uint_as_float(value[4 * piece + j]));
+                else word[j] = value[8 * piece + 2 * j] | value[8 * piece + 2 * j + 1] << 16;
+            }
+            *reinterpret_cast<uint4*>(target + ((piece ^ swizzle) << 4)) = make_uint4(word[0], word[1], word[2], word[3]);
+            if constexpr (Traits::kIsSplit) {
+#pragma unroll
+                for (int j = 0; j < 4; ++j)
+                    word[j] = ptx::cvt_rn_tf32(__uint_as_float(value[4 * piece + j]) - __uint_as_float(word[j]));
+                *reinterpret_cast<uint4*>(target + (((piece + Traits::kPieces) ^ swizzle) << 4)) =
+                    make_uint4(word[0], word[1], word[2], word[3]);
+            }
+        }
+    }
+
+    // Waits until the current stage is free, once. A warp must not leave one out, not even one in which it has no
+    // batch: a barrier that is two phases behind looks like one that is even.
+    __device__ __forceinline__ void claim() {
+        if (!claimed) ptx::mbarrier_wait(ptx::smem_address(&barriers.x_empty[stages.stage]), stages.parity);
+        claimed = true;
+    }
+
+    // Brings `batch` back into a stage; false once there are no more tiles.
+    __device__ __forceinline__ bool find_stage() {
+        while (batch >= geometry.batches) {
+            batch -= geometry.batches;
+            claim();
+            claimed = false;
+            stages.advance(geometry.x_stages);
+            if (++chunk == geometry.chunks) {
+                chunk = 0;
+                if (++tap_group == geometry.tap_groups) {
+                    tap_group = 0;
+                    next_tile();
+                    if (place.tile < 0) return false;
+                }
+            }
+        }
+        return true;
+    }
+
+    __device__ __forceinline__ void run() {
+        next_tile();
+        while (find_stage()) {
+            const int32_t q = batch * Traits::kBatchRuns * 32 + lane;
+            uint32_t value[Traits::kBatchRuns][Traits::kChunkChannels];
+#pragma unroll
+            for (int i = 0; i < Traits::kBatchRuns; ++i) load(value[i], q + 32 * i);
+            claim();
+#pragma unroll
+            for (int i = 0; i < Traits::kBatchRuns; ++i) store(value[i], q + 32 * i);
+            ptx::fence_proxy_async();
+            __syncwarp();
+            if (lane == 0) ptx::mbarrier_arrive(ptx::smem_address(&barriers.x_full[stages.stage]));
+            batch += kConverterWarps;
+        }
+    }
+};
+
+template <Mode kMode, int kN>
+struct Product {
+    using Traits = ModeTraits<kMode>;
+    using Mma = Wgmma<Traits::kOperand, kN>;
+    using Bits = typename Traits::Bits;
+    static constexpr int kValues = kN / 2;
+
+    const Geometry& geometry;
+    const Problem& problem;
+    Barriers& barriers;
+    const uint32_t x_smem, w_smem;
+    float* const staging;  // [8][kStagePitch], this warp's own
+    const int warp, lane;  // warp of 8: 16 output channels each
+    Ring stages, weights;
+
+    // One tap of one chunk: 128 bytes of K.
+    __device__ __forceinline__ void multiply(float (&acc)[kValues], uint64_t w, uint64_t x, bool accumulate) {
+        if constexpr (Traits::kIsSplit) {  // low parts first: the accumulator truncates
+#pragma unroll
+            for (int k = 0; k < 2; ++k) {
+                Mma::issue(acc, w + 2 * k, x + 2 * (k + 2), accumulate || k > 0);
+                Mma::issue(acc, w + 2 * (k + 2), x + 2 * k, true);
+            }
+#pragma unroll
+            for (int k = 0; k < 2; ++k) Mma::issue(acc, w + 2 * k, x + 2 * k, true);
+        } else {
+#pragma unroll
+            for (int k = 0; k < 4; ++k) Mma::issue(acc, w + 2 * k, x + 2 * k, accumulate || k > 0);
+        }
+    }
+
+    __device__ __forceinline__ void release(uint64_t& barrier) {
+        if (lane == 0) ptx::mbarrier_arrive(ptx::smem_address(&barrier));
+    }
+
+    // All products of one tile into acc.
+    __device__ __forceinline__ void multiply_tile(float (&acc)[kValues]) {
+        const uint32_t warpgroup_bytes = warp / 4 * 64 * kRowBytes;
+        const int32_t stride = static_cast<int32_t>(problem.stride);
+        const int32_t step_shift = static_cast<int32_t>(problem.dilation / stride);
+        const int32_t step_plane = static_cast<int32_t>(problem.dilation - int64_t{step_shift} * stride);
+        float total[Traits::kIsSplit ? kValues : 1];
+        if constexpr (Traits::kIsSplit) {
+#pragma unroll
+            for (int i = 0; i < kValues; ++i) total[i] = 0.0f;
+        }
+        bool accumulate = false;
+        int32_t weights_done = -1, stage_done = -1;  // stages whose products may still be running
+        if (geometry.resident) weights.stage = 0, weights.parity = 0;
+        for (int tap_group = 0; tap_group < geometry.tap_groups; ++tap_group) {
+            const int taps =
+                min(geometry.taps_per_group, static_cast<int32_t>(problem.K) - tap_group * geometry.taps_per_group);
+            for (int chunk = 0; chunk < geometry.chunks; ++chunk) {
+                ptx::mbarrier_wait(ptx::smem_address(&barriers.x_full[stages.stage]), stages.parity);
+                const uint32_t x_stage = x_smem + stages.stage * geometry.x_stage_bytes;
+                int32_t plane = 0, shift = 0;
+#pragma unroll 1
+                for (int tap = 0; tap < taps; ++tap) {
+                    ptx::mbarrier_wait(ptx::smem_address(&barriers.w_full[weights.stage]), weights.parity);
+                    const int32_t row = shift + plane_row(geometry, plane);
+                    const uint64_t x = ptx::wgmma_descriptor(x_stage + row * kRowBytes);
+                    const uint64_t w =
+                        ptx::wgmma_descriptor(w_smem + weights.stage * kWeightBytes + warpgroup_bytes);
+                    ptx::wgmma_fence();
+                    multiply(acc, w, x, accumulate);
+                    ptx::wgmma_commit_group();
+                    if constexpr (Traits::kIsSplit) {  // the accumulator truncates, this sum rounds to nearest
+                        ptx::wgmma_wait_group<0>();
+#pragma unroll
+                        for (int i = 0; i < kValues; ++i) total[i] += acc[i];
+                    } else {
+                        accumulate = true;
+                        ptx::wgmma_wait_group<1>();  // the tap before this one is done
+                    }
+                    if (weights_done >= 0 && !geometry.resident) release(barriers.w_empty[weights_done]);
+                    if (stage_done >= 0) release(barriers.x_empty[stage_done]);
+                    stage_done = -1;
+                    weights_done = weights.stage;
+                    weights.advance(geometry.w_stages);
+                    shift += step_shift;
+                    plane += step_plane;
+                    if (plane >= stride) {
+                        plane -= stride;
+                        ++shift;
+                    }
+                }
+                stage_done = stages.stage;
+                stages.advance(geometry.x_stages);
+            }
+        }
+        ptx::wgmma_wait_group<0>();
+        if (!geometry.resident) release(barriers.w_empty[weights_done]);
+        release(barriers.x_empty[stage_done]);
+        if constexpr (Traits::kIsSplit) {
+#pragma unroll
+            for (int i = 0; i < kValues; ++i) acc[i] = total[i];
+        }
+    }
+
+    static __device__ __forceinline__ void store_value(Bits* target, float value) {
+        if constexpr (Traits::kIsFloat) *target = __float_as_uint(value);
+        else if constexpr (kMode == Mode::f16) *target = __half_as_ushort(__float2half_rn(value));
+        else *target = __bfloat16_as_ushort(__float2bfloat16_rn(value));
+    }
+
+    // Two neighbours of a row, in one aligned access.
+    static __device__ __forceinline__ void store_pair(Bits* target, float first, float second) {
+        if constexpr (Traits::kIsFloat) *reinterpret_cast<float2*>(target) = make_float2(first, second);
+        else if constexpr (kMode == Mode::f16) *reinterpret_cast<__half2*>(target) = __floats2half2_rn(first, second);
+        else *reinterpret_cast<__nv_bfloat162*>(target) = __floats2bfloat162_rn(first, second);
+    }
+
+    // Stages columns [64*pass - 16, 64*pass + 64) of this warp's rows 8*half..8*half + 7 of D.
+    template <int kPass, int kHalf>
+    __device__ __forceinline__ void stage(const float (&acc)[kValues], float bias) {
+        __syncwarp();
+        float* const target = staging + lane / 4 * kStagePitch + 2 * (lane % 4) + kPassLead - kPassColumns * kPass;
+#pragma unroll
+        for (int j = 8 * kPass - (kPass > 0 ? kPassLead / 8 : 0); j < 8 * (kPass + 1); ++j)
+            *reinterpret_cast<float2*>(target + 8 * j) =
+                make_float2(acc[4 * j + 2 * kHalf] + bias, acc[4 * j + 2 * kHalf + 1] + bias);
+        __syncwarp();
+    }
+
+    // How many elements behind the beginning of a 32-byte sector, where tiles keep to sectors.
+    __device__ __forceinline__ int32_t sector_offset(const Bits* target) {
+        return geometry.lead > 0 ? static_cast<uint32_t>(reinterpret_cast<uintptr_t>(target)) % 32 / sizeof(Bits) : 0;
+    }
+
+    // Eight rows of 64 staged columns, all of which belong to the tile but the first `skipped`. Loads go before stores,
+    // four rows at a time, so that they overlap. kPaired: rows of y begin at even elements, and so does every phi.
+    template <bool kPaired>
+    __device__ __forceinline__ void store_inside(Bits* target, int32_t skipped) {
+        const int first = kPaired ? 2 * lane : lane;
+        const float* row = staging + kPassLead + first;
+        target += first;
+#pragma unroll
+        for (int r = 0; r < 8; r += 4) {
+            float value[4][2];
+            Bits* aligned[4];
+#pragma unroll
+            for (int i = 0; i < 4; ++i, target += problem.P, row += kStagePitch) {
+                const int32_t phi = sector_offset(target - first);
+                aligned[i] = target - phi;
+                if constexpr (kPaired) {
+                    const float2 pair = *reinterpret_cast<const float2*>(row - phi);
+                    value[i][0] = pair.x;
+                    value[i][1] = pair.y;
+                } else {
+                    value[i][0] = row[-phi];
+                    value[i][1] = row[32 - phi];
+                }
+            }
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                if constexpr (kPaired) {
+                    if (first >= skipped) store_pair(aligned[i], value[i][0], value[i][1]);
+                } else {
+                    if (first >= skipped) store_value(aligned[i], value[i][0]);
+                    store_value(aligned[i] + 32, value[i][1]);
+                }
+            }
+        }
+    }
+
+    // In row o a tile stores columns [lead - phi, kN - phi), phi chosen so that they begin on a 32-byte sector of y.
+    template <int kPass, int kHalf>
+    __device__ __forceinline__ void store_pass(const float (&acc)[kValues], const Announcement& place, float bias,
+                                               Bits* y_half, int32_t rows) {
+        stage<kPass, kHalf>(acc, bias);
+        Bits* target = y_half + kPassColumns * kPass;
+        const int32_t P = static_cast<int32_t>(problem.P);
+        const int32_t skipped = kPass == 0 ? geometry.lead : 0;
+        const int32_t column = place.row + kPassColumns * kPass;  // of y; that of target[0]
+        if (column + skipped >= kPassLead && column + kPassColumns <= P && rows == 8) {
+            if (P % 2 == 0) store_inside<true>(target, skipped);
+            else store_inside<false>(target, skipped);
+        } else {
+            const float* row = staging + kPassLead;
+            for (int r = 0; r < rows; ++r, target += P, row += kStagePitch) {
+                const int32_t phi = sector_offset(target);
+                for (int i = lane; i < kPassColumns; i += 32)
+                    if (i >= skipped && column - phi + i >= 0 && column - phi + i < P)
+                        store_value(target - phi + i, row[i - phi]);
+            }
+        }
+    }
+
+    // The same where tiles run over all samples.
+    template <int kPass, int kHalf>
+    __device__ __forceinline__ void store_pass_flat(const float (&acc)[kValues], const Announcement& place, float bias,
+                                                    int32_t rows) {
+        stage<kPass, kHalf>(acc, bias);
+        const int32_t P = static_cast<int32_t>(problem.P);
+#pragma unroll
+        for (int i = 0; i < kPassColumns; i += 32) {
+            int32_t t = place.row + kPassColumns * kPass + i + lane;
+            const int32_t n = place.sample + wrap_row(geometry, t);
+            const int64_t channel = n * problem.G * problem.O + place.group * problem.O + place.channel + warp * 16 + 8 * kHalf;
+            Bits* target = static_cast<Bits*>(problem.y) + channel * P + t;
+            const int32_t stored = n < problem.N && t < P ? rows : 0;
+#pragma unroll
+            for (int r = 0; r < 8; ++r, target += P)
+                if (r < stored) store_value(target, staging[r * kStagePitch + kPassLead + i + lane]);
+        }
+    }
+
+    template <int kHalf>
+    __device__ __forceinline__ void store_half(const float (&acc)[kValues], const Announcement& place) {
+        const int32_t channel = place.channel + warp * 16 + 8 * kHalf;  // the first of 8, inside the group
+        const int32_t rows = min(8, static_cast<int32_t>(problem.O) - channel);
+        if (rows <= 0) return;
+        const int64_t y_channel = place.group * problem.O + channel;
+        float bias = 0.0f;
+        if (problem.bias != nullptr && lane / 4 < rows) {
+            const Bits bits = static_cast<const Bits*>(problem.bias)[y_channel + lane / 4];
+            if constexpr (Traits::kIsFloat) bias = __uint_as_float(bits);
+            else if constexpr (kMode == Mode::f16) bias = __half2float(__ushort_as_half(bits));
+            else bias = __bfloat162float(__ushort_as_bfloat16(bits));
+        }
+        Bits* const y_half = static_cast<Bits*>(problem.y) +
+                             (place.sample * problem.G * problem.O + y_channel) * problem.P + place.row;
+        const auto each_pass = [&](auto pass) {
+            if (geometry.flat) store_pass_flat<decltype(pass)::value, kHalf>(acc, place, bias, rows);
+            else store_pass<decltype(pass)::value, kHalf>(acc, place, bias, y_half, rows);
+        };
+        each_pass(std::integral_constant<int, 0>{});
+        if constexpr (kN > 64) each_pass(std::integral_constant<int, 1>{});
+        if constexpr (kN > 128) each_pass(std::integral_constant<int, 2>{});
+    }
+
+    __device__ __forceinline__ void run() {
+        Ring tiles;
+        for (;;) {
+            ptx::mbarrier_wait(ptx::smem_address(&barriers.tile_full[tiles.stage]), tiles.parity);
+            const Announcement place = barriers.tile[tiles.stage];
+            __syncwarp();
+            release(barriers.tile_empty[tiles.stage]);
+            tiles.advance(kTileSlots);
+            if (place.tile < 0) break;
+            float acc[kValues];
+            multiply_tile(acc);
+            store_half<0>(acc, place);
+            store_half<1>(acc, place);
+        }
+    }
+};
+
+template <Mode kMode, int kN>
+__global__ void __launch_bounds__(kThreads, 1) gemm_sm90_kernel(const __grid_constant__ Problem problem,
+                                                                const __grid_constant__ Geometry geometry,
+                                                                const uint8_t* __restrict__ image,  // packed weights
+                                                                int* __restrict__ ticket) {
+#if __CUDA_ARCH__ == 900
+    extern __shared__ uint8_t smem_base[];
+    uint8_t* const smem = smem_base + ((1024 - (ptx::smem_address(smem_base) & 1023)) & 1023);
+    uint8_t* const w_smem = smem + geometry.x_stages * geometry.x_stage_bytes;
+    float* const staging = reinterpret_cast<float*>(w_smem + geometry.w_stages * kWeightBytes);
+    Barriers& barriers = *reinterpret_cast<Barriers*>(reinterpret_cast<uint8_t*>(staging) + kStagingBytes);
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < kMaxStages; ++i) {
+            ptx::mbarrier_init(ptx::smem_address(&barriers.x_full[i]), geometry.batches);
+            ptx::mbarrier_init(ptx::smem_address(&barriers.x_empty[i]), kProductWarps);
+            ptx::mbarrier_init(ptx::smem_address(&barriers.w_full[i]), 1);
+            ptx::mbarrier_init(ptx::smem_address(&barriers.w_empty[i]), kProductWarps);
+        }
+        for (int i = 0; i < kTileSlots; ++i) {
+            ptx::mbarrier_init(ptx::smem_address(&barriers.tile_full[i]), 1);
+            ptx::mbarrier_init(ptx::smem_address(&barriers.tile_empty[i]), kProductWarps + kConverterWarps);
+        }
+        ptx::fence_mbarrier_init();
+    }
+    __syncthreads();
+    // Through a shuffle, so that the compiler knows it is the same in the whole warp.
+    const int warp = __shfl_sync(0xFFFFFFFF, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
+    constexpr int kProductRegisters = ModeTraits<kMode>::kIsSplit ? 184 : 152;  // of 128 a thread at launch
+    if (warp < kProductWarps) {
+        if constexpr (kNeedsRegisters<kMode, kN>) ptx::setmaxnreg_inc<kProductRegisters>();
+        Product<kMode, kN> product{geometry, problem, barriers, ptx::smem_address(smem), ptx::smem_address(w_smem),
+                                   staging + warp * 8 * kStagePitch, warp, lane};
+        product.run();
+    } else {
+        if constexpr (kNeedsRegisters<kMode, kN>) ptx::setmaxnreg_dec<256 - kProductRegisters>();
+        if (warp < kProductWarps + kConverterWarps) {
+            Converter<kMode> converter(geometry, problem, barriers, smem, warp - kProductWarps, lane);
+            converter.run();
+        } else if (lane == 0) {
+            run_supplier(geometry, problem, ptx::smem_address(w_smem), barriers, image, ticket);
+        }
+    }
+#endif
+}
+
+// ---- host -------------------------------------------------------------------------------------------------------
+
+constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Cuts the problem into tiles of `columns` positions. `tiles` is 0 where that cannot be.
+template <Mode kMode>
+inline Geometry cut(const Problem& problem, int columns, bool flat) {
+    using Traits = ModeTraits<kMode>;
+    // Rows between planes, mod 8, that spread eight neighbouring positions over all banks; index: stride.
+    constexpr int kPlaneResidue[9] = {0, 0, 4, 3, 2, 5, 3, 7, 1};
+    Geometry geometry{};
+    geometry.chunks = static_cast<int32_t>(ceil_div(problem.C, Traits::kChunkChannels));
+    geometry.o_tiles = static_cast<int32_t>(ceil_div(problem.O, kTileO));
+    const int64_t stride = problem.stride;
+    const int64_t blocks = geometry.chunks * problem.K;
+    const int free_bytes = problem.device.smem_bytes - kStagingBytes - static_cast<int>(sizeof(Barriers)) - 1024;
+
+    // As many taps a window as leave room for two stages of x and three of weights.
+    int64_t taps = problem.K, max_shift = 0;
+    for (;; taps = ceil_div(taps, 2)) {
+        const int64_t span = (taps - 1) * problem.dilation;
+        geometry.plane_mask = 0;
+        for (int64_t tap = 0; tap < taps && tap < stride; ++tap)
+            geometry.plane_mask |= 1u << (tap * problem.dilation % stride);
+        int planes = 0;
+        for (uint32_t mask = geometry.plane_mask; mask != 0; mask &= mask - 1) ++planes;
+        max_shift = span / stride;
+        const int64_t rows = columns + max_shift;
+        int64_t plane_rows = rows;
+        while (planes > 1 && stride <= 8 && plane_rows % 8 != kPlaneResidue[stride]) ++plane_rows;
+        const int64_t bytes = ceil_div((plane_rows * (planes - 1) + rows) * kRowBytes, 1024) * 1024;
+        const int64_t w_least = blocks < 3 ? blocks : 3;
+        if (2 * bytes + w_least * kWeightBytes <= free_bytes) {
+            geometry.window = static_cast<int32_t>((columns - 1) * stride + span + 1);
+            geometry.plane_rows = static_cast<int32_t>(plane_rows);
+            geometry.x_stage_bytes = static_cast<int32_t>(bytes);
+            break;
+        }
+        if (taps == 1) return Geometry{};
+    }
+    geometry.tap_groups = static_cast<int32_t>(ceil_div(problem.K, taps));
+    geometry.taps_per_group = static_cast<int32_t>(taps);
+    geometry.batches = static_cast<int32_t>(ceil_div(geometry.window, 32 * Traits::kBatchRuns));
+    geometry.x_stride_c = static_cast<int32_t>(problem.x_stride_c);
+    geometry.x_stride_l = static_cast<int32_t>(problem.x_stride_l);
+    geometry.stride_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, stride));
+
+    const bool one_weight_tile = geometry.o_tiles * problem.G == 1;
+    const int64_t room = (free_bytes - 2 * geometry.x_stage_bytes) / kWeightBytes;
+    geometry.resident = one_weight_tile && blocks <= room && blocks <= kMaxStages;
+    geometry.w_stages = static_cast<int32_t>(geometry.resident ? blocks : room < 6 ? room : 6);
+    geometry.x_stages = (free_bytes - geometry.w_stages * kWeightBytes) / geometry.x_stage_bytes;
+    if (geometry.x_stages > 6) geometry.x_stages = 6;
+    geometry.smem_bytes = geometry.x_stages * geometry.x_stage_bytes + geometry.w_stages * kWeightBytes +
+                          kStagingBytes + static_cast<int>(sizeof(Barriers)) + 1024;
+
+    // Rows of y that begin between sectors cost partial writes; that matters where there is little else to do.
+    const int sector = 32 / Traits::kElementBytes;
+    geometry.flat = flat;
+    geometry.lead = !flat && problem.P % sector != 0 && blocks <= 12 ? sector : 0;
+    geometry.advance = columns - geometry.lead;
+    int64_t windows;
+    if (flat) {
+        geometry.rows_per_sample = static_cast<int32_t>(problem.P + max_shift > 2 ? problem.P + max_shift : 2);
+        if (geometry.rows_per_sample < columns + max_shift)  // a tile may hold several samples
+            geometry.rows_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, geometry.rows_per_sample));
+        windows = problem.P > 4 * columns ? 0 : ceil_div(problem.N * geometry.rows_per_sample, geometry.advance);
+        geometry.tiles_per_sample = 0;
+    } else {
+        const int64_t late = geometry.lead > 0 ? geometry.lead - 1 : 0;  // how far the last store may end early
+        geometry.tiles_per_sample = static_cast<int32_t>(ceil_div(problem.P + late, geometry.advance));
+        windows = problem.N * geometry.tiles_per_sample;
+    }
+    const int64_t tiles = windows * geometry.o_tiles * problem.G;
+    geometry.tiles = tiles < (int64_t{1} << 30) ? static_cast<int32_t>(tiles) : 0;
+    return geometry;
+}
+
+// Cycles that a launch needs by a simple count: products or bytes through L2, then stores, in whole waves of tiles.
+template <Mode kMode>
+inline double estimate_cycles(const Problem& problem, const Geometry& geometry, int columns) {
+    using Traits = ModeTraits<kMode>;
+    constexpr double kBytesPerCycle = 32;  // of one multiprocessor from L2
+    const double blocks = static_cast<double>(geometry.chunks) * static_cast<double>(problem.K);
+    const double products = blocks * (Traits::kIsSplit ? 6 : 4) * columns;
+    const double stages = static_cast<double>(geometry.chunks) * geometry.tap_groups;
+    const double bytes = stages * geometry.window * Traits::kChunkChannels * Traits::kElementBytes +
+                         (geometry.resident ? 0 : blocks * kWeightBytes) + kTileO * columns * Traits::kElementBytes;
+    const double tile =
+        (products > bytes / kBytesPerCycle ? products : bytes / kBytesPerCycle) + 16.0 * columns + 500;
+    return static_cast<double>(ceil_div(geometry.tiles, problem.device.sm_count)) * tile;
+}
+
+struct Cut {
+    Geometry geometry;
+    int columns;  // 0: none fits
+};
+
+template <Mode kMode>
+inline Cut choose_cut(const Problem& problem) {
+    Cut best{Geometry{}, 0};
+    double best_cycles = 0;
+    for (const int columns : {192, 128, 64}) {
+        if (ModeTraits<kMode>::kIsSplit && columns > 128) continue;
+        for (const bool flat : {false, true}) {
+            const Geometry geometry = cut<kMode>(problem, columns, flat);
+            if (geometry.tiles == 0) continue;
+            const double cycles = estimate_cycles<kMode>(problem, geometry, columns);
+            if (best.columns == 0 || cycles < best_cycles) {
+                best = {geometry, columns};
+                best_cycles = cycles;
+            }
+        }
+    }
+    return best;
+}
+
+template <Mode kMode>
+inline size_t image_bytes(const Problem& problem) {
+    return static_cast<size_t>(problem.G * ceil_div(problem.O, kTileO) *
+                               ceil_div(problem.C, ModeTraits<kMode>::kChunkChannels) * problem.K * kWeightBytes);
+}
+
+constexpr size_t kTicketBytes = 256;
+
+template <Mode kMode, int kN>
+inline Error launch_columns(const Problem& problem, const Geometry& geometry, cudaStream_t stream) {
+    int* const ticket = static_cast<int*>(problem.workspace);
+    uint8_t* const image = static_cast<uint8_t*>(problem.workspace) + kTicketBytes;
+    const int64_t pieces = static_cast<int64_t>(image_bytes<kMode>(problem)) / 16;
+    pack_weights_kernel<kMode><<<static_cast<unsigned>(ceil_div(pieces, 256)), 256, 0, stream>>>(
+        problem.w, reinterpret_cast<uint4*>(image), ticket, geometry, static_cast<int32_t>(problem.C),
+        static_cast<int32_t>(problem.O), static_cast<int32_t>(problem.K), pieces);
+    const auto kernel = gemm_sm90_kernel<kMode, kN>;
+    cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, geometry.smem_bytes);
+    if (error == cudaSuccess) {
+        const int blocks = geometry.tiles < problem.device.sm_count ? geometry.tiles : problem.device.sm_count;
+        kernel<<<blocks, kThreads, geometry.smem_bytes, stream>>>(problem, geometry, image, ticket);
+        error = cudaGetLastError();
+    }
+    return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+}
+
+template <Mode kMode>
+inline Error launch_mode(const Problem& problem, cudaStream_t stream) {
+    const Cut cut = choose_cut<kMode>(problem);
+    if constexpr (!ModeTraits<kMode>::kIsSplit) {
+        if (cut.columns == 192) return launch_columns<kMode, 192>(problem, cut.geometry, stream);
+    }
+    if (cut.columns == 128) return launch_columns<kMode, 128>(problem, cut.geometry, stream);
+    return launch_columns<kMode, 64>(problem, cut.geometry, stream);
+}
+
+inline Mode mode_of(const Problem& problem) {
+    if (problem.dtype == Dtype::float16) return Mode::f16;
+    if (problem.dtype == Dtype::bfloat16) return Mode::bf16;
+    return problem.precision == Precision::tf32 ? Mode::tf32 : Mode::tf32x3;
+}
+
+}  // namespace sm90
+
+inline bool fits_gemm_sm90(const Problem& problem) {
+    constexpr int64_t kMost = int64_t{1} << 30;  // positions and channels are counted in 32 bits
+    return problem.device.arch == 90 && problem.dtype != Dtype::float64 && problem.C >= 16 && problem.O >= 8 &&
+           problem.stride <= 32 && problem.L < kMost && problem.P < kMost && problem.N < kMost &&
+           problem.K * problem.dilation < kMost && problem.x_stride_c < kMost && problem.x_stride_l < kMost && problem.G * problem.O < kMost && problem.G * problem.C < kMost;
+}
+
+inline size_t workspace_gemm_sm90(const Problem& problem) {
+    size_t bytes = 0;
+    switch (sm90::mode_of(problem)) {
+        case sm90::Mode::tf32: bytes = sm90::image_bytes<sm90::Mode::tf32>(problem); break;
+        case sm90::Mode::tf32x3: bytes = sm90::image_bytes<sm90::Mode::tf32x3>(problem); break;
+        default: bytes = sm90::image_bytes<sm90::Mode::f16>(problem);
+    }
+    return sm90::kTicketBytes + bytes;
+}
+
+inline Error launch_gemm_sm90(const Problem& problem, cudaStream_t stream) {
+    switch (sm90::mode_of(problem)) {
+        case sm90::Mode::tf32: return sm90::launch_mode<sm90::Mode::tf32>(problem, stream);
+        case sm90::Mode::tf32x3: return sm90::launch_mode<sm90::Mode::tf32x3>(problem, stream);
+        case sm90::Mode::f16: return sm90::launch_mode<sm90::Mode::f16>(problem, stream);
+        default: return sm90::launch_mode<sm90::Mode::bf16>(problem, stream);
+    }
+}
+
+}  // namespace conv1d
