@@ -4,13 +4,13 @@
     python check.py                             every layer of the table below, in every mode
     python check.py kb67 mamba_dw4 --mode tf32  some layers, some modes
     python check.py --shape 8,64,1000 128 3 --stride 2
-    python check.py --random depthwise 20       generated layers; prints the ratio's geometric mean and the losers
+    python check.py --random depthwise 20       generated layers; ends with the mean ratio and the losers
     python check.py --kernelbench 67            the KernelBench evaluator's own procedure
     python check.py --record                    also write results/<gpu>.json; then: python check.py --table
 
-A layer is correct where float64 says so: in windows at the beginning, the middle and the end of the output, and at the
-element that differs most from PyTorch's result, the error stays below that of an ideal implementation in the same mode
-(operands and result rounded to nearest, exact sums) plus what accumulating in the mode's accumulator can add.
+A layer is correct where float64 says so: at the beginning, the middle and the end of the output, and around
+the element that differs most from PyTorch's result, the error stays below that of an ideal implementation in
+the same mode (operands and result rounded to nearest, exact sums) plus what the mode's accumulator can lose.
 Exit code: 0 all correct, 1 something wrong or failed, 2 bad arguments, 130 interrupted (nothing is written).
 """
 import argparse
@@ -172,15 +172,17 @@ def generated(regime, count, seed):
         elif regime == "depthwise":
             groups, C, O, K = size(32, 4096), 1, rng.choice((1, 1, 1, 2)), size(2, 63)
         elif regime == "few_channels":
-            C, O = rng.choice(((size(1, 8), size(16, 768)), (size(16, 768), size(1, 8)), (size(1, 8), size(1, 8))))
+            few, many = size(1, 8), size(16, 768)
+            C, O = rng.choice(((few, many), (many, few), (few, size(1, 8))))
         elif regime == "small_groups":
             groups, C, O = size(4, 128), size(2, 15), size(2, 15)
         elif regime == "long":
-            K, (groups, C, O) = size(64, 2048), rng.choice(((size(32, 1024), 1, 1), (1, size(1, 256), size(1, 256))))
+            groups, C, O = rng.choice(((size(32, 1024), 1, 1), (1, size(1, 256), size(1, 256))))
+            K = size(64, 2048)
         stride, dilation = rng.choice((1, 1, 1, 2, 3, 4, 8)), rng.choice((1, 1, 1, 2, 4, 9))
         padding = rng.choice((0, dilation * (K - 1) // 2, dilation * (K - 1)))
-        layer = Layer(f"{regime}_{len(layers)}", N, C * groups, L, O * groups, K, stride, padding, dilation, groups,
-                      rng.random() < 0.5, f"generated, seed {seed}")
+        layer = Layer(f"{regime}_{len(layers)}", N, C * groups, L, O * groups, K, stride, padding, dilation,
+                      groups, rng.random() < 0.5, f"generated, seed {seed}")
         if L + 2 * padding > dilation * (K - 1) and layer.elements < 1 << 27 and layer.flop < 2e11:
             layers.append(layer)
     return layers
@@ -246,12 +248,13 @@ class Window(NamedTuple):
 
 
 def choose_windows(layer, farthest=None, budget=1 << 25):
-    """The whole output, or where that is too much for float64: its beginning, middle, end and around `farthest`."""
+    """The whole output, or where that is too much: its beginning, middle, end, and around `farthest`."""
     cost = layer.Cin * layer.K + layer.Cout  # float64 numbers that one output position takes
     if layer.N * layer.P * cost <= budget:
         return [Window(0, layer.N, 0, layer.P)]
     width = max(1, min(layer.P, budget // cost))
-    centres = [(0, 0), (layer.N // 2, layer.P // 2), (layer.N - 1, layer.P - 1)] + ([farthest] if farthest else [])
+    centres = [(0, 0), (layer.N // 2, layer.P // 2), (layer.N - 1, layer.P - 1)]
+    centres += [farthest] if farthest else []
     begins = [(n, max(0, min(p - width // 2, layer.P - width))) for n, p in centres]
     return [Window(n, n + 1, p, p + width) for n, p in begins]
 
@@ -268,11 +271,12 @@ def input_of(layer, x, window):
 
 
 def exact(layer, stretch, weight, bias):
-    """The convolution of a stretch (already padded) in float64: columns of taps, then one matrix product a group."""
+    """The convolution of a padded stretch in float64: columns of taps, then a matrix product a group."""
     stretch, n, width = stretch.double().contiguous(), stretch.shape[0], stretch.shape[2]
     G, C = layer.groups, layer.Cin // layer.groups
     P = (width - layer.dilation * (layer.K - 1) - 1) // layer.stride + 1
-    columns = stretch.as_strided((n, G, C, layer.K, P), (G * C * width, C * width, width, layer.dilation, layer.stride))
+    columns = stretch.as_strided((n, G, C, layer.K, P),
+                                 (G * C * width, C * width, width, layer.dilation, layer.stride))
     y = weight.double().reshape(G, -1, C * layer.K) @ columns.reshape(n, G, C * layer.K, P)
     return y.reshape(n, layer.Cout, P) + (0 if bias is None else bias.double()[:, None])
 
@@ -288,22 +292,24 @@ def accumulation_error(mode, terms):
 
 
 def judge_window(layer, mode, data, outputs, window):
-    """Squared errors of each output and of the reference itself, and whether outputs[0] is right in the window."""
+    """Squared norms of each output's error and of the reference, and whether outputs[0] is right there."""
     x, weight, bias = data
     stretch = input_of(layer, x, window)
     reference = exact(layer, stretch, weight, bias)
     ideal = exact(layer, to_tf32(stretch), to_tf32(weight), bias) if mode == "tf32" else reference
     ideal_error = (ideal.to(MODES[mode]).double() - reference).norm()
 
-    size = weight.double().flatten(1).norm(dim=1) * stretch.abs().max().double()  # bounds the root of sum (w x)^2
+    # |w| max|x|, a channel: bounds the root of sum (w x)^2, the scale of a random walk of roundings
+    size = weight.double().flatten(1).norm(dim=1) * stretch.abs().max().double()
     size = (size + (0 if bias is None else bias.double().abs()))[:, None]
     accumulated = accumulation_error(mode, layer.terms)
-    walk = 6 * (2 / 3) ** 0.5 * 2.0 ** -11 if mode == "tf32" else 0  # six deviations of both operands' rounding
+    # Both operands' rounding, uniform in +-2^-11 at worst, at six standard deviations
+    walk = 6 * (2 / 3) ** 0.5 * 2.0 ** -11 if mode == "tf32" else 0
     each = (4 * accumulated + walk) * size + 1.01 * torch.finfo(MODES[mode]).eps / 2 * reference.abs()
     total = 1.1 * ideal_error + accumulated * size.norm() * (reference.numel() / layer.Cout) ** 0.5
 
     errors = [window.of(output) - reference for output in outputs]
-    right = bool((errors[0].abs() <= each).all()) and bool(errors[0].norm() <= total)  # False where NaN stands
+    right = bool((errors[0].abs() <= each).all()) and bool(errors[0].norm() <= total)  # NaN is never right
     return [float(error.norm() ** 2) for error in errors], float(reference.norm() ** 2), right
 
 
@@ -312,15 +318,16 @@ def find_farthest(layer, out, other, weight):
     size = weight.float().flatten(1).norm(dim=1).clamp_min(1e-30)[:, None]
     best, place, step = -1.0, (0, 0), max(1, (1 << 27) // (layer.Cout * layer.P))
     for n in range(0, layer.N, step):
-        gap = torch.nan_to_num((out[n:n + step] - other[n:n + step]).abs_() / size, nan=math.inf, posinf=math.inf)
-        value, index = (part.item() for part in gap.flatten().max(0))
+        gap = (out[n:n + step] - other[n:n + step]).abs_() / size
+        gap = gap.nan_to_num(nan=math.inf, posinf=math.inf).flatten()
+        value, index = (part.item() for part in gap.max(0))
         if value > best:
             best, place = value, (n + index // (layer.Cout * layer.P), index % layer.P)
     return place
 
 
 def judge_output(layer, mode, data, out, other):
-    """(correct, relative error, relative error of `other`) against float64; `other` is PyTorch's output or None."""
+    """(correct, relative error, relative error of PyTorch's `other`, which may be None), against float64."""
     expected = (layer.N, layer.Cout, layer.P)
     if tuple(out.shape) != expected or out.dtype != MODES[mode]:
         raise ValueError(f"output is {out.dtype} {tuple(out.shape)}, expected {MODES[mode]} {expected}")
@@ -348,10 +355,10 @@ class Bench:
         self.cuda = self.device.type == "cuda"
         self.flush = torch.empty(FLUSH_BYTES, dtype=torch.uint8, device=self.device) if self.cuda else None
         free = torch.cuda.mem_get_info(self.device)[0] if self.cuda else 0
-        # (elements, flop) of the largest layer that is not scaled down. On a GPU x, both outputs and a workspace as
-        # large as x and y must find room, at four bytes an element.
+        # (elements, flop) of the largest layer that is not scaled down. On a GPU x, both outputs and a
+        # workspace as large as x and y must find room, at four bytes an element.
         self.largest = (free // 16, math.inf) if self.cuda else (1 << 21, 6e7)
-        # PyTorch keeps the first cuDNN plan of a shape, found with or without a search, per thread: the search lives here
+        # A thread keeps the first cuDNN plan of a shape, searched for or not: the search has its own thread.
         self.thread = ThreadPoolExecutor(1) if self.cuda else None
 
     def once(self, call):
@@ -382,7 +389,8 @@ class Bench:
     def medians(self, ours, theirs):
         """(ms of ours, ms of the better PyTorch or None where PyTorch fails)."""
         samplers = [lambda: self.once(ours)]
-        for sampler in [lambda: self.once(theirs)] + ([lambda: self.with_search(theirs)] if self.cuda else []):
+        searched = [lambda: self.with_search(theirs)] if self.cuda else []
+        for sampler in [lambda: self.once(theirs), *searched]:
             with contextlib.suppress(RuntimeError):  # no plan, or no memory for its workspace
                 sampler()
                 samplers.append(sampler)
@@ -449,9 +457,10 @@ def measure(module, layer, mode, bench, limits):
     with precision(mode), torch.no_grad():
         route = module._conv1d_ops.route(x, weight, bias, [layer.stride], [layer.padding], [layer.dilation],
                                          layer.groups)
-        # The allocator hands this block to the next tensor of its size: what a kernel leaves unwritten stays NaN.
+        # The next tensor of this size takes this block: what a kernel leaves unwritten stays NaN.
         torch.full((layer.N, layer.Cout, layer.P), math.nan, device=bench.device, dtype=MODES[mode])
         out = ours()
+        synchronize(bench.device)  # an error of ours shows here, not in PyTorch's call
         try:
             other = theirs()
         except RuntimeError:
@@ -465,12 +474,16 @@ def measure(module, layer, mode, bench, limits):
 
 
 def overhead(module, device):
-    """import_s: seconds beyond `import torch`, cold and cached. host_us: host time a call of a tiny layer, no grad."""
-    code = "import time, torch; begin = time.perf_counter(); import model_new; print(time.perf_counter() - begin)"
+    """import_s: seconds beyond `import torch`. host_us: host time a call of a tiny layer without grad."""
+    code = "import time, torch; t = time.perf_counter(); import model_new; print(time.perf_counter() - t)"
+
+    def import_s(build):
+        child = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, stdout=subprocess.PIPE,
+                               env={**os.environ, "TORCH_EXTENSIONS_DIR": build})
+        return float(child.stdout.split()[-1])
+
     with tempfile.TemporaryDirectory() as build:
-        environment = {**os.environ, "TORCH_EXTENSIONS_DIR": build}
-        cold, cached = (float(subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True,
-                                             stdout=subprocess.PIPE, text=True).stdout.split()[-1]) for _ in range(2))
+        imports = {"cold": import_s(build), "cached": import_s(build)}
     x = torch.rand(16, 3, 512, device=device)
     host = {}
     for key, kind in (("ours", module.Conv1d), ("torch", torch.nn.Conv1d)):
@@ -483,7 +496,7 @@ def overhead(module, device):
                     layer(x)
                 samples.append((time.perf_counter() - begin) * 1e4)
         host[key] = statistics.median(samples)
-    return {"import_s": {"cold": cold, "cached": cached}, "host_us": host}
+    return {"import_s": imports, "host_us": host}
 
 
 def synchronize(device):
@@ -542,22 +555,24 @@ def kernelbench(problem, device, text, trials=5, runs=100, sizes=None):
     device, context = torch.device(device), {}
     exec(compile(PROBLEMS[problem], "<reference>", "exec"), context)
     context.update(sizes or {})
-    Model, get_inputs, get_init_inputs = (context[name] for name in ("Model", "get_inputs", "get_init_inputs"))
+    get_inputs = context["get_inputs"]  # the candidate will bring its own
     torch.manual_seed(42)
-    arguments = get_init_inputs()
+    arguments = context["get_init_inputs"]()
     with torch.no_grad():
         torch.manual_seed(42)
-        reference = Model(*arguments)
+        reference = context["Model"](*arguments)
 
     before = os.environ.get("TORCH_EXTENSIONS_DIR")
     build = before or os.path.expanduser("~/.cache/torch_extensions")
     begin = time.perf_counter()
     try:
-        exec(compile(f"import os\nos.environ['TORCH_EXTENSIONS_DIR'] = {build!r}\n{text}", "<candidate>", "exec"), context)
+        text = f"import os\nos.environ['TORCH_EXTENSIONS_DIR'] = {build!r}\n{text}"
+        exec(compile(text, "<candidate>", "exec"), context)
     finally:
         if before is None:
             os.environ.pop("TORCH_EXTENSIONS_DIR", None)
-    found = {"problem": problem, "load_s": time.perf_counter() - begin, "trials": trials, "passed": 0, "max_diff": 0.0}
+    found = {"problem": problem, "sources": context.get("_conv1d_hash"),
+             "load_s": time.perf_counter() - begin, "trials": trials, "passed": 0, "max_diff": 0.0}
     with torch.no_grad():
         torch.manual_seed(42)
         candidate = context["ModelNew"](*arguments)
@@ -581,15 +596,15 @@ def kernelbench(problem, device, text, trials=5, runs=100, sizes=None):
 
     torch.manual_seed(42)
     inputs = [x.to(device) for x in get_inputs()]
-    for key, model, grad in (("ms", candidate, False), ("grad_ms", candidate, True), ("torch_ms", reference, False),
-                             ("torch_grad_ms", reference, True)):
+    for key, model, grad in (("ms", candidate, False), ("grad_ms", candidate, True),
+                             ("torch_ms", reference, False), ("torch_grad_ms", reference, True)):
         with torch.set_grad_enabled(grad):
             found[key] = statistics.mean(evaluator_times(model, inputs, device, runs))
-    return {**found, "sources": context.get("_conv1d_hash"), "correct": found["passed"] == trials}
+    return {**found, "correct": found["passed"] == trials}
 
 
 def evaluator_times(model, inputs, device, runs):
-    """Milliseconds of each run as the evaluator takes them: 3 warm-ups, then a flush of 268 MB before every run."""
+    """Milliseconds of each run, as the evaluator measures: 3 warm-ups, a 268 MB flush before every run."""
     for _ in range(3):
         model(*inputs)
         synchronize(device)
@@ -638,7 +653,7 @@ def describe(sources, device):
 
 
 def write_record(report, directory):
-    """Writes results/<gpu>.json; keeps the cases of an earlier, partial run of the same sources and versions."""
+    """Writes results/<gpu>.json; keeps the cases of an earlier run of the same sources and versions."""
     path = directory / (re.sub(r"[^a-z0-9]+", "_", report["gpu"].lower()).strip("_") + ".json")
     same = ("sources", "gpu", "torch", "cuda", "cudnn")
     earlier = json.loads(path.read_text()) if path.exists() else {}
@@ -656,9 +671,10 @@ def results_table(directory, sources):
     blocks = []
     for path in sorted(directory.glob("*.json")):
         record = json.loads(path.read_text())
-        stale = "" if record["sources"] == sources else " **Stale: recorded with other sources than today's.**"
+        stale = "" if record["sources"] == sources else " **Stale: recorded with other sources than these.**"
         lines = [f"**{record['gpu']}**, torch {record['torch']}, cuDNN {record['cudnn']}.{stale}", "",
-                 "| layer | shape | route | " + " | ".join(RECORDED_MODES) + " |", "|---" * (3 + len(RECORDED_MODES)) + "|"]
+                 "| layer | shape | route | " + " | ".join(RECORDED_MODES) + " |",
+                 "|---|---|---|" + "---:|" * len(RECORDED_MODES)]
         for name, modes in record["cases"].items():
             routes = dict.fromkeys(case["route"] for case in modes.values() if case["route"])
             scaled = [case["scaled"] for case in modes.values() if "scaled" in case]
@@ -696,28 +712,30 @@ def say(*words, **options):
 
 
 def print_cases(cases):
-    print(f"{'layer':<18} {'mode':<5} {'route':<10} {'correct':<8} {'error':>8} {'torch':>8} {'ms':>9} {'torch ms':>9} "
-          f"{'ratio':>6} {'floor':>6}")
+    columns = "{:<18} {:<5} {:<10} {:<8} {:>8} {:>8} {:>9} {:>9} {:>6} {:>6}".format
+    print(columns("layer", "mode", "route", "correct", "error", "torch", "ms", "torch ms", "ratio", "floor"))
     for name, modes in cases.items():
         for mode, case in modes.items():
             if "error" in case:
-                print(f"{name:<18} {mode:<5} {'FAILED':<10} {case['error']}")
+                print(f"{name:<18} {mode:<5} FAILED     {case['error']}")
                 continue
-            number = {key: math.nan if case[key] is None else case[key] for key in KEYS[1:6]}
-            print(f"{name:<18} {mode:<5} {case['route']:<10} {'yes' if case['correct'] else 'WRONG':<8} "
-                  f"{number['rel_err']:8.1e} {number['torch_rel_err']:8.1e} {number['ms']:9.4f} {number['torch_ms']:9.4f} "
-                  f"{number['torch_ms'] / number['ms']:6.2f} {number['floor_ms'] / number['ms']:6.0%}")
+            numbers = (math.nan if case[key] is None else case[key] for key in KEYS[1:6])
+            ms, torch_ms, floor, error, torch_error = numbers
+            print(columns(name, mode, case["route"], "yes" if case["correct"] else "WRONG", f"{error:.1e}",
+                          f"{torch_error:.1e}", f"{ms:.4f}", f"{torch_ms:.4f}", f"{torch_ms / ms:.2f}",
+                          f"{floor / ms:.0%}"))
 
 
 def print_summary(cases, modes):
     """Of a random sweep: how many times as fast as PyTorch, and the layers that are slower."""
     for mode in modes:
-        ratios = {name: case[mode]["torch_ms"] / case[mode]["ms"] for name, case in cases.items()
-                  if case[mode]["torch_ms"] and case[mode]["ms"]}
+        ratios = sorted((case[mode]["torch_ms"] / case[mode]["ms"], name) for name, case in cases.items()
+                        if case[mode]["ms"] and case[mode]["torch_ms"])
         if ratios:
-            losers = [f"{name} {ratio:.2f}" for name, ratio in sorted(ratios.items(), key=lambda item: item[1]) if ratio < 1]
-            print(f"{mode}: ratio geometric mean {statistics.geometric_mean(ratios.values()):.2f}, "
-                  f"minimum {min(ratios.values()):.2f}; slower than PyTorch: {', '.join(losers) or 'none'}")
+            losers = ", ".join(f"{name} {ratio:.2f}" for ratio, name in ratios if ratio < 1)
+            mean = statistics.geometric_mean(ratio for ratio, _ in ratios)
+            print(f"{mode}: ratio {mean:.2f} in the geometric mean, {ratios[0][0]:.2f} at least; "
+                  f"slower than PyTorch: {losers or 'none'}")
 
 
 def run_cases(module, layers, modes, bench, limits):
@@ -732,7 +750,8 @@ def run_cases(module, layers, modes, bench, limits):
             try:
                 case = measure(module, layer, mode, bench, limits)
             except Exception as error:  # an operator's error is a result of the judge
-                case = {**dict.fromkeys(KEYS), "correct": False, "error": f"{type(error).__name__}: {error}".split("\n")[0]}
+                sentence = f"{type(error).__name__}: {error}".splitlines()[0]
+                case = {**dict.fromkeys(KEYS), "correct": False, "error": sentence}
             if layer != wanted:
                 case["scaled"] = layer.shape
             cases[wanted.name][mode] = case
@@ -741,7 +760,8 @@ def run_cases(module, layers, modes, bench, limits):
 
 
 def parse(argv):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("layers", nargs="*", metavar="LAYER", help="layers of the table; all where none is named")
     add("--mode", nargs="+", choices=MODES, help="default: tf32 fp32 fp16 bf16; without a GPU fp32 fp16 bf16")
@@ -750,7 +770,7 @@ def parse(argv):
     for option, default in (("stride", 1), ("padding", 0), ("dilation", 1), ("groups", 1)):
         add(f"--{option}", type=int, help=f"of --shape, default {default}")
     add("--no-bias", action="store_true", help="of --shape")
-    add("--random", nargs=2, metavar=("REGIME", "COUNT"), help="generated layers; regimes: " + ", ".join(REGIMES))
+    add("--random", nargs=2, metavar=("REGIME", "COUNT"), help="generated layers: " + ", ".join(REGIMES))
     add("--seed", type=int, default=0, help="of --random")
     add("--kernelbench", type=int, choices=PROBLEMS, help="follow the KernelBench evaluator for a problem")
     add("--overhead", action="store_true", help="also measure import and host time; --record does")
@@ -789,7 +809,7 @@ def parse(argv):
         layer = Layer("shape", N, Cin, L, Cout, K, bias=not args.no_bias,
                       **{key: value for key, value in settings.items() if value is not None})
         if min(N, Cin, L, Cout, K, layer.stride, layer.dilation, layer.groups) < 1 or layer.padding < 0:
-            parser.error("argument --shape: sizes, stride, dilation and groups are positive, padding is not negative")
+            parser.error("argument --shape: all numbers must be positive; padding may be 0")
         if Cin % layer.groups or Cout % layer.groups:
             parser.error(f"argument --groups: {layer.groups} does not divide {Cin} and {Cout} channels")
         if L + 2 * layer.padding <= layer.dilation * (K - 1):
@@ -803,6 +823,20 @@ def parse(argv):
     return args
 
 
+def overhead_line(report):
+    return ("Import beyond `import torch`: {cold:.1f} s cold, {cached:.2f} s cached. Host time a call of a "
+            "tiny layer: {ours:.1f} us, nn.Conv1d {torch:.1f} us."
+            ).format(**report["import_s"], **report["host_us"])
+
+
+def kernelbench_lines(found):
+    return ("problem {problem}: {passed}/{trials} trials correct, largest difference {max_diff:.2e}, "
+            "loaded in {load_s:.1f} s\n"
+            "no_grad: {ms:.4f} ms, nn.Conv1d {torch_ms:.4f} ms, ratio {ratio:.2f}\n"
+            "grad on: {grad_ms:.4f} ms, nn.Conv1d {torch_grad_ms:.4f} ms").format(
+                ratio=found["torch_ms"] / found["ms"], **found)
+
+
 def judge_problem(args):
     """--kernelbench: model_new.py is loaded as the evaluator loads it, not imported."""
     sizes = None
@@ -811,7 +845,7 @@ def judge_problem(args):
         say(f"No GPU: the problem at a size that fits, {sizes}.")
     found = kernelbench(args.kernelbench, args.device, problem_text(args.kernelbench), sizes=sizes)
     report = {**describe(found.pop("sources"), args.device), "kernelbench": found}
-    print(json.dumps(clean(report), indent=1) if args.json else kernelbench_line(found))
+    print(json.dumps(clean(report), indent=1) if args.json else kernelbench_lines(found))
     return 0 if found["correct"] else 1
 
 
@@ -822,7 +856,7 @@ def judge_layers(args):
         write_table(README, RESULTS, model_new._conv1d_hash)
         return 0
     if args.device.type == "cpu":
-        say("No GPU: the same layers at a size that fits (batch, length and groups cut), against nn.Conv1d on the CPU.")
+        say("No GPU: the layers at a size that fits (N, L and groups cut), against nn.Conv1d on the CPU.")
     bench = Bench(args.device)
     limits = bench.limits(args.mode)
     report = {**describe(model_new._conv1d_hash, args.device), "limits": limits,
@@ -850,18 +884,6 @@ def main(argv=None):
     except KeyboardInterrupt:
         say("\ninterrupted: nothing was written")
         return 130
-
-
-def overhead_line(report):
-    return ("Import beyond `import torch`: {cold:.1f} s cold, {cached:.2f} s cached. ".format(**report["import_s"])
-            + "Host time a call of a tiny layer: {ours:.1f} us, nn.Conv1d {torch:.1f} us.".format(**report["host_us"]))
-
-
-def kernelbench_line(found):
-    return ("problem {problem}: {passed}/{trials} trials correct, largest difference {max_diff:.2e}, loaded in {load_s:.1f} s\n"
-            "no_grad: {ms:.4f} ms, nn.Conv1d {torch_ms:.4f} ms\n"
-            "grad on: {grad_ms:.4f} ms, nn.Conv1d {torch_grad_ms:.4f} ms\n").format(**found) + \
-        f"ratio {found['torch_ms'] / found['ms']:.2f}"
 
 
 if __name__ == "__main__":
