@@ -92,7 +92,8 @@ std::optional<conv1d::Problem> describe(const Tensor& x, const Tensor& weight, c
     const int64_t rank = x.dim();
     const auto dtype = kernel_dtype(x.scalar_type());
     if (!dtype || (rank != 2 && rank != 3) || weight.dim() != 3 || weight.scalar_type() != x.scalar_type() ||
-        weight.device() != x.device() || x.numel() == 0 || weight.numel() == 0 || groups <= 0)
+        weight.device() != x.device() || x.layout() != at::kStrided || weight.layout() != at::kStrided ||
+        x.numel() == 0 || weight.numel() == 0 || groups <= 0)
         return std::nullopt;
     if (stride.size() != 1 || stride[0] <= 0 || dilation.size() != 1 || dilation[0] <= 0 || padding.empty() ||
         padding.size() > 2 || padding.front() < 0 || padding.back() < 0)
@@ -294,7 +295,8 @@ Tensor conv1d_padding(const Tensor& x, const Tensor& weight, const OptionalTenso
                       c10::string_view padding, SymIntArrayRef dilation, SymInt groups) {
     if (padding == "valid")
         return conv1d_op().call(x, weight, bias, stride, SymInt(0), dilation, std::move(groups));
-    if (padding != "same" || weight.dim() != 3 || dilation.size() != 1 || stride.size() != 1 || stride[0] != 1)
+    if (padding != "same" || weight.dim() != 3 || dilation.size() != 1 || stride.size() != 1 || stride[0] != 1 ||
+        (bias && bias->scalar_type() != x.scalar_type()))
         return at::conv1d_symint(x, weight, bias, stride, padding, dilation, std::move(groups));
     const SymInt total = dilation[0] * (weight.sym_size(2) - 1);
     const std::array<SymInt, 2> sides = {total / 2, total - total / 2};
