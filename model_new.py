@@ -1,0 +1,3702 @@
+"""y = Conv1d(64, 128, 3)(x) is y = nn.Conv1d(64, 128, 3)(x): same call, same numbers, by this file's kernels.
+
+    from model_new import Conv1d, conv1d
+    layer = Conv1d(64, 128, 3, padding="same")         # a subclass of nn.Conv1d
+    y = conv1d(x, weight, bias, stride=2, padding=1)   # the function
+    model = Conv1d.replace(model)                      # every nn.Conv1d inside a model, in place
+
+One file, nothing beside it. Importing it compiles the CUDA and C++ sources that it holds, with
+torch.utils.cpp_extension.load_inline, once for each machine, torch version and set of GPU architectures;
+later imports load what was built.
+"""
+import torch
+import torch.nn as nn
+
+
+def conv1d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+    """The convolution of torch: same arguments, same result, same errors.
+
+    x: (N, groups*C, L) or (groups*C, L). weight: (groups*O, C, K). bias: (groups*O,) or None.
+    stride, padding, dilation: an integer or a tuple of one; padding may also be 'same' or 'valid'.
+    Returns (N, groups*O, P) or (groups*O, P) with P = (L + 2*padding - dilation*(K - 1) - 1)//stride + 1.
+    A call that is not valid raises what torch raises for it.
+    """
+    if not isinstance(stride, (tuple, list)):
+        stride = (stride,)
+    if not isinstance(dilation, (tuple, list)):
+        dilation = (dilation,)
+    if isinstance(padding, str):
+        return _conv1d_ops.conv1d.padding(x, weight, bias, stride, padding, dilation, groups)
+    if not isinstance(padding, (tuple, list)):
+        padding = (padding,)
+    return _conv1d_ops.conv1d.default(x, weight, bias, stride, padding, dilation, groups)
+
+
+class Conv1d(nn.Conv1d):
+    """nn.Conv1d on the kernels of this file: same arguments, initialisation, parameters and state_dict."""
+
+    def _conv_forward(self, input, weight, bias):
+        if self.padding_mode == "zeros":
+            return conv1d(input, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+        padded = nn.functional.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
+        return conv1d(padded, weight, bias, self.stride, 0, self.dilation, self.groups)
+
+    @classmethod
+    def replace(cls, model):
+        """Makes every nn.Conv1d in `model`, itself included, a Conv1d in place, and returns `model`.
+
+        Only the class changes: parameters, buffers, hooks, parametrizations and identities stay as they are.
+        nn.LazyConv1d becomes a Conv1d when it meets its first input. Subclasses of nn.Conv1d are left alone.
+        """
+        for module in model.modules():
+            kind = type(module)
+            if kind is nn.Conv1d:
+                module.__class__ = cls
+            elif kind is nn.LazyConv1d:
+                module.cls_to_become = cls
+            elif nn.utils.parametrize.is_parametrized(module) and kind.__bases__ == (nn.Conv1d,):
+                # Parametrizing gave this module a class of its own, which holds the properties.
+                own = dict(vars(kind))
+                module.__class__ = type(kind.__name__, (cls,), own)
+        return model
+
+
+# >>> page, written by kernels/amalgamate.py
+
+
+class ModelNew(nn.Module):
+    """KernelBench level 1, problem 67 (conv_standard_1D), with the signature of that problem's Model."""
+
+    def __init__(
+        self, in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, groups=1, bias=False
+    ):
+        super().__init__()
+        self.conv1d = Conv1d(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            groups=groups,
+            bias=bias,
+        )
+
+    def forward(self, x):
+        return self.conv1d(x)
+
+
+def get_inputs():
+    return [torch.rand(32, 64, 131072)]
+
+
+def get_init_inputs():
+    return [64, 128, 3]
+
+
+# <<< page
+
+
+def _conv1d_architectures():
+    """What nvcc shall compile for, sorted, in its words: ["compute_80", "sm_80", "sm_90a"]; compute_ is PTX.
+
+    The union of TORCH_CUDA_ARCH_LIST and this machine's GPUs, from 7.5 on. NVML tells the GPUs whatever
+    CUDA_VISIBLE_DEVICES says, and without starting the CUDA driver, after which a process could not fork.
+    """
+    import contextlib
+    import ctypes
+    import os
+    import re
+
+    listed = os.environ.get("TORCH_CUDA_ARCH_LIST", "")
+    for name, numbers in {  # "X+Tegra" before "X"
+        "Kepler+Tesla": "3.7", "Kepler": "3.5", "Maxwell+Tegra": "5.3", "Maxwell": "5.2", "Pascal": "6.1",
+        "Volta+Tegra": "7.2", "Volta": "7.0", "Turing": "7.5+PTX", "Ampere+Tegra": "8.7",
+        "Ampere": "8.0;8.6+PTX", "Ada": "8.9+PTX", "Hopper": "9.0+PTX", "Blackwell+Tegra": "11.0",
+        "Blackwell": "10.0;10.3;12.0;12.1+PTX", "native": "",
+    }.items():
+        listed = listed.replace(name, numbers)
+    wanted = set(re.split("[; ]+", listed)) - {""}
+
+    with contextlib.suppress(OSError):  # no NVML: no NVIDIA GPU
+        nvml = ctypes.CDLL("libnvidia-ml.so.1")
+        count, device, major, minor = ctypes.c_uint(), ctypes.c_void_p(), ctypes.c_int(), ctypes.c_int()
+        nvml.nvmlInit_v2()
+        nvml.nvmlDeviceGetCount_v2(ctypes.byref(count))
+        for index in range(count.value):
+            nvml.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(device))
+            nvml.nvmlDeviceGetCudaComputeCapability(device, ctypes.byref(major), ctypes.byref(minor))
+            wanted.add(f"{major.value}.{minor.value}")
+        nvml.nvmlShutdown()
+
+    codes = set()
+    for item in wanted:
+        match = re.fullmatch(r"(\d+)\.(\d)([af]?)(\+PTX)?", item)
+        if match is None:
+            raise ImportError(f"conv1d: TORCH_CUDA_ARCH_LIST holds {item!r}; write 8.6 or 9.0+PTX")
+        number, suffix, ptx = int(match[1] + match[2]), match[3], match[4]
+        if number >= 75:
+            codes.add("sm_90a" if number == 90 else f"sm_{number}{suffix}")  # wgmma needs the a
+            if ptx:
+                codes.add(f"compute_{number}{suffix}")
+    return sorted(codes) or ["compute_80", "sm_80", "sm_90a"]
+
+
+def _conv1d_find_nvcc():
+    """(the folder of a CUDA toolkit of torch's major version, None) or (None, a sentence: cause and cure)."""
+    import os
+    import re
+    import shutil
+    import subprocess
+    import sys
+
+    major, minor = torch.version.cuda.split(".")[:2]
+    homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")]
+    on_path = shutil.which("nvcc")
+    homes += [on_path and os.path.realpath(f"{on_path}/../.."), "/usr/local/cuda"]
+    homes += [f"{folder}/nvidia/cu{major}" for folder in sys.path]  # where pip puts it
+    others = ""
+    for home in dict.fromkeys(filter(None, homes)):
+        headers = (f"{home}/include", f"{home}/targets/{os.uname().machine}-linux/include")
+        nvcc = f"{home}/bin/nvcc"
+        if os.access(nvcc, os.X_OK) and any(os.path.exists(f"{folder}/cuda_runtime.h") for folder in headers):
+            told = subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout
+            release = "".join(re.findall(r"release ([\d.]+)", told))
+            if release.split(".")[0] == major:
+                return home, None
+            others += f" ({nvcc} is of CUDA {release})"
+    command = f"pip install 'cuda-toolkit[nvcc,cccl]=={major}.{minor}.*'"
+    if int(major) < 13:  # pip has no nvcc for these
+        command = f"conda install -c nvidia cuda-toolkit={major}.{minor}"
+    cause = f"found no nvcc of CUDA {major}, which torch was built with{others}"
+    return None, f"conv1d has no CUDA half: {cause}; run: {command}"
+
+
+def _conv1d_load(name, cache):
+    """torch.ops.<name>, from the library in `cache`; None where there is none or it is not what was built."""
+    import contextlib
+    import hashlib
+
+    ops = getattr(torch.ops, name)
+    if hasattr(ops, "conv1d"):  # a process may register an op once only
+        return ops
+    with contextlib.suppress(OSError), open(f"{cache}/{name}/sha256") as recorded:
+        path = f"{cache}/{name}/{name}.so"
+        with open(path, "rb") as library:
+            intact = recorded.read() == hashlib.sha256(library.read()).hexdigest()
+        if intact:
+            torch.ops.load_library(path)
+            return ops
+
+
+def _conv1d_compile(name, folder, codes, home, flags):
+    """Compiles library `name` in `folder` and loads it; its CUDA half, for `codes`, by the toolkit in `home`.
+
+    No CUDA half where `home` is None. ImportError where a tool is missing, one sentence with the command that
+    mends it; RuntimeError with the compiler's words where compiling fails.
+    """
+    import contextlib
+    import glob
+    import importlib.util
+    import logging
+    import os
+    import shutil
+    import subprocess
+
+    with contextlib.ExitStack() as settings:
+
+        def set_meanwhile(mapping, key, value):
+            undo = (mapping.__setitem__, key, mapping[key]) if key in mapping else (mapping.pop, key)
+            settings.callback(*undo)
+            mapping[key] = value
+
+        if importlib.util.find_spec("ninja"):  # a virtual environment that was not activated is not on PATH
+            import ninja
+
+            set_meanwhile(os.environ, "PATH", f"{os.environ.get('PATH', os.defpath)}:{ninja.BIN_DIR}")
+        compiler = os.environ.get("CXX", "c++")
+        for tool, command in {"ninja": "pip install ninja", compiler: "apt-get install g++"}.items():
+            if shutil.which(tool) is None:
+                raise ImportError(f"conv1d cannot be compiled: {tool} was not found; run: {command}")
+
+        # Otherwise this import starts the CUDA driver, and it tells where there is no GPU.
+        set_meanwhile(os.environ, "PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+        set_meanwhile(vars(logging.getLogger("torch.utils.cpp_extension")), "disabled", True)
+        from torch.utils import cpp_extension
+
+        units = {unit: [_conv1d_sources[file] for file in files] for unit, files in _conv1d_units.items()}
+        cpp_flags, cuda_flags, link_flags = [*flags, "-fvisibility=hidden", "-fopenmp"], [], []
+        if home is None:
+            units["cuda_sources"] = []
+        else:
+            cpp_flags.append("-DCONV1D_WITH_CUDA")
+            cuda_flags = [*flags, "-Xcompiler=-fvisibility=hidden", "--threads=0", "--split-compile=0"]
+            told = subprocess.run([f"{home}/bin/nvcc", "--list-gpu-arch"], capture_output=True, text=True)
+            known = [int(code.removeprefix("compute_")) for code in told.stdout.split()]
+            for code in codes:
+                number = code.split("_")[1]
+                if int(number.rstrip("af")) not in known:  # newer than nvcc: the driver compiles the PTX
+                    number = max(known)
+                    code = f"compute_{number}"
+                cuda_flags.append(f"-gencode=arch=compute_{number},code={code}")
+            set_meanwhile(vars(cpp_extension), "CUDA_HOME", home)
+            if not glob.glob(f"{home}/lib*/libcudart.so"):  # pip's toolkit lacks the linker's name for it
+                for runtime in glob.glob(f"{home}/lib/libcudart.so.*"):
+                    os.symlink(runtime, f"{folder}/libcudart.so")
+                link_flags.append(f"-L{folder}")
+        # Torch would skip a build that this process has tried before, even where it failed.
+        cpp_extension.JIT_EXTENSION_VERSIONER.entries.pop(name, None)
+        cpp_extension.load_inline(
+            name,
+            **units,
+            extra_cflags=cpp_flags,
+            extra_cuda_cflags=cuda_flags,
+            extra_ldflags=link_flags,
+            build_directory=folder,
+            no_implicit_headers=True,
+            is_python_module=False,
+        )
+
+
+def _conv1d_build():
+    """Loads the op library of these sources from the cache, or compiles it into the cache first.
+
+    Returns the sources' hash and torch.ops.<library name>. Any number of processes may do this at once, and
+    any may be killed: the lock dies with its process, and a build is renamed into its place when it is whole.
+    """
+    import fcntl
+    import glob
+    import hashlib
+    import os
+    import pathlib
+    import shutil
+    import sys
+
+    def digest(*content):
+        return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
+
+    def library_name(codes):
+        versions = torch.__version__, torch.version.cuda, os.uname().machine
+        return "conv1d_" + digest(sources_hash, flags, codes, *versions)
+
+    sources_hash = digest(_conv1d_sources, _conv1d_units)
+    flags = ["-O3", "-std=c++17"]
+    cache = os.environ.get("TORCH_EXTENSIONS_DIR") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "torch_extensions"
+    )
+    codes = _conv1d_architectures() if torch.version.cuda else []
+    home = missing = None
+    name = library_name(codes)
+    ops = _conv1d_load(name, cache)
+    if ops is None and codes:
+        home, missing = _conv1d_find_nvcc()
+        if missing:
+            print(missing, file=sys.stderr)
+            codes, name = [], library_name([])
+            ops = _conv1d_load(name, cache)
+
+    if ops is None:
+        parents = (pathlib.Path(cache), *pathlib.Path(cache).absolute().parents)
+        existing = next(folder for folder in parents if folder.exists())
+        if not (existing.is_dir() and os.access(existing, os.W_OK)):
+            raise ImportError(
+                f"conv1d cannot be compiled: {cache} is not a writable directory; "
+                "run: export TORCH_EXTENSIONS_DIR=/tmp/torch_extensions"
+            )
+        os.makedirs(cache, exist_ok=True)
+        with open(f"{cache}/{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            ops = _conv1d_load(name, cache)  # another process may have built it while this one waited
+            if ops is None:
+                halves = f"C++ and CUDA ({', '.join(codes)})" if home else "C++"
+                print(f"conv1d: compiling {halves} into {cache}/{name}, once", file=sys.stderr, flush=True)
+                for leftover in glob.glob(f"{cache}/{name}.*/"):
+                    shutil.rmtree(leftover, ignore_errors=True)
+                folder = f"{cache}/{name}.{os.getpid()}"
+                os.mkdir(folder)
+                _conv1d_compile(name, folder, codes, home, flags)
+                with open(f"{folder}/{name}.so", "rb") as library, open(f"{folder}/sha256", "w") as recorded:
+                    recorded.write(hashlib.sha256(library.read()).hexdigest())
+                shutil.rmtree(f"{cache}/{name}", ignore_errors=True)
+                os.rename(folder, f"{cache}/{name}")
+                ops = getattr(torch.ops, name)
+
+    if missing and not hasattr(ops, "_without_cuda"):
+
+        def refuse(*arguments):
+            raise RuntimeError(missing)
+
+        ops._without_cuda = torch.library.Library(name, "IMPL")  # registered for as long as it is referred to
+        ops._without_cuda.impl("conv1d", refuse, "CUDA")
+    return sources_hash, ops
+
+
+# >>> sources, written by kernels/amalgamate.py
+
+
+_conv1d_sources = {
+"problem.h": r'''
+#line 1 "kernels/problem.h"
+// One convolution as plain numbers: all that the binding, the table of routes and the kernels share.
+//
+//   y[n, g*O + o, p] = bias[g*O + o] + sum over c, k of w[g*O + o, c, k] * x[n, g*C + c, l],
+//   l = p*stride + k*dilation - pad_left, and x counts as zero outside 0 <= l < L.
+//
+// Capital letters are extents, small ones indices. Strides count elements. No torch and no CUDA headers here.
+
+#include <cstddef>
+#include <cstdint>
+
+namespace conv1d {
+
+enum class Dtype : int32_t { float32, float64, float16, bfloat16 };
+
+// How products of float32 operands may round: ieee keeps all 24 bits, tf32 rounds each operand to nearest at 11 bits.
+enum class Precision : int32_t { ieee, tf32 };
+
+// What a kernel must know of the GPU it runs on. On the CPU all are zero.
+struct Device {
+    int32_t arch;        // compute capability, 10*major + minor: 90 is Hopper
+    int32_t sm_count;    // multiprocessors
+    int32_t smem_bytes;  // shared memory that one block may ask for
+};
+
+struct Problem {
+    const void* x;     // [N, G*C, L], strides x_stride_n, x_stride_c, x_stride_l: any, zero included
+    const void* w;     // [G*O, C, K], contiguous
+    const void* bias;  // [G*O], contiguous, or null
+    void* y;           // [N, G*O, P], contiguous
+    void* workspace;   // Plan::workspace_bytes bytes, aligned to 256, uninitialised; null where that is zero
+
+    int64_t N;  // batch
+    int64_t G;  // groups
+    int64_t C;  // input channels of one group
+    int64_t O;  // output channels of one group
+    int64_t L;  // input positions
+    int64_t P;  // output positions
+    int64_t K;  // taps
+
+    int64_t stride, dilation, pad_left;  // pad_right is implied by P
+    int64_t x_stride_n, x_stride_c, x_stride_l;
+
+    Dtype dtype;          // of x, w, bias and y alike
+    Precision precision;  // matters for float32 only
+    Device device;
+};
+
+// Which route a problem takes, and what it needs: a pure function of the problem's numbers.
+struct Plan {
+    const char* name;        // the route, as tests and check.py print it
+    int32_t route;           // its row in the table of dispatch.cuh
+    size_t workspace_bytes;  // scratch that the binding must provide
+};
+
+// Null where all went well, else one sentence with static lifetime.
+using Error = const char*;
+
+constexpr int64_t element_bytes(Dtype dtype) {
+    return dtype == Dtype::float64 ? 8 : dtype == Dtype::float32 ? 4 : 2;
+}
+
+}  // namespace conv1d
+
+// The CUDA unit's whole surface.
+//
+// The table's row names in order; null past the last.
+extern "C" const char* conv1d_cuda_route_name(int32_t route);
+// The first row that fits, or, where `wanted` is not null, that row alone; Plan::route is -1 where none fits.
+extern "C" conv1d::Plan conv1d_cuda_plan(const conv1d::Problem* problem, const char* wanted);
+// Enqueues row `route`, which must fit, on `stream` (a cudaStream_t) of the current device; does not wait.
+extern "C" conv1d::Error conv1d_cuda_launch(const conv1d::Problem* problem, int32_t route, void* stream);
+''',
+"cpu.h": r'''
+#line 1 "kernels/cpu.h"
+// The CPU kernel: a direct convolution in registers, plain C++ without torch, for every valid problem.
+//
+// A task is one group's up to 128 output channels at 960 bytes' worth of positions. It packs what it needs of x into
+// scratch, a few input channels at a time: padded with zeros, widened to the accumulator's type, and split by stride,
+// so that every tap reads consecutive elements. A register tile of output channels x vectors of positions then runs
+// over (c, k). fp16 and bf16 accumulate in float. Where rows of y are shorter than a vector, positions run on through
+// the batch.
+//
+// Sums are blocked: at most 256 products in one chain, chains added in the order of (c, k). That order depends on the
+// problem alone, never on the threads. The vector width is chosen at run time, so that a compiled file may move between
+// machines; code inlines into the functions that carry a target attribute, hence always_inline and no lambdas.
+
+#include <algorithm>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <numeric>
+#include <type_traits>
+
+
+
+namespace conv1d {
+namespace cpu {
+
+#define CONV1D_INLINE inline __attribute__((always_inline))
+
+constexpr int64_t kOutputBlock = 128;          // output channels of one task
+constexpr int64_t kPositionBlockBytes = 960;   // accumulators of one output channel in one task: 5 tiles of AVX-512
+constexpr int64_t kFoldBelow = 16;             // positions in a row of y, below which the batch is folded into them
+constexpr int64_t kChain = 256;                // products added one after the other
+constexpr int64_t kScratchBytes = 256 * 1024;  // packed x of one task, unless one channel alone needs more
+constexpr int64_t kLineBytes = 64;             // a cache line, and the widest vector
+
+template <typename To, typename From>
+CONV1D_INLINE To bit_cast(From value) {
+    static_assert(sizeof(To) == sizeof(From), "a bit cast keeps the size");
+    To result;
+    std::memcpy(&result, &value, sizeof(To));
+    return result;
+}
+
+template <typename T>
+struct Native {
+    using Stored = T;
+    using Acc = T;
+    static CONV1D_INLINE Acc widen(Stored value) { return value; }
+    static CONV1D_INLINE Stored narrow(Acc value) { return value; }
+};
+
+struct Bfloat16 {
+    using Stored = uint16_t;
+    using Acc = float;
+    static CONV1D_INLINE Acc widen(Stored bits) { return bit_cast<float>(uint32_t(bits) << 16); }
+    static CONV1D_INLINE Stored narrow(Acc value) {  // to nearest, ties to even
+        const uint32_t bits = bit_cast<uint32_t>(value);
+        const uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+        return uint16_t(value != value ? 0x7fc0 : rounded);
+    }
+};
+
+// Without branches, so that the compiler vectorises the loops over it.
+struct Float16 {
+    using Stored = uint16_t;
+    using Acc = float;
+    static CONV1D_INLINE Acc widen(Stored bits) {
+        const uint32_t sign = uint32_t(bits & 0x8000) << 16;
+        const uint32_t magnitude = uint32_t(bits & 0x7fff) << 13;
+        const uint32_t rebiased = magnitude + (112u << 23);  // exponent bias 15 -> 127
+        const uint32_t special = magnitude + (224u << 23);   // inf and nan: all exponent bits set
+        // A subnormal is fraction * 2^-24: written as 2^-14 * (1 + fraction/1024), less 2^-14.
+        const uint32_t subnormal = bit_cast<uint32_t>(bit_cast<float>(magnitude + (113u << 23)) - 0x1p-14f);
+        const uint32_t finite = magnitude < (1u << 23) ? subnormal : rebiased;
+        return bit_cast<float>(sign | (magnitude >= (31u << 23) ? special : finite));
+    }
+    static CONV1D_INLINE Stored narrow(Acc value) {  // to nearest, ties to even
+        const uint32_t bits = bit_cast<uint32_t>(value);
+        const uint32_t magnitude = bits & 0x7fffffff;
+        const uint32_t normal = (magnitude - (112u << 23) + 0xfff + ((magnitude >> 13) & 1)) >> 13;
+        // Below 2^-14 the unit is 2^-24, which is the unit of floats in [0.5, 1).
+        const uint32_t subnormal = bit_cast<uint32_t>(bit_cast<float>(magnitude) + 0.5f) - (126u << 23);
+        const uint32_t finite = magnitude < (113u << 23) ? subnormal : normal;
+        const uint32_t special = magnitude > 0x7f800000 ? 0x7e00 : 0x7c00;
+        return uint16_t((bits >> 16 & 0x8000) | (magnitude >= (143u << 23) ? special : finite));
+    }
+};
+
+struct AlignedDelete {
+    void operator()(void* memory) const { ::operator delete[](memory, std::align_val_t(kLineBytes)); }
+};
+template <typename T>
+using Scratch = std::unique_ptr<T[], AlignedDelete>;
+template <typename T>
+Scratch<T> allocate(int64_t count) {
+    return Scratch<T>(static_cast<T*>(::operator new[](count * sizeof(T), std::align_val_t(kLineBytes))));
+}
+
+constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// How the work splits into tasks. A column is a position, or, where the batch is folded, a pair (n, p) = n*P + p.
+struct Tasks {
+    int64_t images, columns;                // `images` times `columns` is N times P
+    int64_t column_block;                   // columns of one task
+    int64_t output_blocks, column_blocks;   // how many along o and along the columns
+    int64_t count;
+
+    explicit Tasks(const Problem& p) {
+        const bool fold = p.P < kFoldBelow;
+        images = fold ? 1 : p.N;
+        columns = fold ? p.N * p.P : p.P;
+        column_block = kPositionBlockBytes / std::max<int64_t>(sizeof(float), element_bytes(p.dtype));
+        output_blocks = divide_up(p.O, kOutputBlock);
+        column_blocks = divide_up(columns, column_block);
+        count = images * p.G * output_blocks * column_blocks;
+    }
+};
+
+// How one input channel lies in scratch. Taps whose positions agree modulo the stride read the same elements,
+// shifted, and share a row: of stride / gcd(stride, dilation) rows, row r begins r*dilation % stride elements of x
+// after the first column's own and goes on in steps of the stride. Where dilation is so wide that such rows would be
+// mostly unread, or columns are folded, each tap gets a row of its own.
+struct Window {
+    int64_t rows;       // rows a channel
+    int64_t extra;      // elements of a row beyond one a column
+    int64_t row_elems;  // from row to row: an odd number of cache lines, so that rows spread over the cache's sets
+
+    Window(const Problem& p, const Tasks& tasks, int64_t acc_bytes) {
+        const int64_t lanes = kLineBytes / acc_bytes;
+        const int64_t columns = std::min(tasks.columns, tasks.column_block);
+        const int64_t shared_rows = std::min(p.K, p.stride / std::gcd(p.stride, p.dilation));
+        const int64_t shared_extra = (p.K - 1) * p.dilation / p.stride;
+        const bool share = tasks.images == p.N && shared_rows * (columns + shared_extra) <= p.K * columns;
+        rows = share ? shared_rows : p.K;
+        extra = share ? shared_extra : 0;
+        row_elems = ((divide_up(columns, lanes) + divide_up(extra, lanes)) | 1) * lanes;
+    }
+    int64_t channel_elems() const { return rows * row_elems; }
+    // Where row `row` begins, in elements of x after the first column's own.
+    int64_t row_shift(const Problem& p, int64_t row) const {
+        return rows == p.K ? row * p.dilation : row * p.dilation % p.stride;
+    }
+    // Where tap k's first element lies in a channel's scratch.
+    int64_t tap_offset(const Problem& p, int64_t k) const {
+        const int64_t row = k % rows;
+        return row * row_elems + (k * p.dilation - row_shift(p, row)) / p.stride;
+    }
+};
+
+// A run of `count` columns that lie in one row of y.
+struct Segment {
+    int64_t n, p, count;
+    Segment(const Problem& problem, int64_t column, int64_t column_end)
+        : n(column / problem.P), p(column % problem.P), count(std::min(problem.P - p, column_end - column)) {}
+};
+
+// dst[i] = src[i * hop], widened.
+template <typename Type>
+CONV1D_INLINE void widen_row(typename Type::Acc* __restrict__ dst, const typename Type::Stored* __restrict__ src,
+                             int64_t count, int64_t hop) {
+    if (hop == 1) {
+        for (int64_t i = 0; i < count; ++i) dst[i] = Type::widen(src[i]);
+    } else if (hop == 2) {
+        for (int64_t i = 0; i < count; ++i) dst[i] = Type::widen(src[i * 2]);
+    } else {
+        for (int64_t i = 0; i < count; ++i) dst[i] = Type::widen(src[i * hop]);
+    }
+}
+
+// dst[i] = x[first + i*stride], widened, and zero outside 0 <= l < L.
+template <typename Type>
+CONV1D_INLINE void pack_row(const Problem& p,
+                            typename Type::Acc* dst,          // [count]
+                            const typename Type::Stored* src, // x[n, c, 0]
+                            int64_t count, int64_t first) {
+    const int64_t begin = first >= 0 ? 0 : std::min(count, divide_up(-first, p.stride));
+    const int64_t end = first >= p.L ? begin : std::max(begin, std::min(count, (p.L - 1 - first) / p.stride + 1));
+    std::fill(dst, dst + begin, typename Type::Acc(0));
+    widen_row<Type>(dst + begin, src + (first + begin * p.stride) * p.x_stride_l, end - begin,
+                    p.stride * p.x_stride_l);
+    std::fill(dst + end, dst + count, typename Type::Acc(0));
+}
+
+// sums[o][i] = sum over j of w[o][j] * x[offsets[j] + i], for kO output channels and kV vectors of columns.
+template <typename Acc, int kBytes, int kO, int kV>
+CONV1D_INLINE void multiply_tile(
+        const Acc* __restrict__ x,            // scratch at the tile's first column
+        const int64_t* __restrict__ offsets,  // [products] of each (c, k) in scratch
+        const Acc* __restrict__ w,            // [kO][products], w_stride apart
+        int64_t w_stride, int64_t products,
+        Acc* __restrict__ sums) {             // [kO][kV * lanes]
+    typedef Acc Vector __attribute__((vector_size(kBytes)));
+    constexpr int kLanes = kBytes / sizeof(Acc);
+    for (int64_t begin = 0; begin < products; begin += kChain) {
+        const int64_t end = std::min(products, begin + kChain);
+        Vector acc[kO][kV] = {};
+        for (int64_t j = begin; j < end; ++j) {
+            Vector x_frag[kV];
+            for (int v = 0; v < kV; ++v) std::memcpy(&x_frag[v], x + offsets[j] + v * kLanes, kBytes);
+            for (int o = 0; o < kO; ++o) {
+                const Acc w_value = w[o * w_stride + j];
+                for (int v = 0; v < kV; ++v) acc[o][v] += x_frag[v] * w_value;
+            }
+        }
+        for (int o = 0; o < kO; ++o) {
+            for (int v = 0; v < kV; ++v) {
+                Acc* sum = sums + (o * kV + v) * kLanes;
+                if (begin > 0) {
+                    Vector before;
+                    std::memcpy(&before, sum, kBytes);
+                    acc[o][v] += before;
+                }
+                std::memcpy(sum, &acc[o][v], kBytes);
+            }
+        }
+    }
+}
+
+template <typename Acc>
+using Tile = void (*)(const Acc*, const int64_t*, const Acc*, int64_t, int64_t, Acc*);
+
+constexpr int64_t kTileVectors = 3;
+
+// Tasks [begin, end), on one thread.
+template <typename Type, typename Target>
+CONV1D_INLINE void run_tasks(const Problem& p, int64_t begin, int64_t end) {
+    using Stored = typename Type::Stored;
+    using Acc = typename Type::Acc;
+    constexpr int64_t kLanes = Target::kBytes / sizeof(Acc);
+    constexpr bool kWiden = !std::is_same<Stored, Acc>::value;
+
+    const Tasks tasks(p);
+    const Window window(p, tasks, sizeof(Acc));
+    const int64_t fitting = kScratchBytes / int64_t(sizeof(Acc)) / window.channel_elems();
+    const int64_t chunk = std::max<int64_t>(1, std::min({p.C, kChain / p.K, fitting}));  // channels packed at a time
+    const int64_t most_outputs = std::min(p.O, kOutputBlock);
+
+    const auto offsets = allocate<int64_t>(chunk * p.K);
+    for (int64_t c = 0; c < chunk; ++c)
+        for (int64_t k = 0; k < p.K; ++k) offsets[c * p.K + k] = c * window.channel_elems() + window.tap_offset(p, k);
+    const auto x_scratch = allocate<Acc>(chunk * window.channel_elems());
+    const auto w_scratch = allocate<Acc>(kWiden ? most_outputs * chunk * p.K : 0);
+    // [outputs][column_block]: sums of the chunks so far.
+    const auto partial = allocate<Acc>(chunk < p.C ? most_outputs * tasks.column_block : 0);
+
+    for (int64_t task = begin; task < end; ++task) {
+        const int64_t column_begin = task % tasks.column_blocks * tasks.column_block;
+        const int64_t o_begin = task / tasks.column_blocks % tasks.output_blocks * kOutputBlock;
+        const int64_t g = task / tasks.column_blocks / tasks.output_blocks % p.G;
+        const int64_t image = task / tasks.column_blocks / tasks.output_blocks / p.G;
+        const int64_t columns = std::min(tasks.columns - column_begin, tasks.column_block);
+        const int64_t outputs = std::min(p.O - o_begin, kOutputBlock);
+        const int64_t vectors = divide_up(columns, kLanes);
+        const Stored* x = static_cast<const Stored*>(p.x) + image * p.x_stride_n + g * p.C * p.x_stride_c;
+        const Stored* w = static_cast<const Stored*>(p.w) + (g * p.O + o_begin) * p.C * p.K;
+        const Stored* bias = p.bias ? static_cast<const Stored*>(p.bias) + g * p.O + o_begin : nullptr;
+        Stored* y = static_cast<Stored*>(p.y) + ((image * p.G + g) * p.O + o_begin) * p.P;
+
+        for (int64_t c_begin = 0; c_begin < p.C; c_begin += chunk) {
+            const int64_t channels = std::min(chunk, p.C - c_begin);
+            const int64_t products = channels * p.K;
+            for (int64_t c = 0; c < channels; ++c) {
+                for (int64_t row = 0; row < window.rows; ++row) {
+                    Acc* packed = &x_scratch[c * window.channel_elems() + row * window.row_elems];
+                    for (int64_t i = 0; i < columns;) {
+                        const Segment segment(p, column_begin + i, column_begin + columns);
+                        pack_row<Type>(p, packed + i, x + segment.n * p.x_stride_n + (c_begin + c) * p.x_stride_c,
+                                       segment.count + window.extra,
+                                       segment.p * p.stride - p.pad_left + window.row_shift(p, row));
+                        i += segment.count;
+                    }
+                    // The last vector's lanes past the last column: computed and not stored.
+                    std::fill(packed + columns + window.extra, packed + vectors * kLanes + window.extra, Acc(0));
+                }
+            }
+            const Acc* w_chunk;  // [outputs][products], w_stride apart
+            int64_t w_stride;
+            if constexpr (kWiden) {
+                w_chunk = w_scratch.get();
+                w_stride = products;
+                for (int64_t o = 0; o < outputs; ++o)
+                    widen_row<Type>(&w_scratch[o * products], w + (o * p.C + c_begin) * p.K, products, 1);
+            } else {
+                w_chunk = w + c_begin * p.K;
+                w_stride = p.C * p.K;
+            }
+
+            for (int64_t v = 0, tile_v; v < vectors; v += tile_v) {
+                tile_v = std::min(kTileVectors, vectors - v);
+                const int64_t tile_columns = std::min(tile_v * kLanes, columns - v * kLanes);
+                for (int64_t o = 0, tile_o; o < outputs; o += tile_o) {
+                    int size = Target::kTileSizes - 1;
+                    while (outputs - o < (1 << size)) --size;
+                    tile_o = 1 << size;
+                    alignas(kLineBytes) Acc sums[(1 << (Target::kTileSizes - 1)) * kTileVectors * kLanes];
+                    Target::template kTiles<Acc>[size][tile_v - 1](
+                        &x_scratch[v * kLanes], offsets.get(), w_chunk + o * w_stride, w_stride, products, sums);
+                    for (int64_t i = 0; i < tile_o; ++i) {
+                        Acc* sum = sums + i * tile_v * kLanes;
+                        Acc* before = &partial[(o + i) * tasks.column_block + v * kLanes];
+                        if (c_begin > 0)
+                            for (int64_t j = 0; j < tile_columns; ++j) sum[j] += before[j];
+                        if (c_begin + channels < p.C) {
+                            std::memcpy(before, sum, tile_columns * sizeof(Acc));
+                            continue;
+                        }
+                        const Acc b = bias ? Type::widen(bias[o + i]) : Acc(0);
+                        for (int64_t j = 0; j < tile_columns;) {
+                            const int64_t column = column_begin + v * kLanes + j;
+                            const Segment segment(p, column, column + tile_columns - j);
+                            Stored* to = y + (segment.n * p.G * p.O + o + i) * p.P + segment.p;
+                            for (int64_t t = 0; t < segment.count; ++t) to[t] = Type::narrow(sum[j + t] + b);
+                            j += segment.count;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+// One struct an instruction set. kTiles holds the tiles of 1, 2, 4, ... output channels and 1, 2, 3 vectors; the largest
+// leaves registers for 3 vectors of x and 1 of w: of 32 in AVX-512, of 16 elsewhere.
+#define CONV1D_TARGET(name, bytes, tile_sizes, attribute)                                                    \
+    struct name {                                                                                            \
+        static constexpr int kBytes = bytes, kTileSizes = tile_sizes;                                        \
+        template <typename Acc, int kO, int kV>                                                              \
+        attribute static void tile(const Acc* x, const int64_t* offsets, const Acc* w, int64_t w_stride,     \
+                                   int64_t products, Acc* sums) {                                            \
+            multiply_tile<Acc, kBytes, kO, kV>(x, offsets, w, w_stride, products, sums);                     \
+        }                                                                                                    \
+        template <typename Acc>                                                                              \
+        static constexpr Tile<Acc> kTiles[4][kTileVectors] = {                                               \
+            {tile<Acc, 1, 1>, tile<Acc, 1, 2>, tile<Acc, 1, 3>},                                             \
+            {tile<Acc, 2, 1>, tile<Acc, 2, 2>, tile<Acc, 2, 3>},                                             \
+            {tile<Acc, 4, 1>, tile<Acc, 4, 2>, tile<Acc, 4, 3>},                                             \
+            {tile<Acc, 8, 1>, tile<Acc, 8, 2>, tile<Acc, 8, 3>}};                                            \
+        template <typename Type>                                                                             \
+        attribute static void run(const Problem& p, int64_t begin, int64_t end) {                            \
+            run_tasks<Type, name>(p, begin, end);                                                            \
+        }                                                                                                    \
+    };
+
+#if defined(__x86_64__)
+CONV1D_TARGET(Avx512, 64, 4, __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma"))))
+CONV1D_TARGET(Avx2, 32, 3, __attribute__((target("avx2,fma"))))
+#endif
+CONV1D_TARGET(Portable, 16, 3, )
+
+template <typename Type>
+inline void run_on_this_machine(const Problem& p, int64_t begin, int64_t end) {
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
+        return Avx512::run<Type>(p, begin, end);
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return Avx2::run<Type>(p, begin, end);
+#endif
+    Portable::run<Type>(p, begin, end);
+}
+
+#undef CONV1D_TARGET
+#undef CONV1D_INLINE
+
+}  // namespace cpu
+
+// How many independent tasks the problem makes.
+inline int64_t cpu_task_count(const Problem& p) { return cpu::Tasks(p).count; }
+
+// How many tasks are worth waking a thread for: about 10 us of work.
+inline int64_t cpu_task_grain(const Problem& p) {
+    const cpu::Tasks tasks(p);
+    const int64_t products = p.C * p.K * std::min(p.O, cpu::kOutputBlock) * std::min(tasks.columns, tasks.column_block);
+    return std::max<int64_t>(1, 500000 / products);
+}
+
+// Runs tasks [begin, end) on the calling thread.
+inline void cpu_run_tasks(const Problem& p, int64_t begin, int64_t end) {
+    switch (p.dtype) {
+        case Dtype::float32: return cpu::run_on_this_machine<cpu::Native<float>>(p, begin, end);
+        case Dtype::float64: return cpu::run_on_this_machine<cpu::Native<double>>(p, begin, end);
+        case Dtype::float16: return cpu::run_on_this_machine<cpu::Float16>(p, begin, end);
+        case Dtype::bfloat16: return cpu::run_on_this_machine<cpu::Bfloat16>(p, begin, end);
+    }
+}
+
+}  // namespace conv1d
+''',
+"conv1d.cpp": r'''
+#line 1 "kernels/conv1d.cpp"
+// The binding: the op's schema and what it does under each dispatch key. The only file that knows torch.
+//
+// A valid float problem runs on our kernels. Everything else goes to at::conv1d: invalid calls (so that the error is
+// PyTorch's own), integer and complex dtypes, empty tensors, other devices, functorch transforms and forward-mode AD.
+//
+// Built with -fvisibility=hidden -fno-gnu-unique, so that two revisions of this file share nothing in one process,
+// and with -fopenmp, which at::parallel_for needs; its runtime is the one that torch has already loaded.
+#include <algorithm>
+#include <array>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <ATen/autocast_mode.h>
+#include <ATen/ops/constant_pad_nd.h>
+#include <ATen/ops/conv1d.h>
+#include <ATen/ops/convolution_backward.h>
+#include <ATen/ops/empty.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
+
+#ifdef CONV1D_WITH_CUDA
+#include <c10/core/DeviceGuard.h>
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAStream.h>
+#endif
+
+
+
+
+namespace {
+
+using at::IntArrayRef;
+using at::Tensor;
+using c10::SymInt;
+using c10::SymIntArrayRef;
+using OptionalTensor = std::optional<Tensor>;
+
+#define CONV1D_STRING(name) #name
+#define CONV1D_QUALIFIED(name) CONV1D_STRING(name) "::conv1d"
+constexpr const char* kOpName = CONV1D_QUALIFIED(TORCH_EXTENSION_NAME);
+
+constexpr const char* kCpuRoute = "cpu";
+constexpr const char* kPytorchRoute = "pytorch";
+
+// at::conv1d knows one padding for both sides: what one side has more is put into a copy of x first.
+struct SymmetricPadding {
+    Tensor x;
+    SymInt padding;   // both sides of `x`
+    SymInt left;  // positions put in front of the original x
+    bool padded;  // whether `x` is such a copy
+
+    SymmetricPadding(const Tensor& original, const SymInt& pad_left, const SymInt& pad_right)
+        : x(original), padding(pad_left.min(pad_right)), left(pad_left - padding), padded(pad_left != pad_right) {
+        if (padded) {
+            const std::array<SymInt, 2> extra = {left, pad_right - padding};
+            x = at::constant_pad_nd_symint(original, extra, 0);
+        }
+    }
+};
+
+Tensor pytorch_conv1d(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, SymIntArrayRef stride,
+                      SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups) {
+    if (padding.size() != 2) return at::conv1d_symint(x, weight, bias, stride, padding, dilation, groups);
+    const SymmetricPadding symmetric(x, padding[0], padding[1]);
+    return at::conv1d_symint(symmetric.x, weight, bias, stride, symmetric.padding, dilation, groups);
+}
+
+std::optional<conv1d::Dtype> kernel_dtype(at::ScalarType type) {
+    switch (type) {
+        case at::kFloat: return conv1d::Dtype::float32;
+        case at::kDouble: return conv1d::Dtype::float64;
+        case at::kHalf: return conv1d::Dtype::float16;
+        case at::kBFloat16: return conv1d::Dtype::bfloat16;
+        default: return std::nullopt;
+    }
+}
+
+int64_t number(const SymInt& value) { return value.guard_int(__FILE__, __LINE__); }
+
+// The problem's numbers, without pointers and device; nothing where the call is not a valid float problem.
+std::optional<conv1d::Problem> describe(const Tensor& x, const Tensor& weight, const OptionalTensor& bias,
+                                        SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation,
+                                        const SymInt& groups) {
+    const int64_t rank = x.dim();
+    const auto dtype = kernel_dtype(x.scalar_type());
+    if (!dtype || (rank != 2 && rank != 3) || weight.dim() != 3 || weight.scalar_type() != x.scalar_type() ||
+        weight.device() != x.device() || x.layout() != at::kStrided || weight.layout() != at::kStrided ||
+        x.numel() == 0 || weight.numel() == 0 || stride.size() != 1 || dilation.size() != 1 || padding.empty() ||
+        padding.size() > 2)
+        return std::nullopt;
+
+    conv1d::Problem p{};
+    p.stride = number(stride[0]);
+    p.dilation = number(dilation[0]);
+    p.pad_left = number(padding.front());
+    p.G = number(groups);
+    const int64_t pad_right = number(padding.back());
+    if (p.stride <= 0 || p.dilation <= 0 || p.pad_left < 0 || pad_right < 0 || p.G <= 0) return std::nullopt;
+
+    const int64_t outputs = weight.size(0);
+    if (outputs % p.G != 0 || x.size(rank - 2) != weight.size(1) * p.G) return std::nullopt;
+    if (bias && (bias->dim() != 1 || bias->size(0) != outputs || bias->scalar_type() != x.scalar_type() ||
+                 bias->device() != x.device()))
+        return std::nullopt;
+
+    p.N = rank == 3 ? x.size(0) : 1;
+    p.C = weight.size(1);
+    p.O = outputs / p.G;
+    p.L = x.size(rank - 1);
+    p.K = weight.size(2);
+    int64_t reach, padded;  // of the taps beyond the first, of x with its padding
+    if (__builtin_mul_overflow(p.K - 1, p.dilation, &reach) || __builtin_add_overflow(p.L, p.pad_left, &padded) ||
+        __builtin_add_overflow(padded, pad_right, &padded) || reach >= padded)
+        return std::nullopt;
+    p.P = (padded - reach - 1) / p.stride + 1;
+    p.x_stride_n = rank == 3 ? x.stride(0) : 0;
+    p.x_stride_c = x.stride(rank - 2);
+    p.x_stride_l = x.stride(rank - 1);
+    p.dtype = *dtype;
+    return p;
+}
+
+// Memory for y, and the pointers into it and into the operands.
+struct Operands {
+    c10::MaybeOwned<Tensor> weight, bias;
+    Tensor y;
+
+    Operands(const Tensor& x, const Tensor& weight_, const OptionalTensor& bias_, conv1d::Problem& p)
+        : weight(weight_.expect_contiguous()),
+          bias(bias_ ? bias_->expect_contiguous() : c10::MaybeOwned<Tensor>::owned(Tensor())) {
+        const std::array<int64_t, 3> sizes = {p.N, p.G * p.O, p.P};
+        y = at::empty(IntArrayRef(sizes).slice(x.dim() == 3 ? 0 : 1), x.options());
+        p.x = x.const_data_ptr();
+        p.w = weight->const_data_ptr();
+        p.bias = bias->defined() ? bias->const_data_ptr() : nullptr;
+        p.y = y.mutable_data_ptr();
+    }
+};
+
+Tensor run_cpu(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, conv1d::Problem& p) {
+    const Operands operands(x, weight, bias, p);
+    at::parallel_for(0, conv1d::cpu_task_count(p), conv1d::cpu_task_grain(p),
+                     [&p](int64_t begin, int64_t end) { conv1d::cpu_run_tasks(p, begin, end); });
+    return operands.y;
+}
+
+Tensor conv1d_cpu(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, SymIntArrayRef stride,
+                  SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups) {
+    auto problem = describe(x, weight, bias, stride, padding, dilation, groups);
+    if (!problem) return pytorch_conv1d(x, weight, bias, stride, padding, dilation, groups);
+    return run_cpu(x, weight, bias, *problem);
+}
+
+#ifdef CONV1D_WITH_CUDA
+
+int32_t device_attribute(cudaDeviceAttr attribute, int device) {
+    int value = 0;
+    C10_CUDA_CHECK(cudaDeviceGetAttribute(&value, attribute, device));
+    return value;
+}
+
+// The facts of every GPU that the process sees, asked once.
+conv1d::Device cuda_device(c10::DeviceIndex index) {
+    static const std::vector<conv1d::Device> devices = [] {
+        std::vector<conv1d::Device> facts(c10::cuda::device_count());
+        for (size_t i = 0; i < facts.size(); ++i)
+            facts[i] = {10 * device_attribute(cudaDevAttrComputeCapabilityMajor, i) +
+                            device_attribute(cudaDevAttrComputeCapabilityMinor, i),
+                        device_attribute(cudaDevAttrMultiProcessorCount, i),
+                        device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, i)};
+        return facts;
+    }();
+    return devices[index];
+}
+
+// The route of a problem whose pointers are set; PyTorch's own switch decides whether fp32 may round to TF32.
+conv1d::Plan plan_cuda(const Tensor& x, conv1d::Problem& p, const char* wanted) {
+    p.device = cuda_device(x.get_device());
+    const bool tf32 = x.scalar_type() == at::kFloat && at::globalContext().allowTF32CuDNN(at::Float32Op::CONV);
+    p.precision = tf32 ? conv1d::Precision::tf32 : conv1d::Precision::ieee;
+    return conv1d_cuda_plan(&p, wanted);
+}
+
+// Enqueues on the current stream of x's device.
+Tensor run_cuda(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, conv1d::Problem& p,
+                const char* wanted) {
+    const c10::DeviceGuard guard(x.device());
+    const Operands operands(x, weight, bias, p);
+    const conv1d::Plan plan = plan_cuda(x, p, wanted);
+    TORCH_CHECK(plan.route >= 0, "conv1d: route '", wanted ? wanted : "any", "' does not take this problem");
+    Tensor workspace;
+    if (plan.workspace_bytes > 0) {
+        workspace = at::empty({int64_t(plan.workspace_bytes)}, x.options().dtype(at::kByte));
+        p.workspace = workspace.mutable_data_ptr();
+    }
+    const auto stream = c10::cuda::getCurrentCUDAStream(x.get_device());
+    const conv1d::Error error = conv1d_cuda_launch(&p, plan.route, stream.stream());
+    TORCH_CHECK(error == nullptr, "conv1d: route '", plan.name, "': ", error);
+    return operands.y;
+}
+
+Tensor conv1d_cuda(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, SymIntArrayRef stride,
+                   SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups) {
+    auto problem = describe(x, weight, bias, stride, padding, dilation, groups);
+    if (!problem) return pytorch_conv1d(x, weight, bias, stride, padding, dilation, groups);
+    return run_cuda(x, weight, bias, *problem, nullptr);
+}
+
+#endif
+
+// What the autograd, autocast, Meta and functorch kernels redispatch to.
+const auto& conv1d_op() {
+    static const auto op =
+        c10::Dispatcher::singleton().findSchemaOrThrow(kOpName, "").typed<decltype(pytorch_conv1d)>();
+    return op;
+}
+
+class Conv1dFunction : public torch::autograd::Function<Conv1dFunction> {
+public:
+    static constexpr bool is_traceable = true;  // for compiled autograd: backward is a function of what was saved
+
+    static Tensor forward(torch::autograd::AutogradContext* ctx, const Tensor& x, const Tensor& weight,
+                          const OptionalTensor& bias, SymIntArrayRef stride, SymIntArrayRef padding,
+                          SymIntArrayRef dilation, const SymInt& groups) {
+        const at::AutoDispatchBelowADInplaceOrView below_autograd;
+        Tensor y = conv1d_op().call(x, weight, bias, stride, padding, dilation, groups);
+        // The call was valid: stride and dilation have one entry, padding one or two.
+        ctx->save_for_backward({x, weight});
+        ctx->saved_data["numbers"] =
+            std::vector<SymInt>{stride[0], dilation[0], padding.front(), padding.back(), groups};
+        ctx->saved_data["has_bias"] = bias.has_value();
+        return y;
+    }
+
+    static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
+                                                   const torch::autograd::variable_list& grads) {
+        const auto saved = ctx->get_saved_variables();
+        const Tensor& x = saved[0];
+        const Tensor& weight = saved[1];
+        const auto numbers = ctx->saved_data["numbers"].toSymIntVector();
+        const bool batched = x.dim() == 3;
+        const bool has_bias = ctx->saved_data["has_bias"].toBool();
+        const std::array<bool, 3> wanted = {ctx->needs_input_grad(0), ctx->needs_input_grad(1),
+                                            has_bias && ctx->needs_input_grad(2)};
+        const std::vector<SymInt> bias_sizes = {weight.sym_size(0)};
+        const SymmetricPadding symmetric(batched ? x : x.unsqueeze(0), numbers[2], numbers[3]);
+        auto [x_grad, weight_grad, bias_grad] = at::convolution_backward_symint(
+            batched ? grads[0] : grads[0].unsqueeze(0), symmetric.x, weight, SymIntArrayRef(bias_sizes), numbers[0],
+            symmetric.padding, numbers[1], false, SymInt(0), numbers[4], wanted);
+        if (x_grad.defined()) {
+            if (symmetric.padded) x_grad = x_grad.narrow_symint(2, symmetric.left, x.sym_size(-1));
+            if (!batched) x_grad = x_grad.squeeze(0);
+        }
+        return {x_grad, weight_grad, bias_grad, Tensor(), Tensor(), Tensor(), Tensor()};
+    }
+};
+
+// Under a functorch transform, or with a forward-mode tangent, PyTorch's convolution knows all the derivatives.
+bool transformed(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
+    return c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::FuncTorchDynamicLayerBackMode) ||
+           x._fw_grad(0).defined() || weight._fw_grad(0).defined() || (bias && bias->_fw_grad(0).defined());
+}
+
+Tensor conv1d_autograd(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, SymIntArrayRef stride,
+                       SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups) {
+    // Complex convolutions are differentiable only as at::conv1d takes them apart.
+    if (transformed(x, weight, bias) || !kernel_dtype(x.scalar_type()))
+        return pytorch_conv1d(x, weight, bias, stride, padding, dilation, groups);
+    if (at::GradMode::is_enabled() &&
+        (x.requires_grad() || weight.requires_grad() || (bias && bias->requires_grad())))
+        return Conv1dFunction::apply(x, weight, bias, stride, padding, dilation, groups);
+    const at::AutoDispatchBelowADInplaceOrView below_autograd;
+    return conv1d_op().call(x, weight, bias, stride, padding, dilation, std::move(groups));
+}
+
+template <c10::DispatchKey kKey, at::DeviceType kDevice>
+Tensor conv1d_autocast(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, SymIntArrayRef stride,
+                       SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups) {
+    const c10::impl::ExcludeDispatchKeyGuard no_autocast(kKey);
+    const auto dtype = at::autocast::get_autocast_dtype(kDevice);
+    return conv1d_op().call(at::autocast::cached_cast(dtype, x, kDevice),
+                            at::autocast::cached_cast(dtype, weight, kDevice),
+                            at::autocast::cached_cast(dtype, bias, kDevice), stride, padding, dilation, groups);
+}
+
+// padding = "valid" or "same"; what is not valid, and every other string, gets PyTorch's own error.
+Tensor conv1d_padding(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, SymIntArrayRef stride,
+                      c10::string_view padding, SymIntArrayRef dilation, SymInt groups) {
+    if (padding == "valid")
+        return conv1d_op().call(x, weight, bias, stride, SymInt(0), dilation, std::move(groups));
+    if (padding != "same" || weight.dim() != 3 || dilation.size() != 1 || stride.size() != 1 || stride[0] != 1 ||
+        (bias && bias->scalar_type() != x.scalar_type()))
+        return at::conv1d_symint(x, weight, bias, stride, padding, dilation, std::move(groups));
+    const SymInt total = dilation[0] * (weight.sym_size(2) - 1);
+    const std::array<SymInt, 2> sides = {total / 2, total - total / 2};
+    return conv1d_op().call(x, weight, bias, stride, sides, dilation, std::move(groups));
+}
+
+std::string conv1d_route(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, SymIntArrayRef stride,
+                         SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups) {
+    auto problem = describe(x, weight, bias, stride, padding, dilation, groups);
+    if (problem && x.is_cpu()) return kCpuRoute;
+#ifdef CONV1D_WITH_CUDA
+    if (problem && x.is_cuda()) {
+        problem->x = x.const_data_ptr();
+        problem->w = weight.is_contiguous() ? weight.const_data_ptr() : nullptr;  // a copy would be aligned, as null is
+        problem->bias = bias ? bias->const_data_ptr() : nullptr;
+        return plan_cuda(x, *problem, nullptr).name;
+    }
+#endif
+    return kPytorchRoute;
+}
+
+std::vector<std::string> conv1d_routes() {
+    std::vector<std::string> names;
+#ifdef CONV1D_WITH_CUDA
+    for (int32_t row = 0; const char* name = conv1d_cuda_route_name(row); ++row) names.emplace_back(name);
+#endif
+    return names;
+}
+
+Tensor conv1d_by(const std::string& route, const Tensor& x, const Tensor& weight, const OptionalTensor& bias,
+                 SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups) {
+    auto problem = describe(x, weight, bias, stride, padding, dilation, groups);
+    TORCH_CHECK(problem, "conv1d: route '", route, "' takes valid floating-point problems only");
+    if (x.is_cpu() && route == kCpuRoute) return run_cpu(x, weight, bias, *problem);
+#ifdef CONV1D_WITH_CUDA
+    if (x.is_cuda()) return run_cuda(x, weight, bias, *problem, route.c_str());
+#endif
+    TORCH_CHECK(false, "conv1d: route '", route, "' does not take this problem");
+}
+
+#define CONV1D_ARGUMENTS \
+    "Tensor x, Tensor weight, Tensor? bias=None, SymInt[1] stride=1, SymInt[1] padding=0, SymInt[1] dilation=1, " \
+    "SymInt groups=1"
+
+// One macro level more than torch's, so that the extension's name is expanded first.
+#define CONV1D_LIBRARY(name, m) TORCH_LIBRARY(name, m)
+#define CONV1D_LIBRARY_IMPL(name, key, m) TORCH_LIBRARY_IMPL(name, key, m)
+
+CONV1D_LIBRARY(TORCH_EXTENSION_NAME, m) {
+    m.def("conv1d(" CONV1D_ARGUMENTS ") -> Tensor", {at::Tag::pt2_compliant_tag});
+    m.def("conv1d.padding(Tensor x, Tensor weight, Tensor? bias=None, SymInt[1] stride=1, str padding=\"valid\", "
+          "SymInt[1] dilation=1, SymInt groups=1) -> Tensor",
+          conv1d_padding, {at::Tag::pt2_compliant_tag});
+    m.def("route(" CONV1D_ARGUMENTS ") -> str", conv1d_route);
+    m.def("routes() -> str[]", conv1d_routes);
+    m.def("conv1d_by(str route, " CONV1D_ARGUMENTS ") -> Tensor", conv1d_by);
+}
+
+CONV1D_LIBRARY_IMPL(TORCH_EXTENSION_NAME, CPU, m) { m.impl("conv1d", conv1d_cpu); }
+#ifdef CONV1D_WITH_CUDA
+CONV1D_LIBRARY_IMPL(TORCH_EXTENSION_NAME, CUDA, m) { m.impl("conv1d", conv1d_cuda); }
+#endif
+CONV1D_LIBRARY_IMPL(TORCH_EXTENSION_NAME, CompositeExplicitAutograd, m) {
+    m.impl("conv1d", pytorch_conv1d);  // Meta and the devices that are not ours
+}
+CONV1D_LIBRARY_IMPL(TORCH_EXTENSION_NAME, FuncTorchBatched, m) {
+    m.impl("conv1d", pytorch_conv1d);
+}
+CONV1D_LIBRARY_IMPL(TORCH_EXTENSION_NAME, Autograd, m) { m.impl("conv1d", conv1d_autograd); }
+CONV1D_LIBRARY_IMPL(TORCH_EXTENSION_NAME, AutocastCUDA, m) {
+    m.impl("conv1d", conv1d_autocast<c10::DispatchKey::AutocastCUDA, at::kCUDA>);
+}
+CONV1D_LIBRARY_IMPL(TORCH_EXTENSION_NAME, AutocastCPU, m) {
+    m.impl("conv1d", conv1d_autocast<c10::DispatchKey::AutocastCPU, at::kCPU>);
+}
+
+}  // namespace
+''',
+"tile.cuh": r'''
+#line 1 "kernels/tile.cuh"
+// What several kernels share: element types, their sums, and how a block's window of x lies in shared memory.
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+
+
+namespace conv1d {
+
+__host__ __device__ constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+__host__ __device__ constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
+// Blocks that one launch may have along x.
+constexpr int64_t kMaxBlocks = 2147483647;
+
+inline Error launch_error() {
+    const cudaError_t error = cudaGetLastError();
+    return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+}
+
+// The same problem without numbers that do not matter: a stride that no second position uses, or a dilation that
+// no second tap uses, may be huge.
+inline Problem canonical(Problem problem) {
+    if (problem.P == 1) problem.stride = 1;
+    if (problem.K == 1) problem.dilation = 1;
+    return problem;
+}
+
+// The type in which products of an element type are summed.
+template <class Element>
+struct SumOf {
+    using Type = float;
+};
+template <>
+struct SumOf<double> {
+    using Type = double;
+};
+
+__device__ __forceinline__ float widen(float value) { return value; }
+__device__ __forceinline__ double widen(double value) { return value; }
+__device__ __forceinline__ float widen(__half value) { return __half2float(value); }
+__device__ __forceinline__ float widen(__nv_bfloat16 value) { return __bfloat162float(value); }
+
+template <class Element>
+__device__ __forceinline__ Element narrow(typename SumOf<Element>::Type sum) {
+    return sum;
+}
+template <>
+__device__ __forceinline__ __half narrow<__half>(float sum) {
+    return __float2half_rn(sum);
+}
+template <>
+__device__ __forceinline__ __nv_bfloat16 narrow<__nv_bfloat16>(float sum) {
+    return __float2bfloat16_rn(sum);
+}
+
+// Values that move together.
+template <class Value, int kCount>
+struct alignas(sizeof(Value) * kCount < 16 ? sizeof(Value) * kCount : 16) Vector {
+    Value at[kCount];
+};
+
+// How the x that one block needs for some taps lies in shared memory, one row of slots a channel.
+//
+// Tap k of the window (counted from its first) reads x at offset row*stride + k*dilation, where row counts
+// the block's output positions. Taps whose offsets agree modulo the stride share a plane: a run of rows,
+// `stride` input positions apart. So every tap of every stride and dilation is a shift, and rows are dense:
+//
+//   slot(k, row) = tap_slot[k] + row
+//
+// For example stride 2, dilation 1, 3 taps, 4 positions:
+//
+//   plane 0   offsets 0 2 4 6 8   slots 0..4   tap 0 from slot 0, tap 2 from slot 1
+//   plane 1   offsets 1 3 5 7 9   slots 5..9   tap 1 from slot 5
+template <int kMaxTaps>
+struct Window {
+    int32_t planes;
+    int32_t plane_rows;
+    int32_t tap_slot[kMaxTaps];
+    int64_t plane_offset[kMaxTaps];  // of the plane's row 0, in input positions
+
+    __host__ __device__ constexpr int32_t slots() const { return planes * plane_rows; }
+};
+
+// `shared_planes` false gives each tap a plane of its own: for rows that are not neighbours in x.
+template <int kMaxTaps>
+Window<kMaxTaps> plan_window(int64_t taps, int64_t rows, int64_t stride, int64_t dilation,
+                             bool shared_planes) {
+    Window<kMaxTaps> window{};
+    int64_t longest_shift = 0;
+    int32_t plane_of[kMaxTaps]{};
+    int64_t shift_of[kMaxTaps]{};
+    for (int64_t tap = 0; tap < taps; ++tap) {
+        const int64_t offset = tap * dilation;
+        int32_t plane = 0;
+        // A shift beyond half the rows would load more than a plane of its own does.
+        for (; plane < window.planes; ++plane) {
+            const int64_t distance = offset - window.plane_offset[plane];
+            if (shared_planes && distance % stride == 0 && distance / stride <= rows / 2) break;
+        }
+        if (plane == window.planes) window.plane_offset[window.planes++] = offset;
+        plane_of[tap] = plane;
+        shift_of[tap] = (offset - window.plane_offset[plane]) / stride;
+        if (shift_of[tap] > longest_shift) longest_shift = shift_of[tap];
+    }
+    window.plane_rows = static_cast<int32_t>(rows + longest_shift);
+    for (int64_t tap = 0; tap < taps; ++tap) {
+        window.tap_slot[tap] = static_cast<int32_t>(plane_of[tap] * window.plane_rows + shift_of[tap]);
+    }
+    return window;
+}
+
+}  // namespace conv1d
+''',
+"depthwise.cuh": r'''
+#line 1 "kernels/depthwise.cuh"
+// Depthwise convolution: one input channel a group, any taps, stride and dilation, all dtypes, sm_75 and later.
+// Bound by memory: each element of x and y moves once.
+//
+// A block takes one or several rows of y (a row: one sample, one output channel), or a segment of a long row.
+// Stride and dilation 1: the row's window of x is brought to shared memory as fp32 (fp64), at a shift that
+// aligns both the vectors read from there and the vectors of y that a thread stores, whatever the alignment of
+// the rows; a thread then slides over 2 x 4 positions, 4 taps at a time:
+//
+//   x_smem   0 1 2 3 | 4 5 6 7 | ...      positions v*4 .. v*4+3 and taps 0..3 need x_smem[v*4 .. v*4+6]
+//
+// All else: taps are read through the L1 cache.
+
+#include <algorithm>
+
+
+
+
+namespace conv1d {
+namespace depthwise {
+
+constexpr int kMaxThreads = 256;
+constexpr int kVector = 4;   // neighbouring output positions of a thread
+constexpr int kVectors = 2;  // of them at once
+constexpr int kMaxO = 4;
+constexpr int kSmemBytes = 46080;  // below the 48 KB that need no permission
+constexpr int kPieceTaps = 256;    // summed apart, so that the error of many taps stays that of few
+
+struct Params {
+    Problem problem;
+    int64_t rows;            // of y
+    int64_t segment;         // positions of a row that one block takes, a multiple of kVector
+    int64_t segments;        // of a row
+    int32_t rows_per_block;  // 1 where there are several segments
+    int32_t threads_per_row;
+    int32_t x_pitch;  // shared memory of one row's window of x, in sums; a multiple of kVector
+    int32_t w_pitch;  // likewise of its taps
+};
+
+// The part of one row of y that one thread works on.
+template <class Element>
+struct Row {
+    const Element* x;  // position 0 of the input row
+    const Element* w;  // its K taps
+    Element* y;        // position 0
+    typename SumOf<Element>::Type bias;
+    int64_t p_begin, p_end;
+    int place;  // of the row in the block
+    int lane;   // of the thread among the row's
+    bool valid;
+};
+
+template <class Element>
+__device__ __forceinline__ Row<Element> row_of_thread(const Params& params) {
+    const Problem& problem = params.problem;
+    Row<Element> row;
+    row.place = threadIdx.x / params.threads_per_row;
+    row.lane = threadIdx.x % params.threads_per_row;
+    const int64_t index = blockIdx.x / params.segments * params.rows_per_block + row.place;
+    row.p_begin = blockIdx.x % params.segments * params.segment;
+    row.p_end = min(row.p_begin + params.segment, problem.P);
+    row.valid = index < params.rows;
+    const int64_t channels = problem.G * problem.O;
+    const int64_t n = row.valid ? index / channels : 0;
+    const int64_t o = row.valid ? index % channels : 0;
+    row.x =
+        static_cast<const Element*>(problem.x) + n * problem.x_stride_n + o / problem.O * problem.x_stride_c;
+    row.w = static_cast<const Element*>(problem.w) + o * problem.K;
+    row.y = static_cast<Element*>(problem.y) + (n * channels + o) * problem.P;
+    row.bias = problem.bias == nullptr ? 0 : widen(static_cast<const Element*>(problem.bias)[o]);
+    return row;
+}
+
+// Four neighbours of y at p, of which those within [p_begin, p_end) are stored; y + p is aligned to four.
+template <class Element>
+__device__ __forceinline__ void store_vector(const Row<Element>& row, int64_t p,
+                                             const typename SumOf<Element>::Type (&sum)[kVector]) {
+    Vector<Element, kVector> out;
+#pragma unroll
+    for (int i = 0; i < kVector; ++i) out.at[i] = narrow<Element>(sum[i] + row.bias);
+    if (p >= row.p_begin && p + kVector <= row.p_end) {
+        *reinterpret_cast<Vector<Element, kVector>*>(row.y + p) = out;
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < kVector; ++i) {
+        if (p + i >= row.p_begin && p + i < row.p_end) row.y[p + i] = out.at[i];
+    }
+}
+
+// Stride 1, dilation 1.
+template <class Element>
+__global__ void __launch_bounds__(kMaxThreads)
+    depthwise_sliding_kernel(const __grid_constant__ Params params) {
+    using Sum = typename SumOf<Element>::Type;
+    using SumVector = Vector<Sum, kVector>;
+    extern __shared__ __align__(16) unsigned char smem[];
+    const Problem& problem = params.problem;
+    const Row<Element> row = row_of_thread<Element>(params);
+    Sum* w_smem = reinterpret_cast<Sum*>(smem) + row.place * (params.w_pitch + params.x_pitch);
+    Sum* x_smem = w_smem + params.w_pitch;
+    const int taps = static_cast<int>(problem.K);
+
+    // Vectors start at the multiple of four in y's memory at or before p_begin.
+    const int64_t y_place =
+        reinterpret_cast<int64_t>(row.y + row.p_begin) / static_cast<int64_t>(sizeof(Element));
+    const int64_t p_first = row.p_begin - (y_place & (kVector - 1));
+    const int vectors = static_cast<int>((row.p_end - p_first + kVector - 1) / kVector);
+    if (row.valid) {
+        for (int k = row.lane; k < taps; k += params.threads_per_row) w_smem[k] = widen(row.w[k]);
+        const int64_t l_first = p_first - problem.pad_left;
+        const int count = vectors * kVector + taps - 1;
+        constexpr int kBatch = 8;  // loads in flight
+        for (int i = row.lane; i < count; i += kBatch * params.threads_per_row) {
+            Element value[kBatch];
+#pragma unroll
+            for (int j = 0; j < kBatch; ++j) {
+                const int64_t l = l_first + i + j * params.threads_per_row;
+                value[j] = l >= 0 && l < problem.L ? row.x[l * problem.x_stride_l] : Element{};
+            }
+#pragma unroll
+            for (int j = 0; j < kBatch; ++j) {
+                const int place = i + j * params.threads_per_row;
+                if (place < count) x_smem[place] = widen(value[j]);
+            }
+        }
+    }
+    __syncthreads();
+    if (!row.valid) return;
+
+    const SumVector* w = reinterpret_cast<const SumVector*>(w_smem);
+    for (int v = row.lane; v < vectors; v += kVectors * params.threads_per_row) {
+        Sum sum[kVectors][kVector] = {};
+        SumVector left[kVectors], right[kVectors];
+        const SumVector* x[kVectors];
+#pragma unroll
+        for (int j = 0; j < kVectors; ++j) {
+            // A vector past the row's last one repeats that one and is not stored.
+            x[j] = reinterpret_cast<const SumVector*>(x_smem) +
+                   min(v + j * params.threads_per_row, vectors - 1);
+            left[j] = *x[j];
+        }
+        for (int piece = 0; piece < taps; piece += kPieceTaps) {
+            Sum part[kVectors][kVector] = {};
+            const int piece_end = min(piece + kPieceTaps, taps);
+            int k = piece;
+            for (; k + kVector <= piece_end; k += kVector) {
+                const SumVector w_frag = w[k / kVector];
+#pragma unroll
+                for (int j = 0; j < kVectors; ++j) {
+                    right[j] = x[j][k / kVector + 1];
+#pragma unroll
+                    for (int t = 0; t < kVector; ++t) {
+#pragma unroll
+                        for (int i = 0; i < kVector; ++i) {
+                            const int at = i + t;
+                            part[j][i] +=
+                                w_frag.at[t] * (at < kVector ? left[j].at[at] : right[j].at[at - kVector]);
+                        }
+                    }
+                    left[j] = right[j];
+                }
+            }
+            if (k < piece_end) {
+                const SumVector w_frag = w[k / kVector];
+#pragma unroll
+                for (int j = 0; j < kVectors; ++j) {
+                    right[j] = x[j][k / kVector + 1];
+#pragma unroll
+                    for (int t = 0; t < kVector - 1; ++t) {
+                        if (k + t >= piece_end) break;
+#pragma unroll
+                        for (int i = 0; i < kVector; ++i) {
+                            const int at = i + t;
+                            part[j][i] +=
+                                w_frag.at[t] * (at < kVector ? left[j].at[at] : right[j].at[at - kVector]);
+                        }
+                    }
+                }
+            }
+#pragma unroll
+            for (int j = 0; j < kVectors; ++j) {
+#pragma unroll
+                for (int i = 0; i < kVector; ++i) sum[j][i] += part[j][i];
+            }
+        }
+#pragma unroll
+        for (int j = 0; j < kVectors; ++j) {
+            const int place = v + j * params.threads_per_row;
+            if (place < vectors) store_vector(row, p_first + static_cast<int64_t>(place) * kVector, sum[j]);
+        }
+    }
+}
+
+// Any stride, any dilation: a thread computes positions threads_per_row apart, four at once.
+template <class Element>
+__global__ void __launch_bounds__(kMaxThreads)
+    depthwise_strided_kernel(const __grid_constant__ Params params) {
+    using Sum = typename SumOf<Element>::Type;
+    const Problem& problem = params.problem;
+    const Row<Element> row = row_of_thread<Element>(params);
+    if (!row.valid) return;
+    for (int64_t p = row.p_begin + row.lane; p < row.p_end; p += kVector * params.threads_per_row) {
+        Sum sum[kVector] = {};
+        for (int64_t piece = 0; piece < problem.K; piece += kPieceTaps) {
+            Sum part[kVector] = {};
+            const int64_t piece_end = min(piece + kPieceTaps, problem.K);
+            for (int64_t k = piece; k < piece_end; ++k) {
+                const Sum w = widen(row.w[k]);
+                const int64_t l_first = k * problem.dilation - problem.pad_left;
+#pragma unroll
+                for (int i = 0; i < kVector; ++i) {
+                    const int64_t l = l_first + (p + i * params.threads_per_row) * problem.stride;
+                    if (l >= 0 && l < problem.L) part[i] += w * widen(row.x[l * problem.x_stride_l]);
+                }
+            }
+#pragma unroll
+            for (int i = 0; i < kVector; ++i) sum[i] += part[i];
+        }
+#pragma unroll
+        for (int i = 0; i < kVector; ++i) {
+            const int64_t place = p + i * params.threads_per_row;
+            if (place < row.p_end) row.y[place] = narrow<Element>(sum[i] + row.bias);
+        }
+    }
+}
+
+// Shared memory of one row, in sums: its taps, and its window of x with what a misaligned start and the last
+// vector of taps add.
+inline int64_t w_pitch(const Problem& problem) { return round_up(problem.K, kVector); }
+inline int64_t x_pitch(const Problem& problem, int64_t segment) {
+    return round_up(segment + kVector - 1, kVector) + w_pitch(problem) + kVector;
+}
+
+inline bool slides(const Problem& problem) {
+    return problem.stride == 1 && problem.dilation == 1 && problem.K <= 2048;
+}
+
+// `slots` is the shared memory of a block, in sums.
+inline Params plan(const Problem& problem, int64_t slots) {
+    Params params{};
+    params.problem = problem;
+    params.rows = problem.N * problem.G * problem.O;
+    const bool sliding = slides(problem);
+    const int64_t longest =
+        sliding ? (slots - 2 * w_pitch(problem) - 2 * kVector) / kVector * kVector : 8192;
+    params.segments = ceil_div(problem.P, longest);
+    // Few rows are cut further, until each multiprocessor has work.
+    while (params.rows * params.segments < 4 * problem.device.sm_count &&
+           problem.P > 2048 * params.segments) {
+        params.segments *= 2;
+    }
+    params.segment = round_up(ceil_div(problem.P, params.segments), kVector);
+    params.segments = ceil_div(problem.P, params.segment);
+    params.w_pitch = static_cast<int32_t>(w_pitch(problem));
+    params.x_pitch = static_cast<int32_t>(x_pitch(problem, params.segment));
+
+    // As many passes over the row as 256 threads need, and no more threads than those need.
+    const int64_t vectors = ceil_div(sliding ? params.segment + kVector - 1 : params.segment, kVector);
+    const int64_t work = sliding ? ceil_div(vectors, kVectors) : vectors;
+    int64_t threads = ceil_div(work, ceil_div(work, kMaxThreads));
+    if (threads > 16) threads = round_up(threads, 32);
+    params.threads_per_row = static_cast<int32_t>(threads);
+    const int64_t room = sliding ? slots / (params.w_pitch + params.x_pitch) : kMaxThreads;
+    const int64_t rows = std::min(kMaxThreads / threads, room);
+    params.rows_per_block = static_cast<int32_t>(params.segments > 1 ? 1 : rows);
+    return params;
+}
+
+template <class Element>
+Error launch_element(const Problem& problem, cudaStream_t stream) {
+    using Sum = typename SumOf<Element>::Type;
+    const Params params = plan(problem, kSmemBytes / sizeof(Sum));
+    const auto blocks =
+        static_cast<unsigned>(ceil_div(params.rows, params.rows_per_block) * params.segments);
+    const int threads = params.rows_per_block * params.threads_per_row;
+    if (slides(problem)) {
+        const size_t smem_bytes = params.rows_per_block * (params.w_pitch + params.x_pitch) * sizeof(Sum);
+        depthwise_sliding_kernel<Element><<<blocks, threads, smem_bytes, stream>>>(params);
+    } else {
+        depthwise_strided_kernel<Element><<<blocks, threads, 0, stream>>>(params);
+    }
+    return launch_error();
+}
+
+}  // namespace depthwise
+
+// A block takes at least one row, and segments are at least 512 positions long where there are several.
+inline bool fits_depthwise(const Problem& problem) {
+    return problem.C == 1 && problem.O <= depthwise::kMaxO &&
+           problem.N * problem.G * problem.O * ceil_div(problem.P, 512) <= kMaxBlocks;
+}
+
+inline Error launch_depthwise(const Problem& any_problem, cudaStream_t stream) {
+    const Problem problem = canonical(any_problem);
+    using depthwise::launch_element;
+    switch (problem.dtype) {
+        case Dtype::float32: return launch_element<float>(problem, stream);
+        case Dtype::float64: return launch_element<double>(problem, stream);
+        case Dtype::float16: return launch_element<__half>(problem, stream);
+        case Dtype::bfloat16: return launch_element<__nv_bfloat16>(problem, stream);
+    }
+    return nullptr;
+}
+
+}  // namespace conv1d
+''',
+"direct.cuh": r'''
+#line 1 "kernels/direct.cuh"
+// The route that is right for every valid problem, in plain multiply-adds: fp32 at full accuracy, fp64, 16-bit
+// with fp32 sums; any strides, any sizes, sm_75 and later.
+//
+// A block computes kO output channels x kP output positions; a step of the reduction brings some channels x
+// some taps into shared memory: x as a Window (tile.cuh), w as [channel][tap][kO]. A warp owns kThreadO output
+// channels and 256 positions, a thread 8 of those, 32 apart: x is read and y written along rows, w is read by
+// broadcast. Where rows are short, a tile runs on from one sample to the next ("flat"); no taps share x then.
+// Long sums of fp32 are cut into pieces of about 512 products, added up in y: the error stays that of a short
+// sum. Cost: at 64 x 256 outputs 10 shared-memory reads for 64 multiply-adds.
+
+#include <type_traits>
+
+
+
+
+namespace conv1d {
+namespace direct {
+
+constexpr int kWarps = 8;
+constexpr int kThreads = 32 * kWarps;
+constexpr int kThreadP = 8;
+constexpr int kMaxChannels = 8;    // of a step
+constexpr int kMaxTaps = 32;       // of a step
+constexpr int kMaxProducts = 32;   // (channel, tap) pairs of a step
+constexpr int kSmemBytes = 46080;  // below the 48 KB that need no permission
+constexpr int kPieceProducts = 512;
+
+template <class Element_, int kThreadO_, int kWarpsO>
+struct Tile {
+    using Element = Element_;
+    using Sum = typename SumOf<Element>::Type;
+    static constexpr int kThreadO = kThreadO_;
+    static constexpr int kO = kThreadO * kWarpsO;
+    static constexpr int kWarpP = 32 * kThreadP;
+    static constexpr int kP = kWarpP * (kWarps / kWarpsO);
+    static constexpr int kWPitch = kO + 4;  // 4 mod 32 where kO is 32 or 64: filled without bank conflicts
+    static constexpr int kMaxXSlots = kSmemBytes / static_cast<int>(sizeof(Sum)) - kMaxProducts * kWPitch;
+    static_assert(kMaxXSlots >= kP, "one channel of one tap must fit into shared memory");
+};
+
+struct Params {
+    Problem problem;
+    Window<kMaxTaps> window;
+    int32_t taps;       // of a step; the last may have fewer
+    int32_t channels;   // of a step; the last may have fewer
+    int64_t tap_steps;  // steps that share channels
+    int64_t steps;
+    bool flat;  // positions count through all samples
+    int64_t o_tiles, p_tiles, tiles;
+};
+
+// What one block computes. Kept in shared memory: the sums leave few registers.
+struct Place {
+    int64_t n, g, o_begin, p_begin;
+};
+
+// One output position: its sample, and where in the sample.
+struct Position {
+    int64_t n, p;
+    bool valid;
+};
+
+__device__ __forceinline__ Position position_at(const Params& params, const Place& place, int row) {
+    const Problem& problem = params.problem;
+    const int64_t index = place.p_begin + row;
+    if (!params.flat) return {place.n, index, index < problem.P};
+    const int64_t sample = index / problem.P;
+    return {sample, index - sample * problem.P, sample < problem.N};
+}
+
+// Both fills load all that a thread brings before they store any of it.
+template <class Tile>
+__device__ __forceinline__ void fill_x(const Params& params, const Place& place, typename Tile::Sum* x_smem,
+                                       int64_t channel_begin, int channels, int64_t tap_begin) {
+    using Element = typename Tile::Element;
+    const Problem& problem = params.problem;
+    const Window<kMaxTaps>& window = params.window;
+    const Element* x =
+        static_cast<const Element*>(problem.x) + (place.g * problem.C + channel_begin) * problem.x_stride_c;
+    for (int row = threadIdx.x; row < window.plane_rows; row += kThreads) {
+        // Rows past the last position of a tile that is not flat hold what later taps read.
+        const Position at = position_at(params, place, row);
+        const int64_t l0 = at.p * problem.stride - problem.pad_left + tap_begin * problem.dilation;
+        for (int plane = 0; plane < window.planes; ++plane) {
+            const int64_t l = l0 + window.plane_offset[plane];
+            const bool inside = l >= 0 && l < problem.L && (at.valid || !params.flat);
+            const Element* source = x + at.n * problem.x_stride_n + l * problem.x_stride_l;
+            typename Tile::Sum* target = x_smem + plane * window.plane_rows + row;
+            Element value[kMaxChannels];
+#pragma unroll
+            for (int c = 0; c < kMaxChannels; ++c) {
+                value[c] = inside && c < channels ? source[c * problem.x_stride_c] : Element{};
+            }
+#pragma unroll
+            for (int c = 0; c < kMaxChannels; ++c) {
+                if (c < channels) target[c * window.slots()] = widen(value[c]);
+            }
+        }
+    }
+}
+
+template <class Tile>
+__device__ __forceinline__ void fill_w(const Params& params, const Place& place, typename Tile::Sum* w_smem,
+                                       int64_t channel_begin, int channels, int64_t tap_begin, int taps) {
+    using Element = typename Tile::Element;
+    const Problem& problem = params.problem;
+    const Element* w = static_cast<const Element*>(problem.w);
+    // A warp reads 8 neighbours of 4 rows, which fall into 32 different banks.
+    const int lane_o = threadIdx.x / 32 * 4 + threadIdx.x % 4;
+    const int lane_product = threadIdx.x % 32 / 4;
+    const int products = channels * taps;
+    for (int o = lane_o; o < Tile::kO; o += kWarps * 4) {
+        const bool inside = place.o_begin + o < problem.O;
+        const int64_t channel = place.g * problem.O + place.o_begin + o;
+        const Element* row = w + (channel * problem.C + channel_begin) * problem.K + tap_begin;
+        Element value[kMaxProducts / 8];
+#pragma unroll
+        for (int i = 0; i < kMaxProducts / 8; ++i) {
+            const int product = lane_product + 8 * i;
+            const int64_t offset = taps == problem.K ? product : product / taps * problem.K + product % taps;
+            value[i] = inside && product < products ? row[offset] : Element{};
+        }
+#pragma unroll
+        for (int i = 0; i < kMaxProducts / 8; ++i) {
+            const int product = lane_product + 8 * i;
+            if (product < products) w_smem[product * Tile::kWPitch + o] = widen(value[i]);
+        }
+    }
+}
+
+template <class Tile>
+__device__ __forceinline__ void multiply(const Params& params, const typename Tile::Sum* x_smem,
+                                         const typename Tile::Sum* w_smem, int channels, int taps,
+                                         typename Tile::Sum (&sum)[Tile::kThreadO][kThreadP]) {
+    using Sum = typename Tile::Sum;
+    constexpr int kVector = 16 / sizeof(Sum);
+    for (int c = 0; c < channels; ++c) {
+        for (int tap = 0; tap < taps; ++tap) {
+            const Sum* x_row = x_smem + c * params.window.slots() + params.window.tap_slot[tap];
+            Sum x_frag[kThreadP];
+#pragma unroll
+            for (int j = 0; j < kThreadP; ++j) x_frag[j] = x_row[32 * j];
+#pragma unroll
+            for (int i = 0; i < Tile::kThreadO; i += kVector) {
+                const auto w_frag = *reinterpret_cast<const Vector<Sum, kVector>*>(w_smem + i);
+#pragma unroll
+                for (int v = 0; v < kVector; ++v) {
+#pragma unroll
+                    for (int j = 0; j < kThreadP; ++j) sum[i + v][j] += w_frag.at[v] * x_frag[j];
+                }
+            }
+            w_smem += Tile::kWPitch;
+        }
+    }
+}
+
+// y = sum, or y + sum where earlier pieces lie there, with the bias if this is the last piece.
+template <class Tile>
+__device__ __forceinline__ void store(const Params& params, const Place& place, int thread_o, int thread_p,
+                                      bool first_piece, bool last_piece,
+                                      const typename Tile::Sum (&sum)[Tile::kThreadO][kThreadP]) {
+    using Element = typename Tile::Element;
+    const Problem& problem = params.problem;
+    const Element* bias = last_piece ? static_cast<const Element*>(problem.bias) : nullptr;
+    const int64_t channel = place.g * problem.O + place.o_begin + thread_o;
+    const int rows = static_cast<int>(min(problem.O - place.o_begin, int64_t{Tile::kO})) - thread_o;
+#pragma unroll
+    for (int j = 0; j < kThreadP; ++j) {
+        const Position at = position_at(params, place, thread_p + 32 * j);
+        if (!at.valid) continue;
+        Element* y =
+            static_cast<Element*>(problem.y) + (at.n * problem.G * problem.O + channel) * problem.P + at.p;
+#pragma unroll
+        for (int i = 0; i < Tile::kThreadO; ++i) {
+            if (i >= rows) break;
+            typename Tile::Sum value = sum[i][j];
+            if (!first_piece) value += widen(*y);
+            if (bias != nullptr) value += widen(bias[channel + i]);
+            *y = narrow<Element>(value);
+            y += problem.P;
+        }
+    }
+}
+
+template <class Tile>
+__global__ void __launch_bounds__(kThreads, 2) direct_forward_kernel(const __grid_constant__ Params params) {
+    using Sum = typename Tile::Sum;
+    extern __shared__ __align__(16) unsigned char smem[];
+    Sum* w_smem = reinterpret_cast<Sum*>(smem);           // [channel][tap][kWPitch]
+    Sum* x_smem = w_smem + kMaxProducts * Tile::kWPitch;  // [channel][slot]
+
+    constexpr bool kPieces = std::is_same<typename Tile::Element, float>::value;
+    __shared__ Place place;
+    const Problem& problem = params.problem;
+    const int warp = threadIdx.x / 32;
+    const int thread_o = warp % (Tile::kO / Tile::kThreadO) * Tile::kThreadO;
+    const int thread_p = warp / (Tile::kO / Tile::kThreadO) * Tile::kWarpP + threadIdx.x % 32;
+
+    for (int64_t index = blockIdx.x; index < params.tiles; index += gridDim.x) {
+        __syncthreads();  // the tile before has been computed
+        if (threadIdx.x == 0) {
+            const int64_t row = index / params.o_tiles;
+            place.o_begin = index % params.o_tiles * Tile::kO;
+            place.p_begin = row % params.p_tiles * Tile::kP;
+            place.g = row / params.p_tiles % problem.G;
+            place.n = row / params.p_tiles / problem.G;  // 0 where tiles are flat
+        }
+        __syncthreads();
+
+        for (int64_t step = 0; step < params.steps;) {
+            const bool first_piece = step == 0;
+            Sum sum[Tile::kThreadO][kThreadP] = {};
+            int products = 0;
+            do {
+                const int64_t channel = step / params.tap_steps * params.channels;
+                const int64_t tap = step % params.tap_steps * params.taps;
+                const int channels = min(params.channels, static_cast<int>(problem.C - channel));
+                const int taps = min(params.taps, static_cast<int>(problem.K - tap));
+                fill_x<Tile>(params, place, x_smem, channel, channels, tap);
+                fill_w<Tile>(params, place, w_smem, channel, channels, tap, taps);
+                __syncthreads();
+                multiply<Tile>(params, x_smem + thread_p, w_smem + thread_o, channels, taps, sum);
+                __syncthreads();  // this step has been read
+                products += channels * taps;
+            } while (++step < params.steps && (!kPieces || products < kPieceProducts));
+            store<Tile>(params, place, thread_o, thread_p, first_piece, step == params.steps, sum);
+        }
+    }
+}
+
+template <class Tile>
+Params plan(const Problem& problem) {
+    Params params{};
+    params.problem = problem;
+    params.flat = 2 * problem.P < Tile::kP;
+    const auto fits = [&](int64_t channels) {
+        return channels * params.taps <= kMaxProducts &&
+               channels * params.window.slots() <= Tile::kMaxXSlots;
+    };
+    // The most taps that leave room for a channel; one tap always does.
+    for (int64_t most = problem.K < kMaxTaps ? problem.K : kMaxTaps;; --most) {
+        params.taps = static_cast<int32_t>(ceil_div(problem.K, ceil_div(problem.K, most)));
+        params.window =
+            plan_window<kMaxTaps>(params.taps, Tile::kP, problem.stride, problem.dilation, !params.flat);
+        if (fits(1)) break;
+    }
+    params.channels = 1;
+    while (params.channels < problem.C && params.channels < kMaxChannels && fits(params.channels + 1))
+        ++params.channels;
+    params.tap_steps = ceil_div(problem.K, params.taps);
+    params.steps = ceil_div(problem.C, params.channels) * params.tap_steps;
+    params.o_tiles = ceil_div(problem.O, Tile::kO);
+    params.p_tiles = ceil_div(params.flat ? problem.N * problem.P : problem.P, Tile::kP);
+    params.tiles = params.o_tiles * params.p_tiles * problem.G * (params.flat ? 1 : problem.N);
+    return params;
+}
+
+template <class Tile>
+Error launch_tile(const Problem& problem, cudaStream_t stream) {
+    const Params params = plan<Tile>(problem);
+    const auto blocks = static_cast<unsigned>(params.tiles < kMaxBlocks ? params.tiles : kMaxBlocks);
+    const size_t smem_bytes = (kMaxProducts * Tile::kWPitch + params.channels * params.window.slots()) *
+                              sizeof(typename Tile::Sum);
+    direct_forward_kernel<Tile><<<blocks, kThreads, smem_bytes, stream>>>(params);
+    return launch_error();
+}
+
+template <class Element>
+Error launch_element(const Problem& problem, cudaStream_t stream) {
+    if (problem.O <= 4) return launch_tile<Tile<Element, 4, 1>>(problem, stream);
+    if (problem.O <= 16) return launch_tile<Tile<Element, 4, 4>>(problem, stream);
+    return launch_tile<Tile<Element, 8, 8>>(problem, stream);
+}
+
+}  // namespace direct
+
+inline bool fits_direct(const Problem&) { return true; }
+
+inline Error launch_direct(const Problem& any_problem, cudaStream_t stream) {
+    const Problem problem = canonical(any_problem);
+    using direct::launch_element;
+    using direct::launch_tile;
+    using direct::Tile;
+    switch (problem.dtype) {
+        case Dtype::float32: return launch_element<float>(problem, stream);
+        case Dtype::float16: return launch_element<__half>(problem, stream);
+        case Dtype::bfloat16: return launch_element<__nv_bfloat16>(problem, stream);
+        case Dtype::float64: break;
+    }
+    // Sums of fp64 take two registers each, so half as many output channels a thread.
+    if (problem.O <= 4) return launch_tile<Tile<double, 2, 2>>(problem, stream);
+    return launch_tile<Tile<double, 4, 8>>(problem, stream);
+}
+
+}  // namespace conv1d
+''',
+"mma.cuh": r'''
+#line 1 "kernels/mma.cuh"
+// One inline function an instruction, named after it: those of sm_80 and later that gemm_sm80.cuh uses.
+// Sections are those of the PTX ISA manual, version 9.0.
+
+#include <cstdint>
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+namespace conv1d {
+namespace ptx {
+
+// 9.7.9.25.3.1: 16 bytes, global to shared, both aligned; past the first `source_bytes` they become zeros.
+__device__ __forceinline__ void cp_async_16(uint32_t target, const void* source, uint32_t source_bytes) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(target), "l"(source),
+                 "r"(source_bytes)
+                 : "memory");
+}
+__device__ __forceinline__ void cp_async_commit_group() {
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+// Returns once all but the latest kPending groups of this thread have landed.
+template <int kPending>
+__device__ __forceinline__ void cp_async_wait_group() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+
+// 9.7.9.22: round to nearest, ties away from zero, at 11 significant bits.
+__device__ __forceinline__ uint32_t cvt_rna_tf32(float value) {
+    uint32_t bits;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(value));
+    return bits;
+}
+
+// 9.7.14.5: sum[16][8] += a[16][depth] * b[depth][8], where depth is 8 TF32 or 16 16-bit numbers: 8 words.
+// Of lane 4*g + t, in words of a row or column: a = (g, t), (g + 8, t), (g, t + 4), (g + 8, t + 4);
+// b = (t, g), (t + 4, g); sum = (g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1).
+#define CONV1D_MMA(shape, types)                                 \
+    asm("mma.sync.aligned." shape ".row.col.f32." types          \
+        ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "    \
+        "{%0, %1, %2, %3};"                                      \
+        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3]) \
+        : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b.x), "r"(b.y))
+
+template <class Element>
+__device__ __forceinline__ void mma(float (&sum)[4], const uint4& a, const uint2& b);
+template <>
+__device__ __forceinline__ void mma<float>(float (&sum)[4], const uint4& a, const uint2& b) {
+    CONV1D_MMA("m16n8k8", "tf32.tf32");
+}
+template <>
+__device__ __forceinline__ void mma<__half>(float (&sum)[4], const uint4& a, const uint2& b) {
+    CONV1D_MMA("m16n8k16", "f16.f16");
+}
+template <>
+__device__ __forceinline__ void mma<__nv_bfloat16>(float (&sum)[4], const uint4& a, const uint2& b) {
+    CONV1D_MMA("m16n8k16", "bf16.bf16");
+}
+#undef CONV1D_MMA
+
+}  // namespace ptx
+}  // namespace conv1d
+''',
+"ptx.cuh": r'''
+#line 1 "kernels/ptx.cuh"
+// One inline function an instruction, named after it. Sections are those of the PTX ISA manual, version 9.0.
+// Who calls one of them is compiled for an architecture that has it.
+
+#include <cstdint>
+#include <cuda_runtime.h>
+
+namespace conv1d {
+namespace ptx {
+
+// Address in the shared window, as every instruction below takes it.
+__device__ __forceinline__ uint32_t smem_address(const void* pointer) {
+    return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
+}
+
+// 9.7.9.22: round to nearest even at 11 significant bits; the result's low 13 bits are zero.
+__device__ __forceinline__ uint32_t cvt_rn_tf32(float value) {
+    uint32_t bits;
+    asm("cvt.rn.tf32.f32 %0, %1;" : "=r"(bits) : "f"(value));
+    return bits;
+}
+
+// 9.7.13.15: mbarrier, an arrival counter in shared memory with a phase bit.
+__device__ __forceinline__ void mbarrier_init(uint32_t barrier, uint32_t arrivals) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
+}
+__device__ __forceinline__ void fence_mbarrier_init() {
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+__device__ __forceinline__ void mbarrier_arrive(uint32_t barrier) {
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+__device__ __forceinline__ void mbarrier_arrive_expect_tx(uint32_t barrier, uint32_t bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+}
+// Returns once the phase of this parity has completed.
+__device__ __forceinline__ void mbarrier_wait(uint32_t barrier, uint32_t parity) {
+    asm volatile(
+        "{\n"
+        ".reg .pred done;\n"
+        "again:\n"
+        "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+        "@!done bra again;\n"
+        "}" ::"r"(barrier), "r"(parity)
+        : "memory");
+}
+
+// 9.7.9.25.5.2: one contiguous piece, global to shared; source, target and size are multiples of 16 bytes.
+__device__ __forceinline__ void cp_async_bulk(uint32_t target, const void* source, uint32_t bytes, uint32_t barrier) {
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(target),
+                 "l"(source), "r"(bytes), "r"(barrier)
+                 : "memory");
+}
+
+// 9.7.13.3: orders this thread's ordinary shared-memory writes before later reads by wgmma and bulk copies.
+__device__ __forceinline__ void fence_proxy_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+// 9.7.19.5: moves registers between the warpgroups of a block.
+template <int kRegisters>
+__device__ __forceinline__ void setmaxnreg_inc() {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+template <int kRegisters>
+__device__ __forceinline__ void setmaxnreg_dec() {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+
+// 9.7.15.7: orders register and shared-memory accesses around wgmma.
+__device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+__device__ __forceinline__ void wgmma_commit_group() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+template <int kPending>
+__device__ __forceinline__ void wgmma_wait_group() {
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
+}
+
+// 9.7.15.5.1.2.2: matrix descriptor of a K-major operand in rows of 128 bytes, swizzled 128 B, 8-row groups 1024 B
+// apart. The swizzle is a function of the address, so a start of any multiple of 128 B is the same tile some rows on.
+__device__ __forceinline__ uint64_t wgmma_descriptor(uint32_t smem) {
+    return static_cast<uint64_t>((smem & 0x3FFFF) >> 4) | (uint64_t{1} << 16) | (uint64_t{64} << 32) | (uint64_t{1} << 62);
+}
+
+}  // namespace ptx
+}  // namespace conv1d
+''',
+"gemm_sm80.cuh": r'''
+#line 1 "kernels/gemm_sm80.cuh"
+// Dense convolution on Ampere, Ada and every later card: implicit GEMM with mma.sync, fed by cp.async.
+// TF32 (operands rounded to nearest), fp16, bf16; sums in fp32; groups of 16 input channels and more.
+//
+// D[o][position] += W[o][channel] * X[channel][position, shifted by the tap], for each tap. A step of the
+// reduction is a chunk of channels x a group of taps. cp.async brings, some steps ahead, the weights (packed in
+// the order in which lanes hold operand A) and each channel's window of x as it lies in memory, from the 16-byte
+// boundary before it: rows of any alignment move in whole pieces, and x leaves L2 once for all taps of a group.
+// The block then rounds or pairs the windows into the step's tile, a Window (tile.cuh) that operand B is read
+// from. The tile is gathered from global memory instead where positions are not neighbours there, where windows
+// would not fit, and where rows are so short that a tile runs on from one sample to the next ("flat").
+
+#include <cstring>
+
+
+
+
+
+
+namespace conv1d {
+namespace gemm_sm80 {
+
+constexpr int kWarps = 4;
+constexpr int kThreads = 32 * kWarps;
+constexpr int kMmaWords = 8;
+constexpr int kMaxTaps = 4;  // of a step
+
+template <class Element_, int kWarpsO_, int kMTiles_, int kNTiles_>
+struct Tile {
+    using Element = Element_;
+    static constexpr int kWarpsO = kWarpsO_;
+    static constexpr int kMTiles = kMTiles_;  // of 16 output channels, of one warp
+    static constexpr int kNTiles = kNTiles_;  // of 8 positions, of one warp
+    static constexpr int kWarpO = 16 * kMTiles;
+    static constexpr int kWarpP = 8 * kNTiles;
+    static constexpr int kO = kWarpO * kWarpsO;
+    static constexpr int kP = kWarpP * (kWarps / kWarpsO);
+    static constexpr int kStagePitch = kWarpP + 8;  // floats; 8 mod 32: fragments land in different banks
+    static constexpr int kEpilogueBytes = kWarps * 16 * kStagePitch * 4;
+    static_assert(kWarpP % 32 == 0, "staged rows must be 8 mod 32 banks apart");
+};
+
+template <class Element>
+constexpr int kChannelsPerWord = 4 / sizeof(Element);
+
+struct Params {
+    Problem problem;
+    const uint4* w_packed;  // [G][o_tiles][chunks][K][chunk_words / 8][kO / 16][32 lanes]
+    Window<kMaxTaps> window;
+    int32_t taps;  // of a step; the last group of a chunk may have fewer
+    int32_t tap_groups;
+    int32_t chunk_words;
+    int32_t chunks;
+    int32_t row_slots;  // pitch of the tile's rows; 4 mod 8: a half warp reads from all banks
+    int32_t pieces;     // of 16 bytes, of one channel's window; 0 where x is gathered
+    int32_t stages;
+    int32_t w_stage_bytes;
+    int32_t stage_bytes;  // weights and windows of one step
+    int32_t smem_bytes;
+    bool flat;     // positions count through all samples
+    bool y_pairs;  // rows of y start at multiples of two elements
+    int64_t o_tiles, p_tiles;
+};
+
+// What one block computes. Kept in shared memory: the sums leave few registers.
+struct Place {
+    int64_t n, g, o_begin, p_begin;
+    int64_t l_begin;  // input position of the window's start at tap 0
+    const uint4* w_packed;
+};
+
+// What one step reduces over: the tap groups of a chunk, then the next chunk.
+struct Step {
+    int chunk, tap_group;
+};
+
+__device__ __forceinline__ Step step_at(const Params& params, int index) {
+    return {index / params.tap_groups, index % params.tap_groups};
+}
+
+__device__ __forceinline__ int taps_of(const Params& params, const Step& step) {
+    return min(params.taps, static_cast<int>(params.problem.K) - step.tap_group * params.taps);
+}
+
+// Depth of a chunk in mma's: the last one may have fewer.
+template <class Element>
+__device__ __forceinline__ int depth_of(const Params& params, const Step& step) {
+    const int words = static_cast<int>(ceil_div(params.problem.C, kChannelsPerWord<Element>));
+    return (min(words - step.chunk * params.chunk_words, params.chunk_words) + kMmaWords - 1) / kMmaWords;
+}
+
+__device__ __forceinline__ uint32_t round_tf32(float value) {
+#if __CUDA_ARCH__ >= 900
+    return ptx::cvt_rn_tf32(value);  // one instruction, where rna takes several; they differ in ties only
+#else
+    return ptx::cvt_rna_tf32(value);
+#endif
+}
+
+// One word of depth from its channels, the first in the low half.
+__device__ __forceinline__ uint32_t pack_word(const float (&channel)[1]) { return round_tf32(channel[0]); }
+template <class Element>
+__device__ __forceinline__ uint32_t pack_word(const Element (&channel)[2]) {
+    uint16_t bits[2];
+    static_assert(sizeof(channel) == 4, "two channels fill a word");
+    memcpy(bits, channel, 4);
+    return bits[0] | static_cast<uint32_t>(bits[1]) << 16;
+}
+
+// Weights in the order of w_packed, with zeros for the channels that C and O lack. One thread, one uint4.
+template <class Element>
+__global__ void __launch_bounds__(256)
+    gemm_sm80_pack_kernel(const Element* __restrict__ w,  // [G*O, C, K]
+                          uint4* __restrict__ w_packed,   // as Params has it
+                          int64_t O, int64_t C, uint32_t K, uint32_t m_tiles, uint32_t o_tiles,
+                          uint32_t depth, uint32_t chunks, uint32_t count) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+    const uint32_t index = blockIdx.x * 256 + threadIdx.x;
+    if (index >= count) return;
+    // Taps run fastest, then channels, so that a warp reads neighbours.
+    uint32_t rest = index;
+    const uint32_t k = rest % K;
+    rest /= K;
+    const uint32_t t = rest % 4;
+    rest /= 4;
+    const uint32_t step = rest % depth;
+    rest /= depth;
+    const uint32_t chunk = rest % chunks;
+    rest /= chunks;
+    const uint32_t g = rest % 8;
+    rest /= 8;
+    const uint32_t m_tile = rest % m_tiles;
+    rest /= m_tiles;
+    const uint32_t o_tile = rest % o_tiles;
+    const uint32_t group = rest / o_tiles;
+
+    uint32_t words[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        const int64_t o = (static_cast<int64_t>(o_tile) * m_tiles + m_tile) * 16 + g + i % 2 * 8;
+        const int64_t word = (static_cast<int64_t>(chunk) * depth + step) * kMmaWords + t + i / 2 * 4;
+        Element channel[kChannelsPerWord<Element>];
+#pragma unroll
+        for (int c = 0; c < kChannelsPerWord<Element>; ++c) {
+            const int64_t place = word * kChannelsPerWord<Element> + c;
+            channel[c] = o < O && place < C ? w[((group * O + o) * C + place) * K + k] : Element{};
+        }
+        words[i] = pack_word(channel);
+    }
+    const int64_t tile = (static_cast<int64_t>(group) * o_tiles + o_tile) * chunks + chunk;
+    w_packed[(((tile * K + k) * depth + step) * m_tiles + m_tile) * 32 + g * 4 + t] =
+        make_uint4(words[0], words[1], words[2], words[3]);
+#endif
+}
+
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+
+// Starts the copies of one step into its stage: the weights, then each channel's window.
+template <class Tile>
+__device__ __forceinline__ void fetch(const Params& params, const Place& place, const Step& step,
+                                      unsigned char* stage) {
+    using Element = typename Tile::Element;
+    const Problem& problem = params.problem;
+    const int warp = threadIdx.x / 32;
+    const int lane = threadIdx.x % 32;
+    const int tap_begin = step.tap_group * params.taps;
+
+    const int tap_vectors = params.chunk_words / kMmaWords * (Tile::kO / 16) * 32;
+    const uint4* w = place.w_packed + (step.chunk * problem.K + tap_begin) * tap_vectors;
+    const uint32_t w_stage = ptx::smem_address(stage);
+    for (int i = threadIdx.x; i < taps_of(params, step) * tap_vectors; i += kThreads) {
+        ptx::cp_async_16(w_stage + i * 16, w + i, 16);
+    }
+    if (params.pieces == 0) return;
+
+    const int chunk_channels = params.chunk_words * kChannelsPerWord<Element>;
+    const int64_t l_begin = place.l_begin + tap_begin * problem.dilation;
+    const int64_t channel_begin = static_cast<int64_t>(step.chunk) * chunk_channels;
+#pragma unroll 1
+    for (int c = warp; c < chunk_channels; c += kWarps) {
+        const int64_t channel = place.g * problem.C + channel_begin + c;
+        // Addresses, in bytes: of the row, and of the 16-byte boundary at or before the window.
+        const int64_t row =
+            reinterpret_cast<int64_t>(static_cast<const Element*>(problem.x) +
+                                      (place.n * problem.x_stride_n + channel * problem.x_stride_c));
+        const int64_t row_end = row + problem.L * static_cast<int64_t>(sizeof(Element));
+        const int64_t start = (row + l_begin * static_cast<int64_t>(sizeof(Element))) & ~int64_t{15};
+        const uint32_t target = w_stage + params.w_stage_bytes + c * params.pieces * 16;
+#pragma unroll 1
+        for (int piece = lane; piece < params.pieces; piece += 32) {
+            const int64_t address = start + piece * 16;
+            int64_t bytes = min(row_end - address, int64_t{16});
+            if (bytes < 0 || address + 16 <= row || channel_begin + c >= problem.C) bytes = 0;
+            const void* source = bytes == 0 ? problem.x : reinterpret_cast<const void*>(address);
+            ptx::cp_async_16(target + piece * 16, source, static_cast<uint32_t>(bytes));
+        }
+    }
+}
+
+// Rounds or pairs the windows of a stage into the step's tile. A word of depth is one TF32 channel or a pair of
+// 16-bit ones, one mma takes 8, and the two that a lane needs at a slot lie together, one LDS.64:
+//
+//   tile[word / 8][word % 4][slot] = {word, word + 4}
+template <class Tile>
+__device__ __forceinline__ void convert(const Params& params, const Place& place, const Step& step,
+                                        const unsigned char* stage, uint2* tile) {
+    using Element = typename Tile::Element;
+    constexpr int kPerWord = kChannelsPerWord<Element>;
+    constexpr int kBatch = 4 / kPerWord;  // slots that a thread reads before it writes
+    const Problem& problem = params.problem;
+    const int t = threadIdx.x / 32;  // this warp's words modulo 4
+    const int lane = threadIdx.x % 32;
+    const int64_t l_begin = place.l_begin + step.tap_group * params.taps * problem.dilation;
+    // Offsets from the window's start that lie in the row; a window is short enough for 32 bits.
+    const int64_t window_end = params.pieces * 16;
+    const int offset_begin = static_cast<int>(min(max(-l_begin, int64_t{0}), window_end));
+    const int offset_end = static_cast<int>(max(min(problem.L - l_begin, window_end), int64_t{0}));
+    const int stride = static_cast<int>(problem.stride);
+    const Element* x = static_cast<const Element*>(problem.x) + place.n * problem.x_stride_n + l_begin;
+    const int64_t channel_begin =
+        place.g * problem.C + static_cast<int64_t>(step.chunk) * params.chunk_words * kPerWord;
+
+    const int depths = depth_of<Element>(params, step);
+#pragma unroll 1
+    for (int depth = 0; depth < depths; ++depth) {
+        const Element* window[2 * kPerWord];  // of the channels of words t and t + 4
+#pragma unroll
+        for (int i = 0; i < 2 * kPerWord; ++i) {
+            const int c = (depth * kMmaWords + t + i / kPerWord * 4) * kPerWord + i % kPerWord;
+            const int64_t address = reinterpret_cast<int64_t>(x + (channel_begin + c) * problem.x_stride_c);
+            const int place_in_stage = params.w_stage_bytes + c * params.pieces * 16 + (address & 15);
+            window[i] = reinterpret_cast<const Element*>(stage + place_in_stage);
+        }
+        for (int plane = 0; plane < params.window.planes; ++plane) {
+            const int plane_offset = static_cast<int>(params.window.plane_offset[plane]);
+            uint2* target = tile + (depth * 4 + t) * params.row_slots + plane * params.window.plane_rows;
+            for (int row = lane; row < params.window.plane_rows; row += 32 * kBatch) {
+                uint2 slot[kBatch];
+#pragma unroll
+                for (int j = 0; j < kBatch; ++j) {
+                    const int offset = plane_offset + (row + 32 * j) * stride;
+                    const bool inside = row + 32 * j < params.window.plane_rows && offset >= offset_begin &&
+                                        offset < offset_end;
+                    Element channel[2][kPerWord] = {};
+                    if (inside) {
+#pragma unroll
+                        for (int i = 0; i < 2 * kPerWord; ++i)
+                            channel[i / kPerWord][i % kPerWord] = window[i][offset];
+                    }
+                    slot[j] = make_uint2(pack_word(channel[0]), pack_word(channel[1]));
+                }
+#pragma unroll
+                for (int j = 0; j < kBatch; ++j) {
+                    if (row + 32 * j < params.window.plane_rows) target[row + 32 * j] = slot[j];
+                }
+            }
+        }
+    }
+}
+
+// The same tile straight from global memory: any strides, and rows of several samples.
+template <class Tile>
+__device__ __forceinline__ void gather(const Params& params, const Place& place, const Step& step,
+                                       uint2* tile) {
+    using Element = typename Tile::Element;
+    constexpr int kPerWord = kChannelsPerWord<Element>;
+    const Problem& problem = params.problem;
+    const int t = threadIdx.x / 32;
+    const int lane = threadIdx.x % 32;
+    const int64_t channel_begin = static_cast<int64_t>(step.chunk) * params.chunk_words * kPerWord;
+    const int depths = depth_of<Element>(params, step);
+    for (int row = lane; row < params.window.plane_rows; row += 32) {
+        int64_t n = place.n;
+        int64_t p = place.p_begin + row;
+        if (params.flat) {
+            n = p / problem.P;
+            p -= n * problem.P;
+        }
+        for (int plane = 0; plane < params.window.planes; ++plane) {
+            const int64_t l = p * problem.stride + step.tap_group * params.taps * problem.dilation +
+                              params.window.plane_offset[plane] - problem.pad_left;
+            const bool inside = n < problem.N && l >= 0 && l < problem.L;
+            const Element* x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n +
+                               (place.g * problem.C + channel_begin) * problem.x_stride_c +
+                               l * problem.x_stride_l;
+            uint2* target = tile + t * params.row_slots + plane * params.window.plane_rows + row;
+#pragma unroll 1
+            for (int depth = 0; depth < depths; ++depth) {
+                Element channel[2][kPerWord];
+#pragma unroll
+                for (int i = 0; i < 2 * kPerWord; ++i) {
+                    const int c = (depth * kMmaWords + t + i / kPerWord * 4) * kPerWord + i % kPerWord;
+                    const bool valid = inside && channel_begin + c < problem.C;
+                    channel[i / kPerWord][i % kPerWord] = valid ? x[c * problem.x_stride_c] : Element{};
+                }
+                target[depth * 4 * params.row_slots] =
+                    make_uint2(pack_word(channel[0]), pack_word(channel[1]));
+            }
+        }
+    }
+}
+
+template <class Tile>
+__device__ __forceinline__ void multiply(const Params& params, const Step& step, const unsigned char* stage,
+                                         const uint2* tile, float (&sum)[Tile::kMTiles][Tile::kNTiles][4]) {
+    using Element = typename Tile::Element;
+    const int warp = threadIdx.x / 32;
+    const int lane = threadIdx.x % 32;
+    const int chunk_depth = params.chunk_words / kMmaWords;
+    const uint4* w_lane =
+        reinterpret_cast<const uint4*>(stage) + warp % Tile::kWarpsO * Tile::kMTiles * 32 + lane;
+    const uint2* x_lane =
+        tile + lane % 4 * params.row_slots + warp / Tile::kWarpsO * Tile::kWarpP + lane / 4;
+    const int taps = taps_of(params, step);
+    const int depths = depth_of<Element>(params, step);
+    for (int tap = 0; tap < taps; ++tap) {
+#pragma unroll 1
+        for (int depth = 0; depth < depths; ++depth) {
+            const uint4* w = w_lane + (tap * chunk_depth + depth) * (Tile::kO / 16) * 32;
+            const uint2* x = x_lane + depth * 4 * params.row_slots + params.window.tap_slot[tap];
+            uint4 w_frag[Tile::kMTiles];
+#pragma unroll
+            for (int m = 0; m < Tile::kMTiles; ++m) w_frag[m] = w[m * 32];
+#pragma unroll
+            for (int n = 0; n < Tile::kNTiles; ++n) {
+                const uint2 x_frag = x[n * 8];
+#pragma unroll
+                for (int m = 0; m < Tile::kMTiles; ++m) ptx::mma<Element>(sum[m][n], w_frag[m], x_frag);
+            }
+        }
+    }
+}
+
+// Stores 16 rows of y that a warp has staged: kVector neighbours a lane, along the rows.
+template <class Tile, int kVector>
+__device__ __forceinline__ void store_rows(const Params& params, const Place& place, const float* staged,
+                                           int64_t o_begin, int64_t p_begin) {
+    using Element = typename Tile::Element;
+    constexpr int kLanes = Tile::kWarpP / kVector < 32 ? Tile::kWarpP / kVector : 32;  // along a row
+    const Problem& problem = params.problem;
+    const int lane = threadIdx.x % 32;
+    const int rows = static_cast<int>(min(problem.O - o_begin, int64_t{16}));
+#pragma unroll 1
+    for (int column = lane % kLanes * kVector; column < Tile::kWarpP; column += kLanes * kVector) {
+        int64_t n = place.n;
+        int64_t p = p_begin + column;
+        if (params.flat) {
+            n = p / problem.P;
+            p -= n * problem.P;
+        }
+        if (p >= problem.P || n >= problem.N) continue;
+        const int64_t channel = place.g * problem.O + o_begin;
+        const Element* bias = static_cast<const Element*>(problem.bias) + channel;
+        Element* y =
+            static_cast<Element*>(problem.y) + (n * problem.G * problem.O + channel) * problem.P + p;
+#pragma unroll 4
+        for (int row = lane / kLanes; row < rows; row += 32 / kLanes) {
+            const auto sums =
+                *reinterpret_cast<const Vector<float, kVector>*>(staged + row * Tile::kStagePitch + column);
+            const float bias_value = problem.bias == nullptr ? 0.0f : widen(bias[row]);
+            Vector<Element, kVector> out;
+#pragma unroll
+            for (int v = 0; v < kVector; ++v) out.at[v] = narrow<Element>(sums.at[v] + bias_value);
+            *reinterpret_cast<Vector<Element, kVector>*>(y + row * problem.P) = out;
+        }
+    }
+}
+
+template <class Tile>
+__device__ __forceinline__ void write(const Params& params, const Place& place, float* smem,
+                                      const float (&sum)[Tile::kMTiles][Tile::kNTiles][4]) {
+    const int warp = threadIdx.x / 32;
+    const int lane = threadIdx.x % 32;
+    float* staged = smem + warp * 16 * Tile::kStagePitch;
+    float* fragment = staged + lane / 4 * Tile::kStagePitch + lane % 4 * 2;
+    const int64_t p_begin = place.p_begin + warp / Tile::kWarpsO * Tile::kWarpP;
+#pragma unroll
+    for (int m = 0; m < Tile::kMTiles; ++m) {
+        const int64_t o_begin = place.o_begin + warp % Tile::kWarpsO * Tile::kWarpO + m * 16;
+#pragma unroll
+        for (int n = 0; n < Tile::kNTiles; ++n) {
+            *reinterpret_cast<float2*>(fragment + n * 8) = make_float2(sum[m][n][0], sum[m][n][1]);
+            *reinterpret_cast<float2*>(fragment + n * 8 + 8 * Tile::kStagePitch) =
+                make_float2(sum[m][n][2], sum[m][n][3]);
+        }
+        __syncwarp();
+        if (params.y_pairs) {
+            store_rows<Tile, 2>(params, place, staged, o_begin, p_begin);
+        } else {
+            store_rows<Tile, 1>(params, place, staged, o_begin, p_begin);
+        }
+        __syncwarp();
+    }
+}
+
+#endif  // sm_80
+
+template <class Tile>
+__global__ void __launch_bounds__(kThreads, 3)
+    gemm_sm80_forward_kernel(const __grid_constant__ Params params) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+    extern __shared__ __align__(16) unsigned char smem[];
+    // [stages]{weights, windows} then the tile; at the end each warp stages its rows of y over them.
+    uint2* tile = reinterpret_cast<uint2*>(smem + params.stages * params.stage_bytes);
+    __shared__ Place place;
+    if (threadIdx.x == 0) {
+        const Problem& problem = params.problem;
+        const int64_t o_tile = blockIdx.x % params.o_tiles;
+        const int64_t rest = blockIdx.x / params.o_tiles;
+        place.o_begin = o_tile * Tile::kO;
+        place.p_begin = rest % params.p_tiles * Tile::kP;
+        place.g = rest / params.p_tiles % problem.G;
+        place.n = rest / params.p_tiles / problem.G;  // 0 where tiles are flat
+        place.l_begin = place.p_begin * problem.stride - problem.pad_left;
+        place.w_packed = params.w_packed + (place.g * params.o_tiles + o_tile) * params.chunks * problem.K *
+                                               (params.chunk_words / kMmaWords * (Tile::kO / 16) * 32);
+    }
+    __syncthreads();
+
+    float sum[Tile::kMTiles][Tile::kNTiles][4] = {};
+    const int steps = params.chunks * params.tap_groups;
+    for (int i = 0; i < params.stages - 1; ++i) {
+        if (i < steps) fetch<Tile>(params, place, step_at(params, i), smem + i * params.stage_bytes);
+        ptx::cp_async_commit_group();
+    }
+    for (int i = 0; i < steps; ++i) {
+        if (params.stages == 2) {
+            ptx::cp_async_wait_group<0>();
+        } else {
+            ptx::cp_async_wait_group<1>();
+        }
+        __syncthreads();  // this step has landed; the tile and the stage of the step before have been read
+        const int ahead = i + params.stages - 1;
+        if (ahead < steps) {
+            fetch<Tile>(params, place, step_at(params, ahead),
+                        smem + ahead % params.stages * params.stage_bytes);
+        }
+        ptx::cp_async_commit_group();
+        const Step step = step_at(params, i);
+        const unsigned char* stage = smem + i % params.stages * params.stage_bytes;
+        if (params.pieces != 0) {
+            convert<Tile>(params, place, step, stage, tile);
+        } else {
+            gather<Tile>(params, place, step, tile);
+        }
+        __syncthreads();
+        multiply<Tile>(params, step, stage, tile, sum);
+    }
+    __syncthreads();
+    write<Tile>(params, place, reinterpret_cast<float*>(smem), sum);
+#endif
+}
+
+// Plans steps of this size; false where they exceed a block's share of shared memory.
+template <class Tile>
+bool plan_steps(Params& params, int64_t taps, int64_t chunk_words, int64_t stages, bool copied) {
+    using Element = typename Tile::Element;
+    const Problem& problem = params.problem;
+    params.tap_groups = static_cast<int32_t>(ceil_div(problem.K, taps));
+    params.taps = static_cast<int32_t>(ceil_div(problem.K, params.tap_groups));
+    params.window =
+        plan_window<kMaxTaps>(params.taps, Tile::kP, problem.stride, problem.dilation, !params.flat);
+    params.row_slots = params.window.slots() + ((4 - params.window.slots()) & 7);
+    params.chunk_words = static_cast<int32_t>(chunk_words);
+    params.chunks = static_cast<int32_t>(ceil_div(problem.C, chunk_words * kChannelsPerWord<Element>));
+    params.stages = static_cast<int32_t>(stages);
+
+    int64_t pieces = 0;
+    if (copied) {
+        // A window may start anywhere in its first piece.
+        const int64_t window = (Tile::kP - 1) * problem.stride + (params.taps - 1) * problem.dilation + 1;
+        pieces = ceil_div((window - 1) * static_cast<int64_t>(sizeof(Element)) + 16, 16);
+    }
+    const int64_t w_stage_bytes = params.taps * chunk_words * Tile::kO * 4;
+    const int64_t stage_bytes = w_stage_bytes + chunk_words * kChannelsPerWord<Element> * pieces * 16;
+    int64_t smem_bytes = stages * stage_bytes + chunk_words * params.row_slots * 4;
+    if (smem_bytes < Tile::kEpilogueBytes) smem_bytes = Tile::kEpilogueBytes;
+
+    // Three blocks share a multiprocessor, two where its memory is small; each block costs 1 KB more.
+    const int64_t sm_bytes = problem.device.smem_bytes + 1024;
+    const int64_t share = sm_bytes / (sm_bytes >= 160 * 1024 ? 3 : 2);
+    if (smem_bytes + static_cast<int64_t>(sizeof(Place)) + 1024 > share) return false;
+    params.pieces = static_cast<int32_t>(pieces);
+    params.w_stage_bytes = static_cast<int32_t>(w_stage_bytes);
+    params.stage_bytes = static_cast<int32_t>(stage_bytes);
+    params.smem_bytes = static_cast<int32_t>(smem_bytes);
+    return true;
+}
+
+// The most taps that fit, so that x is fetched least often; twice the channels where a step has only one tap.
+template <class Tile>
+Params plan(const Problem& problem) {
+    Params params{};
+    params.problem = problem;
+    params.flat = 2 * problem.P <= Tile::kP;
+    params.o_tiles = ceil_div(problem.O, Tile::kO);
+    params.p_tiles = ceil_div(params.flat ? problem.N * problem.P : problem.P, Tile::kP);
+    params.y_pairs = problem.P % 2 == 0 &&
+                     reinterpret_cast<uintptr_t>(problem.y) % (2 * sizeof(typename Tile::Element)) == 0;
+    const bool neighbours = problem.x_stride_l == 1 && !params.flat;
+    for (const bool copied : {true, false}) {
+        if (copied && !neighbours) continue;
+        for (int64_t taps = problem.K < kMaxTaps ? problem.K : kMaxTaps; taps > 0; --taps) {
+            for (int64_t mmas = taps == 1 ? 2 : 1; mmas > 0; --mmas) {
+                for (const int64_t stages : {3, 2}) {
+                    if (plan_steps<Tile>(params, taps, mmas * kMmaWords, stages, copied)) return params;
+                }
+            }
+        }
+    }
+    return params;  // not reached: one gathered tap of one chunk takes 13 KB
+}
+
+inline size_t packed_vectors(const Params& params, int64_t tile_o) {
+    return static_cast<size_t>(params.problem.G * params.o_tiles * params.chunks * params.problem.K *
+                               (params.chunk_words / kMmaWords) * (tile_o / 16) * 32);
+}
+
+template <class Tile>
+struct Launch {
+    static size_t workspace_bytes(const Problem& problem) {
+        return packed_vectors(plan<Tile>(problem), Tile::kO) * sizeof(uint4);
+    }
+
+    static Error run(const Problem& problem, cudaStream_t stream) {
+        using Element = typename Tile::Element;
+        Params params = plan<Tile>(problem);
+        uint4* w_packed = static_cast<uint4*>(problem.workspace);
+        params.w_packed = w_packed;
+        const auto vectors = static_cast<uint32_t>(packed_vectors(params, Tile::kO));
+        gemm_sm80_pack_kernel<Element><<<static_cast<unsigned>(ceil_div(vectors, 256)), 256, 0, stream>>>(
+            static_cast<const Element*>(problem.w), w_packed, problem.O, problem.C,
+            static_cast<uint32_t>(problem.K), Tile::kO / 16, static_cast<uint32_t>(params.o_tiles),
+            params.chunk_words / kMmaWords, params.chunks, vectors);
+        const int64_t samples = params.flat ? 1 : problem.N;
+        const auto blocks = static_cast<unsigned>(params.o_tiles * params.p_tiles * problem.G * samples);
+        const auto kernel = gemm_sm80_forward_kernel<Tile>;
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, params.smem_bytes);
+        kernel<<<blocks, kThreads, params.smem_bytes, stream>>>(params);
+        return launch_error();
+    }
+};
+
+// Calls Launch<Tile> of the tile that wastes least: wide in O, or, where O is small, in positions.
+template <class Element, class Call>
+auto with_tile(const Problem& problem, Call call) {
+    if (problem.O <= 32) return call(Launch<Tile<Element, 1, 2, 8>>{});  // 32 x 256
+    if (problem.O <= 64) return call(Launch<Tile<Element, 2, 2, 8>>{});  // 64 x 128
+    // Short rows, or rows that end in the first half of a wide tile.
+    const bool half_tiles = 4 * round_up(problem.P, 128) > 5 * round_up(problem.P, 64);
+    if (half_tiles && problem.P > 32) return call(Launch<Tile<Element, 2, 4, 4>>{});  // 128 x 64
+    return call(Launch<Tile<Element, 2, 4, 8>>{});                                    // 128 x 128
+}
+
+template <class Call>
+auto with_launch(const Problem& problem, Call call) {
+    switch (problem.dtype) {
+        case Dtype::float16: return with_tile<__half>(problem, call);
+        case Dtype::bfloat16: return with_tile<__nv_bfloat16>(problem, call);
+        default: return with_tile<float>(problem, call);
+    }
+}
+
+}  // namespace gemm_sm80
+
+// TF32, fp16 and bf16 from sm_80 on; at least 16 input channels a group, below which fragments are half zeros,
+// and 8 output channels.
+inline bool fits_gemm_sm80(const Problem& problem) {
+    const bool type = problem.dtype == Dtype::float16 || problem.dtype == Dtype::bfloat16 ||
+                      (problem.dtype == Dtype::float32 && problem.precision == Precision::tf32);
+    if (!type || problem.device.arch < 80 || problem.C < 16 || problem.O < 8) return false;
+    // Blocks of at least 32 x 64 outputs, and packed weights, are counted in 32 bits.
+    const int64_t blocks = problem.N * problem.G * ceil_div(problem.O, 32) * ceil_div(problem.P, 64);
+    const int64_t weights = problem.G * round_up(problem.O, 128) * round_up(problem.C, 32) * problem.K;
+    return blocks <= kMaxBlocks && weights < (int64_t{1} << 33);
+}
+
+inline size_t workspace_gemm_sm80(const Problem& problem) {
+    const Problem same = canonical(problem);
+    return gemm_sm80::with_launch(same, [&](auto launch) { return launch.workspace_bytes(same); });
+}
+
+inline Error launch_gemm_sm80(const Problem& problem, cudaStream_t stream) {
+    const Problem same = canonical(problem);
+    return gemm_sm80::with_launch(same, [&](auto launch) { return launch.run(same, stream); });
+}
+
+}  // namespace conv1d
+''',
+"wgmma.cuh": r'''
+#line 1 "kernels/wgmma.cuh"
+// wgmma.mma_async (PTX ISA 9.0, section 9.7.15.5.2): D[64][N] (+)= A[64][k] * B[k][N]^T, both operands K-major in shared
+// memory, D in registers: thread t of the warpgroup holds rows 16*(t/32) + t%32/4 (+ 8) and columns 8*j + 2*(t%4) (+ 1)
+// as d[4*j + 2*(row half) + (column parity)].
+
+#include <cstdint>
+
+namespace conv1d {
+
+enum class Operand { tf32, f16, bf16 };
+
+// Issues one product of k = 32 bytes of K; `accumulate` false overwrites d.
+template <Operand kOperand, int kN>
+struct Wgmma;
+
+// clang-format off
+#define CONV1D_WGMMA_D64 \
+    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
+    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define CONV1D_WGMMA_OUT64 \
+    "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), \
+    "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), \
+    "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), \
+    "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
+#define CONV1D_WGMMA_D128 \
+    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
+    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, " \
+    "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
+    "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+#define CONV1D_WGMMA_OUT128 \
+    "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), \
+    "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), \
+    "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), \
+    "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31]), \
+    "+f"(d[32]), "+f"(d[33]), "+f"(d[34]), "+f"(d[35]), "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]), \
+    "+f"(d[40]), "+f"(d[41]), "+f"(d[42]), "+f"(d[43]), "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]), \
+    "+f"(d[48]), "+f"(d[49]), "+f"(d[50]), "+f"(d[51]), "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]), \
+    "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63])
+#define CONV1D_WGMMA_D192 \
+    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
+    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, " \
+    "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
+    "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, " \
+    "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, " \
+    "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
+#define CONV1D_WGMMA_OUT192 \
+    "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), \
+    "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), \
+    "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), \
+    "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31]), \
+    "+f"(d[32]), "+f"(d[33]), "+f"(d[34]), "+f"(d[35]), "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]), \
+    "+f"(d[40]), "+f"(d[41]), "+f"(d[42]), "+f"(d[43]), "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]), \
+    "+f"(d[48]), "+f"(d[49]), "+f"(d[50]), "+f"(d[51]), "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]), \
+    "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63]), \
+    "+f"(d[64]), "+f"(d[65]), "+f"(d[66]), "+f"(d[67]), "+f"(d[68]), "+f"(d[69]), "+f"(d[70]), "+f"(d[71]), \
+    "+f"(d[72]), "+f"(d[73]), "+f"(d[74]), "+f"(d[75]), "+f"(d[76]), "+f"(d[77]), "+f"(d[78]), "+f"(d[79]), \
+    "+f"(d[80]), "+f"(d[81]), "+f"(d[82]), "+f"(d[83]), "+f"(d[84]), "+f"(d[85]), "+f"(d[86]), "+f"(d[87]), \
+    "+f"(d[88]), "+f"(d[89]), "+f"(d[90]), "+f"(d[91]), "+f"(d[92]), "+f"(d[93]), "+f"(d[94]), "+f"(d[95])
+#define CONV1D_WGMMA_D256 \
+    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
+    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, " \
+    "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
+    "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, " \
+    "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, " \
+    "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, " \
+    "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, " \
+    "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
+#define CONV1D_WGMMA_OUT256 \
+    "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), \
+    "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), \
+    "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), \
+    "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31]), \
+    "+f"(d[32]), "+f"(d[33]), "+f"(d[34]), "+f"(d[35]), "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]), \
+    "+f"(d[40]), "+f"(d[41]), "+f"(d[42]), "+f"(d[43]), "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]), \
+    "+f"(d[48]), "+f"(d[49]), "+f"(d[50]), "+f"(d[51]), "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]), \
+    "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63]), \
+    "+f"(d[64]), "+f"(d[65]), "+f"(d[66]), "+f"(d[67]), "+f"(d[68]), "+f"(d[69]), "+f"(d[70]), "+f"(d[71]), \
+    "+f"(d[72]), "+f"(d[73]), "+f"(d[74]), "+f"(d[75]), "+f"(d[76]), "+f"(d[77]), "+f"(d[78]), "+f"(d[79]), \
+    "+f"(d[80]), "+f"(d[81]), "+f"(d[82]), "+f"(d[83]), "+f"(d[84]), "+f"(d[85]), "+f"(d[86]), "+f"(d[87]), \
+    "+f"(d[88]), "+f"(d[89]), "+f"(d[90]), "+f"(d[91]), "+f"(d[92]), "+f"(d[93]), "+f"(d[94]), "+f"(d[95]), \
+    "+f"(d[96]), "+f"(d[97]), "+f"(d[98]), "+f"(d[99]), "+f"(d[100]), "+f"(d[101]), "+f"(d[102]), "+f"(d[103]), \
+    "+f"(d[104]), "+f"(d[105]), "+f"(d[106]), "+f"(d[107]), "+f"(d[108]), "+f"(d[109]), "+f"(d[110]), "+f"(d[111]), \
+    "+f"(d[112]), "+f"(d[113]), "+f"(d[114]), "+f"(d[115]), "+f"(d[116]), "+f"(d[117]), "+f"(d[118]), "+f"(d[119]), \
+    "+f"(d[120]), "+f"(d[121]), "+f"(d[122]), "+f"(d[123]), "+f"(d[124]), "+f"(d[125]), "+f"(d[126]), "+f"(d[127])
+
+#define CONV1D_WGMMA(OPERAND, N, SHAPE, TYPES, A, B, ACC, TRANSPOSE)                                          \
+    template <>                                                                                              \
+    struct Wgmma<Operand::OPERAND, N> {                                                                      \
+        static __device__ __forceinline__ void issue(float (&d)[N / 2], uint64_t a, uint64_t b, bool accumulate) { \
+            asm volatile(                                                                                    \
+                "{\n.reg .pred p;\nsetp.ne.b32 p, %" ACC ", 0;\n"                                            \
+                "wgmma.mma_async.sync.aligned." SHAPE ".f32." TYPES " {" CONV1D_WGMMA_D##N "}, %" A ", %" B ", p, 1, 1" \
+                TRANSPOSE ";\n}"                                                                             \
+                : CONV1D_WGMMA_OUT##N                                                                        \
+                : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)));                                        \
+        }                                                                                                    \
+    };
+
+CONV1D_WGMMA(tf32, 64, "m64n64k8", "tf32.tf32", "32", "33", "34", "")
+CONV1D_WGMMA(f16, 64, "m64n64k16", "f16.f16", "32", "33", "34", ", 0, 0")
+CONV1D_WGMMA(bf16, 64, "m64n64k16", "bf16.bf16", "32", "33", "34", ", 0, 0")
+CONV1D_WGMMA(tf32, 128, "m64n128k8", "tf32.tf32", "64", "65", "66", "")
+CONV1D_WGMMA(f16, 128, "m64n128k16", "f16.f16", "64", "65", "66", ", 0, 0")
+CONV1D_WGMMA(bf16, 128, "m64n128k16", "bf16.bf16", "64", "65", "66", ", 0, 0")
+CONV1D_WGMMA(tf32, 192, "m64n192k8", "tf32.tf32", "96", "97", "98", "")
+CONV1D_WGMMA(f16, 192, "m64n192k16", "f16.f16", "96", "97", "98", ", 0, 0")
+CONV1D_WGMMA(bf16, 192, "m64n192k16", "bf16.bf16", "96", "97", "98", ", 0, 0")
+CONV1D_WGMMA(tf32, 256, "m64n256k8", "tf32.tf32", "128", "129", "130", "")
+CONV1D_WGMMA(f16, 256, "m64n256k16", "f16.f16", "128", "129", "130", ", 0, 0")
+CONV1D_WGMMA(bf16, 256, "m64n256k16", "bf16.bf16", "128", "129", "130", ", 0, 0")
+
+#undef CONV1D_WGMMA
+#undef CONV1D_WGMMA_D64
+#undef CONV1D_WGMMA_OUT64
+#undef CONV1D_WGMMA_D128
+#undef CONV1D_WGMMA_OUT128
+#undef CONV1D_WGMMA_D192
+#undef CONV1D_WGMMA_OUT192
+#undef CONV1D_WGMMA_D256
+#undef CONV1D_WGMMA_OUT256
+// clang-format on
+
+}  // namespace conv1d
+''',
+"gemm_sm90.cuh": r'''
+#line 1 "kernels/gemm_sm90.cuh"
+// Dense convolution on Hopper as an implicit GEMM: D[o][position] = sum over (c, k) of W[o][c, k] * X[c, k][position].
+//
+// Chosen for 16 channels a group and more. Persistent blocks draw tiles of 128 output channels x kN positions from a
+// ticket. Two converter warpgroups read x once from global memory, round or split it and store it K-major in rows of
+// 128 bytes, one row a position; position q of the window is row q / stride of plane q % stride, so every tap of every
+// stride and dilation is a plane and a row shift of the same tile. One warp streams the packed weights; two product
+// warpgroups of 64 output channels each run wgmma and store through shared memory along the rows of y.
+// Cost: each element of x leaves L2 once per 128 output channels, each weight once per tile (once per block where all
+// of them fit in shared memory).
+
+
+
+
+
+#include <type_traits>
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+namespace conv1d {
+namespace sm90 {
+
+constexpr int kRowBytes = 128;    // one position's channels: 8 pieces of 16 bytes, swizzled by the row's index mod 8
+constexpr int kTileO = 128;       // output channels of a tile
+constexpr int kProductWarps = 8;  // two warpgroups, 64 output channels each
+constexpr int kConverterWarps = 7;
+constexpr int kThreads = 32 * (kProductWarps + kConverterWarps + 1);  // and one warp for tickets and weights
+constexpr int kTileSlots = 2;                                         // tiles announced ahead
+constexpr int kMaxStages = 12;
+constexpr int kWeightBytes = kTileO * kRowBytes;  // weights of one tap and one chunk of channels
+constexpr int kPassColumns = 64;                  // columns of D that a warp stages at once
+constexpr int kPassLead = 16;                     // columns of the pass before that stay staged
+constexpr int kStagePitch = kPassColumns + kPassLead + 8;  // floats; 88 mod 32 = 24 keeps STS.64 free of conflicts
+constexpr int kSmemLimit = 232448;
+
+enum class Mode { tf32, tf32x3, f16, bf16 };
+
+template <Mode kMode>
+struct ModeTraits {
+    static constexpr bool kIsFloat = kMode == Mode::tf32 || kMode == Mode::tf32x3;
+    static constexpr bool kIsSplit = kMode == Mode::tf32x3;  // a row holds the high parts, then the low parts
+    static constexpr Operand kOperand = kIsFloat                 ? Operand::tf32
+                                        : kMode == Mode::f16 ? Operand::f16
+                                                             : Operand::bf16;
+    static constexpr int kPieceChannels = kIsFloat ? 4 : 8;                     // channels in 16 bytes
+    static constexpr int kPieces = kIsSplit ? 4 : 8;                            // pieces of a row that carry channels
+    static constexpr int kChunkChannels = kPieces * kPieceChannels;             // channels in a row
+    static constexpr int kBatchRuns = kIsFloat ? 2 : 1;                         // see Converter
+    using Bits = std::conditional_t<kIsFloat, uint32_t, uint16_t>;  // of one element of x, w and y
+    static constexpr int kElementBytes = sizeof(Bits);
+};
+
+// Whether the product warpgroups need more than the 128 registers a thread that the launch gives.
+template <Mode kMode, int kN>
+constexpr bool kNeedsRegisters = kN * (ModeTraits<kMode>::kIsSplit ? 2 : 1) > 128;
+
+// How one launch cuts its problem; written by the host, read by every role.
+struct Geometry {
+    int32_t rows_per_sample;  // flat: a sample's rows on the common row axis, outputs and then halo
+    uint32_t stride_magic;    // ceil(2^32 / stride)
+    uint32_t rows_magic;      // ceil(2^32 / rows_per_sample) where that is small
+    int32_t flat;             // 1: tiles run over all samples' rows in a line. 0: each tile lies in one sample
+    int32_t tiles_per_sample; // of one sample; of the whole batch where flat
+    int32_t lead;             // columns computed for stores to begin on a 32-byte sector: 0, 8 or 16
+    int32_t advance;          // columns stored by a tile: kN - lead
+    int32_t tiles;            // of the whole problem
+    int32_t o_tiles;          // of one group
+    int32_t chunks;           // of channels
+    int32_t tap_groups;       // taps that share one window, ceil(K / taps_per_group) times
+    int32_t taps_per_group;
+    int32_t window;           // positions of x that a window needs: (kN - 1)*stride + (taps_per_group - 1)*dilation + 1
+    int32_t batches;          // of conversion in a stage
+    int32_t x_stride_c, x_stride_l;
+    int32_t plane_rows;       // distance between planes, in rows
+    uint32_t plane_mask;      // planes that some tap reads
+    int32_t x_stages, x_stage_bytes;
+    int32_t w_stages;
+    int32_t resident;         // 1: all weights lie in shared memory for the life of the block
+    int32_t smem_bytes;
+};
+
+// Shared memory, in order: x stages | weight stages | staging of D, 8 warps | barriers | announced tiles.
+struct Announcement {
+    int32_t tile;     // -1: no more
+    int32_t sample;   // of column 0; -1 where that column lies before the first row
+    int32_t row;      // position of column 0 in its sample, may be negative
+    int32_t channel;  // first output channel of the tile inside its group
+    int32_t group;
+};
+constexpr int kStagingBytes = kProductWarps * 8 * kStagePitch * 4;
+
+struct Barriers {
+    uint64_t x_full[kMaxStages], x_empty[kMaxStages], w_full[kMaxStages], w_empty[kMaxStages];
+    uint64_t tile_full[kTileSlots], tile_empty[kTileSlots];
+    Announcement tile[kTileSlots];
+};
+
+// A ring of stages: which one is next, and the parity its barrier will show.
+struct Ring {
+    int32_t stage = 0;
+    uint32_t parity = 0;
+    __device__ __forceinline__ void advance(int stages) {
+        if (++stage == stages) {
+            stage = 0;
+            parity ^= 1;
+        }
+    }
+};
+
+// Row of position q of a window, and its plane's first row in a stage.
+__device__ __forceinline__ int32_t divide_by_stride(const Geometry& geometry, int32_t q, int32_t stride) {
+    return stride == 1 ? q : __umulhi(q, geometry.stride_magic);
+}
+__device__ __forceinline__ int32_t plane_row(const Geometry& geometry, int32_t plane) {
+    return __popc(geometry.plane_mask & ((1u << plane) - 1)) * geometry.plane_rows;
+}
+
+// Flat tiles only: brings a row at or behind the end of its sample back into a later one; returns how much later.
+__device__ __forceinline__ int32_t wrap_row(const Geometry& geometry, int32_t& row) {
+    const int32_t samples =
+        geometry.rows_magic != 0 ? __umulhi(row, geometry.rows_magic) : (row >= geometry.rows_per_sample);
+    row -= samples * geometry.rows_per_sample;
+    return samples;
+}
+
+// ---- weights ----------------------------------------------------------------------------------------------------
+
+// Packs w [G*O][C][K] into blocks of 16 KB in the order in which tiles use them, [G][o_tile][tap group][chunk][tap];
+// a block is the shared-memory image of 128 output channels x one row. Zeroes the ticket that the product kernel draws.
+template <Mode kMode>
+__global__ void __launch_bounds__(256) pack_weights_kernel(const void* __restrict__ w,  // [G*O][C][K]
+                                                           uint4* __restrict__ image,   // [blocks][128][8] pieces
+                                                           int* __restrict__ ticket, Geometry geometry, int32_t C,
+                                                           int32_t O, int32_t K, int64_t pieces) {
+#if __CUDA_ARCH__ == 900
+    using Traits = ModeTraits<kMode>;
+    if (blockIdx.x == 0 && threadIdx.x == 0) *ticket = 0;
+    const int64_t index = blockIdx.x * int64_t{256} + threadIdx.x;
+    if (index >= pieces) return;
+    // Consecutive threads take consecutive output channels of one piece: index = (block*8 + piece)*128 + row.
+    const int row = static_cast<int>(index % kTileO);
+    const int piece = static_cast<int>(index / kTileO % 8);
+    int64_t block = index / kTileO / 8;
+    const int64_t block_of_image = block;
+    const int blocks_of_full_group = geometry.chunks * geometry.taps_per_group;
+    const int64_t blocks_of_tile = int64_t{geometry.chunks} * K;
+    const int64_t tile = block / blocks_of_tile;
+    block -= tile * blocks_of_tile;
+    const int tap_group = static_cast<int>(block / blocks_of_full_group);
+    block -= int64_t{tap_group} * blocks_of_full_group;
+    const int first_tap = tap_group * geometry.taps_per_group;
+    const int taps = min(geometry.taps_per_group, K - first_tap);
+    const int chunk = static_cast<int>(block / taps);
+    const int tap = first_tap + static_cast<int>(block % taps);
+    const int group = static_cast<int>(tile / geometry.o_tiles);
+    const int o = static_cast<int>(tile % geometry.o_tiles) * kTileO + row;
+    const int part = piece / Traits::kPieces;  // 0: value or high part, 1: low part
+    const int c = chunk * Traits::kChunkChannels + piece % Traits::kPieces * Traits::kPieceChannels;
+
+    uint32_t words[4] = {0, 0, 0, 0};
+    if (o < O) {
+        const int64_t offset = ((int64_t{group} * O + o) * C + c) * K + tap;
+#pragma unroll
+        for (int j = 0; j < Traits::kPieceChannels; ++j) {
+            if (c + j >= C) break;
+            if constexpr (Traits::kIsFloat) {
+                const float value = static_cast<const float*>(w)[offset + int64_t{j} * K];
+                const uint32_t high = ptx::cvt_rn_tf32(value);
+                words[j] = part == 0 ? high : ptx::cvt_rn_tf32(value - __uint_as_float(high));
+            } else {
+                const uint32_t value = static_cast<const uint16_t*>(w)[offset + int64_t{j} * K];
+                words[j / 2] |= value << (16 * (j % 2));
+            }
+        }
+    }
+    image[(block_of_image * kTileO + row) * 8 + (piece ^ (row & 7))] = make_uint4(words[0], words[1], words[2], words[3]);
+#endif
+}
+
+// ---- roles ------------------------------------------------------------------------------------------------------
+
+// Where a tile lies. Tiles of one window of x and all output channels follow each other, so x is shared in L2.
+__device__ __forceinline__ Announcement place_tile(const Geometry& geometry, const Problem& problem, int32_t tile) {
+    const int32_t per_window = geometry.o_tiles * static_cast<int32_t>(problem.G);
+    const int32_t window = tile / per_window;
+    const int32_t rest = tile - window * per_window;
+    Announcement place;
+    place.tile = tile;
+    place.group = rest / geometry.o_tiles;
+    place.channel = (rest - place.group * geometry.o_tiles) * kTileO;
+    if (geometry.flat) {
+        const int64_t first = int64_t{window} * geometry.advance;
+        place.sample = static_cast<int32_t>(first / geometry.rows_per_sample);
+        place.row = static_cast<int32_t>(first - int64_t{place.sample} * geometry.rows_per_sample);
+    } else {
+        place.sample = window / geometry.tiles_per_sample;
+        place.row = (window - place.sample * geometry.tiles_per_sample) * geometry.advance - geometry.lead;
+    }
+    return place;
+}
+
+// One thread: draws tickets, announces tiles one ahead of need, streams the weights of each.
+__device__ __forceinline__ void run_supplier(const Geometry& geometry, const Problem& problem, uint32_t w_smem,
+                                             Barriers& barriers, const uint8_t* image, int* ticket) {
+    Ring tiles, weights;
+    tiles.parity = weights.parity = 1;  // an empty ring: the first waits return at once
+    const int64_t blocks_of_tile = int64_t{geometry.chunks} * problem.K;
+    const auto announce = [&](int32_t tile) {
+        ptx::mbarrier_wait(ptx::smem_address(&barriers.tile_empty[tiles.stage]), tiles.parity);
+        Announcement place{-1, 0, 0, 0, 0};
+        if (tile < geometry.tiles) place = place_tile(geometry, problem, tile);
+        barriers.tile[tiles.stage] = place;
+        ptx::mbarrier_arrive(ptx::smem_address(&barriers.tile_full[tiles.stage]));
+        tiles.advance(kTileSlots);
+    };
+    int32_t tile = blockIdx.x;
+    int32_t next = atomicAdd(ticket, 1) + gridDim.x;
+    announce(tile);
+    bool first = true;
+    while (tile < geometry.tiles) {
+        announce(next);
+        const int32_t after = next < geometry.tiles ? atomicAdd(ticket, 1) + gridDim.x : next;
+        if (first || !geometry.resident) {
+            const int32_t which = tile % (geometry.o_tiles * static_cast<int32_t>(problem.G));
+            const uint8_t* source = image + which * blocks_of_tile * kWeightBytes;
+            for (int64_t block = 0; block < blocks_of_tile; ++block, source += kWeightBytes) {
+                const uint32_t full = ptx::smem_address(&barriers.w_full[weights.stage]);
+                ptx::mbarrier_wait(ptx::smem_address(&barriers.w_empty[weights.stage]), weights.parity);
+                ptx::mbarrier_arrive_expect_tx(full, kWeightBytes);
+                ptx::cp_async_bulk(w_smem + weights.stage * kWeightBytes, source, kWeightBytes, full);
+                weights.advance(geometry.w_stages);
+            }
+        }
+        first = false;
+        tile = next;
+        next = after;
+    }
+}
+
+// Positions are taken 32 at a time, one a lane, so global loads run along the rows of x. A batch is kBatchRuns such
+// runs with all channels of a row, loaded as a whole and then stored; the batches of all stages go round the warps.
+template <Mode kMode>
+struct Converter {
+    using Traits = ModeTraits<kMode>;
+    using Bits = typename Traits::Bits;
+
+    const Geometry& geometry;
+    const Problem& problem;
+    Barriers& barriers;
+    uint8_t* const x_smem;
+    const int lane;
+    int32_t batch;  // of the current stage
+
+    Ring tiles, stages;
+    bool claimed = false;
+    Announcement place;
+    const Bits* x_tile;  // x at the tile's sample and group
+    int32_t tap_group = 0, chunk = 0;
+
+    __device__ __forceinline__ Converter(const Geometry& geometry, const Problem& problem, Barriers& barriers,
+                                         uint8_t* x_smem, int warp, int lane)
+        : geometry(geometry), problem(problem), barriers(barriers), x_smem(x_smem), lane(lane), batch(warp) {
+        stages.parity = 1;
+    }
+
+    __device__ __forceinline__ void next_tile() {
+        ptx::mbarrier_wait(ptx::smem_address(&barriers.tile_full[tiles.stage]), tiles.parity);
+        place = barriers.tile[tiles.stage];
+        __syncwarp();
+        if (lane == 0) ptx::mbarrier_arrive(ptx::smem_address(&barriers.tile_empty[tiles.stage]));
+        tiles.advance(kTileSlots);
+        x_tile = static_cast<const Bits*>(problem.x) + place.sample * problem.x_stride_n +
+                 place.group * problem.C * problem.x_stride_c;
+    }
+
+    // One position q of the window, all channels of the chunk.
+    __device__ __forceinline__ void load(uint32_t (&value)[Traits::kChunkChannels], int32_t q) {
+        const int32_t stride = static_cast<int32_t>(problem.stride);
+        const int32_t c = chunk * Traits::kChunkChannels;
+        // Position of x; row t of a sample begins at t*stride.
+        int32_t l = tap_group * geometry.taps_per_group * static_cast<int32_t>(problem.dilation) -
+                    static_cast<int32_t>(problem.pad_left);
+        const Bits* source = x_tile;
+        bool valid = q < geometry.window;
+        if (geometry.flat) {
+            const int32_t row = divide_by_stride(geometry, q, stride);
+            int32_t t = place.row + row;
+            const int32_t samples = wrap_row(geometry, t);
+            source += samples * problem.x_stride_n;
+            valid = valid && place.sample + samples < problem.N;
+            l += t * stride + (q - row * stride);
+        } else {
+            l += place.row * stride + q;
+        }
+        valid = valid && l >= 0 && l < static_cast<int32_t>(problem.L);
+        const int32_t channels = valid ? static_cast<int32_t>(problem.C) - c : 0;
+        source += int64_t{l} * geometry.x_stride_l + int64_t{c} * geometry.x_stride_c;
+#pragma unroll
+        for (int i = 0; i < Traits::kChunkChannels; ++i) {
+            value[i] = i < channels ? __ldg(source) : 0;
+            source += geometry.x_stride_c;
+        }
+    }
+
+    // Rounds or splits them into their row of the current stage.
+    __device__ __forceinline__ void store(const uint32_t (&value)[Traits::kChunkChannels], int32_t q) {
+        const int32_t stride = static_cast<int32_t>(problem.stride);
+        const int32_t row = divide_by_stride(geometry, q, stride), plane = q - row * stride;
+        if (q >= geometry.window || !(geometry.plane_mask >> plane & 1)) return;
+        const int32_t stored_row = row + plane_row(geometry, plane);
+        uint8_t* const target = x_smem + stages.stage * geometry.x_stage_bytes + stored_row * kRowBytes;
+        const int32_t swizzle = stored_row & 7;
+#pragma unroll
+        for (int piece = 0; piece < Traits::kPieces; ++piece) {
+            uint32_t word[4];
+#pragma unroll
+            for (int j = 0; j < 4; ++j) {
+                if constexpr (Traits::kIsFloat) word[j] = ptx::cvt_rn_tf32(__uint_as_float(value[4 * piece + j]));
+                else word[j] = value[8 * piece + 2 * j] | value[8 * piece + 2 * j + 1] << 16;
+            }
+            *reinterpret_cast<uint4*>(target + ((piece ^ swizzle) << 4)) = make_uint4(word[0], word[1], word[2], word[3]);
+            if constexpr (Traits::kIsSplit) {
+#pragma unroll
+                for (int j = 0; j < 4; ++j)
+                    word[j] = ptx::cvt_rn_tf32(__uint_as_float(value[4 * piece + j]) - __uint_as_float(word[j]));
+                *reinterpret_cast<uint4*>(target + (((piece + Traits::kPieces) ^ swizzle) << 4)) =
+                    make_uint4(word[0], word[1], word[2], word[3]);
+            }
+        }
+    }
+
+    // Waits until the current stage is free, once. A warp must not leave one out, not even one in which it has no
+    // batch: a barrier that is two phases behind looks like one that is even.
+    __device__ __forceinline__ void claim() {
+        if (!claimed) ptx::mbarrier_wait(ptx::smem_address(&barriers.x_empty[stages.stage]), stages.parity);
+        claimed = true;
+    }
+
+    // Brings `batch` back into a stage; false once there are no more tiles.
+    __device__ __forceinline__ bool find_stage() {
+        while (batch >= geometry.batches) {
+            batch -= geometry.batches;
+            claim();
+            claimed = false;
+            stages.advance(geometry.x_stages);
+            if (++chunk == geometry.chunks) {
+                chunk = 0;
+                if (++tap_group == geometry.tap_groups) {
+                    tap_group = 0;
+                    next_tile();
+                    if (place.tile < 0) return false;
+                }
+            }
+        }
+        return true;
+    }
+
+    __device__ __forceinline__ void run() {
+        next_tile();
+        while (find_stage()) {
+            const int32_t q = batch * Traits::kBatchRuns * 32 + lane;
+            uint32_t value[Traits::kBatchRuns][Traits::kChunkChannels];
+#pragma unroll
+            for (int i = 0; i < Traits::kBatchRuns; ++i) load(value[i], q + 32 * i);
+            claim();
+#pragma unroll
+            for (int i = 0; i < Traits::kBatchRuns; ++i) store(value[i], q + 32 * i);
+            ptx::fence_proxy_async();
+            __syncwarp();
+            if (lane == 0) ptx::mbarrier_arrive(ptx::smem_address(&barriers.x_full[stages.stage]));
+            batch += kConverterWarps;
+        }
+    }
+};
+
+template <Mode kMode, int kN>
+struct Product {
+    using Traits = ModeTraits<kMode>;
+    using Mma = Wgmma<Traits::kOperand, kN>;
+    using Bits = typename Traits::Bits;
+    static constexpr int kValues = kN / 2;
+
+    const Geometry& geometry;
+    const Problem& problem;
+    Barriers& barriers;
+    const uint32_t x_smem, w_smem;
+    float* const staging;  // [8][kStagePitch], this warp's own
+    const int warp, lane;  // warp of 8: 16 output channels each
+    Ring stages, weights;
+
+    // One tap of one chunk: 128 bytes of K.
+    __device__ __forceinline__ void multiply(float (&acc)[kValues], uint64_t w, uint64_t x, bool accumulate) {
+        if constexpr (Traits::kIsSplit) {  // low parts first: the accumulator truncates
+#pragma unroll
+            for (int k = 0; k < 2; ++k) {
+                Mma::issue(acc, w + 2 * k, x + 2 * (k + 2), accumulate || k > 0);
+                Mma::issue(acc, w + 2 * (k + 2), x + 2 * k, true);
+            }
+#pragma unroll
+            for (int k = 0; k < 2; ++k) Mma::issue(acc, w + 2 * k, x + 2 * k, true);
+        } else {
+#pragma unroll
+            for (int k = 0; k < 4; ++k) Mma::issue(acc, w + 2 * k, x + 2 * k, accumulate || k > 0);
+        }
+    }
+
+    __device__ __forceinline__ void release(uint64_t& barrier) {
+        if (lane == 0) ptx::mbarrier_arrive(ptx::smem_address(&barrier));
+    }
+
+    // All products of one tile into acc.
+    __device__ __forceinline__ void multiply_tile(float (&acc)[kValues]) {
+        const uint32_t warpgroup_bytes = warp / 4 * 64 * kRowBytes;
+        const int32_t stride = static_cast<int32_t>(problem.stride);
+        const int32_t step_shift = static_cast<int32_t>(problem.dilation / stride);
+        const int32_t step_plane = static_cast<int32_t>(problem.dilation - int64_t{step_shift} * stride);
+        float total[Traits::kIsSplit ? kValues : 1];
+        if constexpr (Traits::kIsSplit) {
+#pragma unroll
+            for (int i = 0; i < kValues; ++i) total[i] = 0.0f;
+        }
+        bool accumulate = false;
+        int32_t weights_done = -1, stage_done = -1;  // stages whose products may still be running
+        if (geometry.resident) weights.stage = 0, weights.parity = 0;
+        for (int tap_group = 0; tap_group < geometry.tap_groups; ++tap_group) {
+            const int taps =
+                min(geometry.taps_per_group, static_cast<int32_t>(problem.K) - tap_group * geometry.taps_per_group);
+            for (int chunk = 0; chunk < geometry.chunks; ++chunk) {
+                ptx::mbarrier_wait(ptx::smem_address(&barriers.x_full[stages.stage]), stages.parity);
+                const uint32_t x_stage = x_smem + stages.stage * geometry.x_stage_bytes;
+                int32_t plane = 0, shift = 0;
+#pragma unroll 1
+                for (int tap = 0; tap < taps; ++tap) {
+                    ptx::mbarrier_wait(ptx::smem_address(&barriers.w_full[weights.stage]), weights.parity);
+                    const int32_t row = shift + plane_row(geometry, plane);
+                    const uint64_t x = ptx::wgmma_descriptor(x_stage + row * kRowBytes);
+                    const uint64_t w =
+                        ptx::wgmma_descriptor(w_smem + weights.stage * kWeightBytes + warpgroup_bytes);
+                    ptx::wgmma_fence();
+                    multiply(acc, w, x, accumulate);
+                    ptx::wgmma_commit_group();
+                    if constexpr (Traits::kIsSplit) {  // the accumulator truncates, this sum rounds to nearest
+                        ptx::wgmma_wait_group<0>();
+#pragma unroll
+                        for (int i = 0; i < kValues; ++i) total[i] += acc[i];
+                    } else {
+                        accumulate = true;
+                        ptx::wgmma_wait_group<1>();  // the tap before this one is done
+                    }
+                    if (weights_done >= 0 && !geometry.resident) release(barriers.w_empty[weights_done]);
+                    if (stage_done >= 0) release(barriers.x_empty[stage_done]);
+                    stage_done = -1;
+                    weights_done = weights.stage;
+                    weights.advance(geometry.w_stages);
+                    shift += step_shift;
+                    plane += step_plane;
+                    if (plane >= stride) {
+                        plane -= stride;
+                        ++shift;
+                    }
+                }
+                stage_done = stages.stage;
+                stages.advance(geometry.x_stages);
+            }
+        }
+        ptx::wgmma_wait_group<0>();
+        if (!geometry.resident) release(barriers.w_empty[weights_done]);
+        release(barriers.x_empty[stage_done]);
+        if constexpr (Traits::kIsSplit) {
+#pragma unroll
+            for (int i = 0; i < kValues; ++i) acc[i] = total[i];
+        }
+    }
+
+    static __device__ __forceinline__ void store_value(Bits* target, float value) {
+        if constexpr (Traits::kIsFloat) *target = __float_as_uint(value);
+        else if constexpr (kMode == Mode::f16) *target = __half_as_ushort(__float2half_rn(value));
+        else *target = __bfloat16_as_ushort(__float2bfloat16_rn(value));
+    }
+
+    // Two neighbours of a row, in one aligned access.
+    static __device__ __forceinline__ void store_pair(Bits* target, float first, float second) {
+        if constexpr (Traits::kIsFloat) *reinterpret_cast<float2*>(target) = make_float2(first, second);
+        else if constexpr (kMode == Mode::f16) *reinterpret_cast<__half2*>(target) = __floats2half2_rn(first, second);
+        else *reinterpret_cast<__nv_bfloat162*>(target) = __floats2bfloat162_rn(first, second);
+    }
+
+    // Stages columns [64*pass - 16, 64*pass + 64) of this warp's rows 8*half..8*half + 7 of D.
+    template <int kPass, int kHalf>
+    __device__ __forceinline__ void stage(const float (&acc)[kValues], float bias) {
+        __syncwarp();
+        float* const target = staging + lane / 4 * kStagePitch + 2 * (lane % 4) + kPassLead - kPassColumns * kPass;
+#pragma unroll
+        for (int j = 8 * kPass - (kPass > 0 ? kPassLead / 8 : 0); j < 8 * (kPass + 1); ++j)
+            *reinterpret_cast<float2*>(target + 8 * j) =
+                make_float2(acc[4 * j + 2 * kHalf] + bias, acc[4 * j + 2 * kHalf + 1] + bias);
+        __syncwarp();
+    }
+
+    // How many elements behind the beginning of a 32-byte sector, where tiles keep to sectors.
+    __device__ __forceinline__ int32_t sector_offset(const Bits* target) {
+        return geometry.lead > 0 ? static_cast<uint32_t>(reinterpret_cast<uintptr_t>(target)) % 32 / sizeof(Bits) : 0;
+    }
+
+    // Eight rows of 64 staged columns, all of which belong to the tile but the first `skipped`. Loads go before stores,
+    // four rows at a time, so that they overlap. kPaired: rows of y begin at even elements, and so does every phi.
+    template <bool kPaired>
+    __device__ __forceinline__ void store_inside(Bits* target, int32_t skipped) {
+        const int first = kPaired ? 2 * lane : lane;
+        const float* row = staging + kPassLead + first;
+        target += first;
+#pragma unroll
+        for (int r = 0; r < 8; r += 4) {
+            float value[4][2];
+            Bits* aligned[4];
+#pragma unroll
+            for (int i = 0; i < 4; ++i, target += problem.P, row += kStagePitch) {
+                const int32_t phi = sector_offset(target - first);
+                aligned[i] = target - phi;
+                if constexpr (kPaired) {
+                    const float2 pair = *reinterpret_cast<const float2*>(row - phi);
+                    value[i][0] = pair.x;
+                    value[i][1] = pair.y;
+                } else {
+                    value[i][0] = row[-phi];
+                    value[i][1] = row[32 - phi];
+                }
+            }
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                if constexpr (kPaired) {
+                    if (first >= skipped) store_pair(aligned[i], value[i][0], value[i][1]);
+                } else {
+                    if (first >= skipped) store_value(aligned[i], value[i][0]);
+                    store_value(aligned[i] + 32, value[i][1]);
+                }
+            }
+        }
+    }
+
+    // In row o a tile stores columns [lead - phi, kN - phi), phi chosen so that they begin on a 32-byte sector of y.
+    template <int kPass, int kHalf>
+    __device__ __forceinline__ void store_pass(const float (&acc)[kValues], const Announcement& place, float bias,
+                                               Bits* y_half, int32_t rows) {
+        stage<kPass, kHalf>(acc, bias);
+        Bits* target = y_half + kPassColumns * kPass;
+        const int32_t P = static_cast<int32_t>(problem.P);
+        const int32_t skipped = kPass == 0 ? geometry.lead : 0;
+        const int32_t column = place.row + kPassColumns * kPass;  // of y; that of target[0]
+        if (column + skipped >= kPassLead && column + kPassColumns <= P && rows == 8) {
+            if (P % 2 == 0) store_inside<true>(target, skipped);
+            else store_inside<false>(target, skipped);
+        } else {
+            const float* row = staging + kPassLead;
+            for (int r = 0; r < rows; ++r, target += P, row += kStagePitch) {
+                const int32_t phi = sector_offset(target);
+                for (int i = lane; i < kPassColumns; i += 32)
+                    if (i >= skipped && column - phi + i >= 0 && column - phi + i < P)
+                        store_value(target - phi + i, row[i - phi]);
+            }
+        }
+    }
+
+    // The same where tiles run over all samples.
+    template <int kPass, int kHalf>
+    __device__ __forceinline__ void store_pass_flat(const float (&acc)[kValues], const Announcement& place, float bias,
+                                                    int32_t rows) {
+        stage<kPass, kHalf>(acc, bias);
+        const int32_t P = static_cast<int32_t>(problem.P);
+#pragma unroll
+        for (int i = 0; i < kPassColumns; i += 32) {
+            int32_t t = place.row + kPassColumns * kPass + i + lane;
+            const int32_t n = place.sample + wrap_row(geometry, t);
+            const int64_t channel = n * problem.G * problem.O + place.group * problem.O + place.channel + warp * 16 + 8 * kHalf;
+            Bits* target = static_cast<Bits*>(problem.y) + channel * P + t;
+            const int32_t stored = n < problem.N && t < P ? rows : 0;
+#pragma unroll
+            for (int r = 0; r < 8; ++r, target += P)
+                if (r < stored) store_value(target, staging[r * kStagePitch + kPassLead + i + lane]);
+        }
+    }
+
+    template <int kHalf>
+    __device__ __forceinline__ void store_half(const float (&acc)[kValues], const Announcement& place) {
+        const int32_t channel = place.channel + warp * 16 + 8 * kHalf;  // the first of 8, inside the group
+        const int32_t rows = min(8, static_cast<int32_t>(problem.O) - channel);
+        if (rows <= 0) return;
+        const int64_t y_channel = place.group * problem.O + channel;
+        float bias = 0.0f;
+        if (problem.bias != nullptr && lane / 4 < rows) {
+            const Bits bits = static_cast<const Bits*>(problem.bias)[y_channel + lane / 4];
+            if constexpr (Traits::kIsFloat) bias = __uint_as_float(bits);
+            else if constexpr (kMode == Mode::f16) bias = __half2float(__ushort_as_half(bits));
+            else bias = __bfloat162float(__ushort_as_bfloat16(bits));
+        }
+        Bits* const y_half = static_cast<Bits*>(problem.y) +
+                             (place.sample * problem.G * problem.O + y_channel) * problem.P + place.row;
+        const auto each_pass = [&](auto pass) {
+            if (geometry.flat) store_pass_flat<decltype(pass)::value, kHalf>(acc, place, bias, rows);
+            else store_pass<decltype(pass)::value, kHalf>(acc, place, bias, y_half, rows);
+        };
+        each_pass(std::integral_constant<int, 0>{});
+        if constexpr (kN > 64) each_pass(std::integral_constant<int, 1>{});
+        if constexpr (kN > 128) each_pass(std::integral_constant<int, 2>{});
+    }
+
+    __device__ __forceinline__ void run() {
+        Ring tiles;
+        for (;;) {
+            ptx::mbarrier_wait(ptx::smem_address(&barriers.tile_full[tiles.stage]), tiles.parity);
+            const Announcement place = barriers.tile[tiles.stage];
+            __syncwarp();
+            release(barriers.tile_empty[tiles.stage]);
+            tiles.advance(kTileSlots);
+            if (place.tile < 0) break;
+            float acc[kValues];
+            multiply_tile(acc);
+            store_half<0>(acc, place);
+            store_half<1>(acc, place);
+        }
+    }
+};
+
+template <Mode kMode, int kN>
+__global__ void __launch_bounds__(kThreads, 1) gemm_sm90_kernel(const __grid_constant__ Problem problem,
+                                                                const __grid_constant__ Geometry geometry,
+                                                                const uint8_t* __restrict__ image,  // packed weights
+                                                                int* __restrict__ ticket) {
+#if __CUDA_ARCH__ == 900
+    extern __shared__ uint8_t smem_base[];
+    uint8_t* const smem = smem_base + ((1024 - (ptx::smem_address(smem_base) & 1023)) & 1023);
+    uint8_t* const w_smem = smem + geometry.x_stages * geometry.x_stage_bytes;
+    float* const staging = reinterpret_cast<float*>(w_smem + geometry.w_stages * kWeightBytes);
+    Barriers& barriers = *reinterpret_cast<Barriers*>(reinterpret_cast<uint8_t*>(staging) + kStagingBytes);
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < kMaxStages; ++i) {
+            ptx::mbarrier_init(ptx::smem_address(&barriers.x_full[i]), geometry.batches);
+            ptx::mbarrier_init(ptx::smem_address(&barriers.x_empty[i]), kProductWarps);
+            ptx::mbarrier_init(ptx::smem_address(&barriers.w_full[i]), 1);
+            ptx::mbarrier_init(ptx::smem_address(&barriers.w_empty[i]), kProductWarps);
+        }
+        for (int i = 0; i < kTileSlots; ++i) {
+            ptx::mbarrier_init(ptx::smem_address(&barriers.tile_full[i]), 1);
+            ptx::mbarrier_init(ptx::smem_address(&barriers.tile_empty[i]), kProductWarps + kConverterWarps);
+        }
+        ptx::fence_mbarrier_init();
+    }
+    __syncthreads();
+    // Through a shuffle, so that the compiler knows it is the same in the whole warp.
+    const int warp = __shfl_sync(0xFFFFFFFF, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
+    constexpr int kProductRegisters = ModeTraits<kMode>::kIsSplit ? 184 : 152;  // of 128 a thread at launch
+    if (warp < kProductWarps) {
+        if constexpr (kNeedsRegisters<kMode, kN>) ptx::setmaxnreg_inc<kProductRegisters>();
+        Product<kMode, kN> product{geometry, problem, barriers, ptx::smem_address(smem), ptx::smem_address(w_smem),
+                                   staging + warp * 8 * kStagePitch, warp, lane};
+        product.run();
+    } else {
+        if constexpr (kNeedsRegisters<kMode, kN>) ptx::setmaxnreg_dec<256 - kProductRegisters>();
+        if (warp < kProductWarps + kConverterWarps) {
+            Converter<kMode> converter(geometry, problem, barriers, smem, warp - kProductWarps, lane);
+            converter.run();
+        } else if (lane == 0) {
+            run_supplier(geometry, problem, ptx::smem_address(w_smem), barriers, image, ticket);
+        }
+    }
+#endif
+}
+
+// ---- host -------------------------------------------------------------------------------------------------------
+
+constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Cuts the problem into tiles of `columns` positions. `tiles` is 0 where that cannot be.
+template <Mode kMode>
+inline Geometry cut(const Problem& problem, int columns, bool flat) {
+    using Traits = ModeTraits<kMode>;
+    // Rows between planes, mod 8, that spread eight neighbouring positions over all banks; index: stride.
+    constexpr int kPlaneResidue[9] = {0, 0, 4, 3, 2, 5, 3, 7, 1};
+    Geometry geometry{};
+    geometry.chunks = static_cast<int32_t>(ceil_div(problem.C, Traits::kChunkChannels));
+    geometry.o_tiles = static_cast<int32_t>(ceil_div(problem.O, kTileO));
+    const int64_t stride = problem.stride;
+    const int64_t blocks = geometry.chunks * problem.K;
+    const int free_bytes = problem.device.smem_bytes - kStagingBytes - static_cast<int>(sizeof(Barriers)) - 1024;
+
+    // As many taps a window as leave room for two stages of x and three of weights.
+    int64_t taps = problem.K, max_shift = 0;
+    for (;; taps = ceil_div(taps, 2)) {
+        const int64_t span = (taps - 1) * problem.dilation;
+        geometry.plane_mask = 0;
+        for (int64_t tap = 0; tap < taps && tap < stride; ++tap)
+            geometry.plane_mask |= 1u << (tap * problem.dilation % stride);
+        int planes = 0;
+        for (uint32_t mask = geometry.plane_mask; mask != 0; mask &= mask - 1) ++planes;
+        max_shift = span / stride;
+        const int64_t rows = columns + max_shift;
+        int64_t plane_rows = rows;
+        while (planes > 1 && stride <= 8 && plane_rows % 8 != kPlaneResidue[stride]) ++plane_rows;
+        const int64_t bytes = ceil_div((plane_rows * (planes - 1) + rows) * kRowBytes, 1024) * 1024;
+        const int64_t w_least = blocks < 3 ? blocks : 3;
+        if (2 * bytes + w_least * kWeightBytes <= free_bytes) {
+            geometry.window = static_cast<int32_t>((columns - 1) * stride + span + 1);
+            geometry.plane_rows = static_cast<int32_t>(plane_rows);
+            geometry.x_stage_bytes = static_cast<int32_t>(bytes);
+            break;
+        }
+        if (taps == 1) return Geometry{};
+    }
+    geometry.tap_groups = static_cast<int32_t>(ceil_div(problem.K, taps));
+    geometry.taps_per_group = static_cast<int32_t>(taps);
+    geometry.batches = static_cast<int32_t>(ceil_div(geometry.window, 32 * Traits::kBatchRuns));
+    geometry.x_stride_c = static_cast<int32_t>(problem.x_stride_c);
+    geometry.x_stride_l = static_cast<int32_t>(problem.x_stride_l);
+    geometry.stride_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, stride));
+
+    const bool one_weight_tile = geometry.o_tiles * problem.G == 1;
+    const int64_t room = (free_bytes - 2 * geometry.x_stage_bytes) / kWeightBytes;
+    geometry.resident = one_weight_tile && blocks <= room && blocks <= kMaxStages;
+    geometry.w_stages = static_cast<int32_t>(geometry.resident ? blocks : room < 6 ? room : 6);
+    geometry.x_stages = (free_bytes - geometry.w_stages * kWeightBytes) / geometry.x_stage_bytes;
+    if (geometry.x_stages > 6) geometry.x_stages = 6;
+    geometry.smem_bytes = geometry.x_stages * geometry.x_stage_bytes + geometry.w_stages * kWeightBytes +
+                          kStagingBytes + static_cast<int>(sizeof(Barriers)) + 1024;
+
+    // Rows of y that begin between sectors cost partial writes; that matters where there is little else to do.
+    const int sector = 32 / Traits::kElementBytes;
+    geometry.flat = flat;
+    geometry.lead = !flat && problem.P % sector != 0 && blocks <= 12 ? sector : 0;
+    geometry.advance = columns - geometry.lead;
+    int64_t windows;
+    if (flat) {
+        geometry.rows_per_sample = static_cast<int32_t>(problem.P + max_shift > 2 ? problem.P + max_shift : 2);
+        if (geometry.rows_per_sample < columns + max_shift)  // a tile may hold several samples
+            geometry.rows_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, geometry.rows_per_sample));
+        windows = problem.P > 4 * columns ? 0 : ceil_div(problem.N * geometry.rows_per_sample, geometry.advance);
+        geometry.tiles_per_sample = 0;
+    } else {
+        const int64_t late = geometry.lead > 0 ? geometry.lead - 1 : 0;  // how far the last store may end early
+        geometry.tiles_per_sample = static_cast<int32_t>(ceil_div(problem.P + late, geometry.advance));
+        windows = problem.N * geometry.tiles_per_sample;
+    }
+    const int64_t tiles = windows * geometry.o_tiles * problem.G;
+    geometry.tiles = tiles < (int64_t{1} << 30) ? static_cast<int32_t>(tiles) : 0;
+    return geometry;
+}
+
+// Cycles that a launch needs by a simple count: products or bytes through L2, then stores, in whole waves of tiles.
+template <Mode kMode>
+inline double estimate_cycles(const Problem& problem, const Geometry& geometry, int columns) {
+    using Traits = ModeTraits<kMode>;
+    constexpr double kBytesPerCycle = 32;  // of one multiprocessor from L2
+    const double blocks = static_cast<double>(geometry.chunks) * static_cast<double>(problem.K);
+    const double products = blocks * (Traits::kIsSplit ? 6 : 4) * columns;
+    const double stages = static_cast<double>(geometry.chunks) * geometry.tap_groups;
+    const double bytes = stages * geometry.window * Traits::kChunkChannels * Traits::kElementBytes +
+                         (geometry.resident ? 0 : blocks * kWeightBytes) + kTileO * columns * Traits::kElementBytes;
+    const double tile =
+        (products > bytes / kBytesPerCycle ? products : bytes / kBytesPerCycle) + 16.0 * columns + 500;
+    return static_cast<double>(ceil_div(geometry.tiles, problem.device.sm_count)) * tile;
+}
+
+struct Cut {
+    Geometry geometry;
+    int columns;  // 0: none fits
+};
+
+template <Mode kMode>
+inline Cut choose_cut(const Problem& problem) {
+    Cut best{Geometry{}, 0};
+    double best_cycles = 0;
+    for (const int columns : {192, 128, 64}) {
+        if (ModeTraits<kMode>::kIsSplit && columns > 128) continue;
+        for (const bool flat : {false, true}) {
+            const Geometry geometry = cut<kMode>(problem, columns, flat);
+            if (geometry.tiles == 0) continue;
+            const double cycles = estimate_cycles<kMode>(problem, geometry, columns);
+            if (best.columns == 0 || cycles < best_cycles) {
+                best = {geometry, columns};
+                best_cycles = cycles;
+            }
+        }
+    }
+    return best;
+}
+
+template <Mode kMode>
+inline size_t image_bytes(const Problem& problem) {
+    return static_cast<size_t>(problem.G * ceil_div(problem.O, kTileO) *
+                               ceil_div(problem.C, ModeTraits<kMode>::kChunkChannels) * problem.K * kWeightBytes);
+}
+
+constexpr size_t kTicketBytes = 256;
+
+template <Mode kMode, int kN>
+inline Error launch_columns(const Problem& problem, const Geometry& geometry, cudaStream_t stream) {
+    int* const ticket = static_cast<int*>(problem.workspace);
+    uint8_t* const image = static_cast<uint8_t*>(problem.workspace) + kTicketBytes;
+    const int64_t pieces = static_cast<int64_t>(image_bytes<kMode>(problem)) / 16;
+    pack_weights_kernel<kMode><<<static_cast<unsigned>(ceil_div(pieces, 256)), 256, 0, stream>>>(
+        problem.w, reinterpret_cast<uint4*>(image), ticket, geometry, static_cast<int32_t>(problem.C),
+        static_cast<int32_t>(problem.O), static_cast<int32_t>(problem.K), pieces);
+    const auto kernel = gemm_sm90_kernel<kMode, kN>;
+    cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, geometry.smem_bytes);
+    if (error == cudaSuccess) {
+        const int blocks = geometry.tiles < problem.device.sm_count ? geometry.tiles : problem.device.sm_count;
+        kernel<<<blocks, kThreads, geometry.smem_bytes, stream>>>(problem, geometry, image, ticket);
+        error = cudaGetLastError();
+    }
+    return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+}
+
+template <Mode kMode>
+inline Error launch_mode(const Problem& problem, cudaStream_t stream) {
+    const Cut cut = choose_cut<kMode>(problem);
+    if constexpr (!ModeTraits<kMode>::kIsSplit) {
+        if (cut.columns == 192) return launch_columns<kMode, 192>(problem, cut.geometry, stream);
+    }
+    if (cut.columns == 128) return launch_columns<kMode, 128>(problem, cut.geometry, stream);
+    return launch_columns<kMode, 64>(problem, cut.geometry, stream);
+}
+
+inline Mode mode_of(const Problem& problem) {
+    if (problem.dtype == Dtype::float16) return Mode::f16;
+    if (problem.dtype == Dtype::bfloat16) return Mode::bf16;
+    return problem.precision == Precision::tf32 ? Mode::tf32 : Mode::tf32x3;
+}
+
+}  // namespace sm90
+
+inline bool fits_gemm_sm90(const Problem& problem) {
+    constexpr int64_t kMost = int64_t{1} << 30;  // positions and channels are counted in 32 bits
+    return problem.device.arch == 90 && problem.dtype != Dtype::float64 && problem.C >= 16 && problem.O >= 8 &&
+           problem.stride <= 32 && problem.L < kMost && problem.P < kMost && problem.N < kMost &&
+           problem.K * problem.dilation < kMost && problem.x_stride_c < kMost && problem.x_stride_l < kMost && problem.G * problem.O < kMost && problem.G * problem.C < kMost;
+}
+
+inline size_t workspace_gemm_sm90(const Problem& problem) {
+    size_t bytes = 0;
+    switch (sm90::mode_of(problem)) {
+        case sm90::Mode::tf32: bytes = sm90::image_bytes<sm90::Mode::tf32>(problem); break;
+        case sm90::Mode::tf32x3: bytes = sm90::image_bytes<sm90::Mode::tf32x3>(problem); break;
+        default: bytes = sm90::image_bytes<sm90::Mode::f16>(problem);
+    }
+    return sm90::kTicketBytes + bytes;
+}
+
+inline Error launch_gemm_sm90(const Problem& problem, cudaStream_t stream) {
+    switch (sm90::mode_of(problem)) {
+        case sm90::Mode::tf32: return sm90::launch_mode<sm90::Mode::tf32>(problem, stream);
+        case sm90::Mode::tf32x3: return sm90::launch_mode<sm90::Mode::tf32x3>(problem, stream);
+        case sm90::Mode::f16: return sm90::launch_mode<sm90::Mode::f16>(problem, stream);
+        default: return sm90::launch_mode<sm90::Mode::bf16>(problem, stream);
+    }
+}
+
+}  // namespace conv1d
+''',
+"dispatch.cuh": r'''
+#line 1 "kernels/dispatch.cuh"
+// THE table of routes. The first row whose `fits` holds takes the problem; nothing else decides.
+// Each row carries the measurement that put it where it stands (H200; results/ has the full table).
+
+
+
+
+
+
+
+namespace conv1d {
+
+struct Route {
+    const char* name;
+    bool (*fits)(const Problem&);
+    size_t (*workspace_bytes)(const Problem&);
+    Error (*launch)(const Problem&, cudaStream_t);
+};
+
+inline size_t no_workspace(const Problem&) { return 0; }
+
+constexpr Route kRoutes[] = {
+    {"depthwise", fits_depthwise, no_workspace, launch_depthwise},
+    {"gemm_sm90", fits_gemm_sm90, workspace_gemm_sm90, launch_gemm_sm90},
+    {"gemm_sm80", fits_gemm_sm80, workspace_gemm_sm80, launch_gemm_sm80},
+    {"direct", fits_direct, no_workspace, launch_direct},  // fits every valid problem: the last row
+};
+constexpr int32_t kRouteCount = sizeof(kRoutes) / sizeof(kRoutes[0]);
+
+}  // namespace conv1d
+''',
+"conv1d.cu": r'''
+#line 1 "kernels/conv1d.cu"
+// Root of the CUDA unit: the entry points that problem.h declares. Knows CUDA, not torch.
+#include <cstring>
+
+
+
+
+extern "C" const char* conv1d_cuda_route_name(int32_t route) {
+    return route < conv1d::kRouteCount ? conv1d::kRoutes[route].name : nullptr;
+}
+
+extern "C" conv1d::Plan conv1d_cuda_plan(const conv1d::Problem* problem, const char* wanted) {
+    for (int32_t route = 0; route < conv1d::kRouteCount; ++route) {
+        const conv1d::Route& row = conv1d::kRoutes[route];
+        if (wanted != nullptr && std::strcmp(wanted, row.name) != 0) continue;
+        if (row.fits(*problem)) return {row.name, route, row.workspace_bytes(*problem)};
+    }
+    return {nullptr, -1, 0};
+}
+
+extern "C" conv1d::Error conv1d_cuda_launch(const conv1d::Problem* problem, int32_t route, void* stream) {
+    return conv1d::kRoutes[route].launch(*problem, static_cast<cudaStream_t>(stream));
+}
+''',
+}
+_conv1d_units = {
+    "cpp_sources": [
+        "problem.h",
+        "cpu.h",
+        "conv1d.cpp",
+    ],
+    "cuda_sources": [
+        "problem.h",
+        "tile.cuh",
+        "depthwise.cuh",
+        "direct.cuh",
+        "mma.cuh",
+        "ptx.cuh",
+        "gemm_sm80.cuh",
+        "wgmma.cuh",
+        "gemm_sm90.cuh",
+        "dispatch.cuh",
+        "conv1d.cu",
+    ],
+}
+
+
+# <<< sources
+
+
+_conv1d_hash, _conv1d_ops = _conv1d_build()

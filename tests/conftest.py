@@ -1,0 +1,96 @@
+"""What several test files share: the module under test, stub sources that build fast, processes of their own."""
+import importlib.util
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+import torch
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+# tests/cuda needs a GPU; everything else runs anywhere.
+collect_ignore = [] if torch.cuda.is_available() else ["cuda"]
+
+# A binding that hands everything to torch: what the build around it does shows in seconds.
+STUB = {
+    "conv1d.cpp": """\
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/conv1d.h>
+#include <torch/library.h>
+
+#include "problem.h"
+
+at::Tensor conv1d(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
+                  at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups) {
+    return at::conv1d(x, weight, bias, stride, padding, dilation, groups).mul(kScale);
+}
+
+#define REGISTER(name, library) TORCH_LIBRARY(name, library)
+REGISTER(TORCH_EXTENSION_NAME, library) {
+    library.def(
+        "conv1d(Tensor x, Tensor weight, Tensor? bias=None, int[1] stride=1, int[1] padding=0, "
+        "int[1] dilation=1, int groups=1) -> Tensor");
+    library.impl("conv1d", c10::DispatchKey::CPU, &conv1d);
+}
+""",
+    "conv1d.cu": '#include "problem.h"\n\n__global__ void kernel() {}\n',
+    "problem.h": "#pragma once\nconstexpr double kScale = 1;\n",
+}
+
+
+@pytest.fixture(scope="session")
+def amalgamate():
+    """kernels/amalgamate.py, a script, as a module."""
+    spec = importlib.util.spec_from_file_location("amalgamate", ROOT / "kernels" / "amalgamate.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def model_new():
+    """The shipped file, imported; the first import on a machine compiles it."""
+    import model_new
+
+    return model_new
+
+
+@pytest.fixture(scope="session")
+def write_stub(amalgamate, tmp_path_factory):
+    """write_stub({name: text}) folds STUB, some sources replaced, into a model_new.py and returns its path."""
+
+    def write(edit={}):
+        folder = tmp_path_factory.mktemp("stub")
+        (folder / "kernels").mkdir()
+        for name, text in {**STUB, **edit}.items():
+            (folder / "kernels" / name).write_text(text)
+        path = folder / "model_new.py"
+        path.write_text(amalgamate.amalgamate(folder=folder / "kernels"))
+        return path
+
+    return write
+
+
+def start_python(code, **environment):
+    """A process that runs `code`, its output captured; `environment` goes on top of ours (None removes)."""
+    merged = {name: value for name, value in {**os.environ, **environment}.items() if value is not None}
+    return subprocess.Popen(
+        [sys.executable, "-c", code], env=merged, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def run_python(code, *, fails=False, timeout=300, **environment):
+    """Runs `code` in a process of its own; (stdout, stderr). It must succeed, or fail where `fails`."""
+    process = start_python(code, **environment)
+    out, err = process.communicate(timeout=timeout)
+    assert (process.returncode != 0) == fails, f"exit code {process.returncode}\n{out}\n{err}"
+    return out, err
+
+
+def built_in(module):
+    """The cache folder from which the library of `module` was loaded."""
+    name = module._conv1d_ops.name
+    return next(path for path in torch.ops.loaded_libraries if name in path).split(f"/{name}")[0]
