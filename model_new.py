@@ -189,7 +189,7 @@ def _conv1d_load(name, cache):
             return ops
 
 
-def _conv1d_compile(name, folder, codes, home, flags):
+def _conv1d_compile(name, folder, cpp_flags, cuda_flags, codes, home):
     """Compiles library `name` in `folder` and loads it; its CUDA half, for `codes`, by the toolkit in `home`.
 
     No CUDA half where `home` is None. ImportError where a tool is missing, one sentence with the command that
@@ -225,12 +225,12 @@ def _conv1d_compile(name, folder, codes, home, flags):
         from torch.utils import cpp_extension
 
         units = {unit: [_conv1d_sources[file] for file in files] for unit, files in _conv1d_units.items()}
-        cpp_flags, cuda_flags, link_flags = [*flags, "-fvisibility=hidden", "-fopenmp"], [], []
+        link_flags = []
         if home is None:
             units["cuda_sources"] = []
         else:
-            cpp_flags.append("-DCONV1D_WITH_CUDA")
-            cuda_flags = [*flags, "-Xcompiler=-fvisibility=hidden", "--threads=0", "--split-compile=0"]
+            cpp_flags = [*cpp_flags, "-DCONV1D_WITH_CUDA"]
+            cuda_flags = [*cuda_flags]
             told = subprocess.run([f"{home}/bin/nvcc", "--list-gpu-arch"], capture_output=True, text=True)
             known = [int(code.removeprefix("compute_")) for code in told.stdout.split()]
             for code in codes:
@@ -243,7 +243,7 @@ def _conv1d_compile(name, folder, codes, home, flags):
             if not glob.glob(f"{home}/lib*/libcudart.so"):  # pip's toolkit lacks the linker's name for it
                 for runtime in glob.glob(f"{home}/lib/libcudart.so.*"):
                     os.symlink(runtime, f"{folder}/libcudart.so")
-                link_flags.append(f"-L{folder}")
+                link_flags = [f"-L{folder}"]
         # Torch would skip a build that this process has tried before, even where it failed.
         cpp_extension.JIT_EXTENSION_VERSIONER.entries.pop(name, None)
         cpp_extension.load_inline(
@@ -265,7 +265,6 @@ def _conv1d_build():
     any may be killed: the lock dies with its process, and a build is renamed into its place when it is whole.
     """
     import fcntl
-    import glob
     import hashlib
     import os
     import pathlib
@@ -277,13 +276,13 @@ def _conv1d_build():
 
     def library_name(codes):
         versions = torch.__version__, torch.version.cuda, os.uname().machine
-        return "conv1d_" + digest(sources_hash, flags, codes, *versions)
+        return "conv1d_" + digest(sources_hash, cpp_flags, cuda_flags, codes, *versions)
 
     sources_hash = digest(_conv1d_sources, _conv1d_units)
-    flags = ["-O3", "-std=c++17"]
-    cache = os.environ.get("TORCH_EXTENSIONS_DIR") or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "torch_extensions"
-    )
+    cpp_flags = ["-O3", "-std=c++17", "-fvisibility=hidden", "-fopenmp"]
+    cuda_flags = ["-O3", "-std=c++17", "-Xcompiler=-fvisibility=hidden", "--threads=0", "--split-compile=0"]
+    default = f"{os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')}/torch_extensions"
+    cache = pathlib.Path(os.environ.get("TORCH_EXTENSIONS_DIR") or default).absolute()
     codes = _conv1d_architectures() if torch.version.cuda else []
     home = missing = None
     name = library_name(codes)
@@ -296,8 +295,7 @@ def _conv1d_build():
             ops = _conv1d_load(name, cache)
 
     if ops is None:
-        parents = (pathlib.Path(cache), *pathlib.Path(cache).absolute().parents)
-        existing = next(folder for folder in parents if folder.exists())
+        existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
         if not (existing.is_dir() and os.access(existing, os.W_OK)):
             raise ImportError(
                 f"conv1d cannot be compiled: {cache} is not a writable directory; "
@@ -310,11 +308,11 @@ def _conv1d_build():
             if ops is None:
                 halves = f"C++ and CUDA ({', '.join(codes)})" if home else "C++"
                 print(f"conv1d: compiling {halves} into {cache}/{name}, once", file=sys.stderr, flush=True)
-                for leftover in glob.glob(f"{cache}/{name}.*/"):
+                for leftover in cache.glob(f"{name}.*.part"):
                     shutil.rmtree(leftover, ignore_errors=True)
-                folder = f"{cache}/{name}.{os.getpid()}"
+                folder = f"{cache}/{name}.{os.getpid()}.part"
                 os.mkdir(folder)
-                _conv1d_compile(name, folder, codes, home, flags)
+                _conv1d_compile(name, folder, cpp_flags, cuda_flags, codes, home)
                 with open(f"{folder}/{name}.so", "rb") as library, open(f"{folder}/sha256", "w") as recorded:
                     recorded.write(hashlib.sha256(library.read()).hexdigest())
                 shutil.rmtree(f"{cache}/{name}", ignore_errors=True)
@@ -413,15 +411,16 @@ extern "C" conv1d::Error conv1d_cuda_launch(const conv1d::Problem* problem, int3
 #line 1 "kernels/cpu.h"
 // The CPU kernel: a direct convolution in registers, plain C++ without torch, for every valid problem.
 //
-// A task is one group's up to 128 output channels at 960 bytes' worth of positions. It packs what it needs of x into
-// scratch, a few input channels at a time: padded with zeros, widened to the accumulator's type, and split by stride,
-// so that every tap reads consecutive elements. A register tile of output channels x vectors of positions then runs
-// over (c, k). fp16 and bf16 accumulate in float. Where rows of y are shorter than a vector, positions run on through
-// the batch.
+// A task is one group's up to 128 output channels at 960 bytes' worth of positions. It packs what it needs
+// of x into scratch, a few input channels at a time: padded with zeros, widened to the accumulator's type,
+// and split by stride, so that every tap reads consecutive elements. A register tile of output channels x
+// vectors of positions then runs over (c, k). fp16 and bf16 accumulate in float. Where rows of y are shorter
+// than a vector, positions run on through the batch.
 //
-// Sums are blocked: at most 256 products in one chain, chains added in the order of (c, k). That order depends on the
-// problem alone, never on the threads. The vector width is chosen at run time, so that a compiled file may move between
-// machines; code inlines into the functions that carry a target attribute, hence always_inline and no lambdas.
+// Sums are blocked: at most 256 products in one chain, chains added in the order of (c, k). That order
+// depends on the problem alone, never on the threads. The vector width is chosen at run time, so that a
+// compiled file may move between machines; code inlines into the functions that carry a target attribute,
+// hence always_inline and no lambdas.
 
 #include <algorithm>
 #include <cstring>
@@ -437,10 +436,11 @@ namespace cpu {
 
 #define CONV1D_INLINE inline __attribute__((always_inline))
 
-constexpr int64_t kOutputBlock = 128;          // output channels of one task
-constexpr int64_t kPositionBlockBytes = 960;   // accumulators of one output channel in one task: 5 tiles of AVX-512
-constexpr int64_t kFoldBelow = 16;             // positions in a row of y, below which the batch is folded into them
-constexpr int64_t kChain = 256;                // products added one after the other
+constexpr int64_t kOutputBlock = 128;  // output channels of one task
+constexpr int64_t kColumnBlockBytes =
+    960;                            // accumulators a task has for one output channel: 5 AVX-512 tiles
+constexpr int64_t kFoldBelow = 16;  // positions in a row of y below which the batch is folded in
+constexpr int64_t kChain = 256;     // products added one after the other
 constexpr int64_t kScratchBytes = 256 * 1024;  // packed x of one task, unless one channel alone needs more
 constexpr int64_t kLineBytes = 64;             // a cache line, and the widest vector
 
@@ -509,32 +509,33 @@ Scratch<T> allocate(int64_t count) {
 
 constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// How the work splits into tasks. A column is a position, or, where the batch is folded, a pair (n, p) = n*P + p.
+// How the work splits into tasks. A column is a position, or, where the batch is folded, a pair (n, p),
+// counted as n*P + p.
 struct Tasks {
-    int64_t images, columns;                // `images` times `columns` is N times P
-    int64_t column_block;                   // columns of one task
-    int64_t output_blocks, column_blocks;   // how many along o and along the columns
+    int64_t images, columns;               // `images` times `columns` is N times P
+    int64_t column_block;                  // columns of one task
+    int64_t output_blocks, column_blocks;  // how many along o and along the columns
     int64_t count;
 
     explicit Tasks(const Problem& p) {
         const bool fold = p.P < kFoldBelow;
         images = fold ? 1 : p.N;
         columns = fold ? p.N * p.P : p.P;
-        column_block = kPositionBlockBytes / std::max<int64_t>(sizeof(float), element_bytes(p.dtype));
+        column_block = kColumnBlockBytes / std::max<int64_t>(sizeof(float), element_bytes(p.dtype));
         output_blocks = divide_up(p.O, kOutputBlock);
         column_blocks = divide_up(columns, column_block);
         count = images * p.G * output_blocks * column_blocks;
     }
 };
 
-// How one input channel lies in scratch. Taps whose positions agree modulo the stride read the same elements,
-// shifted, and share a row: of stride / gcd(stride, dilation) rows, row r begins r*dilation % stride elements of x
-// after the first column's own and goes on in steps of the stride. Where dilation is so wide that such rows would be
-// mostly unread, or columns are folded, each tap gets a row of its own.
+// How one input channel lies in scratch. Taps whose positions agree modulo the stride read the same
+// elements, shifted, and share a row: of stride / gcd(stride, dilation) rows, row r begins r*dilation %
+// stride elements of x after the first column's own and goes on in steps of the stride. Where dilation is so
+// wide that such rows would be mostly unread, or columns are folded, each tap gets a row of its own.
 struct Window {
     int64_t rows;       // rows a channel
     int64_t extra;      // elements of a row beyond one a column
-    int64_t row_elems;  // from row to row: an odd number of cache lines, so that rows spread over the cache's sets
+    int64_t row_elems;  // from row to row: an odd number of cache lines, to spread over the cache's sets
 
     Window(const Problem& p, const Tasks& tasks, int64_t acc_bytes) {
         const int64_t lanes = kLineBytes / acc_bytes;
@@ -562,13 +563,15 @@ struct Window {
 struct Segment {
     int64_t n, p, count;
     Segment(const Problem& problem, int64_t column, int64_t column_end)
-        : n(column / problem.P), p(column % problem.P), count(std::min(problem.P - p, column_end - column)) {}
+        : n(column / problem.P),
+          p(column % problem.P),
+          count(std::min(problem.P - p, column_end - column)) {}
 };
 
 // dst[i] = src[i * hop], widened.
 template <typename Type>
-CONV1D_INLINE void widen_row(typename Type::Acc* __restrict__ dst, const typename Type::Stored* __restrict__ src,
-                             int64_t count, int64_t hop) {
+CONV1D_INLINE void widen_row(typename Type::Acc* __restrict__ dst,
+                             const typename Type::Stored* __restrict__ src, int64_t count, int64_t hop) {
     if (hop == 1) {
         for (int64_t i = 0; i < count; ++i) dst[i] = Type::widen(src[i]);
     } else if (hop == 2) {
@@ -581,11 +584,12 @@ CONV1D_INLINE void widen_row(typename Type::Acc* __restrict__ dst, const typenam
 // dst[i] = x[first + i*stride], widened, and zero outside 0 <= l < L.
 template <typename Type>
 CONV1D_INLINE void pack_row(const Problem& p,
-                            typename Type::Acc* dst,          // [count]
-                            const typename Type::Stored* src, // x[n, c, 0]
+                            typename Type::Acc* dst,           // [count]
+                            const typename Type::Stored* src,  // x[n, c, 0]
                             int64_t count, int64_t first) {
     const int64_t begin = first >= 0 ? 0 : std::min(count, divide_up(-first, p.stride));
-    const int64_t end = first >= p.L ? begin : std::max(begin, std::min(count, (p.L - 1 - first) / p.stride + 1));
+    const int64_t end =
+        first >= p.L ? begin : std::max(begin, std::min(count, (p.L - 1 - first) / p.stride + 1));
     std::fill(dst, dst + begin, typename Type::Acc(0));
     widen_row<Type>(dst + begin, src + (first + begin * p.stride) * p.x_stride_l, end - begin,
                     p.stride * p.x_stride_l);
@@ -595,11 +599,11 @@ CONV1D_INLINE void pack_row(const Problem& p,
 // sums[o][i] = sum over j of w[o][j] * x[offsets[j] + i], for kO output channels and kV vectors of columns.
 template <typename Acc, int kBytes, int kO, int kV>
 CONV1D_INLINE void multiply_tile(
-        const Acc* __restrict__ x,            // scratch at the tile's first column
-        const int64_t* __restrict__ offsets,  // [products] of each (c, k) in scratch
-        const Acc* __restrict__ w,            // [kO][products], w_stride apart
-        int64_t w_stride, int64_t products,
-        Acc* __restrict__ sums) {             // [kO][kV * lanes]
+    const Acc* __restrict__ x,            // scratch at the tile's first column
+    const int64_t* __restrict__ offsets,  // [products] of each (c, k) in scratch
+    const Acc* __restrict__ w,            // [kO][products], w_stride apart
+    int64_t w_stride, int64_t products,
+    Acc* __restrict__ sums) {  // [kO][kV * lanes]
     typedef Acc Vector __attribute__((vector_size(kBytes)));
     constexpr int kLanes = kBytes / sizeof(Acc);
     for (int64_t begin = 0; begin < products; begin += kChain) {
@@ -632,6 +636,61 @@ using Tile = void (*)(const Acc*, const int64_t*, const Acc*, int64_t, int64_t, 
 
 constexpr int64_t kTileVectors = 3;
 
+// One task: outputs [o_begin, o_begin + outputs) of group g at columns [column_begin, column_begin +
+// columns).
+struct Task {
+    int64_t image, g, o_begin, outputs, column_begin, columns;
+
+    Task(const Problem& p, const Tasks& tasks, int64_t index) {
+        column_begin = index % tasks.column_blocks * tasks.column_block;
+        index /= tasks.column_blocks;
+        o_begin = index % tasks.output_blocks * kOutputBlock;
+        index /= tasks.output_blocks;
+        g = index % p.G;
+        image = index / p.G;
+        columns = std::min(tasks.columns - column_begin, tasks.column_block);
+        outputs = std::min(p.O - o_begin, kOutputBlock);
+    }
+};
+
+// Packs what a task reads of input channel c, counted over all groups, into `scratch`.
+template <typename Type>
+CONV1D_INLINE void pack_channel(const Problem& p, const Window& window, const Task& task, int64_t c,
+                                int64_t padded_columns,         // columns rounded up to whole vectors
+                                typename Type::Acc* scratch) {  // [rows][row_elems]
+    const auto* x =
+        static_cast<const typename Type::Stored*>(p.x) + task.image * p.x_stride_n + c * p.x_stride_c;
+    for (int64_t row = 0; row < window.rows; ++row) {
+        typename Type::Acc* packed = scratch + row * window.row_elems;
+        for (int64_t i = 0; i < task.columns;) {
+            const Segment segment(p, task.column_begin + i, task.column_begin + task.columns);
+            pack_row<Type>(p, packed + i, x + segment.n * p.x_stride_n, segment.count + window.extra,
+                           segment.p * p.stride - p.pad_left + window.row_shift(p, row));
+            i += segment.count;
+        }
+        // Columns past the last one are computed and not stored.
+        std::fill(packed + task.columns + window.extra, packed + padded_columns + window.extra,
+                  typename Type::Acc(0));
+    }
+}
+
+// Adds the bias to output channel o's sums of `count` columns from `column` on, and writes them to y.
+template <typename Type>
+CONV1D_INLINE void store_columns(const Problem& p, const Task& task, int64_t o, int64_t column,
+                                 int64_t count, const typename Type::Acc* __restrict__ sums) {
+    using Stored = typename Type::Stored;
+    const int64_t output = task.g * p.O + task.o_begin + o;
+    const auto bias =
+        p.bias ? Type::widen(static_cast<const Stored*>(p.bias)[output]) : typename Type::Acc(0);
+    for (int64_t i = 0; i < count;) {
+        const Segment segment(p, column + i, column + count);
+        Stored* __restrict__ y =
+            static_cast<Stored*>(p.y) + ((task.image + segment.n) * p.G * p.O + output) * p.P + segment.p;
+        for (int64_t j = 0; j < segment.count; ++j) y[j] = Type::narrow(sums[i + j] + bias);
+        i += segment.count;
+    }
+}
+
 // Tasks [begin, end), on one thread.
 template <typename Type, typename Target>
 CONV1D_INLINE void run_tasks(const Problem& p, int64_t begin, int64_t end) {
@@ -642,54 +701,38 @@ CONV1D_INLINE void run_tasks(const Problem& p, int64_t begin, int64_t end) {
 
     const Tasks tasks(p);
     const Window window(p, tasks, sizeof(Acc));
-    const int64_t fitting = kScratchBytes / int64_t(sizeof(Acc)) / window.channel_elems();
-    const int64_t chunk = std::max<int64_t>(1, std::min({p.C, kChain / p.K, fitting}));  // channels packed at a time
     const int64_t most_outputs = std::min(p.O, kOutputBlock);
+    // Input channels packed at a time.
+    const int64_t fitting = kScratchBytes / int64_t(sizeof(Acc)) / window.channel_elems();
+    const int64_t chunk = std::max<int64_t>(1, std::min({p.C, kChain / p.K, fitting}));
 
-    const auto offsets = allocate<int64_t>(chunk * p.K);
-    for (int64_t c = 0; c < chunk; ++c)
-        for (int64_t k = 0; k < p.K; ++k) offsets[c * p.K + k] = c * window.channel_elems() + window.tap_offset(p, k);
     const auto x_scratch = allocate<Acc>(chunk * window.channel_elems());
     const auto w_scratch = allocate<Acc>(kWiden ? most_outputs * chunk * p.K : 0);
+    const auto offsets = allocate<int64_t>(chunk * p.K);  // of (c, k) in x_scratch
+    for (int64_t c = 0; c < chunk; ++c)
+        for (int64_t k = 0; k < p.K; ++k)
+            offsets[c * p.K + k] = c * window.channel_elems() + window.tap_offset(p, k);
     // [outputs][column_block]: sums of the chunks so far.
     const auto partial = allocate<Acc>(chunk < p.C ? most_outputs * tasks.column_block : 0);
 
-    for (int64_t task = begin; task < end; ++task) {
-        const int64_t column_begin = task % tasks.column_blocks * tasks.column_block;
-        const int64_t o_begin = task / tasks.column_blocks % tasks.output_blocks * kOutputBlock;
-        const int64_t g = task / tasks.column_blocks / tasks.output_blocks % p.G;
-        const int64_t image = task / tasks.column_blocks / tasks.output_blocks / p.G;
-        const int64_t columns = std::min(tasks.columns - column_begin, tasks.column_block);
-        const int64_t outputs = std::min(p.O - o_begin, kOutputBlock);
-        const int64_t vectors = divide_up(columns, kLanes);
-        const Stored* x = static_cast<const Stored*>(p.x) + image * p.x_stride_n + g * p.C * p.x_stride_c;
-        const Stored* w = static_cast<const Stored*>(p.w) + (g * p.O + o_begin) * p.C * p.K;
-        const Stored* bias = p.bias ? static_cast<const Stored*>(p.bias) + g * p.O + o_begin : nullptr;
-        Stored* y = static_cast<Stored*>(p.y) + ((image * p.G + g) * p.O + o_begin) * p.P;
+    for (int64_t index = begin; index < end; ++index) {
+        const Task task(p, tasks, index);
+        const int64_t vectors = divide_up(task.columns, kLanes);
+        const Stored* w = static_cast<const Stored*>(p.w) + (task.g * p.O + task.o_begin) * p.C * p.K;
 
         for (int64_t c_begin = 0; c_begin < p.C; c_begin += chunk) {
             const int64_t channels = std::min(chunk, p.C - c_begin);
             const int64_t products = channels * p.K;
-            for (int64_t c = 0; c < channels; ++c) {
-                for (int64_t row = 0; row < window.rows; ++row) {
-                    Acc* packed = &x_scratch[c * window.channel_elems() + row * window.row_elems];
-                    for (int64_t i = 0; i < columns;) {
-                        const Segment segment(p, column_begin + i, column_begin + columns);
-                        pack_row<Type>(p, packed + i, x + segment.n * p.x_stride_n + (c_begin + c) * p.x_stride_c,
-                                       segment.count + window.extra,
-                                       segment.p * p.stride - p.pad_left + window.row_shift(p, row));
-                        i += segment.count;
-                    }
-                    // The last vector's lanes past the last column: computed and not stored.
-                    std::fill(packed + columns + window.extra, packed + vectors * kLanes + window.extra, Acc(0));
-                }
-            }
+            const bool first = c_begin == 0, last = c_begin + channels == p.C;
+            for (int64_t c = 0; c < channels; ++c)
+                pack_channel<Type>(p, window, task, task.g * p.C + c_begin + c, vectors * kLanes,
+                                   &x_scratch[c * window.channel_elems()]);
             const Acc* w_chunk;  // [outputs][products], w_stride apart
             int64_t w_stride;
             if constexpr (kWiden) {
                 w_chunk = w_scratch.get();
                 w_stride = products;
-                for (int64_t o = 0; o < outputs; ++o)
+                for (int64_t o = 0; o < task.outputs; ++o)
                     widen_row<Type>(&w_scratch[o * products], w + (o * p.C + c_begin) * p.K, products, 1);
             } else {
                 w_chunk = w + c_begin * p.K;
@@ -698,31 +741,25 @@ CONV1D_INLINE void run_tasks(const Problem& p, int64_t begin, int64_t end) {
 
             for (int64_t v = 0, tile_v; v < vectors; v += tile_v) {
                 tile_v = std::min(kTileVectors, vectors - v);
-                const int64_t tile_columns = std::min(tile_v * kLanes, columns - v * kLanes);
-                for (int64_t o = 0, tile_o; o < outputs; o += tile_o) {
+                const int64_t tile_columns = std::min(tile_v * kLanes, task.columns - v * kLanes);
+                for (int64_t o = 0, tile_o; o < task.outputs; o += tile_o) {
                     int size = Target::kTileSizes - 1;
-                    while (outputs - o < (1 << size)) --size;
+                    while (task.outputs - o < (1 << size)) --size;
                     tile_o = 1 << size;
+                    const Tile<Acc> multiply = Target::template kTiles<Acc>[size][tile_v - 1];
                     alignas(kLineBytes) Acc sums[(1 << (Target::kTileSizes - 1)) * kTileVectors * kLanes];
-                    Target::template kTiles<Acc>[size][tile_v - 1](
-                        &x_scratch[v * kLanes], offsets.get(), w_chunk + o * w_stride, w_stride, products, sums);
+                    multiply(&x_scratch[v * kLanes], offsets.get(), &w_chunk[o * w_stride], w_stride,
+                             products, sums);
                     for (int64_t i = 0; i < tile_o; ++i) {
                         Acc* sum = sums + i * tile_v * kLanes;
-                        Acc* before = &partial[(o + i) * tasks.column_block + v * kLanes];
-                        if (c_begin > 0)
-                            for (int64_t j = 0; j < tile_columns; ++j) sum[j] += before[j];
-                        if (c_begin + channels < p.C) {
-                            std::memcpy(before, sum, tile_columns * sizeof(Acc));
-                            continue;
-                        }
-                        const Acc b = bias ? Type::widen(bias[o + i]) : Acc(0);
-                        for (int64_t j = 0; j < tile_columns;) {
-                            const int64_t column = column_begin + v * kLanes + j;
-                            const Segment segment(p, column, column + tile_columns - j);
-                            Stored* to = y + (segment.n * p.G * p.O + o + i) * p.P + segment.p;
-                            for (int64_t t = 0; t < segment.count; ++t) to[t] = Type::narrow(sum[j + t] + b);
-                            j += segment.count;
-                        }
+                        Acc* so_far = partial.get() + (o + i) * tasks.column_block + v * kLanes;
+                        if (!first)
+                            for (int64_t j = 0; j < tile_columns; ++j) sum[j] += so_far[j];
+                        if (last)
+                            store_columns<Type>(p, task, o + i, task.column_begin + v * kLanes, tile_columns,
+                                                sum);
+                        else
+                            std::copy(sum, sum + tile_columns, so_far);
                     }
                 }
             }
@@ -730,26 +767,26 @@ CONV1D_INLINE void run_tasks(const Problem& p, int64_t begin, int64_t end) {
     }
 }
 
-// One struct an instruction set. kTiles holds the tiles of 1, 2, 4, ... output channels and 1, 2, 3 vectors; the largest
-// leaves registers for 3 vectors of x and 1 of w: of 32 in AVX-512, of 16 elsewhere.
-#define CONV1D_TARGET(name, bytes, tile_sizes, attribute)                                                    \
-    struct name {                                                                                            \
-        static constexpr int kBytes = bytes, kTileSizes = tile_sizes;                                        \
-        template <typename Acc, int kO, int kV>                                                              \
-        attribute static void tile(const Acc* x, const int64_t* offsets, const Acc* w, int64_t w_stride,     \
-                                   int64_t products, Acc* sums) {                                            \
-            multiply_tile<Acc, kBytes, kO, kV>(x, offsets, w, w_stride, products, sums);                     \
-        }                                                                                                    \
-        template <typename Acc>                                                                              \
-        static constexpr Tile<Acc> kTiles[4][kTileVectors] = {                                               \
-            {tile<Acc, 1, 1>, tile<Acc, 1, 2>, tile<Acc, 1, 3>},                                             \
-            {tile<Acc, 2, 1>, tile<Acc, 2, 2>, tile<Acc, 2, 3>},                                             \
-            {tile<Acc, 4, 1>, tile<Acc, 4, 2>, tile<Acc, 4, 3>},                                             \
-            {tile<Acc, 8, 1>, tile<Acc, 8, 2>, tile<Acc, 8, 3>}};                                            \
-        template <typename Type>                                                                             \
-        attribute static void run(const Problem& p, int64_t begin, int64_t end) {                            \
-            run_tasks<Type, name>(p, begin, end);                                                            \
-        }                                                                                                    \
+// One struct an instruction set. kTiles holds the tiles of 1, 2, 4, ... output channels and 1, 2, 3 vectors;
+// the largest leaves registers for 3 vectors of x and 1 of w: of 32 in AVX-512, of 16 elsewhere.
+#define CONV1D_TARGET(name, bytes, tile_sizes, attribute)                                                \
+    struct name {                                                                                        \
+        static constexpr int kBytes = bytes, kTileSizes = tile_sizes;                                    \
+        template <typename Acc, int kO, int kV>                                                          \
+        attribute static void tile(const Acc* x, const int64_t* offsets, const Acc* w, int64_t w_stride, \
+                                   int64_t products, Acc* sums) {                                        \
+            multiply_tile<Acc, kBytes, kO, kV>(x, offsets, w, w_stride, products, sums);                 \
+        }                                                                                                \
+        template <typename Acc>                                                                          \
+        static constexpr Tile<Acc> kTiles[4][kTileVectors] = {                                           \
+            {tile<Acc, 1, 1>, tile<Acc, 1, 2>, tile<Acc, 1, 3>},                                         \
+            {tile<Acc, 2, 1>, tile<Acc, 2, 2>, tile<Acc, 2, 3>},                                         \
+            {tile<Acc, 4, 1>, tile<Acc, 4, 2>, tile<Acc, 4, 3>},                                         \
+            {tile<Acc, 8, 1>, tile<Acc, 8, 2>, tile<Acc, 8, 3>}};                                        \
+        template <typename Type>                                                                         \
+        attribute static void run(const Problem& p, int64_t begin, int64_t end) {                        \
+            run_tasks<Type, name>(p, begin, end);                                                        \
+        }                                                                                                \
     };
 
 #if defined(__x86_64__)
@@ -761,9 +798,11 @@ CONV1D_TARGET(Portable, 16, 3, )
 template <typename Type>
 inline void run_on_this_machine(const Problem& p, int64_t begin, int64_t end) {
 #if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
+    if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512dq"))
         return Avx512::run<Type>(p, begin, end);
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return Avx2::run<Type>(p, begin, end);
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        return Avx2::run<Type>(p, begin, end);
 #endif
     Portable::run<Type>(p, begin, end);
 }
@@ -779,7 +818,8 @@ inline int64_t cpu_task_count(const Problem& p) { return cpu::Tasks(p).count; }
 // How many tasks are worth waking a thread for: about 10 us of work.
 inline int64_t cpu_task_grain(const Problem& p) {
     const cpu::Tasks tasks(p);
-    const int64_t products = p.C * p.K * std::min(p.O, cpu::kOutputBlock) * std::min(tasks.columns, tasks.column_block);
+    const int64_t products =
+        p.C * p.K * std::min(p.O, cpu::kOutputBlock) * std::min(tasks.columns, tasks.column_block);
     return std::max<int64_t>(1, 500000 / products);
 }
 
@@ -799,11 +839,13 @@ inline void cpu_run_tasks(const Problem& p, int64_t begin, int64_t end) {
 #line 1 "kernels/conv1d.cpp"
 // The binding: the op's schema and what it does under each dispatch key. The only file that knows torch.
 //
-// A valid float problem runs on our kernels. Everything else goes to at::conv1d: invalid calls (so that the error is
-// PyTorch's own), integer and complex dtypes, empty tensors, other devices, functorch transforms and forward-mode AD.
+// A valid float problem runs on our kernels. Everything else goes to at::conv1d: invalid calls (so that the
+// error is PyTorch's own), integer and complex dtypes, empty tensors, other devices, functorch transforms
+// and forward-mode AD.
 //
-// Built with -fvisibility=hidden -fno-gnu-unique, so that two revisions of this file share nothing in one process,
-// and with -fopenmp, which at::parallel_for needs; its runtime is the one that torch has already loaded.
+// Built with -fvisibility=hidden, so that two revisions of this file share nothing in one process, and with
+// -fopenmp, which at::parallel_for needs. Nothing links an OpenMP runtime: its symbols come from the one
+// that torch has loaded.
 #include <algorithm>
 #include <array>
 #include <optional>
@@ -848,12 +890,15 @@ constexpr const char* kPytorchRoute = "pytorch";
 // at::conv1d knows one padding for both sides: what one side has more is put into a copy of x first.
 struct SymmetricPadding {
     Tensor x;
-    SymInt padding;   // both sides of `x`
-    SymInt left;  // positions put in front of the original x
-    bool padded;  // whether `x` is such a copy
+    SymInt padding;  // both sides of `x`
+    SymInt left;     // positions put in front of the original x
+    bool padded;     // whether `x` is such a copy
 
     SymmetricPadding(const Tensor& original, const SymInt& pad_left, const SymInt& pad_right)
-        : x(original), padding(pad_left.min(pad_right)), left(pad_left - padding), padded(pad_left != pad_right) {
+        : x(original),
+          padding(pad_left.min(pad_right)),
+          left(pad_left - padding),
+          padded(pad_left != pad_right) {
         if (padded) {
             const std::array<SymInt, 2> extra = {left, pad_right - padding};
             x = at::constant_pad_nd_symint(original, extra, 0);
@@ -861,8 +906,9 @@ struct SymmetricPadding {
     }
 };
 
-Tensor pytorch_conv1d(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, SymIntArrayRef stride,
-                      SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups) {
+Tensor pytorch_conv1d(const Tensor& x, const Tensor& weight, const OptionalTensor& bias,
+                      SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation,
+                      SymInt groups) {
     if (padding.size() != 2) return at::conv1d_symint(x, weight, bias, stride, padding, dilation, groups);
     const SymmetricPadding symmetric(x, padding[0], padding[1]);
     return at::conv1d_symint(symmetric.x, weight, bias, stride, symmetric.padding, dilation, groups);
@@ -882,14 +928,14 @@ int64_t number(const SymInt& value) { return value.guard_int(__FILE__, __LINE__)
 
 // The problem's numbers, without pointers and device; nothing where the call is not a valid float problem.
 std::optional<conv1d::Problem> describe(const Tensor& x, const Tensor& weight, const OptionalTensor& bias,
-                                        SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation,
-                                        const SymInt& groups) {
+                                        SymIntArrayRef stride, SymIntArrayRef padding,
+                                        SymIntArrayRef dilation, const SymInt& groups) {
     const int64_t rank = x.dim();
     const auto dtype = kernel_dtype(x.scalar_type());
     if (!dtype || (rank != 2 && rank != 3) || weight.dim() != 3 || weight.scalar_type() != x.scalar_type() ||
         weight.device() != x.device() || x.layout() != at::kStrided || weight.layout() != at::kStrided ||
-        x.numel() == 0 || weight.numel() == 0 || stride.size() != 1 || dilation.size() != 1 || padding.empty() ||
-        padding.size() > 2)
+        x.numel() == 0 || weight.numel() == 0 || stride.size() != 1 || dilation.size() != 1 ||
+        padding.empty() || padding.size() > 2)
         return std::nullopt;
 
     conv1d::Problem p{};
@@ -912,7 +958,8 @@ std::optional<conv1d::Problem> describe(const Tensor& x, const Tensor& weight, c
     p.L = x.size(rank - 1);
     p.K = weight.size(2);
     int64_t reach, padded;  // of the taps beyond the first, of x with its padding
-    if (__builtin_mul_overflow(p.K - 1, p.dilation, &reach) || __builtin_add_overflow(p.L, p.pad_left, &padded) ||
+    if (__builtin_mul_overflow(p.K - 1, p.dilation, &reach) ||
+        __builtin_add_overflow(p.L, p.pad_left, &padded) ||
         __builtin_add_overflow(padded, pad_right, &padded) || reach >= padded)
         return std::nullopt;
     p.P = (padded - reach - 1) / p.stride + 1;
@@ -976,12 +1023,16 @@ conv1d::Device cuda_device(c10::DeviceIndex index) {
     return devices[index];
 }
 
-// The route of a problem whose pointers are set; PyTorch's own switch decides whether fp32 may round to TF32.
+// The route of a problem whose pointers are set: the first that fits, or the `wanted` one. PyTorch's own
+// switch decides whether fp32 may round to TF32.
 conv1d::Plan plan_cuda(const Tensor& x, conv1d::Problem& p, const char* wanted) {
     p.device = cuda_device(x.get_device());
-    const bool tf32 = x.scalar_type() == at::kFloat && at::globalContext().allowTF32CuDNN(at::Float32Op::CONV);
+    const bool tf32 =
+        x.scalar_type() == at::kFloat && at::globalContext().allowTF32CuDNN(at::Float32Op::CONV);
     p.precision = tf32 ? conv1d::Precision::tf32 : conv1d::Precision::ieee;
-    return conv1d_cuda_plan(&p, wanted);
+    const conv1d::Plan plan = conv1d_cuda_plan(&p, wanted);
+    TORCH_CHECK(plan.route >= 0, "conv1d: route '", wanted ? wanted : "any", "' does not take this problem");
+    return plan;
 }
 
 // Enqueues on the current stream of x's device.
@@ -990,7 +1041,6 @@ Tensor run_cuda(const Tensor& x, const Tensor& weight, const OptionalTensor& bia
     const c10::DeviceGuard guard(x.device());
     const Operands operands(x, weight, bias, p);
     const conv1d::Plan plan = plan_cuda(x, p, wanted);
-    TORCH_CHECK(plan.route >= 0, "conv1d: route '", wanted ? wanted : "any", "' does not take this problem");
     Tensor workspace;
     if (plan.workspace_bytes > 0) {
         workspace = at::empty({int64_t(plan.workspace_bytes)}, x.options().dtype(at::kByte));
@@ -1020,7 +1070,8 @@ const auto& conv1d_op() {
 
 class Conv1dFunction : public torch::autograd::Function<Conv1dFunction> {
 public:
-    static constexpr bool is_traceable = true;  // for compiled autograd: backward is a function of what was saved
+    static constexpr bool is_traceable =
+        true;  // for compiled autograd: backward depends on what was saved alone
 
     static Tensor forward(torch::autograd::AutogradContext* ctx, const Tensor& x, const Tensor& weight,
                           const OptionalTensor& bias, SymIntArrayRef stride, SymIntArrayRef padding,
@@ -1048,8 +1099,8 @@ public:
         const std::vector<SymInt> bias_sizes = {weight.sym_size(0)};
         const SymmetricPadding symmetric(batched ? x : x.unsqueeze(0), numbers[2], numbers[3]);
         auto [x_grad, weight_grad, bias_grad] = at::convolution_backward_symint(
-            batched ? grads[0] : grads[0].unsqueeze(0), symmetric.x, weight, SymIntArrayRef(bias_sizes), numbers[0],
-            symmetric.padding, numbers[1], false, SymInt(0), numbers[4], wanted);
+            batched ? grads[0] : grads[0].unsqueeze(0), symmetric.x, weight, SymIntArrayRef(bias_sizes),
+            numbers[0], symmetric.padding, numbers[1], false, SymInt(0), numbers[4], wanted);
         if (x_grad.defined()) {
             if (symmetric.padded) x_grad = x_grad.narrow_symint(2, symmetric.left, x.sym_size(-1));
             if (!batched) x_grad = x_grad.squeeze(0);
@@ -1058,14 +1109,16 @@ public:
     }
 };
 
-// Under a functorch transform, or with a forward-mode tangent, PyTorch's convolution knows all the derivatives.
+// Under a functorch transform, or with a forward-mode tangent, PyTorch's convolution knows all the
+// derivatives.
 bool transformed(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
     return c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::FuncTorchDynamicLayerBackMode) ||
            x._fw_grad(0).defined() || weight._fw_grad(0).defined() || (bias && bias->_fw_grad(0).defined());
 }
 
-Tensor conv1d_autograd(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, SymIntArrayRef stride,
-                       SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups) {
+Tensor conv1d_autograd(const Tensor& x, const Tensor& weight, const OptionalTensor& bias,
+                       SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation,
+                       SymInt groups) {
     // Complex convolutions are differentiable only as at::conv1d takes them apart.
     if (transformed(x, weight, bias) || !kernel_dtype(x.scalar_type()))
         return pytorch_conv1d(x, weight, bias, stride, padding, dilation, groups);
@@ -1077,36 +1130,40 @@ Tensor conv1d_autograd(const Tensor& x, const Tensor& weight, const OptionalTens
 }
 
 template <c10::DispatchKey kKey, at::DeviceType kDevice>
-Tensor conv1d_autocast(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, SymIntArrayRef stride,
-                       SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups) {
+Tensor conv1d_autocast(const Tensor& x, const Tensor& weight, const OptionalTensor& bias,
+                       SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation,
+                       SymInt groups) {
     const c10::impl::ExcludeDispatchKeyGuard no_autocast(kKey);
     const auto dtype = at::autocast::get_autocast_dtype(kDevice);
-    return conv1d_op().call(at::autocast::cached_cast(dtype, x, kDevice),
-                            at::autocast::cached_cast(dtype, weight, kDevice),
-                            at::autocast::cached_cast(dtype, bias, kDevice), stride, padding, dilation, groups);
+    return conv1d_op().call(
+        at::autocast::cached_cast(dtype, x, kDevice), at::autocast::cached_cast(dtype, weight, kDevice),
+        at::autocast::cached_cast(dtype, bias, kDevice), stride, padding, dilation, groups);
 }
 
 // padding = "valid" or "same"; what is not valid, and every other string, gets PyTorch's own error.
-Tensor conv1d_padding(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, SymIntArrayRef stride,
-                      c10::string_view padding, SymIntArrayRef dilation, SymInt groups) {
+Tensor conv1d_padding(const Tensor& x, const Tensor& weight, const OptionalTensor& bias,
+                      SymIntArrayRef stride, c10::string_view padding, SymIntArrayRef dilation,
+                      SymInt groups) {
     if (padding == "valid")
         return conv1d_op().call(x, weight, bias, stride, SymInt(0), dilation, std::move(groups));
-    if (padding != "same" || weight.dim() != 3 || dilation.size() != 1 || stride.size() != 1 || stride[0] != 1 ||
-        (bias && bias->scalar_type() != x.scalar_type()))
+    if (padding != "same" || weight.dim() != 3 || dilation.size() != 1 || stride.size() != 1 ||
+        stride[0] != 1 || (bias && bias->scalar_type() != x.scalar_type()))
         return at::conv1d_symint(x, weight, bias, stride, padding, dilation, std::move(groups));
     const SymInt total = dilation[0] * (weight.sym_size(2) - 1);
     const std::array<SymInt, 2> sides = {total / 2, total - total / 2};
     return conv1d_op().call(x, weight, bias, stride, sides, dilation, std::move(groups));
 }
 
-std::string conv1d_route(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, SymIntArrayRef stride,
-                         SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups) {
+std::string conv1d_route(const Tensor& x, const Tensor& weight, const OptionalTensor& bias,
+                         SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation,
+                         SymInt groups) {
     auto problem = describe(x, weight, bias, stride, padding, dilation, groups);
     if (problem && x.is_cpu()) return kCpuRoute;
 #ifdef CONV1D_WITH_CUDA
     if (problem && x.is_cuda()) {
         problem->x = x.const_data_ptr();
-        problem->w = weight.is_contiguous() ? weight.const_data_ptr() : nullptr;  // a copy would be aligned, as null is
+        // A weight that is not contiguous would be copied to aligned memory: null stands for that.
+        problem->w = weight.is_contiguous() ? weight.const_data_ptr() : nullptr;
         problem->bias = bias ? bias->const_data_ptr() : nullptr;
         return plan_cuda(x, *problem, nullptr).name;
     }
@@ -1133,8 +1190,9 @@ Tensor conv1d_by(const std::string& route, const Tensor& x, const Tensor& weight
     TORCH_CHECK(false, "conv1d: route '", route, "' does not take this problem");
 }
 
-#define CONV1D_ARGUMENTS \
-    "Tensor x, Tensor weight, Tensor? bias=None, SymInt[1] stride=1, SymInt[1] padding=0, SymInt[1] dilation=1, " \
+#define CONV1D_ARGUMENTS                                                                              \
+    "Tensor x, Tensor weight, Tensor? bias=None, SymInt[1] stride=1, SymInt[1] padding=0, SymInt[1] " \
+    "dilation=1, "                                                                                    \
     "SymInt groups=1"
 
 // One macro level more than torch's, so that the extension's name is expanded first.
@@ -1143,9 +1201,11 @@ Tensor conv1d_by(const std::string& route, const Tensor& x, const Tensor& weight
 
 CONV1D_LIBRARY(TORCH_EXTENSION_NAME, m) {
     m.def("conv1d(" CONV1D_ARGUMENTS ") -> Tensor", {at::Tag::pt2_compliant_tag});
-    m.def("conv1d.padding(Tensor x, Tensor weight, Tensor? bias=None, SymInt[1] stride=1, str padding=\"valid\", "
-          "SymInt[1] dilation=1, SymInt groups=1) -> Tensor",
-          conv1d_padding, {at::Tag::pt2_compliant_tag});
+    m.def(
+        "conv1d.padding(Tensor x, Tensor weight, Tensor? bias=None, SymInt[1] stride=1, str "
+        "padding=\"valid\", "
+        "SymInt[1] dilation=1, SymInt groups=1) -> Tensor",
+        conv1d_padding, {at::Tag::pt2_compliant_tag});
     m.def("route(" CONV1D_ARGUMENTS ") -> str", conv1d_route);
     m.def("routes() -> str[]", conv1d_routes);
     m.def("conv1d_by(str route, " CONV1D_ARGUMENTS ") -> Tensor", conv1d_by);
@@ -1158,9 +1218,7 @@ CONV1D_LIBRARY_IMPL(TORCH_EXTENSION_NAME, CUDA, m) { m.impl("conv1d", conv1d_cud
 CONV1D_LIBRARY_IMPL(TORCH_EXTENSION_NAME, CompositeExplicitAutograd, m) {
     m.impl("conv1d", pytorch_conv1d);  // Meta and the devices that are not ours
 }
-CONV1D_LIBRARY_IMPL(TORCH_EXTENSION_NAME, FuncTorchBatched, m) {
-    m.impl("conv1d", pytorch_conv1d);
-}
+CONV1D_LIBRARY_IMPL(TORCH_EXTENSION_NAME, FuncTorchBatched, m) { m.impl("conv1d", pytorch_conv1d); }
 CONV1D_LIBRARY_IMPL(TORCH_EXTENSION_NAME, Autograd, m) { m.impl("conv1d", conv1d_autograd); }
 CONV1D_LIBRARY_IMPL(TORCH_EXTENSION_NAME, AutocastCUDA, m) {
     m.impl("conv1d", conv1d_autocast<c10::DispatchKey::AutocastCUDA, at::kCUDA>);
@@ -1619,7 +1677,6 @@ namespace direct {
 constexpr int kWarps = 8;
 constexpr int kThreads = 32 * kWarps;
 constexpr int kThreadP = 8;
-constexpr int kMaxChannels = 8;    // of a step
 constexpr int kMaxTaps = 32;       // of a step
 constexpr int kMaxProducts = 32;   // (channel, tap) pairs of a step
 constexpr int kSmemBytes = 46080;  // below the 48 KB that need no permission
@@ -1632,6 +1689,8 @@ struct Tile {
     static constexpr int kThreadO = kThreadO_;
     static constexpr int kO = kThreadO * kWarpsO;
     static constexpr int kWarpP = 32 * kThreadP;
+    static constexpr bool kPieces = std::is_same<Element, float>::value;  // whether long sums are cut
+    static constexpr int kMaxChannels = 32 / sizeof(Sum);  // of a step: 32 bytes of x wait in registers
     static constexpr int kP = kWarpP * (kWarps / kWarpsO);
     static constexpr int kWPitch = kO + 4;  // 4 mod 32 where kO is 32 or 64: filled without bank conflicts
     static constexpr int kMaxXSlots = kSmemBytes / static_cast<int>(sizeof(Sum)) - kMaxProducts * kWPitch;
@@ -1647,6 +1706,7 @@ struct Params {
     int64_t steps;
     bool flat;  // positions count through all samples
     int64_t o_tiles, p_tiles, tiles;
+    int32_t rounds;  // of the grid over all tiles
 };
 
 // What one block computes. Kept in shared memory: the sums leave few registers.
@@ -1660,9 +1720,8 @@ struct Position {
     bool valid;
 };
 
-__device__ __forceinline__ Position position_at(const Params& params, const Place& place, int row) {
+__device__ __forceinline__ Position position_at(const Params& params, const Place& place, int64_t index) {
     const Problem& problem = params.problem;
-    const int64_t index = place.p_begin + row;
     if (!params.flat) return {place.n, index, index < problem.P};
     const int64_t sample = index / problem.P;
     return {sample, index - sample * problem.P, sample < problem.N};
@@ -1679,20 +1738,20 @@ __device__ __forceinline__ void fill_x(const Params& params, const Place& place,
         static_cast<const Element*>(problem.x) + (place.g * problem.C + channel_begin) * problem.x_stride_c;
     for (int row = threadIdx.x; row < window.plane_rows; row += kThreads) {
         // Rows past the last position of a tile that is not flat hold what later taps read.
-        const Position at = position_at(params, place, row);
+        const Position at = position_at(params, place, place.p_begin + row);
         const int64_t l0 = at.p * problem.stride - problem.pad_left + tap_begin * problem.dilation;
         for (int plane = 0; plane < window.planes; ++plane) {
             const int64_t l = l0 + window.plane_offset[plane];
             const bool inside = l >= 0 && l < problem.L && (at.valid || !params.flat);
             const Element* source = x + at.n * problem.x_stride_n + l * problem.x_stride_l;
             typename Tile::Sum* target = x_smem + plane * window.plane_rows + row;
-            Element value[kMaxChannels];
+            Element value[Tile::kMaxChannels];
 #pragma unroll
-            for (int c = 0; c < kMaxChannels; ++c) {
+            for (int c = 0; c < Tile::kMaxChannels; ++c) {
                 value[c] = inside && c < channels ? source[c * problem.x_stride_c] : Element{};
             }
 #pragma unroll
-            for (int c = 0; c < kMaxChannels; ++c) {
+            for (int c = 0; c < Tile::kMaxChannels; ++c) {
                 if (c < channels) target[c * window.slots()] = widen(value[c]);
             }
         }
@@ -1756,26 +1815,31 @@ __device__ __forceinline__ void multiply(const Params& params, const typename Ti
 
 // y = sum, or y + sum where earlier pieces lie there, with the bias if this is the last piece.
 template <class Tile>
-__device__ __forceinline__ void store(const Params& params, const Place& place, int thread_o, int thread_p,
-                                      bool first_piece, bool last_piece,
+__device__ __forceinline__ void store(const Params& params, const Place& place, uint32_t thread_o,
+                                      uint32_t thread_p, bool first_piece, bool last_piece,
                                       const typename Tile::Sum (&sum)[Tile::kThreadO][kThreadP]) {
     using Element = typename Tile::Element;
     const Problem& problem = params.problem;
-    const Element* bias = last_piece ? static_cast<const Element*>(problem.bias) : nullptr;
     const int64_t channel = place.g * problem.O + place.o_begin + thread_o;
-    const int rows = static_cast<int>(min(problem.O - place.o_begin, int64_t{Tile::kO})) - thread_o;
+    const int rows = static_cast<int>(min(problem.O - place.o_begin - thread_o, int64_t{Tile::kThreadO}));
+    typename Tile::Sum bias[Tile::kThreadO];
+#pragma unroll
+    for (int i = 0; i < Tile::kThreadO; ++i) {
+        const bool biased = last_piece && problem.bias != nullptr && i < rows;
+        bias[i] = biased ? widen(static_cast<const Element*>(problem.bias)[channel + i]) : 0;
+    }
+    const int64_t p_begin = place.p_begin + thread_p;
 #pragma unroll
     for (int j = 0; j < kThreadP; ++j) {
-        const Position at = position_at(params, place, thread_p + 32 * j);
+        const Position at = position_at(params, place, p_begin + 32 * j);
         if (!at.valid) continue;
         Element* y =
             static_cast<Element*>(problem.y) + (at.n * problem.G * problem.O + channel) * problem.P + at.p;
 #pragma unroll
         for (int i = 0; i < Tile::kThreadO; ++i) {
             if (i >= rows) break;
-            typename Tile::Sum value = sum[i][j];
-            if (!first_piece) value += widen(*y);
-            if (bias != nullptr) value += widen(bias[channel + i]);
+            typename Tile::Sum value = sum[i][j] + bias[i];
+            if (Tile::kPieces && !first_piece) value += widen(*y);
             *y = narrow<Element>(value);
             y += problem.P;
         }
@@ -1789,14 +1853,15 @@ __global__ void __launch_bounds__(kThreads, 2) direct_forward_kernel(const __gri
     Sum* w_smem = reinterpret_cast<Sum*>(smem);           // [channel][tap][kWPitch]
     Sum* x_smem = w_smem + kMaxProducts * Tile::kWPitch;  // [channel][slot]
 
-    constexpr bool kPieces = std::is_same<typename Tile::Element, float>::value;
     __shared__ Place place;
     const Problem& problem = params.problem;
-    const int warp = threadIdx.x / 32;
-    const int thread_o = warp % (Tile::kO / Tile::kThreadO) * Tile::kThreadO;
-    const int thread_p = warp / (Tile::kO / Tile::kThreadO) * Tile::kWarpP + threadIdx.x % 32;
+    const uint32_t warp = threadIdx.x / 32;
+    const uint32_t thread_o = warp % (Tile::kO / Tile::kThreadO) * Tile::kThreadO;
+    const uint32_t thread_p = warp / (Tile::kO / Tile::kThreadO) * Tile::kWarpP + threadIdx.x % 32;
 
-    for (int64_t index = blockIdx.x; index < params.tiles; index += gridDim.x) {
+    for (int round = 0; round < params.rounds; ++round) {
+        const int64_t index = blockIdx.x + static_cast<int64_t>(round) * gridDim.x;
+        if (index >= params.tiles) break;
         __syncthreads();  // the tile before has been computed
         if (threadIdx.x == 0) {
             const int64_t row = index / params.o_tiles;
@@ -1822,7 +1887,7 @@ __global__ void __launch_bounds__(kThreads, 2) direct_forward_kernel(const __gri
                 multiply<Tile>(params, x_smem + thread_p, w_smem + thread_o, channels, taps, sum);
                 __syncthreads();  // this step has been read
                 products += channels * taps;
-            } while (++step < params.steps && (!kPieces || products < kPieceProducts));
+            } while (++step < params.steps && (!Tile::kPieces || products < kPieceProducts));
             store<Tile>(params, place, thread_o, thread_p, first_piece, step == params.steps, sum);
         }
     }
@@ -1845,13 +1910,14 @@ Params plan(const Problem& problem) {
         if (fits(1)) break;
     }
     params.channels = 1;
-    while (params.channels < problem.C && params.channels < kMaxChannels && fits(params.channels + 1))
+    while (params.channels < problem.C && params.channels < Tile::kMaxChannels && fits(params.channels + 1))
         ++params.channels;
     params.tap_steps = ceil_div(problem.K, params.taps);
     params.steps = ceil_div(problem.C, params.channels) * params.tap_steps;
     params.o_tiles = ceil_div(problem.O, Tile::kO);
     params.p_tiles = ceil_div(params.flat ? problem.N * problem.P : problem.P, Tile::kP);
     params.tiles = params.o_tiles * params.p_tiles * problem.G * (params.flat ? 1 : problem.N);
+    params.rounds = static_cast<int32_t>(ceil_div(params.tiles, kMaxBlocks));
     return params;
 }
 
@@ -2012,6 +2078,16 @@ __device__ __forceinline__ void cp_async_bulk(uint32_t target, const void* sourc
                  : "memory");
 }
 
+// 9.7.13.1: hardware barrier kId, of `threads` threads; arrive does not wait.
+template <int kId>
+__device__ __forceinline__ void bar_sync(int threads) {
+    asm volatile("bar.sync %0, %1;" ::"n"(kId), "r"(threads) : "memory");
+}
+template <int kId>
+__device__ __forceinline__ void bar_arrive(int threads) {
+    asm volatile("bar.arrive %0, %1;" ::"n"(kId), "r"(threads) : "memory");
+}
+
 // 9.7.13.3: orders this thread's ordinary shared-memory writes before later reads by wgmma and bulk copies.
 __device__ __forceinline__ void fence_proxy_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
@@ -2034,9 +2110,11 @@ __device__ __forceinline__ void wgmma_wait_group() {
 }
 
 // 9.7.15.5.1.2.2: matrix descriptor of a K-major operand in rows of 128 bytes, swizzled 128 B, 8-row groups 1024 B
-// apart. The swizzle is a function of the address, so a start of any multiple of 128 B is the same tile some rows on.
-__device__ __forceinline__ uint64_t wgmma_descriptor(uint32_t smem) {
-    return static_cast<uint64_t>((smem & 0x3FFFF) >> 4) | (uint64_t{1} << 16) | (uint64_t{64} << 32) | (uint64_t{1} << 62);
+// apart; `smem16` is its address in units of 16 bytes. The swizzle is a function of the address, so a start of any
+// multiple of 128 B is the same tile some rows on.
+__device__ __forceinline__ uint64_t wgmma_descriptor(uint32_t smem16) {
+    constexpr uint32_t kLeadingOffset = 1 << 16, kRowGroupOffset = 1024 / 16, kSwizzle128 = 1 << 30;
+    return (uint64_t{kRowGroupOffset | kSwizzle128} << 32) | (smem16 + kLeadingOffset);
 }
 
 }  // namespace ptx
@@ -2069,6 +2147,13 @@ constexpr int kWarps = 4;
 constexpr int kThreads = 32 * kWarps;
 constexpr int kMmaWords = 8;
 constexpr int kMaxTaps = 4;  // of a step
+
+// Blocks that share a multiprocessor.
+#if defined(__CUDA_ARCH__) && (__CUDA_ARCH__ == 860 || __CUDA_ARCH__ == 890 || __CUDA_ARCH__ >= 1200)
+constexpr int kBlocks = 2;  // 100 KB of shared memory hold no more
+#else
+constexpr int kBlocks = 3;
+#endif
 
 template <class Element_, int kWarpsO_, int kMTiles_, int kNTiles_>
 struct Tile {
@@ -2310,11 +2395,11 @@ __device__ __forceinline__ void gather(const Params& params, const Place& place,
     using Element = typename Tile::Element;
     constexpr int kPerWord = kChannelsPerWord<Element>;
     const Problem& problem = params.problem;
-    const int t = threadIdx.x / 32;
-    const int lane = threadIdx.x % 32;
+    const uint32_t t = threadIdx.x / 32;
     const int64_t channel_begin = static_cast<int64_t>(step.chunk) * params.chunk_words * kPerWord;
+    const int64_t channels = problem.C - channel_begin;  // that remain
     const int depths = depth_of<Element>(params, step);
-    for (int row = lane; row < params.window.plane_rows; row += 32) {
+    for (uint32_t row = threadIdx.x % 32; row < params.window.plane_rows; row += 32) {
         int64_t n = place.n;
         int64_t p = place.p_begin + row;
         if (params.flat) {
@@ -2326,20 +2411,23 @@ __device__ __forceinline__ void gather(const Params& params, const Place& place,
                               params.window.plane_offset[plane] - problem.pad_left;
             const bool inside = n < problem.N && l >= 0 && l < problem.L;
             const Element* x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n +
-                               (place.g * problem.C + channel_begin) * problem.x_stride_c +
-                               l * problem.x_stride_l;
+                               l * problem.x_stride_l +
+                               (place.g * problem.C + channel_begin + t * kPerWord) * problem.x_stride_c;
             uint2* target = tile + t * params.row_slots + plane * params.window.plane_rows + row;
 #pragma unroll 1
             for (int depth = 0; depth < depths; ++depth) {
                 Element channel[2][kPerWord];
 #pragma unroll
-                for (int i = 0; i < 2 * kPerWord; ++i) {
-                    const int c = (depth * kMmaWords + t + i / kPerWord * 4) * kPerWord + i % kPerWord;
-                    const bool valid = inside && channel_begin + c < problem.C;
-                    channel[i / kPerWord][i % kPerWord] = valid ? x[c * problem.x_stride_c] : Element{};
+                for (int half = 0; half < 2; ++half) {
+#pragma unroll
+                    for (int i = 0; i < kPerWord; ++i) {
+                        const uint32_t c = (depth * kMmaWords + half * 4 + t) * kPerWord + i;
+                        channel[half][i] = inside && c < channels ? x[i * problem.x_stride_c] : Element{};
+                    }
+                    x += 4 * kPerWord * problem.x_stride_c;
                 }
-                target[depth * 4 * params.row_slots] =
-                    make_uint2(pack_word(channel[0]), pack_word(channel[1]));
+                *target = make_uint2(pack_word(channel[0]), pack_word(channel[1]));
+                target += 4 * params.row_slots;
             }
         }
     }
@@ -2441,7 +2529,7 @@ __device__ __forceinline__ void write(const Params& params, const Place& place, 
 #endif  // sm_80
 
 template <class Tile>
-__global__ void __launch_bounds__(kThreads, 3)
+__global__ void __launch_bounds__(kThreads, kBlocks)
     gemm_sm80_forward_kernel(const __grid_constant__ Params params) {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
     extern __shared__ __align__(16) unsigned char smem[];
@@ -2786,13 +2874,13 @@ constexpr int kTileO = 128;       // output channels of a tile
 constexpr int kProductWarps = 8;  // two warpgroups, 64 output channels each
 constexpr int kConverterWarps = 7;
 constexpr int kThreads = 32 * (kProductWarps + kConverterWarps + 1);  // and one warp for tickets and weights
-constexpr int kTileSlots = 2;                                         // tiles announced ahead
+constexpr int kTileSlots = 4;  // tiles announced ahead; with 2, converters waited for 39 % of kb67
 constexpr int kMaxStages = 12;
 constexpr int kWeightBytes = kTileO * kRowBytes;  // weights of one tap and one chunk of channels
 constexpr int kPassColumns = 64;                  // columns of D that a warp stages at once
 constexpr int kPassLead = 16;                     // columns of the pass before that stay staged
 constexpr int kStagePitch = kPassColumns + kPassLead + 8;  // floats; 88 mod 32 = 24 keeps STS.64 free of conflicts
-constexpr int kSmemLimit = 232448;
+constexpr int kBarrierReady = 1, kBarrierTaken = 2;  // hardware barriers between the product warpgroups
 
 enum class Mode { tf32, tf32x3, f16, bf16 };
 
@@ -2823,6 +2911,7 @@ struct Geometry {
     int32_t flat;             // 1: tiles run over all samples' rows in a line. 0: each tile lies in one sample
     int32_t tiles_per_sample; // of one sample; of the whole batch where flat
     int32_t lead;             // columns computed for stores to begin on a 32-byte sector: 0, 8 or 16
+    uint32_t sector_mask;     // lead - 1; 0 without a lead
     int32_t advance;          // columns stored by a tile: kN - lead
     int32_t tiles;            // of the whole problem
     int32_t o_tiles;          // of one group
@@ -2836,6 +2925,7 @@ struct Geometry {
     uint32_t plane_mask;      // planes that some tap reads
     int32_t x_stages, x_stage_bytes;
     int32_t w_stages;
+    int32_t skew;             // blocks by which the first product warpgroup runs ahead of the second
     int32_t resident;         // 1: all weights lie in shared memory for the life of the block
     int32_t smem_bytes;
 };
@@ -2850,10 +2940,22 @@ struct Announcement {
 };
 constexpr int kStagingBytes = kProductWarps * 8 * kStagePitch * 4;
 
+constexpr int kBarrierBytes = (4 * kMaxStages + 2 * kTileSlots) * 8;
+constexpr int kControlBytes = kBarrierBytes + kTileSlots * static_cast<int>(sizeof(Announcement));
+
+// Addresses of the barriers in the shared window, and the announcements behind them.
 struct Barriers {
-    uint64_t x_full[kMaxStages], x_empty[kMaxStages], w_full[kMaxStages], w_empty[kMaxStages];
-    uint64_t tile_full[kTileSlots], tile_empty[kTileSlots];
-    Announcement tile[kTileSlots];
+    uint32_t base;
+    Announcement* tile;  // [kTileSlots]
+
+    __device__ __forceinline__ uint32_t x_full(int stage) const { return base + 8 * stage; }
+    __device__ __forceinline__ uint32_t x_empty(int stage) const { return base + 8 * (kMaxStages + stage); }
+    __device__ __forceinline__ uint32_t w_full(int stage) const { return base + 8 * (2 * kMaxStages + stage); }
+    __device__ __forceinline__ uint32_t w_empty(int stage) const { return base + 8 * (3 * kMaxStages + stage); }
+    __device__ __forceinline__ uint32_t tile_full(int slot) const { return base + 8 * (4 * kMaxStages + slot); }
+    __device__ __forceinline__ uint32_t tile_empty(int slot) const {
+        return base + 8 * (4 * kMaxStages + kTileSlots + slot);
+    }
 };
 
 // A ring of stages: which one is next, and the parity its barrier will show.
@@ -2962,39 +3064,37 @@ __device__ __forceinline__ Announcement place_tile(const Geometry& geometry, con
 
 // One thread: draws tickets, announces tiles one ahead of need, streams the weights of each.
 __device__ __forceinline__ void run_supplier(const Geometry& geometry, const Problem& problem, uint32_t w_smem,
-                                             Barriers& barriers, const uint8_t* image, int* ticket) {
+                                             const Barriers& barriers, const uint8_t* image, int* ticket) {
     Ring tiles, weights;
     tiles.parity = weights.parity = 1;  // an empty ring: the first waits return at once
     const int64_t blocks_of_tile = int64_t{geometry.chunks} * problem.K;
     const auto announce = [&](int32_t tile) {
-        ptx::mbarrier_wait(ptx::smem_address(&barriers.tile_empty[tiles.stage]), tiles.parity);
+        ptx::mbarrier_wait(barriers.tile_empty(tiles.stage), tiles.parity);
         Announcement place{-1, 0, 0, 0, 0};
         if (tile < geometry.tiles) place = place_tile(geometry, problem, tile);
         barriers.tile[tiles.stage] = place;
-        ptx::mbarrier_arrive(ptx::smem_address(&barriers.tile_full[tiles.stage]));
+        ptx::mbarrier_arrive(barriers.tile_full(tiles.stage));
         tiles.advance(kTileSlots);
     };
     int32_t tile = blockIdx.x;
-    int32_t next = atomicAdd(ticket, 1) + gridDim.x;
-    announce(tile);
-    bool first = true;
-    while (tile < geometry.tiles) {
-        announce(next);
-        const int32_t after = next < geometry.tiles ? atomicAdd(ticket, 1) + gridDim.x : next;
+    int32_t next = tile;  // announced already, one tile ahead of the weights
+    announce(next);
+    for (bool first = true; tile < geometry.tiles; first = false, tile = next) {
+        if (next < geometry.tiles) {
+            next = atomicAdd(ticket, 1) + gridDim.x;
+            announce(next);
+        }
         if (first || !geometry.resident) {
             const int32_t which = tile % (geometry.o_tiles * static_cast<int32_t>(problem.G));
             const uint8_t* source = image + which * blocks_of_tile * kWeightBytes;
             for (int64_t block = 0; block < blocks_of_tile; ++block, source += kWeightBytes) {
-                const uint32_t full = ptx::smem_address(&barriers.w_full[weights.stage]);
-                ptx::mbarrier_wait(ptx::smem_address(&barriers.w_empty[weights.stage]), weights.parity);
+                const uint32_t full = barriers.w_full(weights.stage);
+                ptx::mbarrier_wait(barriers.w_empty(weights.stage), weights.parity);
                 ptx::mbarrier_arrive_expect_tx(full, kWeightBytes);
                 ptx::cp_async_bulk(w_smem + weights.stage * kWeightBytes, source, kWeightBytes, full);
                 weights.advance(geometry.w_stages);
             }
         }
-        first = false;
-        tile = next;
-        next = after;
     }
 }
 
@@ -3007,7 +3107,7 @@ struct Converter {
 
     const Geometry& geometry;
     const Problem& problem;
-    Barriers& barriers;
+    const Barriers& barriers;
     uint8_t* const x_smem;
     const int lane;
     int32_t batch;  // of the current stage
@@ -3018,17 +3118,17 @@ struct Converter {
     const Bits* x_tile;  // x at the tile's sample and group
     int32_t tap_group = 0, chunk = 0;
 
-    __device__ __forceinline__ Converter(const Geometry& geometry, const Problem& problem, Barriers& barriers,
+    __device__ __forceinline__ Converter(const Geometry& geometry, const Problem& problem, const Barriers& barriers,
                                          uint8_t* x_smem, int warp, int lane)
         : geometry(geometry), problem(problem), barriers(barriers), x_smem(x_smem), lane(lane), batch(warp) {
         stages.parity = 1;
     }
 
     __device__ __forceinline__ void next_tile() {
-        ptx::mbarrier_wait(ptx::smem_address(&barriers.tile_full[tiles.stage]), tiles.parity);
+        ptx::mbarrier_wait(barriers.tile_full(tiles.stage), tiles.parity);
         place = barriers.tile[tiles.stage];
         __syncwarp();
-        if (lane == 0) ptx::mbarrier_arrive(ptx::smem_address(&barriers.tile_empty[tiles.stage]));
+        if (lane == 0) ptx::mbarrier_arrive(barriers.tile_empty(tiles.stage));
         tiles.advance(kTileSlots);
         x_tile = static_cast<const Bits*>(problem.x) + place.sample * problem.x_stride_n +
                  place.group * problem.C * problem.x_stride_c;
@@ -3038,28 +3138,32 @@ struct Converter {
     __device__ __forceinline__ void load(uint32_t (&value)[Traits::kChunkChannels], int32_t q) {
         const int32_t stride = static_cast<int32_t>(problem.stride);
         const int32_t c = chunk * Traits::kChunkChannels;
+        q = min(q, geometry.window - 1);  // what lies behind is not stored
         // Position of x; row t of a sample begins at t*stride.
         int32_t l = tap_group * geometry.taps_per_group * static_cast<int32_t>(problem.dilation) -
                     static_cast<int32_t>(problem.pad_left);
         const Bits* source = x_tile;
-        bool valid = q < geometry.window;
+        bool valid = true;
         if (geometry.flat) {
             const int32_t row = divide_by_stride(geometry, q, stride);
             int32_t t = place.row + row;
             const int32_t samples = wrap_row(geometry, t);
             source += samples * problem.x_stride_n;
-            valid = valid && place.sample + samples < problem.N;
+            valid = place.sample + samples < problem.N;
             l += t * stride + (q - row * stride);
         } else {
             l += place.row * stride + q;
         }
-        valid = valid && l >= 0 && l < static_cast<int32_t>(problem.L);
-        const int32_t channels = valid ? static_cast<int32_t>(problem.C) - c : 0;
+        valid = valid && static_cast<uint32_t>(l) < static_cast<uint32_t>(problem.L);
         source += int64_t{l} * geometry.x_stride_l + int64_t{c} * geometry.x_stride_c;
+        const int32_t channels = static_cast<int32_t>(problem.C) - c;
+        if (channels >= Traits::kChunkChannels && __all_sync(0xFFFFFFFF, valid)) {
 #pragma unroll
-        for (int i = 0; i < Traits::kChunkChannels; ++i) {
-            value[i] = i < channels ? __ldg(source) : 0;
-            source += geometry.x_stride_c;
+            for (int i = 0; i < Traits::kChunkChannels; ++i) value[i] = __ldg(source + int64_t{geometry.x_stride_c} * i);
+        } else {
+#pragma unroll
+            for (int i = 0; i < Traits::kChunkChannels; ++i)
+                value[i] = valid && i < channels ? __ldg(source + int64_t{geometry.x_stride_c} * i) : 0;
         }
     }
 
@@ -3093,7 +3197,7 @@ struct Converter {
     // Waits until the current stage is free, once. A warp must not leave one out, not even one in which it has no
     // batch: a barrier that is two phases behind looks like one that is even.
     __device__ __forceinline__ void claim() {
-        if (!claimed) ptx::mbarrier_wait(ptx::smem_address(&barriers.x_empty[stages.stage]), stages.parity);
+        if (!claimed) ptx::mbarrier_wait(barriers.x_empty(stages.stage), stages.parity);
         claimed = true;
     }
 
@@ -3128,7 +3232,7 @@ struct Converter {
             for (int i = 0; i < Traits::kBatchRuns; ++i) store(value[i], q + 32 * i);
             ptx::fence_proxy_async();
             __syncwarp();
-            if (lane == 0) ptx::mbarrier_arrive(ptx::smem_address(&barriers.x_full[stages.stage]));
+            if (lane == 0) ptx::mbarrier_arrive(barriers.x_full(stages.stage));
             batch += kConverterWarps;
         }
     }
@@ -3143,35 +3247,40 @@ struct Product {
 
     const Geometry& geometry;
     const Problem& problem;
-    Barriers& barriers;
+    const Barriers& barriers;
     const uint32_t x_smem, w_smem;
     float* const staging;  // [8][kStagePitch], this warp's own
     const int warp, lane;  // warp of 8: 16 output channels each
     Ring stages, weights;
 
+    // 32 bytes of K; addresses in units of 16 bytes.
+    __device__ __forceinline__ void multiply_step(float (&acc)[kValues], uint32_t w16, uint32_t x16, bool accumulate) {
+        Mma::issue(acc, ptx::wgmma_descriptor(w16), ptx::wgmma_descriptor(x16), accumulate);
+    }
+
     // One tap of one chunk: 128 bytes of K.
-    __device__ __forceinline__ void multiply(float (&acc)[kValues], uint64_t w, uint64_t x, bool accumulate) {
+    __device__ __forceinline__ void multiply(float (&acc)[kValues], uint32_t w16, uint32_t x16, bool accumulate) {
         if constexpr (Traits::kIsSplit) {  // low parts first: the accumulator truncates
 #pragma unroll
             for (int k = 0; k < 2; ++k) {
-                Mma::issue(acc, w + 2 * k, x + 2 * (k + 2), accumulate || k > 0);
-                Mma::issue(acc, w + 2 * (k + 2), x + 2 * k, true);
+                multiply_step(acc, w16 + 2 * k, x16 + 2 * (k + 2), accumulate || k > 0);
+                multiply_step(acc, w16 + 2 * (k + 2), x16 + 2 * k, true);
             }
 #pragma unroll
-            for (int k = 0; k < 2; ++k) Mma::issue(acc, w + 2 * k, x + 2 * k, true);
+            for (int k = 0; k < 2; ++k) multiply_step(acc, w16 + 2 * k, x16 + 2 * k, true);
         } else {
 #pragma unroll
-            for (int k = 0; k < 4; ++k) Mma::issue(acc, w + 2 * k, x + 2 * k, accumulate || k > 0);
+            for (int k = 0; k < 4; ++k) multiply_step(acc, w16 + 2 * k, x16 + 2 * k, accumulate || k > 0);
         }
     }
 
-    __device__ __forceinline__ void release(uint64_t& barrier) {
-        if (lane == 0) ptx::mbarrier_arrive(ptx::smem_address(&barrier));
+    __device__ __forceinline__ void release(uint32_t barrier) {
+        if (lane == 0) ptx::mbarrier_arrive(barrier);
     }
 
     // All products of one tile into acc.
-    __device__ __forceinline__ void multiply_tile(float (&acc)[kValues]) {
-        const uint32_t warpgroup_bytes = warp / 4 * 64 * kRowBytes;
+    __device__ __forceinline__ void multiply_tile(float (&acc)[kValues], bool first_tile) {
+        const uint32_t w_warpgroup16 = (w_smem + warp / 4 * 64 * kRowBytes) / 16;
         const int32_t stride = static_cast<int32_t>(problem.stride);
         const int32_t step_shift = static_cast<int32_t>(problem.dilation / stride);
         const int32_t step_plane = static_cast<int32_t>(problem.dilation - int64_t{step_shift} * stride);
@@ -3181,25 +3290,28 @@ struct Product {
             for (int i = 0; i < kValues; ++i) total[i] = 0.0f;
         }
         bool accumulate = false;
+        int32_t issued = 0;
         int32_t weights_done = -1, stage_done = -1;  // stages whose products may still be running
         if (geometry.resident) weights.stage = 0, weights.parity = 0;
         for (int tap_group = 0; tap_group < geometry.tap_groups; ++tap_group) {
             const int taps =
                 min(geometry.taps_per_group, static_cast<int32_t>(problem.K) - tap_group * geometry.taps_per_group);
             for (int chunk = 0; chunk < geometry.chunks; ++chunk) {
-                ptx::mbarrier_wait(ptx::smem_address(&barriers.x_full[stages.stage]), stages.parity);
-                const uint32_t x_stage = x_smem + stages.stage * geometry.x_stage_bytes;
+                ptx::mbarrier_wait(barriers.x_full(stages.stage), stages.parity);
+                const uint32_t x_stage16 = (x_smem + stages.stage * geometry.x_stage_bytes) / 16;
                 int32_t plane = 0, shift = 0;
 #pragma unroll 1
                 for (int tap = 0; tap < taps; ++tap) {
-                    ptx::mbarrier_wait(ptx::smem_address(&barriers.w_full[weights.stage]), weights.parity);
-                    const int32_t row = shift + plane_row(geometry, plane);
-                    const uint64_t x = ptx::wgmma_descriptor(x_stage + row * kRowBytes);
-                    const uint64_t w =
-                        ptx::wgmma_descriptor(w_smem + weights.stage * kWeightBytes + warpgroup_bytes);
+                    ptx::mbarrier_wait(barriers.w_full(weights.stage), weights.parity);
+                    const int32_t row = stride == 1 ? shift : shift + plane_row(geometry, plane);
                     ptx::wgmma_fence();
-                    multiply(acc, w, x, accumulate);
+                    multiply(acc, w_warpgroup16 + weights.stage * (kWeightBytes / 16), x_stage16 + row * (kRowBytes / 16),
+                             accumulate);
                     ptx::wgmma_commit_group();
+                    if (++issued == geometry.skew && warp < 4) {
+                        if (!first_tile) ptx::bar_sync<kBarrierTaken>(256);
+                        ptx::bar_arrive<kBarrierReady>(256);
+                    }
                     if constexpr (Traits::kIsSplit) {  // the accumulator truncates, this sum rounds to nearest
                         ptx::wgmma_wait_group<0>();
 #pragma unroll
@@ -3208,8 +3320,8 @@ struct Product {
                         accumulate = true;
                         ptx::wgmma_wait_group<1>();  // the tap before this one is done
                     }
-                    if (weights_done >= 0 && !geometry.resident) release(barriers.w_empty[weights_done]);
-                    if (stage_done >= 0) release(barriers.x_empty[stage_done]);
+                    if (weights_done >= 0 && !geometry.resident) release(barriers.w_empty(weights_done));
+                    if (stage_done >= 0) release(barriers.x_empty(stage_done));
                     stage_done = -1;
                     weights_done = weights.stage;
                     weights.advance(geometry.w_stages);
@@ -3225,8 +3337,8 @@ struct Product {
             }
         }
         ptx::wgmma_wait_group<0>();
-        if (!geometry.resident) release(barriers.w_empty[weights_done]);
-        release(barriers.x_empty[stage_done]);
+        if (!geometry.resident) release(barriers.w_empty(weights_done));
+        release(barriers.x_empty(stage_done));
         if constexpr (Traits::kIsSplit) {
 #pragma unroll
             for (int i = 0; i < kValues; ++i) acc[i] = total[i];
@@ -3258,41 +3370,42 @@ struct Product {
         __syncwarp();
     }
 
-    // How many elements behind the beginning of a 32-byte sector, where tiles keep to sectors.
-    __device__ __forceinline__ int32_t sector_offset(const Bits* target) {
-        return geometry.lead > 0 ? static_cast<uint32_t>(reinterpret_cast<uintptr_t>(target)) % 32 / sizeof(Bits) : 0;
-    }
+    // How far element `index` of memory lies behind the beginning of a 32-byte sector, where tiles keep to sectors.
+    __device__ __forceinline__ uint32_t sector_offset(uint32_t index) { return index & geometry.sector_mask; }
 
     // Eight rows of 64 staged columns, all of which belong to the tile but the first `skipped`. Loads go before stores,
     // four rows at a time, so that they overlap. kPaired: rows of y begin at even elements, and so does every phi.
     template <bool kPaired>
     __device__ __forceinline__ void store_inside(Bits* target, int32_t skipped) {
         const int first = kPaired ? 2 * lane : lane;
-        const float* row = staging + kPassLead + first;
-        target += first;
+        const float* const row = staging + kPassLead + first;
+        const uint32_t P = static_cast<uint32_t>(problem.P);
+        const bool keep = first >= skipped;
 #pragma unroll
         for (int r = 0; r < 8; r += 4) {
             float value[4][2];
             Bits* aligned[4];
 #pragma unroll
-            for (int i = 0; i < 4; ++i, target += problem.P, row += kStagePitch) {
-                const int32_t phi = sector_offset(target - first);
-                aligned[i] = target - phi;
+            for (int i = 0; i < 4; ++i) {
+                const uint32_t phi = sector_offset(static_cast<uint32_t>(reinterpret_cast<uintptr_t>(target)) / sizeof(Bits) +
+                                                   (r + i) * P);
+                const float* const source = row + (r + i) * kStagePitch - phi;
+                aligned[i] = target + first + uint64_t{P} * (r + i) - phi;
                 if constexpr (kPaired) {
-                    const float2 pair = *reinterpret_cast<const float2*>(row - phi);
+                    const float2 pair = *reinterpret_cast<const float2*>(source);
                     value[i][0] = pair.x;
                     value[i][1] = pair.y;
                 } else {
-                    value[i][0] = row[-phi];
-                    value[i][1] = row[32 - phi];
+                    value[i][0] = source[0];
+                    value[i][1] = source[32];
                 }
             }
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
                 if constexpr (kPaired) {
-                    if (first >= skipped) store_pair(aligned[i], value[i][0], value[i][1]);
+                    if (keep) store_pair(aligned[i], value[i][0], value[i][1]);
                 } else {
-                    if (first >= skipped) store_value(aligned[i], value[i][0]);
+                    if (keep) store_value(aligned[i], value[i][0]);
                     store_value(aligned[i] + 32, value[i][1]);
                 }
             }
@@ -3314,7 +3427,8 @@ struct Product {
         } else {
             const float* row = staging + kPassLead;
             for (int r = 0; r < rows; ++r, target += P, row += kStagePitch) {
-                const int32_t phi = sector_offset(target);
+                const int32_t phi =
+                    sector_offset(static_cast<uint32_t>(reinterpret_cast<uintptr_t>(target)) / sizeof(Bits));
                 for (int i = lane; i < kPassColumns; i += 32)
                     if (i >= skipped && column - phi + i >= 0 && column - phi + i < P)
                         store_value(target - phi + i, row[i - phi]);
@@ -3341,19 +3455,22 @@ struct Product {
         }
     }
 
+    // Of row lane/4 of a half of this warp's output channels.
+    __device__ __forceinline__ float load_bias(const Announcement& place, int half) {
+        const int32_t channel = place.channel + warp * 16 + 8 * half + lane / 4;
+        if (problem.bias == nullptr || channel >= problem.O) return 0.0f;
+        const Bits bits = static_cast<const Bits*>(problem.bias)[place.group * problem.O + channel];
+        if constexpr (Traits::kIsFloat) return __uint_as_float(bits);
+        else if constexpr (kMode == Mode::f16) return __half2float(__ushort_as_half(bits));
+        else return __bfloat162float(__ushort_as_bfloat16(bits));
+    }
+
     template <int kHalf>
-    __device__ __forceinline__ void store_half(const float (&acc)[kValues], const Announcement& place) {
+    __device__ __forceinline__ void store_half(const float (&acc)[kValues], const Announcement& place, float bias) {
         const int32_t channel = place.channel + warp * 16 + 8 * kHalf;  // the first of 8, inside the group
         const int32_t rows = min(8, static_cast<int32_t>(problem.O) - channel);
         if (rows <= 0) return;
         const int64_t y_channel = place.group * problem.O + channel;
-        float bias = 0.0f;
-        if (problem.bias != nullptr && lane / 4 < rows) {
-            const Bits bits = static_cast<const Bits*>(problem.bias)[y_channel + lane / 4];
-            if constexpr (Traits::kIsFloat) bias = __uint_as_float(bits);
-            else if constexpr (kMode == Mode::f16) bias = __half2float(__ushort_as_half(bits));
-            else bias = __bfloat162float(__ushort_as_bfloat16(bits));
-        }
         Bits* const y_half = static_cast<Bits*>(problem.y) +
                              (place.sample * problem.G * problem.O + y_channel) * problem.P + place.row;
         const auto each_pass = [&](auto pass) {
@@ -3367,18 +3484,26 @@ struct Product {
 
     __device__ __forceinline__ void run() {
         Ring tiles;
+        bool first_tile = true;
         for (;;) {
-            ptx::mbarrier_wait(ptx::smem_address(&barriers.tile_full[tiles.stage]), tiles.parity);
+            ptx::mbarrier_wait(barriers.tile_full(tiles.stage), tiles.parity);
             const Announcement place = barriers.tile[tiles.stage];
             __syncwarp();
-            release(barriers.tile_empty[tiles.stage]);
+            release(barriers.tile_empty(tiles.stage));
             tiles.advance(kTileSlots);
             if (place.tile < 0) break;
+            if (geometry.skew > 0 && warp >= 4) {
+                ptx::bar_sync<kBarrierReady>(256);
+                ptx::bar_arrive<kBarrierTaken>(256);
+            }
+            const float bias[2] = {load_bias(place, 0), load_bias(place, 1)};  // arrives during the products
             float acc[kValues];
-            multiply_tile(acc);
-            store_half<0>(acc, place);
-            store_half<1>(acc, place);
+            multiply_tile(acc, first_tile);
+            first_tile = false;
+            store_half<0>(acc, place, bias[0]);
+            store_half<1>(acc, place, bias[1]);
         }
+        if (geometry.skew > 0 && warp < 4 && !first_tile) ptx::bar_sync<kBarrierTaken>(256);
     }
 };
 
@@ -3392,17 +3517,18 @@ __global__ void __launch_bounds__(kThreads, 1) gemm_sm90_kernel(const __grid_con
     uint8_t* const smem = smem_base + ((1024 - (ptx::smem_address(smem_base) & 1023)) & 1023);
     uint8_t* const w_smem = smem + geometry.x_stages * geometry.x_stage_bytes;
     float* const staging = reinterpret_cast<float*>(w_smem + geometry.w_stages * kWeightBytes);
-    Barriers& barriers = *reinterpret_cast<Barriers*>(reinterpret_cast<uint8_t*>(staging) + kStagingBytes);
+    uint8_t* const control = reinterpret_cast<uint8_t*>(staging) + kStagingBytes;
+    const Barriers barriers{ptx::smem_address(control), reinterpret_cast<Announcement*>(control + kBarrierBytes)};
     if (threadIdx.x == 0) {
         for (int i = 0; i < kMaxStages; ++i) {
-            ptx::mbarrier_init(ptx::smem_address(&barriers.x_full[i]), geometry.batches);
-            ptx::mbarrier_init(ptx::smem_address(&barriers.x_empty[i]), kProductWarps);
-            ptx::mbarrier_init(ptx::smem_address(&barriers.w_full[i]), 1);
-            ptx::mbarrier_init(ptx::smem_address(&barriers.w_empty[i]), kProductWarps);
+            ptx::mbarrier_init(barriers.x_full(i), geometry.batches);
+            ptx::mbarrier_init(barriers.x_empty(i), kProductWarps);
+            ptx::mbarrier_init(barriers.w_full(i), 1);
+            ptx::mbarrier_init(barriers.w_empty(i), kProductWarps);
         }
         for (int i = 0; i < kTileSlots; ++i) {
-            ptx::mbarrier_init(ptx::smem_address(&barriers.tile_full[i]), 1);
-            ptx::mbarrier_init(ptx::smem_address(&barriers.tile_empty[i]), kProductWarps + kConverterWarps);
+            ptx::mbarrier_init(barriers.tile_full(i), 1);
+            ptx::mbarrier_init(barriers.tile_empty(i), kProductWarps + kConverterWarps);
         }
         ptx::fence_mbarrier_init();
     }
@@ -3442,7 +3568,7 @@ inline Geometry cut(const Problem& problem, int columns, bool flat) {
     geometry.o_tiles = static_cast<int32_t>(ceil_div(problem.O, kTileO));
     const int64_t stride = problem.stride;
     const int64_t blocks = geometry.chunks * problem.K;
-    const int free_bytes = problem.device.smem_bytes - kStagingBytes - static_cast<int>(sizeof(Barriers)) - 1024;
+    const int free_bytes = problem.device.smem_bytes - kStagingBytes - kControlBytes - 1024;
 
     // As many taps a window as leave room for two stages of x and three of weights.
     int64_t taps = problem.K, max_shift = 0;
@@ -3481,12 +3607,19 @@ inline Geometry cut(const Problem& problem, int columns, bool flat) {
     geometry.x_stages = (free_bytes - geometry.w_stages * kWeightBytes) / geometry.x_stage_bytes;
     if (geometry.x_stages > 6) geometry.x_stages = 6;
     geometry.smem_bytes = geometry.x_stages * geometry.x_stage_bytes + geometry.w_stages * kWeightBytes +
-                          kStagingBytes + static_cast<int>(sizeof(Barriers)) + 1024;
+                          kStagingBytes + kControlBytes + 1024;
+
+    // One product warpgroup stores while the other multiplies. The rings bound how far they can be apart.
+    const int64_t blocks_ahead = (geometry.x_stages / 2) * geometry.taps_per_group;
+    const int64_t weights_ahead = geometry.resident ? blocks : geometry.w_stages / 2;
+    const int64_t ahead = blocks_ahead < weights_ahead ? blocks_ahead : weights_ahead;
+    geometry.skew = static_cast<int32_t>(geometry.x_stages < 3 ? 0 : ahead < blocks ? ahead : blocks);
 
     // Rows of y that begin between sectors cost partial writes; that matters where there is little else to do.
     const int sector = 32 / Traits::kElementBytes;
     geometry.flat = flat;
     geometry.lead = !flat && problem.P % sector != 0 && blocks <= 12 ? sector : 0;
+    geometry.sector_mask = geometry.lead > 0 ? sector - 1 : 0;
     geometry.advance = columns - geometry.lead;
     int64_t windows;
     if (flat) {

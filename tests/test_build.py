@@ -130,6 +130,12 @@ def test_changed_sources_live_side_by_side_in_one_process(copy, write_stub):
     assert out.endswith("True\n") and compilations(err) == 1
 
 
+def test_cache_may_be_named_relative_to_where_one_stands(stub, tmp_path):
+    code = f"import os; os.chdir({str(tmp_path)!r})\n" + load(stub) + "os.chdir('/')\n"
+    out, err = run_python(code, TORCH_EXTENSIONS_DIR="some [place]")
+    assert out.startswith("loaded") and f" into {tmp_path}/some [place]/conv1d_" in err
+
+
 def test_building_leaves_the_process_as_it_was(stub, tmp_path):
     code = "import os; before = dict(os.environ)\n" + load(stub) + "print(before == dict(os.environ))\n"
     code += "from torch.utils import cpp_extension; print(cpp_extension.CUDA_HOME)"
@@ -154,12 +160,12 @@ def test_killed_build_is_begun_again(stub, tmp_path, after):
     time.sleep(after)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    left = list(tmp_path.glob("conv1d_*.*[0-9]/"))
+    left = list(tmp_path.glob("conv1d_*.part"))
     assert len(left) == 1
     (left[0] / "lock").touch()  # where torch would wait for ever
     out, err = run_python(load(stub), timeout=120, TORCH_EXTENSIONS_DIR=str(tmp_path))
     assert out.startswith("loaded") and compilations(err) == 1
-    assert list(tmp_path.glob("conv1d_*.*[0-9]/")) == []
+    assert list(tmp_path.glob("conv1d_*.part")) == []
 
 
 def truncate(folder, library):
@@ -415,7 +421,7 @@ def compile_flags(model_new, tmp_path, monkeypatch):
         monkeypatch.setattr(cpp_extension, "load_inline", lambda name, **arguments: given.update(arguments))
         home = str(toolkit(tmp_path / "toolkit", "13.0", known)) if codes else None
         (tmp_path / "folder").mkdir()
-        model_new._conv1d_compile("conv1d_test", str(tmp_path / "folder"), codes, home, ["-O3", "-std=c++17"])
+        model_new._conv1d_compile("conv1d_test", str(tmp_path / "folder"), ["-O3"], ["-O3"], codes, home)
         return given
 
     return ask

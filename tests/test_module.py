@@ -215,3 +215,10 @@ def test_replaced_model_runs_on_our_op(model_new, model):
         model(torch.randn(1, 3, 12))
     name = f"{model_new._conv1d_ops.name}::conv1d"
     assert sum(event.count for event in profile.key_averages() if event.key == name) == 4
+
+
+@pytest.mark.parametrize("padding", [1, "same"])
+def test_compiles_to_one_graph(model_new, padding):
+    reference, layer = build_both(model_new, 4, 6, 3, padding=padding)
+    x = torch.randn(2, 4, 9)
+    assert_agree(torch.compile(layer, fullgraph=True, backend="eager")(x), reference(x), reference, x)
