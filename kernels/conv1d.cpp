@@ -1,10 +1,12 @@
 // The binding: the op's schema and what it does under each dispatch key. The only file that knows torch.
 //
-// A valid float problem runs on our kernels. Everything else goes to at::conv1d: invalid calls (so that the error is
-// PyTorch's own), integer and complex dtypes, empty tensors, other devices, functorch transforms and forward-mode AD.
+// A valid float problem runs on our kernels. Everything else goes to at::conv1d: invalid calls (so that the
+// error is PyTorch's own), integer and complex dtypes, empty tensors, other devices, functorch transforms
+// and forward-mode AD.
 //
-// Built with -fvisibility=hidden -fno-gnu-unique, so that two revisions of this file share nothing in one process,
-// and with -fopenmp, which at::parallel_for needs; its runtime is the one that torch has already loaded.
+// Built with -fvisibility=hidden, so that two revisions of this file share nothing in one process, and with
+// -fopenmp, which at::parallel_for needs. Nothing links an OpenMP runtime: its symbols come from the one
+// that torch has loaded.
 #include <algorithm>
 #include <array>
 #include <optional>
@@ -49,12 +51,15 @@ constexpr const char* kPytorchRoute = "pytorch";
 // at::conv1d knows one padding for both sides: what one side has more is put into a copy of x first.
 struct SymmetricPadding {
     Tensor x;
-    SymInt padding;   // both sides of `x`
-    SymInt left;  // positions put in front of the original x
-    bool padded;  // whether `x` is such a copy
+    SymInt padding;  // both sides of `x`
+    SymInt left;     // positions put in front of the original x
+    bool padded;     // whether `x` is such a copy
 
     SymmetricPadding(const Tensor& original, const SymInt& pad_left, const SymInt& pad_right)
-        : x(original), padding(pad_left.min(pad_right)), left(pad_left - padding), padded(pad_left != pad_right) {
+        : x(original),
+          padding(pad_left.min(pad_right)),
+          left(pad_left - padding),
+          padded(pad_left != pad_right) {
         if (padded) {
             const std::array<SymInt, 2> extra = {left, pad_right - padding};
             x = at::constant_pad_nd_symint(original, extra, 0);
@@ -62,17 +67,12 @@ struct SymmetricPadding {
     }
 };
 
-Tensor pytorch_conv1d(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, SymIntArrayRef stride,
-                      SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups) {
+Tensor pytorch_conv1d(const Tensor& x, const Tensor& weight, const OptionalTensor& bias,
+                      SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation,
+                      SymInt groups) {
     if (padding.size() != 2) return at::conv1d_symint(x, weight, bias, stride, padding, dilation, groups);
     const SymmetricPadding symmetric(x, padding[0], padding[1]);
     return at::conv1d_symint(symmetric.x, weight, bias, stride, symmetric.padding, dilation, groups);
-}
-
-Tensor pytorch_conv1d(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, IntArrayRef stride,
-                      IntArrayRef padding, IntArrayRef dilation, int64_t groups) {
-    return pytorch_conv1d(x, weight, bias, c10::fromIntArrayRefSlow(stride), c10::fromIntArrayRefSlow(padding),
-                          c10::fromIntArrayRefSlow(dilation), SymInt(groups));
 }
 
 std::optional<conv1d::Dtype> kernel_dtype(at::ScalarType type) {
@@ -85,38 +85,43 @@ std::optional<conv1d::Dtype> kernel_dtype(at::ScalarType type) {
     }
 }
 
+int64_t number(const SymInt& value) { return value.guard_int(__FILE__, __LINE__); }
+
 // The problem's numbers, without pointers and device; nothing where the call is not a valid float problem.
 std::optional<conv1d::Problem> describe(const Tensor& x, const Tensor& weight, const OptionalTensor& bias,
-                                        IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation,
-                                        int64_t groups) {
+                                        SymIntArrayRef stride, SymIntArrayRef padding,
+                                        SymIntArrayRef dilation, const SymInt& groups) {
     const int64_t rank = x.dim();
     const auto dtype = kernel_dtype(x.scalar_type());
     if (!dtype || (rank != 2 && rank != 3) || weight.dim() != 3 || weight.scalar_type() != x.scalar_type() ||
         weight.device() != x.device() || x.layout() != at::kStrided || weight.layout() != at::kStrided ||
-        x.numel() == 0 || weight.numel() == 0 || groups <= 0)
+        x.numel() == 0 || weight.numel() == 0 || stride.size() != 1 || dilation.size() != 1 ||
+        padding.empty() || padding.size() > 2)
         return std::nullopt;
-    if (stride.size() != 1 || stride[0] <= 0 || dilation.size() != 1 || dilation[0] <= 0 || padding.empty() ||
-        padding.size() > 2 || padding.front() < 0 || padding.back() < 0)
-        return std::nullopt;
+
+    conv1d::Problem p{};
+    p.stride = number(stride[0]);
+    p.dilation = number(dilation[0]);
+    p.pad_left = number(padding.front());
+    p.G = number(groups);
+    const int64_t pad_right = number(padding.back());
+    if (p.stride <= 0 || p.dilation <= 0 || p.pad_left < 0 || pad_right < 0 || p.G <= 0) return std::nullopt;
+
     const int64_t outputs = weight.size(0);
-    if (outputs % groups != 0 || x.size(rank - 2) != weight.size(1) * groups) return std::nullopt;
+    if (outputs % p.G != 0 || x.size(rank - 2) != weight.size(1) * p.G) return std::nullopt;
     if (bias && (bias->dim() != 1 || bias->size(0) != outputs || bias->scalar_type() != x.scalar_type() ||
                  bias->device() != x.device()))
         return std::nullopt;
 
-    conv1d::Problem p{};
     p.N = rank == 3 ? x.size(0) : 1;
-    p.G = groups;
     p.C = weight.size(1);
-    p.O = outputs / groups;
+    p.O = outputs / p.G;
     p.L = x.size(rank - 1);
     p.K = weight.size(2);
-    p.stride = stride[0];
-    p.dilation = dilation[0];
-    p.pad_left = padding.front();
     int64_t reach, padded;  // of the taps beyond the first, of x with its padding
-    if (__builtin_mul_overflow(p.K - 1, p.dilation, &reach) || __builtin_add_overflow(p.L, padding.front(), &padded) ||
-        __builtin_add_overflow(padded, padding.back(), &padded) || reach >= padded)
+    if (__builtin_mul_overflow(p.K - 1, p.dilation, &reach) ||
+        __builtin_add_overflow(p.L, p.pad_left, &padded) ||
+        __builtin_add_overflow(padded, pad_right, &padded) || reach >= padded)
         return std::nullopt;
     p.P = (padded - reach - 1) / p.stride + 1;
     p.x_stride_n = rank == 3 ? x.stride(0) : 0;
@@ -150,8 +155,8 @@ Tensor run_cpu(const Tensor& x, const Tensor& weight, const OptionalTensor& bias
     return operands.y;
 }
 
-Tensor conv1d_cpu(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, IntArrayRef stride,
-                  IntArrayRef padding, IntArrayRef dilation, int64_t groups) {
+Tensor conv1d_cpu(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, SymIntArrayRef stride,
+                  SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups) {
     auto problem = describe(x, weight, bias, stride, padding, dilation, groups);
     if (!problem) return pytorch_conv1d(x, weight, bias, stride, padding, dilation, groups);
     return run_cpu(x, weight, bias, *problem);
@@ -179,12 +184,16 @@ conv1d::Device cuda_device(c10::DeviceIndex index) {
     return devices[index];
 }
 
-// The route of a problem whose pointers are set; PyTorch's own switch decides whether fp32 may round to TF32.
+// The route of a problem whose pointers are set: the first that fits, or the `wanted` one. PyTorch's own
+// switch decides whether fp32 may round to TF32.
 conv1d::Plan plan_cuda(const Tensor& x, conv1d::Problem& p, const char* wanted) {
     p.device = cuda_device(x.get_device());
-    const bool tf32 = x.scalar_type() == at::kFloat && at::globalContext().allowTF32CuDNN(at::Float32Op::CONV);
+    const bool tf32 =
+        x.scalar_type() == at::kFloat && at::globalContext().allowTF32CuDNN(at::Float32Op::CONV);
     p.precision = tf32 ? conv1d::Precision::tf32 : conv1d::Precision::ieee;
-    return conv1d_cuda_plan(&p, wanted);
+    const conv1d::Plan plan = conv1d_cuda_plan(&p, wanted);
+    TORCH_CHECK(plan.route >= 0, "conv1d: route '", wanted ? wanted : "any", "' does not take this problem");
+    return plan;
 }
 
 // Enqueues on the current stream of x's device.
@@ -193,7 +202,6 @@ Tensor run_cuda(const Tensor& x, const Tensor& weight, const OptionalTensor& bia
     const c10::DeviceGuard guard(x.device());
     const Operands operands(x, weight, bias, p);
     const conv1d::Plan plan = plan_cuda(x, p, wanted);
-    TORCH_CHECK(plan.route >= 0, "conv1d: route '", wanted ? wanted : "any", "' does not take this problem");
     Tensor workspace;
     if (plan.workspace_bytes > 0) {
         workspace = at::empty({int64_t(plan.workspace_bytes)}, x.options().dtype(at::kByte));
@@ -205,8 +213,8 @@ Tensor run_cuda(const Tensor& x, const Tensor& weight, const OptionalTensor& bia
     return operands.y;
 }
 
-Tensor conv1d_cuda(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, IntArrayRef stride,
-                   IntArrayRef padding, IntArrayRef dilation, int64_t groups) {
+Tensor conv1d_cuda(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, SymIntArrayRef stride,
+                   SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups) {
     auto problem = describe(x, weight, bias, stride, padding, dilation, groups);
     if (!problem) return pytorch_conv1d(x, weight, bias, stride, padding, dilation, groups);
     return run_cuda(x, weight, bias, *problem, nullptr);
@@ -216,15 +224,15 @@ Tensor conv1d_cuda(const Tensor& x, const Tensor& weight, const OptionalTensor& 
 
 // What the autograd, autocast, Meta and functorch kernels redispatch to.
 const auto& conv1d_op() {
-    using Signature = Tensor(const Tensor&, const Tensor&, const OptionalTensor&, SymIntArrayRef, SymIntArrayRef,
-                             SymIntArrayRef, SymInt);
-    static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow(kOpName, "").typed<Signature>();
+    static const auto op =
+        c10::Dispatcher::singleton().findSchemaOrThrow(kOpName, "").typed<decltype(pytorch_conv1d)>();
     return op;
 }
 
 class Conv1dFunction : public torch::autograd::Function<Conv1dFunction> {
 public:
-    static constexpr bool is_traceable = true;  // for compiled autograd: backward is a function of what was saved
+    static constexpr bool is_traceable =
+        true;  // for compiled autograd: backward depends on what was saved alone
 
     static Tensor forward(torch::autograd::AutogradContext* ctx, const Tensor& x, const Tensor& weight,
                           const OptionalTensor& bias, SymIntArrayRef stride, SymIntArrayRef padding,
@@ -252,8 +260,8 @@ public:
         const std::vector<SymInt> bias_sizes = {weight.sym_size(0)};
         const SymmetricPadding symmetric(batched ? x : x.unsqueeze(0), numbers[2], numbers[3]);
         auto [x_grad, weight_grad, bias_grad] = at::convolution_backward_symint(
-            batched ? grads[0] : grads[0].unsqueeze(0), symmetric.x, weight, SymIntArrayRef(bias_sizes), numbers[0],
-            symmetric.padding, numbers[1], false, SymInt(0), numbers[4], wanted);
+            batched ? grads[0] : grads[0].unsqueeze(0), symmetric.x, weight, SymIntArrayRef(bias_sizes),
+            numbers[0], symmetric.padding, numbers[1], false, SymInt(0), numbers[4], wanted);
         if (x_grad.defined()) {
             if (symmetric.padded) x_grad = x_grad.narrow_symint(2, symmetric.left, x.sym_size(-1));
             if (!batched) x_grad = x_grad.squeeze(0);
@@ -262,55 +270,61 @@ public:
     }
 };
 
-// Under a functorch transform, or with a forward-mode tangent, PyTorch's convolution knows all the derivatives.
+// Under a functorch transform, or with a forward-mode tangent, PyTorch's convolution knows all the
+// derivatives.
 bool transformed(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
     return c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::FuncTorchDynamicLayerBackMode) ||
            x._fw_grad(0).defined() || weight._fw_grad(0).defined() || (bias && bias->_fw_grad(0).defined());
 }
 
-Tensor conv1d_autograd(c10::DispatchKeySet keys, const Tensor& x, const Tensor& weight, const OptionalTensor& bias,
-                       SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups) {
+Tensor conv1d_autograd(const Tensor& x, const Tensor& weight, const OptionalTensor& bias,
+                       SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation,
+                       SymInt groups) {
     // Complex convolutions are differentiable only as at::conv1d takes them apart.
     if (transformed(x, weight, bias) || !kernel_dtype(x.scalar_type()))
         return pytorch_conv1d(x, weight, bias, stride, padding, dilation, groups);
     if (at::GradMode::is_enabled() &&
         (x.requires_grad() || weight.requires_grad() || (bias && bias->requires_grad())))
         return Conv1dFunction::apply(x, weight, bias, stride, padding, dilation, groups);
-    return conv1d_op().redispatch(keys & c10::after_autograd_keyset, x, weight, bias, stride, padding, dilation,
-                                  groups);
+    const at::AutoDispatchBelowADInplaceOrView below_autograd;
+    return conv1d_op().call(x, weight, bias, stride, padding, dilation, std::move(groups));
 }
 
 template <c10::DispatchKey kKey, at::DeviceType kDevice>
-Tensor conv1d_autocast(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, SymIntArrayRef stride,
-                       SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups) {
+Tensor conv1d_autocast(const Tensor& x, const Tensor& weight, const OptionalTensor& bias,
+                       SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation,
+                       SymInt groups) {
     const c10::impl::ExcludeDispatchKeyGuard no_autocast(kKey);
     const auto dtype = at::autocast::get_autocast_dtype(kDevice);
-    return conv1d_op().call(at::autocast::cached_cast(dtype, x, kDevice),
-                            at::autocast::cached_cast(dtype, weight, kDevice),
-                            at::autocast::cached_cast(dtype, bias, kDevice), stride, padding, dilation, groups);
+    return conv1d_op().call(
+        at::autocast::cached_cast(dtype, x, kDevice), at::autocast::cached_cast(dtype, weight, kDevice),
+        at::autocast::cached_cast(dtype, bias, kDevice), stride, padding, dilation, groups);
 }
 
 // padding = "valid" or "same"; what is not valid, and every other string, gets PyTorch's own error.
-Tensor conv1d_padding(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, SymIntArrayRef stride,
-                      c10::string_view padding, SymIntArrayRef dilation, SymInt groups) {
+Tensor conv1d_padding(const Tensor& x, const Tensor& weight, const OptionalTensor& bias,
+                      SymIntArrayRef stride, c10::string_view padding, SymIntArrayRef dilation,
+                      SymInt groups) {
     if (padding == "valid")
         return conv1d_op().call(x, weight, bias, stride, SymInt(0), dilation, std::move(groups));
-    if (padding != "same" || weight.dim() != 3 || dilation.size() != 1 || stride.size() != 1 || stride[0] != 1 ||
-        (bias && bias->scalar_type() != x.scalar_type()))
+    if (padding != "same" || weight.dim() != 3 || dilation.size() != 1 || stride.size() != 1 ||
+        stride[0] != 1 || (bias && bias->scalar_type() != x.scalar_type()))
         return at::conv1d_symint(x, weight, bias, stride, padding, dilation, std::move(groups));
     const SymInt total = dilation[0] * (weight.sym_size(2) - 1);
     const std::array<SymInt, 2> sides = {total / 2, total - total / 2};
     return conv1d_op().call(x, weight, bias, stride, sides, dilation, std::move(groups));
 }
 
-std::string conv1d_route(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, IntArrayRef stride,
-                         IntArrayRef padding, IntArrayRef dilation, int64_t groups) {
+std::string conv1d_route(const Tensor& x, const Tensor& weight, const OptionalTensor& bias,
+                         SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation,
+                         SymInt groups) {
     auto problem = describe(x, weight, bias, stride, padding, dilation, groups);
     if (problem && x.is_cpu()) return kCpuRoute;
 #ifdef CONV1D_WITH_CUDA
     if (problem && x.is_cuda()) {
         problem->x = x.const_data_ptr();
-        problem->w = weight.is_contiguous() ? weight.const_data_ptr() : nullptr;  // a copy would be aligned, as null is
+        // A weight that is not contiguous would be copied to aligned memory: null stands for that.
+        problem->w = weight.is_contiguous() ? weight.const_data_ptr() : nullptr;
         problem->bias = bias ? bias->const_data_ptr() : nullptr;
         return plan_cuda(x, *problem, nullptr).name;
     }
@@ -327,7 +341,7 @@ std::vector<std::string> conv1d_routes() {
 }
 
 Tensor conv1d_by(const std::string& route, const Tensor& x, const Tensor& weight, const OptionalTensor& bias,
-                 IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation, int64_t groups) {
+                 SymIntArrayRef stride, SymIntArrayRef padding, SymIntArrayRef dilation, SymInt groups) {
     auto problem = describe(x, weight, bias, stride, padding, dilation, groups);
     TORCH_CHECK(problem, "conv1d: route '", route, "' takes valid floating-point problems only");
     if (x.is_cpu() && route == kCpuRoute) return run_cpu(x, weight, bias, *problem);
@@ -337,8 +351,9 @@ Tensor conv1d_by(const std::string& route, const Tensor& x, const Tensor& weight
     TORCH_CHECK(false, "conv1d: route '", route, "' does not take this problem");
 }
 
-#define CONV1D_ARGUMENTS \
-    "Tensor x, Tensor weight, Tensor? bias=None, SymInt[1] stride=1, SymInt[1] padding=0, SymInt[1] dilation=1, " \
+#define CONV1D_ARGUMENTS                                                                              \
+    "Tensor x, Tensor weight, Tensor? bias=None, SymInt[1] stride=1, SymInt[1] padding=0, SymInt[1] " \
+    "dilation=1, "                                                                                    \
     "SymInt groups=1"
 
 // One macro level more than torch's, so that the extension's name is expanded first.
@@ -347,27 +362,24 @@ Tensor conv1d_by(const std::string& route, const Tensor& x, const Tensor& weight
 
 CONV1D_LIBRARY(TORCH_EXTENSION_NAME, m) {
     m.def("conv1d(" CONV1D_ARGUMENTS ") -> Tensor", {at::Tag::pt2_compliant_tag});
-    m.def("conv1d.padding(Tensor x, Tensor weight, Tensor? bias=None, SymInt[1] stride=1, str padding=\"valid\", "
-          "SymInt[1] dilation=1, SymInt groups=1) -> Tensor",
-          conv1d_padding, {at::Tag::pt2_compliant_tag});
+    m.def(
+        "conv1d.padding(Tensor x, Tensor weight, Tensor? bias=None, SymInt[1] stride=1, str "
+        "padding=\"valid\", "
+        "SymInt[1] dilation=1, SymInt groups=1) -> Tensor",
+        conv1d_padding, {at::Tag::pt2_compliant_tag});
     m.def("route(" CONV1D_ARGUMENTS ") -> str", conv1d_route);
     m.def("routes() -> str[]", conv1d_routes);
     m.def("conv1d_by(str route, " CONV1D_ARGUMENTS ") -> Tensor", conv1d_by);
 }
-
-using PytorchConv1d = Tensor(const Tensor&, const Tensor&, const OptionalTensor&, SymIntArrayRef, SymIntArrayRef,
-                             SymIntArrayRef, SymInt);
 
 CONV1D_LIBRARY_IMPL(TORCH_EXTENSION_NAME, CPU, m) { m.impl("conv1d", conv1d_cpu); }
 #ifdef CONV1D_WITH_CUDA
 CONV1D_LIBRARY_IMPL(TORCH_EXTENSION_NAME, CUDA, m) { m.impl("conv1d", conv1d_cuda); }
 #endif
 CONV1D_LIBRARY_IMPL(TORCH_EXTENSION_NAME, CompositeExplicitAutograd, m) {
-    m.impl("conv1d", static_cast<PytorchConv1d*>(pytorch_conv1d));  // Meta and the devices that are not ours
+    m.impl("conv1d", pytorch_conv1d);  // Meta and the devices that are not ours
 }
-CONV1D_LIBRARY_IMPL(TORCH_EXTENSION_NAME, FuncTorchBatched, m) {
-    m.impl("conv1d", static_cast<PytorchConv1d*>(pytorch_conv1d));
-}
+CONV1D_LIBRARY_IMPL(TORCH_EXTENSION_NAME, FuncTorchBatched, m) { m.impl("conv1d", pytorch_conv1d); }
 CONV1D_LIBRARY_IMPL(TORCH_EXTENSION_NAME, Autograd, m) { m.impl("conv1d", conv1d_autograd); }
 CONV1D_LIBRARY_IMPL(TORCH_EXTENSION_NAME, AutocastCUDA, m) {
     m.impl("conv1d", conv1d_autocast<c10::DispatchKey::AutocastCUDA, at::kCUDA>);

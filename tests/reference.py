@@ -1,12 +1,23 @@
 """The convolution in float64 by its definition, and how far from it a kernel's rounding may lead."""
+
 import torch
 
-# What the CPU kernel states of itself: chains of at most this many products, chains added one after the other.
+# What the CPU kernel says of itself: chains of at most this many products, added one after the other.
 CHAIN = 256
 
-ROUNDOFF = {torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8, torch.float32: 2.0**-24, torch.float64: 2.0**-53}
+ROUNDOFF = {
+    torch.float16: 2.0**-11,
+    torch.bfloat16: 2.0**-8,
+    torch.float32: 2.0**-24,
+    torch.float64: 2.0**-53,
+}
 # Half of the smallest step, for results that are subnormal.
-UNDERFLOW = {torch.float16: 2.0**-25, torch.bfloat16: 2.0**-134, torch.float32: 2.0**-150, torch.float64: 0.0}
+UNDERFLOW = {
+    torch.float16: 2.0**-25,
+    torch.bfloat16: 2.0**-134,
+    torch.float32: 2.0**-150,
+    torch.float64: 0.0,
+}
 
 
 def sides(padding):
@@ -30,10 +41,12 @@ def exact(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
 
 
 def bound(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
-    """How far each element may be from `exact`: the a-priori bound of a blocked sum in the accumulator's type, plus
-    the rounding of the result. fp16 and bf16 accumulate in float32."""
+    """How far each element may be from `exact`: the a-priori bound of a blocked sum in the accumulator's
+    type, plus the rounding of the result. fp16 and bf16 accumulate in float32."""
     y = exact(x, weight, bias, stride, padding, dilation, groups)
-    magnitude = exact(x.abs(), weight.abs(), None if bias is None else bias.abs(), stride, padding, dilation, groups)
+    magnitude = exact(
+        x.abs(), weight.abs(), None if bias is None else bias.abs(), stride, padding, dilation, groups
+    )
     products = weight.shape[1] * weight.shape[2]
     unit = min(ROUNDOFF[x.dtype], ROUNDOFF[torch.float32])
     depth = min(products, CHAIN) + -(-products // CHAIN) + 1

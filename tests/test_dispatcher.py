@@ -1,4 +1,5 @@
 """The op under everything that stands between a call and its kernel: modes, autocast, compilers, export."""
+
 import os
 
 import pytest
@@ -130,7 +131,9 @@ def test_compiled_once_for_every_length(model_new):
     torch._dynamo.reset()
     compiled = torch.compile(
         lambda x, weight: model_new.conv1d(x, weight, None, 2, 1) + model_new.conv1d(x, weight, None, 2, 1),
-        fullgraph=True, dynamic=True, backend=counter,
+        fullgraph=True,
+        dynamic=True,
+        backend=counter,
     )
     weight = torch.randn(6, 4, 3, requires_grad=True)
     for N, L in (2, 20), (3, 31), (5, 64), (7, 333):
@@ -159,7 +162,9 @@ def test_compiled_autograd(model_new):
 
 def module(model_new):
     torch.manual_seed(0)
-    return torch.nn.Sequential(model_new.Conv1d(4, 6, 3, padding=1), torch.nn.ReLU(), model_new.Conv1d(6, 2, 5, 2))
+    return torch.nn.Sequential(
+        model_new.Conv1d(4, 6, 3, padding=1), torch.nn.ReLU(), model_new.Conv1d(6, 2, 5, 2)
+    )
 
 
 def lengths():

@@ -1,4 +1,5 @@
 """A call that is not valid raises exactly what torch.nn.functional.conv1d raises for it."""
+
 import pytest
 import torch
 from torch.nn.functional import conv1d as pytorch_conv1d

@@ -1,4 +1,5 @@
 """The CPU kernel against the definition in float64, over the whole space of problems."""
+
 import hypothesis
 import hypothesis.strategies as st
 import pytest
@@ -7,7 +8,16 @@ import torch
 from reference import assert_within_bound, bound, exact
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
-LAYOUTS = ["contiguous", "unaligned", "transposed", "every other", "expanded n", "expanded c", "expanded l", "flipped c"]
+LAYOUTS = [
+    "contiguous",
+    "unaligned",
+    "transposed",
+    "every other",
+    "expanded n",
+    "expanded c",
+    "expanded l",
+    "channels first",
+]
 
 
 def make_x(N, channels, L, dtype, layout):
@@ -54,7 +64,9 @@ def problems(draw):
     if draw(st.booleans()):
         weight = torch.randn(K, C, groups * O).to(dtype).permute(2, 1, 0)
     bias = torch.randn(2 * groups * O).to(dtype)[::2] if draw(st.booleans()) else None
-    return dict(x=x, weight=weight, bias=bias, stride=stride, padding=padding, dilation=dilation, groups=groups)
+    return dict(
+        x=x, weight=weight, bias=bias, stride=stride, padding=padding, dilation=dilation, groups=groups
+    )
 
 
 @hypothesis.settings(max_examples=400, deadline=None, derandomize=True)
@@ -123,22 +135,21 @@ def test_conversions_keep_every_value(model_new, dtype):
     """A kernel of one tap, 1.0, gives back each of the 65,536 bit patterns; nan stays nan."""
     x = torch.arange(-(2**15), 2**15).to(torch.int16).view(dtype).view(1, 1, -1)
     y = model_new.conv1d(x, torch.ones(1, 1, 1, dtype=dtype))
-    # x * 1 + 0 turns -0 into +0: compare as values.
     assert torch.equal(torch.isnan(y), torch.isnan(x))
-    assert torch.equal(y.nan_to_num(0, float("inf"), -float("inf")), x.nan_to_num(0, float("inf"), -float("inf")))
+    assert torch.equal(y[~torch.isnan(y)], x[~torch.isnan(x)])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])
 def test_results_round_to_nearest_even(model_new, dtype):
-    """Sums of two values are exact or correctly rounded in float32, so that the result must be that, rounded again:
-    subnormal, tied and overflowing sums among them."""
+    """A sum of two values is rounded to float32 once, and from there to the result once more: subnormal, tied and
+    overflowing sums among them."""
     torch.manual_seed(0)
     x = torch.randint(-(2**15), 2**15, (1, 2, 2**20)).to(torch.int16).view(dtype)
     x[:, 1, : 2**19] = x[:, 0, : 2**19] * torch.tensor(2.0**-8).to(dtype)  # neighbours in size: many ties
     y = model_new.conv1d(x, torch.ones(1, 2, 1, dtype=dtype))[0, 0]
     expected = (x[0, 0].float() + x[0, 1].float()).to(dtype)
     assert torch.equal(torch.isnan(y), torch.isnan(expected))
-    assert torch.equal(y.nan_to_num(0, float("inf"), -float("inf")), expected.nan_to_num(0, float("inf"), -float("inf")))
+    assert torch.equal(y[~torch.isnan(y)], expected[~torch.isnan(expected)])
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype)[6:])

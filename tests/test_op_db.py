@@ -1,4 +1,5 @@
 """PyTorch's own test data for conv1d: the samples and error inputs of its operator and module databases."""
+
 import pytest
 import torch
 from torch.testing._internal.common_methods_invocations import op_db
@@ -12,7 +13,7 @@ named = lambda dtype: str(dtype)[6:]
 
 
 def assert_close(ours, theirs):
-    """Both sum in another order in at least float32: by default tolerances, which are those of PyTorch's own tests."""
+    """Both sum in at least float32, in another order: the default tolerances, as in PyTorch's own tests."""
     torch.testing.assert_close(ours, theirs)
 
 
@@ -32,7 +33,9 @@ def test_operator_sample_gradients(model_new, dtype):
         theirs = CONV1D.op(sample.input, *sample.args, **sample.kwargs)
         ours = model_new.conv1d(sample.input, *sample.args, **sample.kwargs)
         y_grad = torch.randn_like(theirs)
-        for a, b in zip(torch.autograd.grad(ours, leaves, y_grad), torch.autograd.grad(theirs, leaves, y_grad)):
+        for a, b in zip(
+            torch.autograd.grad(ours, leaves, y_grad), torch.autograd.grad(theirs, leaves, y_grad)
+        ):
             assert_close(a, b)
 
 
@@ -46,7 +49,9 @@ def test_float_samples_run_on_our_kernels(model_new):
                 continue
             lists = [number if isinstance(number, tuple) else (number,) for number in numbers]
             weight, bias = (*sample.args, None)[:2]
-            route = model_new._conv1d_ops.route(sample.input, weight, bias, *lists, sample.kwargs.get("groups", 1))
+            route = model_new._conv1d_ops.route(
+                sample.input, weight, bias, *lists, sample.kwargs.get("groups", 1)
+            )
             assert route == ("cpu" if sample.input.numel() else "pytorch")
 
 
@@ -65,7 +70,9 @@ def test_operator_error_inputs(model_new):
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=named)
 def test_module_samples(model_new, dtype, training):
-    samples = MODULE.module_inputs_func(MODULE, device="cpu", dtype=dtype, requires_grad=True, training=training)
+    samples = MODULE.module_inputs_func(
+        MODULE, device="cpu", dtype=dtype, requires_grad=True, training=training
+    )
     assert samples
     for sample in samples:
         made, forward = sample.constructor_input, sample.forward_input
@@ -77,6 +84,8 @@ def test_module_samples(model_new, dtype, training):
         assert_close(y, y_theirs)
         y.sum().backward()
         y_theirs.sum().backward()
-        for (name, a), (name_theirs, b) in zip(ours.named_parameters(), theirs.named_parameters(), strict=True):
+        for (name, a), (name_theirs, b) in zip(
+            ours.named_parameters(), theirs.named_parameters(), strict=True
+        ):
             assert name == name_theirs and torch.equal(a, b)
             assert_close(a.grad, b.grad)
