@@ -1,15 +1,17 @@
-// Depthwise convolution: one input channel a group, any taps, strides and dilation, all dtypes, sm_75 and later.
+// Depthwise convolution: one input channel a group, any taps, stride and dilation, all dtypes, sm_75 and
+// later. Bound by memory: each element of x and y moves once.
 //
-// Chosen for C == 1 with at most four output channels a group. Bound by memory: each element of x and y moves once.
-// A block takes one or several rows of y (a row: one sample, one output channel), or a segment of a long one.
-// Stride and dilation 1: the row's window of x is brought to shared memory as fp32 (fp64), at a shift that puts
-// both the vectors read from there and the vectors of y that a thread stores on their natural alignment,
-// whatever the alignment of the rows; a thread then slides over 2 x 4 positions, 4 taps at a time:
+// A block takes one or several rows of y (a row: one sample, one output channel), or a segment of a long
+// row. Stride and dilation 1: the row's window of x is brought to shared memory as fp32 (fp64), at a shift
+// that aligns both the vectors read from there and the vectors of y that a thread stores, whatever the
+// alignment of the rows; a thread then slides over 2 x 4 positions, 4 taps at a time:
 //
 //   x_smem   0 1 2 3 | 4 5 6 7 | ...      positions v*4 .. v*4+3 and taps 0..3 need x_smem[v*4 .. v*4+6]
 //
 // All else: taps are read through the L1 cache.
 #pragma once
+#include <algorithm>
+
 #include "problem.h"
 #include "tile.cuh"
 
@@ -17,27 +19,27 @@ namespace conv1d {
 namespace depthwise {
 
 constexpr int kMaxThreads = 256;
-constexpr int kVector = 4;  // neighbouring output positions of a thread
-constexpr int kVectors = 2; // of them at once
+constexpr int kVector = 4;   // neighbouring output positions of a thread
+constexpr int kVectors = 2;  // of them at once
 constexpr int kMaxO = 4;
 constexpr int kSmemBytes = 46080;  // below the 48 KB that need no permission
 constexpr int kPieceTaps = 256;    // summed apart, so that the error of many taps stays that of few
 
 struct Params {
     Problem problem;
-    int64_t rows;             // of y
-    int64_t segment;          // positions of a row that one block takes, a multiple of kVector
-    int64_t segments;         // of a row
-    int32_t rows_per_block;   // 1 where there are several segments
+    int64_t rows;            // of y
+    int64_t segment;         // positions of a row that one block takes, a multiple of kVector
+    int64_t segments;        // of a row
+    int32_t rows_per_block;  // 1 where there are several segments
     int32_t threads_per_row;
-    int32_t x_pitch;          // shared memory of one row's window of x, in sums; a multiple of kVector
-    int32_t w_pitch;          // likewise of its taps
+    int32_t x_pitch;  // shared memory of one row's window of x, in sums; a multiple of kVector
+    int32_t w_pitch;  // likewise of its taps
 };
 
 // The part of one row of y that one thread works on.
 template <class Element>
 struct Row {
-    const Element* x;  // position 0 of its input row
+    const Element* x;  // position 0 of the input row
     const Element* w;  // its K taps
     Element* y;        // position 0
     typename SumOf<Element>::Type bias;
@@ -60,7 +62,8 @@ __device__ __forceinline__ Row<Element> row_of_thread(const Params& params) {
     const int64_t channels = problem.G * problem.O;
     const int64_t n = row.valid ? index / channels : 0;
     const int64_t o = row.valid ? index % channels : 0;
-    row.x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n + o / problem.O * problem.x_stride_c;
+    row.x =
+        static_cast<const Element*>(problem.x) + n * problem.x_stride_n + o / problem.O * problem.x_stride_c;
     row.w = static_cast<const Element*>(problem.w) + o * problem.K;
     row.y = static_cast<Element*>(problem.y) + (n * channels + o) * problem.P;
     row.bias = problem.bias == nullptr ? 0 : widen(static_cast<const Element*>(problem.bias)[o]);
@@ -86,7 +89,8 @@ __device__ __forceinline__ void store_vector(const Row<Element>& row, int64_t p,
 
 // Stride 1, dilation 1.
 template <class Element>
-__global__ void __launch_bounds__(kMaxThreads) depthwise_sliding_kernel(const __grid_constant__ Params params) {
+__global__ void __launch_bounds__(kMaxThreads)
+    depthwise_sliding_kernel(const __grid_constant__ Params params) {
     using Sum = typename SumOf<Element>::Type;
     using SumVector = Vector<Sum, kVector>;
     extern __shared__ __align__(16) unsigned char smem[];
@@ -97,7 +101,8 @@ __global__ void __launch_bounds__(kMaxThreads) depthwise_sliding_kernel(const __
     const int taps = static_cast<int>(problem.K);
 
     // Vectors start at the multiple of four in y's memory at or before p_begin.
-    const int64_t y_place = reinterpret_cast<int64_t>(row.y + row.p_begin) / static_cast<int64_t>(sizeof(Element));
+    const int64_t y_place =
+        reinterpret_cast<int64_t>(row.y + row.p_begin) / static_cast<int64_t>(sizeof(Element));
     const int64_t p_first = row.p_begin - (y_place & (kVector - 1));
     const int vectors = static_cast<int>((row.p_end - p_first + kVector - 1) / kVector);
     if (row.valid) {
@@ -130,7 +135,8 @@ __global__ void __launch_bounds__(kMaxThreads) depthwise_sliding_kernel(const __
 #pragma unroll
         for (int j = 0; j < kVectors; ++j) {
             // A vector past the row's last one repeats that one and is not stored.
-            x[j] = reinterpret_cast<const SumVector*>(x_smem) + min(v + j * params.threads_per_row, vectors - 1);
+            x[j] = reinterpret_cast<const SumVector*>(x_smem) +
+                   min(v + j * params.threads_per_row, vectors - 1);
             left[j] = *x[j];
         }
         for (int piece = 0; piece < taps; piece += kPieceTaps) {
@@ -146,7 +152,9 @@ __global__ void __launch_bounds__(kMaxThreads) depthwise_sliding_kernel(const __
                     for (int t = 0; t < kVector; ++t) {
 #pragma unroll
                         for (int i = 0; i < kVector; ++i) {
-                            part[j][i] += w_frag.at[t] * (i + t < kVector ? left[j].at[i + t] : right[j].at[i + t - kVector]);
+                            const int at = i + t;
+                            part[j][i] +=
+                                w_frag.at[t] * (at < kVector ? left[j].at[at] : right[j].at[at - kVector]);
                         }
                     }
                     left[j] = right[j];
@@ -162,7 +170,9 @@ __global__ void __launch_bounds__(kMaxThreads) depthwise_sliding_kernel(const __
                         if (k + t >= piece_end) break;
 #pragma unroll
                         for (int i = 0; i < kVector; ++i) {
-                            part[j][i] += w_frag.at[t] * (i + t < kVector ? left[j].at[i + t] : right[j].at[i + t - kVector]);
+                            const int at = i + t;
+                            part[j][i] +=
+                                w_frag.at[t] * (at < kVector ? left[j].at[at] : right[j].at[at - kVector]);
                         }
                     }
                 }
@@ -183,7 +193,8 @@ __global__ void __launch_bounds__(kMaxThreads) depthwise_sliding_kernel(const __
 
 // Any stride, any dilation: a thread computes positions threads_per_row apart, four at once.
 template <class Element>
-__global__ void __launch_bounds__(kMaxThreads) depthwise_strided_kernel(const __grid_constant__ Params params) {
+__global__ void __launch_bounds__(kMaxThreads)
+    depthwise_strided_kernel(const __grid_constant__ Params params) {
     using Sum = typename SumOf<Element>::Type;
     const Problem& problem = params.problem;
     const Row<Element> row = row_of_thread<Element>(params);
@@ -195,9 +206,10 @@ __global__ void __launch_bounds__(kMaxThreads) depthwise_strided_kernel(const __
             const int64_t piece_end = min(piece + kPieceTaps, problem.K);
             for (int64_t k = piece; k < piece_end; ++k) {
                 const Sum w = widen(row.w[k]);
+                const int64_t l_first = k * problem.dilation - problem.pad_left;
 #pragma unroll
                 for (int i = 0; i < kVector; ++i) {
-                    const int64_t l = (p + i * params.threads_per_row) * problem.stride + k * problem.dilation - problem.pad_left;
+                    const int64_t l = l_first + (p + i * params.threads_per_row) * problem.stride;
                     if (l >= 0 && l < problem.L) part[i] += w * widen(row.x[l * problem.x_stride_l]);
                 }
             }
@@ -229,10 +241,12 @@ inline Params plan(const Problem& problem, int64_t slots) {
     params.problem = problem;
     params.rows = problem.N * problem.G * problem.O;
     const bool sliding = slides(problem);
-    const int64_t longest = sliding ? (slots - 2 * w_pitch(problem) - 2 * kVector) / kVector * kVector : 8192;
+    const int64_t longest =
+        sliding ? (slots - 2 * w_pitch(problem) - 2 * kVector) / kVector * kVector : 8192;
     params.segments = ceil_div(problem.P, longest);
     // Few rows are cut further, until each multiprocessor has work.
-    while (params.rows * params.segments < 4 * problem.device.sm_count && problem.P > 2048 * params.segments) {
+    while (params.rows * params.segments < 4 * problem.device.sm_count &&
+           problem.P > 2048 * params.segments) {
         params.segments *= 2;
     }
     params.segment = round_up(ceil_div(problem.P, params.segments), kVector);
@@ -246,8 +260,8 @@ inline Params plan(const Problem& problem, int64_t slots) {
     int64_t threads = ceil_div(work, ceil_div(work, kMaxThreads));
     if (threads > 16) threads = round_up(threads, 32);
     params.threads_per_row = static_cast<int32_t>(threads);
-    int64_t rows = kMaxThreads / threads;
-    if (sliding && rows > slots / (params.w_pitch + params.x_pitch)) rows = slots / (params.w_pitch + params.x_pitch);
+    const int64_t room = sliding ? slots / (params.w_pitch + params.x_pitch) : kMaxThreads;
+    const int64_t rows = std::min(kMaxThreads / threads, room);
     params.rows_per_block = static_cast<int32_t>(params.segments > 1 ? 1 : rows);
     return params;
 }
@@ -256,7 +270,8 @@ template <class Element>
 Error launch_element(const Problem& problem, cudaStream_t stream) {
     using Sum = typename SumOf<Element>::Type;
     const Params params = plan(problem, kSmemBytes / sizeof(Sum));
-    const auto blocks = static_cast<unsigned>(ceil_div(params.rows, params.rows_per_block) * params.segments);
+    const auto blocks =
+        static_cast<unsigned>(ceil_div(params.rows, params.rows_per_block) * params.segments);
     const int threads = params.rows_per_block * params.threads_per_row;
     if (slides(problem)) {
         const size_t smem_bytes = params.rows_per_block * (params.w_pitch + params.x_pitch) * sizeof(Sum);

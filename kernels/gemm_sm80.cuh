@@ -1,19 +1,14 @@
 // Dense convolution on Ampere, Ada and every later card: implicit GEMM with mma.sync, fed by cp.async.
 // TF32 (operands rounded to nearest), fp16, bf16; sums in fp32; groups of 16 input channels and more.
 //
-// D[o][position] += W[o][channel] * X[channel][position + shift of the tap], for each tap.
-// Depth is counted in 32-bit words: one TF32 channel, or a pair of 16-bit ones; one mma takes 8 words.
-//
-// A step of the reduction is a chunk of channels x a group of taps. cp.async brings, some steps ahead, the weights
-// (packed beforehand in the order in which lanes hold operand A) and each channel's window of x as it lies in
-// memory, from the 16-byte boundary before it, so that rows of any alignment move in whole pieces. The block then
-// rounds or pairs that window into the step's tile: slots of a Window (tile.cuh), where every tap of every stride
-// and dilation is a shift:
-//
-//   tile[word / 8][word % 4][slot] = {word, word + 4}      the two words of operand B that a lane needs: one LDS.64
-//
-// Where positions are not neighbours in memory, or a window would be mostly unused, or rows are so short that a tile
-// runs on from one sample to the next ("flat"), the tile is gathered from global memory instead.
+// D[o][position] += W[o][channel] * X[channel][position, shifted by the tap], for each tap. A step of the
+// reduction is a chunk of channels x a group of taps. cp.async brings, some steps ahead, the weights
+// (packed in the order in which lanes hold operand A) and each channel's window of x as it lies in memory,
+// from the 16-byte boundary before it: rows of any alignment move in whole pieces, and x leaves L2 once for
+// all taps of a group. The block then rounds or pairs the windows into the step's tile, a Window (tile.cuh)
+// that operand B is read from. The tile is gathered from global memory instead where positions are not
+// neighbours there, where windows would not fit, and where rows are so short that a tile runs on from one
+// sample to the next ("flat").
 #pragma once
 #include <cstring>
 
@@ -30,6 +25,13 @@ constexpr int kThreads = 32 * kWarps;
 constexpr int kMmaWords = 8;
 constexpr int kMaxTaps = 4;  // of a step
 
+// Blocks that share a multiprocessor.
+#if defined(__CUDA_ARCH__) && (__CUDA_ARCH__ == 860 || __CUDA_ARCH__ == 890 || __CUDA_ARCH__ >= 1200)
+constexpr int kBlocks = 2;  // 100 KB of shared memory hold no more
+#else
+constexpr int kBlocks = 3;
+#endif
+
 template <class Element_, int kWarpsO_, int kMTiles_, int kNTiles_>
 struct Tile {
     using Element = Element_;
@@ -40,7 +42,7 @@ struct Tile {
     static constexpr int kWarpP = 8 * kNTiles;
     static constexpr int kO = kWarpO * kWarpsO;
     static constexpr int kP = kWarpP * (kWarps / kWarpsO);
-    static constexpr int kStagePitch = kWarpP + 8;  // floats; 8 mod 32: fragments are staged without bank conflicts
+    static constexpr int kStagePitch = kWarpP + 8;  // floats; 8 mod 32: fragments land in different banks
     static constexpr int kEpilogueBytes = kWarps * 16 * kStagePitch * 4;
     static_assert(kWarpP % 32 == 0, "staged rows must be 8 mod 32 banks apart");
 };
@@ -50,20 +52,20 @@ constexpr int kChannelsPerWord = 4 / sizeof(Element);
 
 struct Params {
     Problem problem;
-    const uint4* w_packed;   // [G][o_tiles][chunks][K][chunk_words / 8][kO / 16][32 lanes]
+    const uint4* w_packed;  // [G][o_tiles][chunks][K][chunk_words / 8][kO / 16][32 lanes]
     Window<kMaxTaps> window;
-    int32_t taps;            // of a step; the last group of a chunk may have fewer
+    int32_t taps;  // of a step; the last group of a chunk may have fewer
     int32_t tap_groups;
     int32_t chunk_words;
     int32_t chunks;
-    int32_t row_slots;       // pitch of the tile's rows; 4 mod 8, so that the lanes of a half warp hit all banks
-    int32_t pieces;          // of 16 bytes, of one channel's window; 0 where x is gathered
+    int32_t row_slots;  // pitch of the tile's rows; 4 mod 8: a half warp reads from all banks
+    int32_t pieces;     // of 16 bytes, of one channel's window; 0 where x is gathered
     int32_t stages;
     int32_t w_stage_bytes;
-    int32_t stage_bytes;     // weights and windows of one step
+    int32_t stage_bytes;  // weights and windows of one step
     int32_t smem_bytes;
-    bool flat;               // positions count through all samples
-    bool y_pairs;            // rows of y start at multiples of two elements
+    bool flat;     // positions count through all samples
+    bool y_pairs;  // rows of y start at multiples of two elements
     int64_t o_tiles, p_tiles;
 };
 
@@ -74,17 +76,14 @@ struct Place {
     const uint4* w_packed;
 };
 
-// What one step reduces over.
+// What one step reduces over: the tap groups of a chunk, then the next chunk.
 struct Step {
     int chunk, tap_group;
-
-    __device__ void advance(const Params& params) {
-        if (++tap_group == params.tap_groups) {
-            tap_group = 0;
-            ++chunk;
-        }
-    }
 };
+
+__device__ __forceinline__ Step step_at(const Params& params, int index) {
+    return {index / params.tap_groups, index % params.tap_groups};
+}
 
 __device__ __forceinline__ int taps_of(const Params& params, const Step& step) {
     return min(params.taps, static_cast<int>(params.problem.K) - step.tap_group * params.taps);
@@ -93,8 +92,8 @@ __device__ __forceinline__ int taps_of(const Params& params, const Step& step) {
 // Depth of a chunk in mma's: the last one may have fewer.
 template <class Element>
 __device__ __forceinline__ int depth_of(const Params& params, const Step& step) {
-    const int words = static_cast<int>(ceil_div(params.problem.C, kChannelsPerWord<Element>)) - step.chunk * params.chunk_words;
-    return (min(words, params.chunk_words) + kMmaWords - 1) / kMmaWords;
+    const int words = static_cast<int>(ceil_div(params.problem.C, kChannelsPerWord<Element>));
+    return (min(words - step.chunk * params.chunk_words, params.chunk_words) + kMmaWords - 1) / kMmaWords;
 }
 
 __device__ __forceinline__ uint32_t round_tf32(float value) {
@@ -118,10 +117,10 @@ __device__ __forceinline__ uint32_t pack_word(const Element (&channel)[2]) {
 // Weights in the order of w_packed, with zeros for the channels that C and O lack. One thread, one uint4.
 template <class Element>
 __global__ void __launch_bounds__(256)
-    gemm_sm80_pack_kernel(const Element* __restrict__ w,   // [G*O, C, K]
-                          uint4* __restrict__ w_packed,    // as Params has it
-                          int64_t O, int64_t C, uint32_t K, uint32_t m_tiles, uint32_t o_tiles, uint32_t depth,
-                          uint32_t chunks, uint32_t count) {
+    gemm_sm80_pack_kernel(const Element* __restrict__ w,  // [G*O, C, K]
+                          uint4* __restrict__ w_packed,   // as Params has it
+                          int64_t O, int64_t C, uint32_t K, uint32_t m_tiles, uint32_t o_tiles,
+                          uint32_t depth, uint32_t chunks, uint32_t count) {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
     const uint32_t index = blockIdx.x * 256 + threadIdx.x;
     if (index >= count) return;
@@ -165,7 +164,8 @@ __global__ void __launch_bounds__(256)
 
 // Starts the copies of one step into its stage: the weights, then each channel's window.
 template <class Tile>
-__device__ __forceinline__ void fetch(const Params& params, const Place& place, const Step& step, unsigned char* stage) {
+__device__ __forceinline__ void fetch(const Params& params, const Place& place, const Step& step,
+                                      unsigned char* stage) {
     using Element = typename Tile::Element;
     const Problem& problem = params.problem;
     const int warp = threadIdx.x / 32;
@@ -183,14 +183,17 @@ __device__ __forceinline__ void fetch(const Params& params, const Place& place, 
     const int chunk_channels = params.chunk_words * kChannelsPerWord<Element>;
     const int64_t l_begin = place.l_begin + tap_begin * problem.dilation;
     const int64_t channel_begin = static_cast<int64_t>(step.chunk) * chunk_channels;
+#pragma unroll 1
     for (int c = warp; c < chunk_channels; c += kWarps) {
         const int64_t channel = place.g * problem.C + channel_begin + c;
         // Addresses, in bytes: of the row, and of the 16-byte boundary at or before the window.
-        const int64_t row = reinterpret_cast<int64_t>(static_cast<const Element*>(problem.x) +
-                                                      (place.n * problem.x_stride_n + channel * problem.x_stride_c));
+        const int64_t row =
+            reinterpret_cast<int64_t>(static_cast<const Element*>(problem.x) +
+                                      (place.n * problem.x_stride_n + channel * problem.x_stride_c));
         const int64_t row_end = row + problem.L * static_cast<int64_t>(sizeof(Element));
         const int64_t start = (row + l_begin * static_cast<int64_t>(sizeof(Element))) & ~int64_t{15};
         const uint32_t target = w_stage + params.w_stage_bytes + c * params.pieces * 16;
+#pragma unroll 1
         for (int piece = lane; piece < params.pieces; piece += 32) {
             const int64_t address = start + piece * 16;
             int64_t bytes = min(row_end - address, int64_t{16});
@@ -201,32 +204,39 @@ __device__ __forceinline__ void fetch(const Params& params, const Place& place, 
     }
 }
 
-// Rounds or pairs the windows of a stage into the step's tile.
+// Rounds or pairs the windows of a stage into the step's tile. A word of depth is one TF32 channel or a
+// pair of 16-bit ones, one mma takes 8, and the two that a lane needs at a slot lie together, one LDS.64:
+//
+//   tile[word / 8][word % 4][slot] = {word, word + 4}
 template <class Tile>
 __device__ __forceinline__ void convert(const Params& params, const Place& place, const Step& step,
                                         const unsigned char* stage, uint2* tile) {
     using Element = typename Tile::Element;
     constexpr int kPerWord = kChannelsPerWord<Element>;
-    constexpr int kBatch = 4;  // slots that a thread reads before it writes
+    constexpr int kBatch = 4 / kPerWord;  // slots that a thread reads before it writes
     const Problem& problem = params.problem;
     const int t = threadIdx.x / 32;  // this warp's words modulo 4
     const int lane = threadIdx.x % 32;
     const int64_t l_begin = place.l_begin + step.tap_group * params.taps * problem.dilation;
     // Offsets from the window's start that lie in the row; a window is short enough for 32 bits.
-    const int window_end = params.pieces * 16;
-    const int offset_begin = static_cast<int>(min(max(-l_begin, int64_t{0}), static_cast<int64_t>(window_end)));
-    const int offset_end = static_cast<int>(max(min(problem.L - l_begin, static_cast<int64_t>(window_end)), int64_t{0}));
+    const int64_t window_end = params.pieces * 16;
+    const int offset_begin = static_cast<int>(min(max(-l_begin, int64_t{0}), window_end));
+    const int offset_end = static_cast<int>(max(min(problem.L - l_begin, window_end), int64_t{0}));
     const int stride = static_cast<int>(problem.stride);
     const Element* x = static_cast<const Element*>(problem.x) + place.n * problem.x_stride_n + l_begin;
+    const int64_t channel_begin =
+        place.g * problem.C + static_cast<int64_t>(step.chunk) * params.chunk_words * kPerWord;
 
-    for (int depth = 0; depth < depth_of<Element>(params, step); ++depth) {
+    const int depths = depth_of<Element>(params, step);
+#pragma unroll 1
+    for (int depth = 0; depth < depths; ++depth) {
         const Element* window[2 * kPerWord];  // of the channels of words t and t + 4
 #pragma unroll
         for (int i = 0; i < 2 * kPerWord; ++i) {
             const int c = (depth * kMmaWords + t + i / kPerWord * 4) * kPerWord + i % kPerWord;
-            const int64_t channel = (place.g * problem.C + static_cast<int64_t>(step.chunk) * params.chunk_words * kPerWord + c);
-            const int64_t address = reinterpret_cast<int64_t>(x + channel * problem.x_stride_c);
-            window[i] = reinterpret_cast<const Element*>(stage + params.w_stage_bytes + c * params.pieces * 16 + (address & 15));
+            const int64_t address = reinterpret_cast<int64_t>(x + (channel_begin + c) * problem.x_stride_c);
+            const int place_in_stage = params.w_stage_bytes + c * params.pieces * 16 + (address & 15);
+            window[i] = reinterpret_cast<const Element*>(stage + place_in_stage);
         }
         for (int plane = 0; plane < params.window.planes; ++plane) {
             const int plane_offset = static_cast<int>(params.window.plane_offset[plane]);
@@ -236,11 +246,13 @@ __device__ __forceinline__ void convert(const Params& params, const Place& place
 #pragma unroll
                 for (int j = 0; j < kBatch; ++j) {
                     const int offset = plane_offset + (row + 32 * j) * stride;
-                    const bool inside = row + 32 * j < params.window.plane_rows && offset >= offset_begin && offset < offset_end;
+                    const bool inside = row + 32 * j < params.window.plane_rows && offset >= offset_begin &&
+                                        offset < offset_end;
                     Element channel[2][kPerWord] = {};
                     if (inside) {
 #pragma unroll
-                        for (int i = 0; i < 2 * kPerWord; ++i) channel[i / kPerWord][i % kPerWord] = window[i][offset];
+                        for (int i = 0; i < 2 * kPerWord; ++i)
+                            channel[i / kPerWord][i % kPerWord] = window[i][offset];
                     }
                     slot[j] = make_uint2(pack_word(channel[0]), pack_word(channel[1]));
                 }
@@ -255,14 +267,16 @@ __device__ __forceinline__ void convert(const Params& params, const Place& place
 
 // The same tile straight from global memory: any strides, and rows of several samples.
 template <class Tile>
-__device__ __forceinline__ void gather(const Params& params, const Place& place, const Step& step, uint2* tile) {
+__device__ __forceinline__ void gather(const Params& params, const Place& place, const Step& step,
+                                       uint2* tile) {
     using Element = typename Tile::Element;
     constexpr int kPerWord = kChannelsPerWord<Element>;
     const Problem& problem = params.problem;
-    const int t = threadIdx.x / 32;
-    const int lane = threadIdx.x % 32;
+    const uint32_t t = threadIdx.x / 32;
     const int64_t channel_begin = static_cast<int64_t>(step.chunk) * params.chunk_words * kPerWord;
-    for (int row = lane; row < params.window.plane_rows; row += 32) {
+    const int64_t channels = problem.C - channel_begin;  // that remain
+    const int depths = depth_of<Element>(params, step);
+    for (uint32_t row = threadIdx.x % 32; row < params.window.plane_rows; row += 32) {
         int64_t n = place.n;
         int64_t p = place.p_begin + row;
         if (params.flat) {
@@ -274,18 +288,23 @@ __device__ __forceinline__ void gather(const Params& params, const Place& place,
                               params.window.plane_offset[plane] - problem.pad_left;
             const bool inside = n < problem.N && l >= 0 && l < problem.L;
             const Element* x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n +
-                               (place.g * problem.C + channel_begin) * problem.x_stride_c + l * problem.x_stride_l;
+                               l * problem.x_stride_l +
+                               (place.g * problem.C + channel_begin + t * kPerWord) * problem.x_stride_c;
             uint2* target = tile + t * params.row_slots + plane * params.window.plane_rows + row;
-#pragma unroll 2
-            for (int depth = 0; depth < depth_of<Element>(params, step); ++depth) {
+#pragma unroll 1
+            for (int depth = 0; depth < depths; ++depth) {
                 Element channel[2][kPerWord];
 #pragma unroll
-                for (int i = 0; i < 2 * kPerWord; ++i) {
-                    const int c = (depth * kMmaWords + t + i / kPerWord * 4) * kPerWord + i % kPerWord;
-                    const bool valid = inside && channel_begin + c < problem.C;
-                    channel[i / kPerWord][i % kPerWord] = valid ? x[c * problem.x_stride_c] : Element{};
+                for (int half = 0; half < 2; ++half) {
+#pragma unroll
+                    for (int i = 0; i < kPerWord; ++i) {
+                        const uint32_t c = (depth * kMmaWords + half * 4 + t) * kPerWord + i;
+                        channel[half][i] = inside && c < channels ? x[i * problem.x_stride_c] : Element{};
+                    }
+                    x += 4 * kPerWord * problem.x_stride_c;
                 }
-                target[depth * 4 * params.row_slots] = make_uint2(pack_word(channel[0]), pack_word(channel[1]));
+                *target = make_uint2(pack_word(channel[0]), pack_word(channel[1]));
+                target += 4 * params.row_slots;
             }
         }
     }
@@ -298,8 +317,10 @@ __device__ __forceinline__ void multiply(const Params& params, const Step& step,
     const int warp = threadIdx.x / 32;
     const int lane = threadIdx.x % 32;
     const int chunk_depth = params.chunk_words / kMmaWords;
-    const uint4* w_lane = reinterpret_cast<const uint4*>(stage) + warp % Tile::kWarpsO * Tile::kMTiles * 32 + lane;
-    const uint2* x_lane = tile + lane % 4 * params.row_slots + warp / Tile::kWarpsO * Tile::kWarpP + lane / 4;
+    const uint4* w_lane =
+        reinterpret_cast<const uint4*>(stage) + warp % Tile::kWarpsO * Tile::kMTiles * 32 + lane;
+    const uint2* x_lane =
+        tile + lane % 4 * params.row_slots + warp / Tile::kWarpsO * Tile::kWarpP + lane / 4;
     const int taps = taps_of(params, step);
     const int depths = depth_of<Element>(params, step);
     for (int tap = 0; tap < taps; ++tap) {
@@ -322,8 +343,8 @@ __device__ __forceinline__ void multiply(const Params& params, const Step& step,
 
 // Stores 16 rows of y that a warp has staged: kVector neighbours a lane, along the rows.
 template <class Tile, int kVector>
-__device__ __forceinline__ void store_rows(const Params& params, const Place& place, const float* staged, int64_t o_begin,
-                                           int64_t p_begin) {
+__device__ __forceinline__ void store_rows(const Params& params, const Place& place, const float* staged,
+                                           int64_t o_begin, int64_t p_begin) {
     using Element = typename Tile::Element;
     constexpr int kLanes = Tile::kWarpP / kVector < 32 ? Tile::kWarpP / kVector : 32;  // along a row
     const Problem& problem = params.problem;
@@ -340,10 +361,12 @@ __device__ __forceinline__ void store_rows(const Params& params, const Place& pl
         if (p >= problem.P || n >= problem.N) continue;
         const int64_t channel = place.g * problem.O + o_begin;
         const Element* bias = static_cast<const Element*>(problem.bias) + channel;
-        Element* y = static_cast<Element*>(problem.y) + (n * problem.G * problem.O + channel) * problem.P + p;
+        Element* y =
+            static_cast<Element*>(problem.y) + (n * problem.G * problem.O + channel) * problem.P + p;
 #pragma unroll 4
         for (int row = lane / kLanes; row < rows; row += 32 / kLanes) {
-            const auto sums = *reinterpret_cast<const Vector<float, kVector>*>(staged + row * Tile::kStagePitch + column);
+            const auto sums =
+                *reinterpret_cast<const Vector<float, kVector>*>(staged + row * Tile::kStagePitch + column);
             const float bias_value = problem.bias == nullptr ? 0.0f : widen(bias[row]);
             Vector<Element, kVector> out;
 #pragma unroll
@@ -367,7 +390,8 @@ __device__ __forceinline__ void write(const Params& params, const Place& place, 
 #pragma unroll
         for (int n = 0; n < Tile::kNTiles; ++n) {
             *reinterpret_cast<float2*>(fragment + n * 8) = make_float2(sum[m][n][0], sum[m][n][1]);
-            *reinterpret_cast<float2*>(fragment + n * 8 + 8 * Tile::kStagePitch) = make_float2(sum[m][n][2], sum[m][n][3]);
+            *reinterpret_cast<float2*>(fragment + n * 8 + 8 * Tile::kStagePitch) =
+                make_float2(sum[m][n][2], sum[m][n][3]);
         }
         __syncwarp();
         if (params.y_pairs) {
@@ -382,7 +406,8 @@ __device__ __forceinline__ void write(const Params& params, const Place& place, 
 #endif  // sm_80
 
 template <class Tile>
-__global__ void __launch_bounds__(kThreads, 3) gemm_sm80_forward_kernel(const __grid_constant__ Params params) {
+__global__ void __launch_bounds__(kThreads, kBlocks)
+    gemm_sm80_forward_kernel(const __grid_constant__ Params params) {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
     extern __shared__ __align__(16) unsigned char smem[];
     // [stages]{weights, windows} then the tile; at the end each warp stages its rows of y over them.
@@ -404,14 +429,10 @@ __global__ void __launch_bounds__(kThreads, 3) gemm_sm80_forward_kernel(const __
 
     float sum[Tile::kMTiles][Tile::kNTiles][4] = {};
     const int steps = params.chunks * params.tap_groups;
-    Step ahead{0, 0};
     for (int i = 0; i < params.stages - 1; ++i) {
-        if (i < steps) fetch<Tile>(params, place, ahead, smem + i * params.stage_bytes);
+        if (i < steps) fetch<Tile>(params, place, step_at(params, i), smem + i * params.stage_bytes);
         ptx::cp_async_commit_group();
-        ahead.advance(params);
     }
-    Step step{0, 0};
-    int stage = 0;
     for (int i = 0; i < steps; ++i) {
         if (params.stages == 2) {
             ptx::cp_async_wait_group<0>();
@@ -419,19 +440,21 @@ __global__ void __launch_bounds__(kThreads, 3) gemm_sm80_forward_kernel(const __
             ptx::cp_async_wait_group<1>();
         }
         __syncthreads();  // this step has landed; the tile and the stage of the step before have been read
-        const int free_stage = stage == 0 ? params.stages - 1 : stage - 1;
-        if (i + params.stages - 1 < steps) fetch<Tile>(params, place, ahead, smem + free_stage * params.stage_bytes);
+        const int ahead = i + params.stages - 1;
+        if (ahead < steps) {
+            fetch<Tile>(params, place, step_at(params, ahead),
+                        smem + ahead % params.stages * params.stage_bytes);
+        }
         ptx::cp_async_commit_group();
-        ahead.advance(params);
+        const Step step = step_at(params, i);
+        const unsigned char* stage = smem + i % params.stages * params.stage_bytes;
         if (params.pieces != 0) {
-            convert<Tile>(params, place, step, smem + stage * params.stage_bytes, tile);
+            convert<Tile>(params, place, step, stage, tile);
         } else {
             gather<Tile>(params, place, step, tile);
         }
         __syncthreads();
-        multiply<Tile>(params, step, smem + stage * params.stage_bytes, tile, sum);
-        step.advance(params);
-        stage = stage + 1 == params.stages ? 0 : stage + 1;
+        multiply<Tile>(params, step, stage, tile, sum);
     }
     __syncthreads();
     write<Tile>(params, place, reinterpret_cast<float*>(smem), sum);
@@ -445,7 +468,8 @@ bool plan_steps(Params& params, int64_t taps, int64_t chunk_words, int64_t stage
     const Problem& problem = params.problem;
     params.tap_groups = static_cast<int32_t>(ceil_div(problem.K, taps));
     params.taps = static_cast<int32_t>(ceil_div(problem.K, params.tap_groups));
-    params.window = plan_window<kMaxTaps>(params.taps, Tile::kP, problem.stride, problem.dilation, !params.flat);
+    params.window =
+        plan_window<kMaxTaps>(params.taps, Tile::kP, problem.stride, problem.dilation, !params.flat);
     params.row_slots = params.window.slots() + ((4 - params.window.slots()) & 7);
     params.chunk_words = static_cast<int32_t>(chunk_words);
     params.chunks = static_cast<int32_t>(ceil_div(problem.C, chunk_words * kChannelsPerWord<Element>));
@@ -464,7 +488,8 @@ bool plan_steps(Params& params, int64_t taps, int64_t chunk_words, int64_t stage
 
     // Three blocks share a multiprocessor, two where its memory is small; each block costs 1 KB more.
     const int64_t sm_bytes = problem.device.smem_bytes + 1024;
-    if (smem_bytes + static_cast<int64_t>(sizeof(Place)) + 1024 > sm_bytes / (sm_bytes >= 160 * 1024 ? 3 : 2)) return false;
+    const int64_t share = sm_bytes / (sm_bytes >= 160 * 1024 ? 3 : 2);
+    if (smem_bytes + static_cast<int64_t>(sizeof(Place)) + 1024 > share) return false;
     params.pieces = static_cast<int32_t>(pieces);
     params.w_stage_bytes = static_cast<int32_t>(w_stage_bytes);
     params.stage_bytes = static_cast<int32_t>(stage_bytes);
@@ -472,7 +497,8 @@ bool plan_steps(Params& params, int64_t taps, int64_t chunk_words, int64_t stage
     return true;
 }
 
-// The most taps that fit, so that x is fetched least often; two chunks at once where a step has only one tap.
+// The most taps that fit, so that x is fetched least often; twice the channels where a step has only one
+// tap.
 template <class Tile>
 Params plan(const Problem& problem) {
     Params params{};
@@ -486,9 +512,9 @@ Params plan(const Problem& problem) {
     for (const bool copied : {true, false}) {
         if (copied && !neighbours) continue;
         for (int64_t taps = problem.K < kMaxTaps ? problem.K : kMaxTaps; taps > 0; --taps) {
-            for (int64_t chunk_words = taps == 1 ? 2 * kMmaWords : kMmaWords; chunk_words > 0; chunk_words -= kMmaWords) {
+            for (int64_t mmas = taps == 1 ? 2 : 1; mmas > 0; --mmas) {
                 for (const int64_t stages : {3, 2}) {
-                    if (plan_steps<Tile>(params, taps, chunk_words, stages, copied)) return params;
+                    if (plan_steps<Tile>(params, taps, mmas * kMmaWords, stages, copied)) return params;
                 }
             }
         }
@@ -514,9 +540,11 @@ struct Launch {
         params.w_packed = w_packed;
         const auto vectors = static_cast<uint32_t>(packed_vectors(params, Tile::kO));
         gemm_sm80_pack_kernel<Element><<<static_cast<unsigned>(ceil_div(vectors, 256)), 256, 0, stream>>>(
-            static_cast<const Element*>(problem.w), w_packed, problem.O, problem.C, static_cast<uint32_t>(problem.K),
-            Tile::kO / 16, static_cast<uint32_t>(params.o_tiles), params.chunk_words / kMmaWords, params.chunks, vectors);
-        const auto blocks = static_cast<unsigned>(params.o_tiles * params.p_tiles * problem.G * (params.flat ? 1 : problem.N));
+            static_cast<const Element*>(problem.w), w_packed, problem.O, problem.C,
+            static_cast<uint32_t>(problem.K), Tile::kO / 16, static_cast<uint32_t>(params.o_tiles),
+            params.chunk_words / kMmaWords, params.chunks, vectors);
+        const int64_t samples = params.flat ? 1 : problem.N;
+        const auto blocks = static_cast<unsigned>(params.o_tiles * params.p_tiles * problem.G * samples);
         const auto kernel = gemm_sm80_forward_kernel<Tile>;
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, params.smem_bytes);
         kernel<<<blocks, kThreads, params.smem_bytes, stream>>>(params);
@@ -546,22 +574,26 @@ auto with_launch(const Problem& problem, Call call) {
 
 }  // namespace gemm_sm80
 
-// TF32, fp16 and bf16 from sm_80 on; 16 input channels a group, or half of a fragment would be zeros; 8 output channels.
+// TF32, fp16 and bf16 from sm_80 on; at least 16 input channels a group, below which fragments are half
+// zeros, and 8 output channels.
 inline bool fits_gemm_sm80(const Problem& problem) {
     const bool type = problem.dtype == Dtype::float16 || problem.dtype == Dtype::bfloat16 ||
                       (problem.dtype == Dtype::float32 && problem.precision == Precision::tf32);
     if (!type || problem.device.arch < 80 || problem.C < 16 || problem.O < 8) return false;
     // Blocks of at least 32 x 64 outputs, and packed weights, are counted in 32 bits.
     const int64_t blocks = problem.N * problem.G * ceil_div(problem.O, 32) * ceil_div(problem.P, 64);
-    return blocks <= kMaxBlocks && problem.G * round_up(problem.O, 128) * round_up(problem.C, 32) * problem.K < (int64_t{1} << 33);
+    const int64_t weights = problem.G * round_up(problem.O, 128) * round_up(problem.C, 32) * problem.K;
+    return blocks <= kMaxBlocks && weights < (int64_t{1} << 33);
 }
 
 inline size_t workspace_gemm_sm80(const Problem& problem) {
-    return gemm_sm80::with_launch(canonical(problem), [&](auto launch) { return launch.workspace_bytes(canonical(problem)); });
+    const Problem same = canonical(problem);
+    return gemm_sm80::with_launch(same, [&](auto launch) { return launch.workspace_bytes(same); });
 }
 
 inline Error launch_gemm_sm80(const Problem& problem, cudaStream_t stream) {
-    return gemm_sm80::with_launch(canonical(problem), [&](auto launch) { return launch.run(canonical(problem), stream); });
+    const Problem same = canonical(problem);
+    return gemm_sm80::with_launch(same, [&](auto launch) { return launch.run(same, stream); });
 }
 
 }  // namespace conv1d

@@ -1,5 +1,5 @@
-// The instructions of sm_80 and later that gemm_sm80.cuh uses, each named after itself. Sections are those of the
-// PTX ISA manual, version 9.0.
+// One inline function an instruction, named after it: those of sm_80 and later that gemm_sm80.cuh uses.
+// Sections are those of the PTX ISA manual, version 9.0.
 #pragma once
 #include <cstdint>
 #include <cuda_bf16.h>
@@ -8,11 +8,15 @@
 namespace conv1d {
 namespace ptx {
 
-// 9.7.9.25.3.1: 16 bytes, global to shared, of which `source_bytes` are read and the others zero. Both aligned to 16.
+// 9.7.9.25.3.1: 16 bytes, global to shared, both aligned; past the first `source_bytes` they become zeros.
 __device__ __forceinline__ void cp_async_16(uint32_t target, const void* source, uint32_t source_bytes) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(target), "l"(source), "r"(source_bytes) : "memory");
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(target), "l"(source),
+                 "r"(source_bytes)
+                 : "memory");
 }
-__device__ __forceinline__ void cp_async_commit_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+__device__ __forceinline__ void cp_async_commit_group() {
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
 // Returns once all but the latest kPending groups of this thread have landed.
 template <int kPending>
 __device__ __forceinline__ void cp_async_wait_group() {
@@ -29,10 +33,11 @@ __device__ __forceinline__ uint32_t cvt_rna_tf32(float value) {
 // 9.7.14.5: sum[16][8] += a[16][depth] * b[depth][8], where depth is 8 TF32 or 16 16-bit numbers: 8 words.
 // Of lane 4*g + t, in words of a row or column: a = (g, t), (g + 8, t), (g, t + 4), (g + 8, t + 4);
 // b = (t, g), (t + 4, g); sum = (g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1).
-#define CONV1D_MMA(shape, types)                                                                        \
-    asm("mma.sync.aligned." shape ".row.col.f32." types ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, " \
-        "{%0, %1, %2, %3};"                                                                             \
-        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])                                        \
+#define CONV1D_MMA(shape, types)                                 \
+    asm("mma.sync.aligned." shape ".row.col.f32." types          \
+        ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "    \
+        "{%0, %1, %2, %3};"                                      \
+        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3]) \
         : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b.x), "r"(b.y))
 
 template <class Element>

@@ -1,4 +1,4 @@
-// What several kernels share: element types and their sums, and how a block's window of x lies in shared memory.
+// What several kernels share: element types, their sums, and a block's window of x in shared memory.
 #pragma once
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -19,8 +19,8 @@ inline Error launch_error() {
     return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
 }
 
-// The same problem in the numbers that are easiest to compute with: a stride that no position uses, or a dilation that
-// no tap uses, may be huge.
+// The same problem without numbers that do not matter: a stride that no second position uses, or a dilation
+// that no second tap uses, may be huge.
 inline Problem canonical(Problem problem) {
     if (problem.P == 1) problem.stride = 1;
     if (problem.K == 1) problem.dilation = 1;
@@ -63,9 +63,9 @@ struct alignas(sizeof(Value) * kCount < 16 ? sizeof(Value) * kCount : 16) Vector
 
 // How the x that one block needs for some taps lies in shared memory, one row of slots a channel.
 //
-// Tap k of the window (counted from its first) reads x at offset row*stride + k*dilation, where row counts the
-// block's output positions. Taps whose offsets agree modulo the stride share a plane: a run of rows, `stride`
-// input positions apart. So every tap of every stride and dilation is a shift, and rows are dense:
+// Tap k of the window (counted from its first) reads x at offset row*stride + k*dilation, where row counts
+// the block's output positions. Taps whose offsets agree modulo the stride share a plane: a run of rows,
+// `stride` input positions apart. So every tap of every stride and dilation is a shift, and rows are dense:
 //
 //   slot(k, row) = tap_slot[k] + row
 //
@@ -85,7 +85,8 @@ struct Window {
 
 // `shared_planes` false gives each tap a plane of its own: for rows that are not neighbours in x.
 template <int kMaxTaps>
-Window<kMaxTaps> plan_window(int64_t taps, int64_t rows, int64_t stride, int64_t dilation, bool shared_planes) {
+Window<kMaxTaps> plan_window(int64_t taps, int64_t rows, int64_t stride, int64_t dilation,
+                             bool shared_planes) {
     Window<kMaxTaps> window{};
     int64_t longest_shift = 0;
     int32_t plane_of[kMaxTaps]{};
