@@ -100,18 +100,31 @@ def test_a_correctly_rounded_result_passes(layer, mode):
     assert verdict(convolve, mode, layer)[0]
 
 
+def one_by_one(order):
+    """A convolution that adds its terms to a float32 accumulator one by one, in the order given."""
+    def conv1d(x, weight, bias, stride, padding, dilation, groups):
+        padded = torch.nn.functional.pad(x.float(), (padding, padding))
+        per_group, K = weight.shape[1:]
+        P = (padded.shape[2] - dilation * (K - 1) - 1) // stride + 1
+        y = torch.zeros(x.shape[0], weight.shape[0], P)
+        for c, k in order(list(itertools.product(range(per_group), range(K)))):
+            taps = padded[:, c::per_group, k * dilation:][:, :, :(P - 1) * stride + 1:stride]
+            y += weight[:, c, k].float()[:, None] * taps.repeat_interleave(weight.shape[0] // groups, 1)
+        return (y if bias is None else y + bias.float()[:, None]).to(x.dtype)
+    return conv1d
+
+
 @hypothesis.given(layers, st.sampled_from(["fp32", "fp16", "bf16"]))
 @hypothesis.settings(deadline=None, max_examples=100)
 def test_fp32_accumulation_in_any_order_passes(layer, mode):
-    def backwards(x, weight, bias, stride, padding, dilation, groups):
-        padded = torch.nn.functional.pad(x.float(), (padding, padding))
-        y = torch.zeros(layer.N, layer.Cout, layer.P)
-        per_group, outputs = layer.Cin // groups, layer.Cout // groups
-        for c, k in reversed(list(itertools.product(range(per_group), range(layer.K)))):
-            taps = padded[:, c::per_group, k * dilation:][:, :, :(layer.P - 1) * stride + 1:stride]
-            y += weight[:, c, k].float()[:, None] * taps.repeat_interleave(outputs, 1)
-        return (y if bias is None else y + bias.float()[:, None]).to(x.dtype)
-    assert verdict(backwards, mode, layer)[0]
+    assert verdict(one_by_one(iter), mode, layer)[0]
+    assert verdict(one_by_one(reversed), mode, layer)[0]
+
+
+@pytest.mark.parametrize("mode", ["fp32", "tf32", "fp16", "bf16"])
+def test_fp32_accumulation_of_thousands_of_terms_passes(mode):
+    layer = check.Layer("long_sum", 1, 256, 40, 8, 15, source="a test")
+    assert verdict(one_by_one(iter), mode, layer)[0]
 
 
 def test_operands_rounded_to_nearest_tf32_pass_in_tf32_only(coverage):
@@ -166,11 +179,26 @@ def test_partial_sums_rounded_to_the_output_type_are_caught(mode, coverage):
     assert not verdict(halves, mode)[0]
 
 
-def test_fp32_products_in_half_precision_are_caught(coverage):
-    def split(x, weight, bias, *rest):  # x = high + low with low dropped
-        return convolve(x.bfloat16().float(), weight, bias, *rest)
-    assert not verdict(split, "fp32")[0]
-    assert not verdict(split, "tf32")[0]
+def test_operands_of_19_bits_in_fp32_are_caught(coverage):
+    def short(x, weight, *rest):  # float32 has 24; two bfloat16 parts, rather than three, would keep 16
+        x, weight = (((t.view(torch.int32) + 16) & ~31).view(torch.float32) for t in (x, weight))
+        return convolve(x, weight, *rest)
+    assert not verdict(short, "fp32")[0]
+    assert verdict(short, "tf32")[0]
+
+
+def test_operands_of_8_bits_in_tf32_are_caught(coverage):
+    def short(x, weight, *rest):
+        return convolve(x.bfloat16().float(), weight.bfloat16().float(), *rest)
+    assert not verdict(short, "tf32")[0]
+
+
+@pytest.mark.parametrize("mode", ["fp16", "bf16"])
+def test_one_element_off_by_two_units_in_the_last_place_is_caught(mode, coverage):
+    def off(y):  # too little to show in the norm of all errors
+        flat = y.view(-1)
+        flat[flat.abs().argmax()] *= 1 + 2 * torch.finfo(y.dtype).eps
+    assert not verdict(spoil(off), mode, SMALL._replace(N=40))[0]
 
 
 def test_float32_accumulation_in_fp64_is_caught(coverage):
