@@ -1,0 +1,61 @@
+"""Small problems of every route and dtype, for compute-sanitizer to watch:
+
+    PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck python tests/cuda/sanitize.py
+
+Operands are made on the CPU, so that nearly all kernels that run are ours. Prints one line a route.
+"""
+
+import pathlib
+import sys
+
+import torch
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+
+import model_new  # noqa: E402
+
+# (N, groups, C, O, L, K, stride, padding, dilation): ragged tiles, halos, short rows.
+PROBLEMS = [
+    (2, 1, 17, 9, 203, 3, 1, (1, 1), 1),
+    (1, 1, 40, 70, 301, 5, 3, (2, 2), 2),
+    (5, 2, 16, 8, 7, 3, 1, (1, 1), 1),
+    (1, 1, 16, 130, 70, 1, 1, (0, 0), 1),
+    (2, 3, 1, 1, 301, 5, 1, (2, 2), 1),
+    (2, 3, 1, 2, 101, 3, 2, (2, 2), 3),
+    (2, 1, 2, 3, 67, 4, 1, (3, 0), 1),
+]
+
+
+def main():
+    ops = model_new._conv1d_ops
+    ran = dict.fromkeys(ops.routes(), 0)
+    torch.manual_seed(0)
+    for N, groups, C, O, L, K, stride, padding, dilation in PROBLEMS:
+        x = torch.randn(N, groups * C, L, dtype=torch.float64)
+        weight = torch.randn(groups * O, C, K, dtype=torch.float64) / (C * K) ** 0.5
+        bias = torch.randn(groups * O, dtype=torch.float64)
+        padded = torch.nn.functional.pad(x, padding)
+        expected = torch.nn.functional.conv1d(padded, weight, bias, stride, 0, dilation, groups)
+        for dtype, allowed, tolerance in [
+            (torch.float32, False, 1e-5),
+            (torch.float32, True, 1e-2),
+            (torch.float64, False, 1e-13),
+            (torch.float16, False, 2e-2),
+            (torch.bfloat16, False, 1e-1),
+        ]:
+            torch.backends.cudnn.allow_tf32 = allowed
+            operands = [t.to(dtype).cuda() for t in (x, weight, bias)]
+            for route in ops.routes():
+                try:
+                    y = ops.conv1d_by(route, *operands, (stride,), padding, (dilation,), groups)
+                except RuntimeError as error:
+                    assert "does not take this problem" in str(error), error
+                    continue
+                torch.testing.assert_close(y.cpu().double(), expected, rtol=tolerance, atol=tolerance)
+                ran[route] += 1
+    for route, count in ran.items():
+        print(f"{route}: {count} problems")
+
+
+if __name__ == "__main__":
+    main()

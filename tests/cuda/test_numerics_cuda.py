@@ -1,0 +1,179 @@
+"""Every route of the CUDA table, and the one that the table chooses, against the definition in float64."""
+
+import random
+
+import pytest
+import torch
+
+from problems import LAYOUTS, MODES, Problem, assert_accurate, draw, run_by, tf32
+
+FAMILIES = ["dense", "grouped", "depthwise", "few channels", "few outputs"]
+
+# What one step past an edge of the kernels looks like.
+EDGES = {
+    "one of all": Problem(1, 1, 1, 1, 1),
+    "one position": Problem(3, 16, 8, 1, 1),
+    "kernel as long as x": Problem(2, 20, 24, 9, 9),
+    "kernel as long as padded x": Problem(2, 20, 24, 5, 9, padding=(2, 2)),
+    "stride beyond kernel": Problem(2, 17, 9, 100, 3, stride=7),
+    "stride beyond x": Problem(2, 17, 9, 100, 3, stride=1000),
+    "huge stride of one position": Problem(2, 17, 9, 100, 3, stride=2**60),
+    "huge dilation of one tap": Problem(2, 17, 9, 100, 1, dilation=2**60),
+    "dilation beyond half of x": Problem(2, 18, 33, 100, 2, dilation=99),
+    "padding beyond kernel": Problem(2, 18, 33, 10, 3, padding=(500, 0)),
+    "all padding but one": Problem(2, 16, 8, 1, 3, padding=(1, 1)),
+    "even kernel on one side": Problem(2, 16, 8, 61, 4, padding=(3, 0)),
+    "odd length": Problem(2, 33, 65, 129, 3, padding=(1, 1)),
+    "last position alone in its tile": Problem(1, 16, 130, 257, 1),
+    "many taps": Problem(2, 16, 16, 900, 300),
+    "many taps, dilated": Problem(1, 16, 16, 1500, 40, dilation=37),
+    "long sums": Problem(1, 1500, 40, 300, 5, padding=(2, 2)),
+    "half channels of a fragment": Problem(2, 24, 40, 200, 3),
+    "short rows of many samples": Problem(500, 20, 40, 3, 3, padding=(1, 1)),
+    "rows of half a tile": Problem(9, 20, 140, 60, 3, padding=(1, 1)),
+    "groups of 16": Problem(2, 16, 16, 70, 3, groups=9),
+    "depthwise, long row": Problem(1, 1, 1, 30011, 31, padding=(15, 15), groups=2),
+    "depthwise, rows of one": Problem(2, 1, 1, 1, 1, groups=1000),
+    "depthwise, 2047 taps": Problem(1, 1, 1, 2048, 2047, padding=(2046, 0), groups=3),
+    "depthwise, 5000 taps": Problem(1, 1, 1, 6001, 5000, groups=2),
+    "depthwise, strided": Problem(3, 1, 1, 1001, 5, stride=3, dilation=2, padding=(4, 4), groups=20),
+    "many samples": Problem(65536, 3, 5, 5, 3, padding=(1, 1)),
+    "many samples, dense": Problem(65536, 16, 8, 5, 3, padding=(1, 1)),
+    "many samples, depthwise": Problem(65536, 1, 1, 5, 3, padding=(1, 1), groups=4),
+    "many channels": Problem(1, 65536, 8, 6, 1),
+    "many outputs": Problem(1, 16, 65536, 6, 3),
+    "many groups": Problem(2, 1, 1, 7, 3, groups=65536),
+    "many groups, dense": Problem(1, 16, 8, 7, 3, groups=4096),
+}
+
+
+def pytest_generate_tests(metafunc):
+    if "route" in metafunc.fixturenames:
+        import model_new
+
+        metafunc.parametrize("route", ["chosen", *model_new._conv1d_ops.routes()])
+
+
+def run(ops, route, arguments):
+    return ops.conv1d(*arguments) if route == "chosen" else run_by(ops, route, arguments)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("edge", EDGES)
+def test_edges(model_new, edge, mode):
+    """By every route that takes the problem; the last row of the table takes them all."""
+    dtype, allowed = MODES[mode]
+    arguments = EDGES[edge].arguments(dtype)
+    before = arguments[0].clone()
+    ops = model_new._conv1d_ops
+    took = []
+    with tf32(allowed):
+        assert ops.route(*arguments) in ops.routes()
+        for route in ["chosen", *ops.routes()]:
+            y = run(ops, route, arguments)
+            if y is not None:
+                took.append(route)
+                assert_accurate(y, arguments, mode, (edge, route))
+    assert took[0] == "chosen" and took[-1] == ops.routes()[-1]
+    assert torch.equal(arguments[0], before)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_random_problems(model_new, family, mode):
+    dtype, allowed = MODES[mode]
+    numbers = random.Random(f"{family} {mode}")
+    ops = model_new._conv1d_ops
+    with tf32(allowed):
+        for seed in range(60):
+            problem = draw(numbers, family)
+            arguments = problem.arguments(dtype, seed)
+            for route in ["chosen", *ops.routes()]:
+                y = run(ops, route, arguments)
+                if y is not None:
+                    assert_accurate(y, arguments, mode, (problem, route))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("mode", MODES)
+def test_layouts(model_new, layout, mode):
+    """x of every layout, its rows of every alignment, by every route."""
+    dtype, allowed = MODES[mode]
+    ops = model_new._conv1d_ops
+    for C, O, groups in [(32, 64, 1), (16, 130, 2), (1, 1, 24), (3, 5, 2)]:
+        for L in [257, 258, 260, 264]:
+            problem = Problem(2, C, O, L, 3, padding=(1, 1), groups=groups, layout=layout)
+            arguments = problem.arguments(dtype)
+            with tf32(allowed):
+                for route in ["chosen", *ops.routes()]:
+                    y = run(ops, route, arguments)
+                    if y is not None:
+                        assert_accurate(y, arguments, mode, (problem, route))
+
+
+def test_each_route_takes_something(model_new):
+    """Else the tests above would say nothing about it. On Hopper, every route of the table fits something."""
+    ops = model_new._conv1d_ops
+    chosen = set()
+    for mode, (dtype, allowed) in MODES.items():
+        for problem in [
+            Problem(2, 64, 128, 4096, 3),
+            Problem(2, 1, 1, 4096, 3, groups=8),
+            Problem(2, 3, 8, 512, 3),
+        ]:
+            with tf32(allowed):
+                chosen.update(
+                    r for r in ops.routes() if run_by(ops, r, problem.arguments(dtype)) is not None
+                )
+    if torch.cuda.get_device_capability() == (9, 0):
+        assert chosen == set(ops.routes())
+    assert {"depthwise", "direct"} <= chosen
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_weights_of_any_strides(model_new, mode):
+    dtype, allowed = MODES[mode]
+    x, weight, bias, *numbers = Problem(2, 32, 48, 200, 3).arguments(dtype)
+    transposed = weight.permute(2, 1, 0).contiguous().permute(2, 1, 0)
+    spread = torch.stack([bias, bias], 1).flatten()[::2]
+    with tf32(allowed):
+        y = model_new._conv1d_ops.conv1d(x, transposed, spread, *numbers)
+        assert torch.equal(y, model_new._conv1d_ops.conv1d(x, weight, bias, *numbers))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_inf_and_nan_stay_where_they_belong(model_new, route, mode):
+    """One inf or NaN of x reaches the outputs whose window holds it, in all channels, and no others."""
+    dtype, allowed = MODES[mode]
+    for C, O, groups in [(32, 48, 1), (1, 1, 8), (3, 5, 1)]:
+        for value in [float("inf"), float("-inf"), float("nan")]:
+            problem = Problem(2, C, O, 400, 5, padding=(2, 2), groups=groups)
+            x, *rest = problem.arguments(dtype)
+            clean = (x, *rest)
+            dirty = (x.clone(), *rest)
+            dirty[0][1, 0, 200] = value
+            with tf32(allowed):
+                y, expected = run(model_new._conv1d_ops, route, dirty), run(
+                    model_new._conv1d_ops, route, clean
+                )
+            if y is None:
+                continue
+            window = torch.zeros_like(y, dtype=torch.bool)
+            window[1, : O if groups > 1 else None, 198:203] = True
+            assert torch.equal(y[~window], expected[~window])
+            if value != value:
+                assert y[window].isnan().all()
+            else:
+                weight = rest[0][: O if groups > 1 else None, 0].flip(
+                    -1
+                )  # output 198 reads position 200 by tap 4
+                assert torch.equal(y[window], (weight * value).flatten())
+
+
+def test_results_beyond_the_range_are_inf(model_new, route):
+    x = torch.full((1, 16, 300), 60000.0, dtype=torch.float16, device="cuda")
+    for sign in [1, -1]:
+        weight = torch.full((8, 16, 2), float(sign), dtype=torch.float16, device="cuda")
+        y = run(model_new._conv1d_ops, route, (x, weight, None, (1,), (0,), (1,), 1))
+        if y is not None:
+            assert (y == sign * float("inf")).all()

@@ -1,0 +1,195 @@
+"""What PyTorch asks of a CUDA op beyond numbers: streams, graphs, memory, repeatability, switches."""
+
+import pytest
+import torch
+
+from conftest import ROOT, run_python
+from problems import MODES, Problem, assert_accurate, run_by, tf32
+
+DENSE = Problem(4, 64, 128, 3001, 3, padding=(1, 1))
+DEPTHWISE = Problem(4, 1, 1, 3001, 4, padding=(3, 0), groups=64)
+SHORT = Problem(70, 32, 40, 5, 3, padding=(1, 1))
+PROBLEMS = {
+    "dense": DENSE,
+    "depthwise": DEPTHWISE,
+    "short": SHORT,
+    "few channels": Problem(4, 3, 20, 1001, 5),
+}
+
+
+def pytest_generate_tests(metafunc):
+    if "route" in metafunc.fixturenames:
+        import model_new
+
+        metafunc.parametrize("route", model_new._conv1d_ops.routes())
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+@pytest.mark.parametrize("mode", MODES)
+def test_runs_on_the_current_stream(model_new, route, problem, mode):
+    """x becomes what it should be late, on a side stream: only work on that stream sees it."""
+    dtype, allowed = MODES[mode]
+    x, *rest = PROBLEMS[problem].arguments(dtype)
+    late = torch.zeros_like(x)
+    stream = torch.cuda.Stream()
+    torch.cuda.synchronize()
+    with tf32(allowed), torch.cuda.stream(stream):
+        torch.cuda._sleep(20_000_000)
+        late.copy_(x)
+        y = run_by(model_new._conv1d_ops, route, (late, *rest))
+        stream.synchronize()
+        if y is not None:
+            assert_accurate(y, (x, *rest), mode, route)
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+@pytest.mark.parametrize("mode", MODES)
+def test_graph_capture_and_replay(model_new, route, problem, mode):
+    dtype, allowed = MODES[mode]
+    x, *rest = PROBLEMS[problem].arguments(dtype, seed=0)
+    with tf32(allowed):
+        if run_by(model_new._conv1d_ops, route, (x, *rest)) is None:
+            return
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            y = model_new._conv1d_ops.conv1d_by(route, x, *rest)
+        for seed in [1, 2]:
+            x.copy_(PROBLEMS[problem].arguments(dtype, seed)[0])
+            graph.replay()
+            assert_accurate(y, (x, *rest), mode, route)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+@pytest.mark.parametrize("mode", MODES)
+def test_on_the_device_of_x(model_new, route, mode):
+    dtype, allowed = MODES[mode]
+    for problem in PROBLEMS.values():
+        arguments = problem.arguments(dtype)
+        elsewhere = tuple(a.to("cuda:1") if isinstance(a, torch.Tensor) else a for a in arguments)
+        with tf32(allowed):
+            y = run_by(model_new._conv1d_ops, route, elsewhere)
+        if y is not None:
+            assert y.device == torch.device("cuda:1") and torch.cuda.current_device() == 0
+            assert_accurate(y.to("cuda:0"), arguments, mode, route)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_same_bits_each_time(model_new, route, mode):
+    dtype, allowed = MODES[mode]
+    for problem in PROBLEMS.values():
+        arguments = problem.arguments(dtype)
+        with tf32(allowed):
+            first = run_by(model_new._conv1d_ops, route, arguments)
+            for _ in range(3 if first is not None else 0):
+                assert torch.equal(run_by(model_new._conv1d_ops, route, arguments), first)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_sample_does_not_depend_on_its_batch(model_new, route, mode):
+    dtype, allowed = MODES[mode]
+    for problem in PROBLEMS.values():
+        x, *rest = problem.arguments(dtype)
+        with tf32(allowed):
+            whole = run_by(model_new._conv1d_ops, route, (x, *rest))
+            if whole is None:
+                continue
+            for n in [0, 1, x.shape[0] - 1]:
+                alone = run_by(model_new._conv1d_ops, route, (x[n : n + 1], *rest))
+                assert torch.equal(alone, whole[n : n + 1])
+            unbatched = model_new._conv1d_ops.conv1d_by(route, x[0], *rest)
+            assert torch.equal(unbatched, whole[0])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_memory_is_the_output_and_packed_weights(model_new, route, mode):
+    """At the peak: y, and at most the weights as fp32 (two fp16 parts), filled up to whole tiles."""
+    dtype, allowed = MODES[mode]
+    arguments = Problem(8, 64, 128, 65536, 3).arguments(dtype)
+    x, weight = arguments[:2]
+    with tf32(allowed):
+        y = run_by(model_new._conv1d_ops, route, arguments)
+        if y is None:
+            return
+        y_bytes = y.numel() * y.element_size()
+        del y
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        y = run_by(model_new._conv1d_ops, route, arguments)
+        peak = torch.cuda.max_memory_allocated() - before
+        assert y_bytes <= peak <= y_bytes + 4 * weight.numel() + 4096
+        assert torch.cuda.memory_allocated() - before <= y_bytes + 512
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_gradients(model_new, problem):
+    x, weight, bias, (stride,), padding, (dilation,), groups = PROBLEMS[problem].arguments(torch.float64)
+    leaves = [t[:2, :, :40].clone() if t is x else t.clone() for t in (x, weight, bias)]
+    ours = [t.requires_grad_() for t in leaves]
+    theirs = [t.detach().clone().requires_grad_() for t in leaves]
+    y = model_new._conv1d_ops.conv1d(*ours, (stride,), padding, (dilation,), groups)
+    padded = torch.nn.functional.pad(theirs[0], padding)
+    expected = torch.nn.functional.conv1d(padded, theirs[1], theirs[2], stride, 0, dilation, groups)
+    grad = torch.randn_like(expected)
+    y.backward(grad)
+    expected.backward(grad)
+    for mine, other in zip(ours, theirs):
+        torch.testing.assert_close(mine.grad, other.grad, rtol=1e-10, atol=1e-10)
+
+
+def test_gradients_by_finite_differences(model_new):
+    x, weight, bias, *numbers = Problem(2, 3, 4, 9, 3, stride=2, padding=(2, 1), dilation=2).arguments(
+        torch.float64
+    )
+    inputs = [t.requires_grad_() for t in (x, weight, bias)]
+    assert torch.autograd.gradcheck(lambda *t: model_new._conv1d_ops.conv1d(*t, *numbers), inputs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_autocast(model_new, dtype):
+    conv = model_new.Conv1d(32, 48, 3, padding=1, device="cuda")
+    x = torch.randn(4, 32, 500, device="cuda")
+    with torch.autocast("cuda", dtype=dtype):
+        y = conv(x)
+    low = conv.to(dtype)
+    assert y.dtype == dtype and torch.equal(y, low(x.to(dtype)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_compiled_as_one_graph(model_new, dtype):
+    conv = model_new.Conv1d(32, 48, 3, padding=1, device="cuda", dtype=dtype)
+    x = torch.randn(4, 32, 500, device="cuda").to(dtype)
+    compiled = torch.compile(lambda x: conv(x) * 2, fullgraph=True)
+    assert torch.equal(compiled(x), conv(x) * 2)
+
+
+SWITCH = """
+import sys
+sys.path.insert(0, {root!r})
+import torch
+import model_new
+x = torch.rand(2, 64, 4000, device="cuda")
+w = torch.randn(128, 64, 3, device="cuda")
+exact = torch.nn.functional.conv1d(x.double(), w.double())
+def error():
+    return ((model_new._conv1d_ops.conv1d(x, w).double() - exact).norm() / exact.norm()).item()
+{set}
+print(error())
+"""
+
+
+@pytest.mark.parametrize(
+    "set, allowed",
+    [
+        ("", True),  # PyTorch's default
+        ("torch.backends.cudnn.allow_tf32 = False", False),
+        ("torch.backends.cudnn.allow_tf32 = True", True),
+        ("torch.backends.cudnn.conv.fp32_precision = 'ieee'", False),
+        ("torch.backends.cudnn.conv.fp32_precision = 'tf32'", True),
+        ("torch.backends.cuda.matmul.allow_tf32 = False", True),  # matrix products' own switch
+    ],
+)
+def test_tf32_follows_pytorchs_switches(model_new, set, allowed):
+    out, _ = run_python(SWITCH.format(root=str(ROOT), set=set))
+    error = float(out)
+    assert 1e-5 < error < 1e-3 if allowed else error < 1e-6
