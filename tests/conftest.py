@@ -1,4 +1,4 @@
-"""What several test files share: the module under test, stub sources that build fast, processes of their own."""
+"""What test files share: the module under test, stub sources that build fast, processes of their own."""
 import importlib.util
 import os
 import pathlib
@@ -7,6 +7,11 @@ import sys
 
 import pytest
 import torch
+import torch.testing._internal.common_utils
+
+# That import, of torch's own samples, forbids setting torch.backends' flags; check.py sets them.
+torch.backends.flags_frozen.__globals__["__allow_nonbracketed_mutation_flag"] = True
+assert not torch.backends.flags_frozen()
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -60,7 +65,7 @@ def model_new():
 
 @pytest.fixture(scope="session")
 def write_stub(amalgamate, tmp_path_factory):
-    """write_stub({name: text}) folds STUB, some sources replaced, into a model_new.py and returns its path."""
+    """write_stub({name: text}) folds STUB, some of it replaced, into a model_new.py and returns its path."""
 
     def write(edit={}):
         folder = tmp_path_factory.mktemp("stub")

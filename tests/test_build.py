@@ -144,6 +144,13 @@ def test_building_leaves_the_process_as_it_was(stub, tmp_path):
     assert out.splitlines()[1:] == ["True", *fresh.splitlines()]
 
 
+def test_revisions_in_one_process_share_no_symbol(model_new):
+    name = model_new._conv1d_ops.name
+    command = ["nm", "-CD", "--defined-only", f"{built_in(model_new)}/{name}/{name}.so"]
+    symbols = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "c10::" in symbols and "conv1d" not in symbols
+
+
 def test_library_of_another_torch_is_not_taken(copy):
     stub, cache, _ = copy
     out, err = run_python(load(stub, "import torch; torch.__version__ = '0.0'"), TORCH_EXTENSIONS_DIR=str(cache))
