@@ -7,17 +7,19 @@ import sys
 
 import pytest
 import torch
-import torch.testing._internal.common_utils
-
-# That import, of torch's own samples, forbids setting torch.backends' flags; check.py sets them.
-torch.backends.flags_frozen.__globals__["__allow_nonbracketed_mutation_flag"] = True
-assert not torch.backends.flags_frozen()
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 # tests/cuda needs a GPU; everything else runs anywhere.
 collect_ignore = [] if torch.cuda.is_available() else ["cuda"]
+
+
+def pytest_collection_finish():
+    """torch's own samples, once a test file has imported them, forbid setting torch.backends' flags; check.py does."""
+    torch.backends.flags_frozen.__globals__["__allow_nonbracketed_mutation_flag"] = True
+    assert not torch.backends.flags_frozen()
+
 
 # A binding that hands everything to torch: what the build around it does shows in seconds.
 STUB = {
