@@ -136,9 +136,10 @@ def _conv1d_architectures():
             raise ImportError(f"conv1d: TORCH_CUDA_ARCH_LIST holds {item!r}; write 8.6 or 9.0+PTX")
         number, suffix, ptx = int(match[1] + match[2]), match[3], match[4]
         if number >= 75:
-            codes.add("sm_90a" if number == 90 else f"sm_{number}{suffix}")  # wgmma needs the a
+            # 9.0 means 9.0a, which alone has wgmma, and whose PTX runs on no other GPU.
+            codes.add("sm_90a" if number == 90 else f"sm_{number}{suffix}")
             if ptx:
-                codes.add(f"compute_{number}{suffix}")
+                codes.add("compute_80" if number == 90 else f"compute_{number}{suffix}")
     return sorted(codes) or ["compute_80", "sm_80", "sm_90a"]
 
 
@@ -279,7 +280,7 @@ def _conv1d_build():
         return "conv1d_" + digest(sources_hash, cpp_flags, cuda_flags, codes, *versions)
 
     sources_hash = digest(_conv1d_sources, _conv1d_units)
-    cpp_flags = ["-O3", "-std=c++17", "-fvisibility=hidden", "-fopenmp"]
+    cpp_flags = ["-O3", "-fvisibility=hidden", "-fopenmp"]  # torch adds the -std= that its headers need
     cuda_flags = ["-O3", "-std=c++17", "-Xcompiler=-fvisibility=hidden", "--threads=0", "--split-compile=0"]
     default = f"{os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')}/torch_extensions"
     cache = pathlib.Path(os.environ.get("TORCH_EXTENSIONS_DIR") or default).absolute()
@@ -1231,7 +1232,7 @@ CONV1D_LIBRARY_IMPL(TORCH_EXTENSION_NAME, AutocastCPU, m) {
 ''',
 "tile.cuh": r'''
 #line 1 "kernels/tile.cuh"
-// What several kernels share: element types, their sums, and how a block's window of x lies in shared memory.
+// What several kernels share: element types, their sums, and a block's window of x in shared memory.
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -1252,8 +1253,8 @@ inline Error launch_error() {
     return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
 }
 
-// The same problem without numbers that do not matter: a stride that no second position uses, or a dilation that
-// no second tap uses, may be huge.
+// The same problem without numbers that do not matter: a stride that no second position uses, or a dilation
+// that no second tap uses, may be huge.
 inline Problem canonical(Problem problem) {
     if (problem.P == 1) problem.stride = 1;
     if (problem.K == 1) problem.dilation = 1;
@@ -1348,13 +1349,13 @@ Window<kMaxTaps> plan_window(int64_t taps, int64_t rows, int64_t stride, int64_t
 ''',
 "depthwise.cuh": r'''
 #line 1 "kernels/depthwise.cuh"
-// Depthwise convolution: one input channel a group, any taps, stride and dilation, all dtypes, sm_75 and later.
-// Bound by memory: each element of x and y moves once.
+// Depthwise convolution: one input channel a group, any taps, stride and dilation, all dtypes, sm_75 and
+// later. Bound by memory: each element of x and y moves once.
 //
-// A block takes one or several rows of y (a row: one sample, one output channel), or a segment of a long row.
-// Stride and dilation 1: the row's window of x is brought to shared memory as fp32 (fp64), at a shift that
-// aligns both the vectors read from there and the vectors of y that a thread stores, whatever the alignment of
-// the rows; a thread then slides over 2 x 4 positions, 4 taps at a time:
+// A block takes one or several rows of y (a row: one sample, one output channel), or a segment of a long
+// row. Stride and dilation 1: the row's window of x is brought to shared memory as fp32 (fp64), at a shift
+// that aligns both the vectors read from there and the vectors of y that a thread stores, whatever the
+// alignment of the rows; a thread then slides over 2 x 4 positions, 4 taps at a time:
 //
 //   x_smem   0 1 2 3 | 4 5 6 7 | ...      positions v*4 .. v*4+3 and taps 0..3 need x_smem[v*4 .. v*4+6]
 //
@@ -1656,15 +1657,15 @@ inline Error launch_depthwise(const Problem& any_problem, cudaStream_t stream) {
 ''',
 "direct.cuh": r'''
 #line 1 "kernels/direct.cuh"
-// The route that is right for every valid problem, in plain multiply-adds: fp32 at full accuracy, fp64, 16-bit
-// with fp32 sums; any strides, any sizes, sm_75 and later.
+// The route that is right for every valid problem, in plain multiply-adds: fp32 at full accuracy, fp64,
+// 16-bit with fp32 sums; any strides, any sizes, sm_75 and later.
 //
 // A block computes kO output channels x kP output positions; a step of the reduction brings some channels x
-// some taps into shared memory: x as a Window (tile.cuh), w as [channel][tap][kO]. A warp owns kThreadO output
-// channels and 256 positions, a thread 8 of those, 32 apart: x is read and y written along rows, w is read by
-// broadcast. Where rows are short, a tile runs on from one sample to the next ("flat"); no taps share x then.
-// Long sums of fp32 are cut into pieces of about 512 products, added up in y: the error stays that of a short
-// sum. Cost: at 64 x 256 outputs 10 shared-memory reads for 64 multiply-adds.
+// some taps into shared memory: x as a Window (tile.cuh), w as [channel][tap][kO]. A warp owns kThreadO
+// output channels and 256 positions, a thread 8 of those, 32 apart: x is read and y written along rows, w
+// is read by broadcast. Where rows are short, a tile runs on from one sample to the next ("flat"); no taps
+// share x then. Long sums of fp32 are cut into pieces of about 512 products, added up in y: the error stays
+// that of a short sum. Cost: at 64 x 256 outputs 10 shared-memory reads for 64 multiply-adds.
 
 #include <type_traits>
 
@@ -2046,6 +2047,22 @@ __device__ __forceinline__ uint32_t cvt_rn_tf32(float value) {
     return bits;
 }
 
+// 9.7.9.11: two neighbours, in one aligned store or in two. (Of plain stores the compiler makes two wherever it merges
+// branches.)
+__device__ __forceinline__ void st_shared(uint32_t target, float2 pair) {
+    asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(target), "f"(pair.x), "f"(pair.y) : "memory");
+}
+__device__ __forceinline__ void st_shared(uint32_t target, uint32_t pair) {
+    asm volatile("st.shared.u32 [%0], %1;" ::"r"(target), "r"(pair) : "memory");
+}
+__device__ __forceinline__ void st_shared_apart(uint32_t target, float2 pair) {
+    asm volatile("st.shared.f32 [%0], %1;\nst.shared.f32 [%0 + 4], %2;" ::"r"(target), "f"(pair.x), "f"(pair.y) : "memory");
+}
+__device__ __forceinline__ void st_shared_apart(uint32_t target, uint32_t pair) {
+    asm volatile("{\n.reg .b16 first, second;\nmov.b32 {first, second}, %1;\nst.shared.b16 [%0], first;\n"
+                 "st.shared.b16 [%0 + 2], second;\n}" ::"r"(target), "r"(pair) : "memory");
+}
+
 // 9.7.13.15: mbarrier, an arrival counter in shared memory with a phase bit.
 __device__ __forceinline__ void mbarrier_init(uint32_t barrier, uint32_t arrivals) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
@@ -2076,6 +2093,17 @@ __device__ __forceinline__ void cp_async_bulk(uint32_t target, const void* sourc
     asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(target),
                  "l"(source), "r"(bytes), "r"(barrier)
                  : "memory");
+}
+
+// The same from shared to global, and its groups, which belong to the thread that issued them (9.7.9.25.3).
+__device__ __forceinline__ void cp_async_bulk_store(void* target, uint32_t source, uint32_t bytes) {
+    asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(target), "r"(source), "r"(bytes)
+                 : "memory");
+}
+__device__ __forceinline__ void cp_async_bulk_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
+// Returns once all of this thread's groups have read their sources.
+__device__ __forceinline__ void cp_async_bulk_wait_read() {
+    asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
 }
 
 // 9.7.13.1: hardware barrier kId, of `threads` threads; arrive does not wait.
@@ -2126,12 +2154,13 @@ __device__ __forceinline__ uint64_t wgmma_descriptor(uint32_t smem16) {
 // TF32 (operands rounded to nearest), fp16, bf16; sums in fp32; groups of 16 input channels and more.
 //
 // D[o][position] += W[o][channel] * X[channel][position, shifted by the tap], for each tap. A step of the
-// reduction is a chunk of channels x a group of taps. cp.async brings, some steps ahead, the weights (packed in
-// the order in which lanes hold operand A) and each channel's window of x as it lies in memory, from the 16-byte
-// boundary before it: rows of any alignment move in whole pieces, and x leaves L2 once for all taps of a group.
-// The block then rounds or pairs the windows into the step's tile, a Window (tile.cuh) that operand B is read
-// from. The tile is gathered from global memory instead where positions are not neighbours there, where windows
-// would not fit, and where rows are so short that a tile runs on from one sample to the next ("flat").
+// reduction is a chunk of channels x a group of taps. cp.async brings, some steps ahead, the weights
+// (packed in the order in which lanes hold operand A) and each channel's window of x as it lies in memory,
+// from the 16-byte boundary before it: rows of any alignment move in whole pieces, and x leaves L2 once for
+// all taps of a group. The block then rounds or pairs the windows into the step's tile, a Window (tile.cuh)
+// that operand B is read from. The tile is gathered from global memory instead where positions are not
+// neighbours there, where windows would not fit, and where rows are so short that a tile runs on from one
+// sample to the next ("flat").
 
 #include <cstring>
 
@@ -2321,14 +2350,22 @@ __device__ __forceinline__ void fetch(const Params& params, const Place& place, 
             const int64_t address = start + piece * 16;
             int64_t bytes = min(row_end - address, int64_t{16});
             if (bytes < 0 || address + 16 <= row || channel_begin + c >= problem.C) bytes = 0;
+            if (bytes > 0 && bytes < 16) {  // the end of the row, perhaps of all memory: nothing behind it is read
+                Element* const end = reinterpret_cast<Element*>(stage + params.w_stage_bytes) +
+                                     (c * params.pieces + piece) * (16 / static_cast<int>(sizeof(Element)));
+                for (int i = 0; i < 16 / static_cast<int>(sizeof(Element)); ++i)
+                    end[i] = i * static_cast<int>(sizeof(Element)) < bytes ? reinterpret_cast<const Element*>(address)[i]
+                                                                          : Element{};
+                continue;
+            }
             const void* source = bytes == 0 ? problem.x : reinterpret_cast<const void*>(address);
             ptx::cp_async_16(target + piece * 16, source, static_cast<uint32_t>(bytes));
         }
     }
 }
 
-// Rounds or pairs the windows of a stage into the step's tile. A word of depth is one TF32 channel or a pair of
-// 16-bit ones, one mma takes 8, and the two that a lane needs at a slot lie together, one LDS.64:
+// Rounds or pairs the windows of a stage into the step's tile. A word of depth is one TF32 channel or a
+// pair of 16-bit ones, one mma takes 8, and the two that a lane needs at a slot lie together, one LDS.64:
 //
 //   tile[word / 8][word % 4][slot] = {word, word + 4}
 template <class Tile>
@@ -2620,7 +2657,8 @@ bool plan_steps(Params& params, int64_t taps, int64_t chunk_words, int64_t stage
     return true;
 }
 
-// The most taps that fit, so that x is fetched least often; twice the channels where a step has only one tap.
+// The most taps that fit, so that x is fetched least often; twice the channels where a step has only one
+// tap.
 template <class Tile>
 Params plan(const Problem& problem) {
     Params params{};
@@ -2696,8 +2734,8 @@ auto with_launch(const Problem& problem, Call call) {
 
 }  // namespace gemm_sm80
 
-// TF32, fp16 and bf16 from sm_80 on; at least 16 input channels a group, below which fragments are half zeros,
-// and 8 output channels.
+// TF32, fp16 and bf16 from sm_80 on; at least 16 input channels a group, below which fragments are half
+// zeros, and 8 output channels.
 inline bool fits_gemm_sm80(const Problem& problem) {
     const bool type = problem.dtype == Dtype::float16 || problem.dtype == Dtype::bfloat16 ||
                       (problem.dtype == Dtype::float32 && problem.precision == Precision::tf32);
@@ -2877,10 +2915,12 @@ constexpr int kThreads = 32 * (kProductWarps + kConverterWarps + 1);  // and one
 constexpr int kTileSlots = 4;  // tiles announced ahead; with 2, converters waited for 39 % of kb67
 constexpr int kMaxStages = 12;
 constexpr int kWeightBytes = kTileO * kRowBytes;  // weights of one tap and one chunk of channels
-constexpr int kPassColumns = 64;                  // columns of D that a warp stages at once
-constexpr int kPassLead = 16;                     // columns of the pass before that stay staged
-constexpr int kStagePitch = kPassColumns + kPassLead + 8;  // floats; 88 mod 32 = 24 keeps STS.64 free of conflicts
 constexpr int kBarrierReady = 1, kBarrierTaken = 2;  // hardware barriers between the product warpgroups
+
+// D is staged for its stores 8 rows at a time, in passes of at most 128 columns; a pass after the first also holds the
+// last columns of the one before, which a sector offset moves into it.
+constexpr int kPassLead = 16;
+__host__ __device__ constexpr int pass_columns(int columns) { return columns > 128 ? columns / 2 : columns; }
 
 enum class Mode { tf32, tf32x3, f16, bf16 };
 
@@ -2897,6 +2937,11 @@ struct ModeTraits {
     static constexpr int kBatchRuns = kIsFloat ? 2 : 1;                         // see Converter
     using Bits = std::conditional_t<kIsFloat, uint32_t, uint16_t>;  // of one element of x, w and y
     static constexpr int kElementBytes = sizeof(Bits);
+    // Of a staged row of D, in elements: the columns of a pass behind their lead, room for a sector offset, and no bank
+    // conflicts between eight rows.
+    static __host__ __device__ constexpr int stage_pitch(int columns) {
+        return pass_columns(columns) + kPassLead + (kIsFloat ? 8 : 24);
+    }
 };
 
 // Whether the product warpgroups need more than the 128 registers a thread that the launch gives.
@@ -2925,6 +2970,7 @@ struct Geometry {
     uint32_t plane_mask;      // planes that some tap reads
     int32_t x_stages, x_stage_bytes;
     int32_t w_stages;
+    int32_t bulk;             // 1: rows of y can be stored by bulk copies of 16-byte pieces
     int32_t skew;             // blocks by which the first product warpgroup runs ahead of the second
     int32_t resident;         // 1: all weights lie in shared memory for the life of the block
     int32_t smem_bytes;
@@ -2938,7 +2984,6 @@ struct Announcement {
     int32_t channel;  // first output channel of the tile inside its group
     int32_t group;
 };
-constexpr int kStagingBytes = kProductWarps * 8 * kStagePitch * 4;
 
 constexpr int kBarrierBytes = (4 * kMaxStages + 2 * kTileSlots) * 8;
 constexpr int kControlBytes = kBarrierBytes + kTileSlots * static_cast<int>(sizeof(Announcement));
@@ -2989,7 +3034,8 @@ __device__ __forceinline__ int32_t wrap_row(const Geometry& geometry, int32_t& r
 // ---- weights ----------------------------------------------------------------------------------------------------
 
 // Packs w [G*O][C][K] into blocks of 16 KB in the order in which tiles use them, [G][o_tile][tap group][chunk][tap];
-// a block is the shared-memory image of 128 output channels x one row. Zeroes the ticket that the product kernel draws.
+// a block is the shared-memory image of 128 output channels x one row. Zeroes the ticket that the
+// product kernel draws.
 template <Mode kMode>
 __global__ void __launch_bounds__(256) pack_weights_kernel(const void* __restrict__ w,  // [G*O][C][K]
                                                            uint4* __restrict__ image,   // [blocks][128][8] pieces
@@ -3138,33 +3184,27 @@ struct Converter {
     __device__ __forceinline__ void load(uint32_t (&value)[Traits::kChunkChannels], int32_t q) {
         const int32_t stride = static_cast<int32_t>(problem.stride);
         const int32_t c = chunk * Traits::kChunkChannels;
-        q = min(q, geometry.window - 1);  // what lies behind is not stored
         // Position of x; row t of a sample begins at t*stride.
         int32_t l = tap_group * geometry.taps_per_group * static_cast<int32_t>(problem.dilation) -
                     static_cast<int32_t>(problem.pad_left);
         const Bits* source = x_tile;
-        bool valid = true;
+        bool valid = q < geometry.window;
         if (geometry.flat) {
             const int32_t row = divide_by_stride(geometry, q, stride);
             int32_t t = place.row + row;
             const int32_t samples = wrap_row(geometry, t);
             source += samples * problem.x_stride_n;
-            valid = place.sample + samples < problem.N;
+            valid = valid && place.sample + samples < problem.N;
             l += t * stride + (q - row * stride);
         } else {
             l += place.row * stride + q;
         }
         valid = valid && static_cast<uint32_t>(l) < static_cast<uint32_t>(problem.L);
+        const int32_t channels = valid ? static_cast<int32_t>(problem.C) - c : 0;
         source += int64_t{l} * geometry.x_stride_l + int64_t{c} * geometry.x_stride_c;
-        const int32_t channels = static_cast<int32_t>(problem.C) - c;
-        if (channels >= Traits::kChunkChannels && __all_sync(0xFFFFFFFF, valid)) {
 #pragma unroll
-            for (int i = 0; i < Traits::kChunkChannels; ++i) value[i] = __ldg(source + int64_t{geometry.x_stride_c} * i);
-        } else {
-#pragma unroll
-            for (int i = 0; i < Traits::kChunkChannels; ++i)
-                value[i] = valid && i < channels ? __ldg(source + int64_t{geometry.x_stride_c} * i) : 0;
-        }
+        for (int i = 0; i < Traits::kChunkChannels; ++i, source += geometry.x_stride_c)
+            value[i] = i < channels ? __ldg(source) : 0;
     }
 
     // Rounds or splits them into their row of the current stage.
@@ -3244,12 +3284,13 @@ struct Product {
     using Mma = Wgmma<Traits::kOperand, kN>;
     using Bits = typename Traits::Bits;
     static constexpr int kValues = kN / 2;
+    static constexpr int kPassColumns = pass_columns(kN), kPasses = kN / kPassColumns, kPitch = Traits::stage_pitch(kN);
 
     const Geometry& geometry;
     const Problem& problem;
     const Barriers& barriers;
     const uint32_t x_smem, w_smem;
-    float* const staging;  // [8][kStagePitch], this warp's own
+    Bits* const staging;   // [8][kStagePitch], this warp's own
     const int warp, lane;  // warp of 8: 16 output channels each
     Ring stages, weights;
 
@@ -3345,113 +3386,72 @@ struct Product {
         }
     }
 
-    static __device__ __forceinline__ void store_value(Bits* target, float value) {
-        if constexpr (Traits::kIsFloat) *target = __float_as_uint(value);
-        else if constexpr (kMode == Mode::f16) *target = __half_as_ushort(__float2half_rn(value));
-        else *target = __bfloat16_as_ushort(__float2bfloat16_rn(value));
-    }
-
-    // Two neighbours of a row, in one aligned access.
-    static __device__ __forceinline__ void store_pair(Bits* target, float first, float second) {
-        if constexpr (Traits::kIsFloat) *reinterpret_cast<float2*>(target) = make_float2(first, second);
-        else if constexpr (kMode == Mode::f16) *reinterpret_cast<__half2*>(target) = __floats2half2_rn(first, second);
-        else *reinterpret_cast<__nv_bfloat162*>(target) = __floats2bfloat162_rn(first, second);
-    }
-
-    // Stages columns [64*pass - 16, 64*pass + 64) of this warp's rows 8*half..8*half + 7 of D.
-    template <int kPass, int kHalf>
-    __device__ __forceinline__ void stage(const float (&acc)[kValues], float bias) {
-        __syncwarp();
-        float* const target = staging + lane / 4 * kStagePitch + 2 * (lane % 4) + kPassLead - kPassColumns * kPass;
-#pragma unroll
-        for (int j = 8 * kPass - (kPass > 0 ? kPassLead / 8 : 0); j < 8 * (kPass + 1); ++j)
-            *reinterpret_cast<float2*>(target + 8 * j) =
-                make_float2(acc[4 * j + 2 * kHalf] + bias, acc[4 * j + 2 * kHalf + 1] + bias);
-        __syncwarp();
-    }
-
-    // How far element `index` of memory lies behind the beginning of a 32-byte sector, where tiles keep to sectors.
-    __device__ __forceinline__ uint32_t sector_offset(uint32_t index) { return index & geometry.sector_mask; }
-
-    // Eight rows of 64 staged columns, all of which belong to the tile but the first `skipped`. Loads go before stores,
-    // four rows at a time, so that they overlap. kPaired: rows of y begin at even elements, and so does every phi.
-    template <bool kPaired>
-    __device__ __forceinline__ void store_inside(Bits* target, int32_t skipped) {
-        const int first = kPaired ? 2 * lane : lane;
-        const float* const row = staging + kPassLead + first;
-        const uint32_t P = static_cast<uint32_t>(problem.P);
-        const bool keep = first >= skipped;
-#pragma unroll
-        for (int r = 0; r < 8; r += 4) {
-            float value[4][2];
-            Bits* aligned[4];
-#pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                const uint32_t phi = sector_offset(static_cast<uint32_t>(reinterpret_cast<uintptr_t>(target)) / sizeof(Bits) +
-                                                   (r + i) * P);
-                const float* const source = row + (r + i) * kStagePitch - phi;
-                aligned[i] = target + first + uint64_t{P} * (r + i) - phi;
-                if constexpr (kPaired) {
-                    const float2 pair = *reinterpret_cast<const float2*>(source);
-                    value[i][0] = pair.x;
-                    value[i][1] = pair.y;
-                } else {
-                    value[i][0] = source[0];
-                    value[i][1] = source[32];
-                }
-            }
-#pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                if constexpr (kPaired) {
-                    if (keep) store_pair(aligned[i], value[i][0], value[i][1]);
-                } else {
-                    if (keep) store_value(aligned[i], value[i][0]);
-                    store_value(aligned[i] + 32, value[i][1]);
-                }
-            }
-        }
-    }
-
-    // In row o a tile stores columns [lead - phi, kN - phi), phi chosen so that they begin on a 32-byte sector of y.
-    template <int kPass, int kHalf>
-    __device__ __forceinline__ void store_pass(const float (&acc)[kValues], const Announcement& place, float bias,
-                                               Bits* y_half, int32_t rows) {
-        stage<kPass, kHalf>(acc, bias);
-        Bits* target = y_half + kPassColumns * kPass;
-        const int32_t P = static_cast<int32_t>(problem.P);
-        const int32_t skipped = kPass == 0 ? geometry.lead : 0;
-        const int32_t column = place.row + kPassColumns * kPass;  // of y; that of target[0]
-        if (column + skipped >= kPassLead && column + kPassColumns <= P && rows == 8) {
-            if (P % 2 == 0) store_inside<true>(target, skipped);
-            else store_inside<false>(target, skipped);
+    // Two neighbours of a row of D, as they lie in memory.
+    using Pair = std::conditional_t<Traits::kIsFloat, float2, uint32_t>;
+    static __device__ __forceinline__ Pair round_pair(float first, float second) {
+        if constexpr (Traits::kIsFloat) {
+            return make_float2(first, second);
+        } else if constexpr (kMode == Mode::f16) {
+            const __half2 pair = __floats2half2_rn(first, second);
+            return *reinterpret_cast<const uint32_t*>(&pair);
         } else {
-            const float* row = staging + kPassLead;
-            for (int r = 0; r < rows; ++r, target += P, row += kStagePitch) {
-                const int32_t phi =
-                    sector_offset(static_cast<uint32_t>(reinterpret_cast<uintptr_t>(target)) / sizeof(Bits));
-                for (int i = lane; i < kPassColumns; i += 32)
-                    if (i >= skipped && column - phi + i >= 0 && column - phi + i < P)
-                        store_value(target - phi + i, row[i - phi]);
-            }
+            const __nv_bfloat162 pair = __floats2bfloat162_rn(first, second);
+            return *reinterpret_cast<const uint32_t*>(&pair);
         }
     }
 
-    // The same where tiles run over all samples.
-    template <int kPass, int kHalf>
-    __device__ __forceinline__ void store_pass_flat(const float (&acc)[kValues], const Announcement& place, float bias,
-                                                    int32_t rows) {
-        stage<kPass, kHalf>(acc, bias);
+    // How far row r behind `target` begins behind a 32-byte sector of y, where tiles keep to sectors.
+    __device__ __forceinline__ int32_t sector_offset(const Bits* target, int r) {
+        const uint32_t index = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(target)) / sizeof(Bits);
+        return static_cast<int32_t>((index + r * static_cast<uint32_t>(problem.P)) & geometry.sector_mask);
+    }
+
+    // Columns [begin of the pass - kPassLead, end of the pass) of this warp's rows 8*half..8*half + 7 of D. Column c of row
+    // r goes to staging[r][phi + kPassLead + c - begin of the pass], phi being the row's sector offset.
+    // kPaired: all phi are even, so that pairs stay aligned.
+    template <bool kPaired>
+    __device__ __forceinline__ void stage(const float (&acc)[kValues], int half, int pass, int32_t phi) {
+        const uint32_t target =
+            ptx::smem_address(staging + lane / 4 * kPitch + 2 * (lane % 4) + phi + kPassLead - kPassColumns * pass);
+#pragma unroll
+        for (int i = -kPassLead / 8; i < kPassColumns / 8; ++i) {
+            const int j = pass * (kPassColumns / 8) + i;
+            if (j < 0) continue;
+            const Pair pair = round_pair(acc[4 * j + 2 * half], acc[4 * j + 2 * half + 1]);
+            if constexpr (kPaired) ptx::st_shared(target + 8 * j * sizeof(Bits), pair);
+            else ptx::st_shared_apart(target + 8 * j * sizeof(Bits), pair);
+        }
+    }
+
+    // Eight staged rows of one pass to y, of which `target` is where column 0 of the first belongs. A row stores columns
+    // [lead - phi, kN - phi) as far as they lie in y; in flat tiles that may be in several samples.
+    // kBulk: one lane a row, one bulk copy a sample; else the whole warp, element by element.
+    template <bool kBulk>
+    __device__ __forceinline__ void store_rows(Bits* target, const Announcement& place, int32_t pass, int32_t rows) {
         const int32_t P = static_cast<int32_t>(problem.P);
-#pragma unroll
-        for (int i = 0; i < kPassColumns; i += 32) {
-            int32_t t = place.row + kPassColumns * kPass + i + lane;
-            const int32_t n = place.sample + wrap_row(geometry, t);
-            const int64_t channel = n * problem.G * problem.O + place.group * problem.O + place.channel + warp * 16 + 8 * kHalf;
-            Bits* target = static_cast<Bits*>(problem.y) + channel * P + t;
-            const int32_t stored = n < problem.N && t < P ? rows : 0;
-#pragma unroll
-            for (int r = 0; r < 8; ++r, target += P)
-                if (r < stored) store_value(target, staging[r * kStagePitch + kPassLead + i + lane]);
+        const int32_t first = pass == 0 ? geometry.lead : kPassColumns * pass, last = kPassColumns * (pass + 1);
+        const int64_t next_sample = problem.G * problem.O * problem.P - geometry.rows_per_sample;
+#pragma unroll 1
+        for (int r = kBulk ? lane : 0; r < rows; r += kBulk ? 32 : 1) {
+            const int32_t phi = sector_offset(target, r);
+            const Bits* const source = staging + r * kPitch + phi + kPassLead - kPassColumns * pass;
+            Bits* y = target + r * problem.P;
+            int32_t t = place.row;
+#pragma unroll 1
+            for (int32_t n = place.sample; n < problem.N && t > -kN; ++n) {
+                const int32_t begin = max(first - phi, -t), end = min(last - phi, P - t);
+                if constexpr (kBulk) {
+                    if (begin < end)
+                        ptx::cp_async_bulk_store(y + begin, ptx::smem_address(source + begin),
+                                                 (end - begin) * sizeof(Bits));
+                } else {
+#pragma unroll 4
+                    for (int32_t c = begin + lane; c < end; c += 32) y[c] = source[c];
+                }
+                if (!geometry.flat) break;
+                t -= geometry.rows_per_sample;
+                y += next_sample;
+            }
         }
     }
 
@@ -3465,21 +3465,84 @@ struct Product {
         else return __bfloat162float(__ushort_as_bfloat16(bits));
     }
 
-    template <int kHalf>
-    __device__ __forceinline__ void store_half(const float (&acc)[kValues], const Announcement& place, float bias) {
-        const int32_t channel = place.channel + warp * 16 + 8 * kHalf;  // the first of 8, inside the group
-        const int32_t rows = min(8, static_cast<int32_t>(problem.O) - channel);
-        if (rows <= 0) return;
-        const int64_t y_channel = place.group * problem.O + channel;
-        Bits* const y_half = static_cast<Bits*>(problem.y) +
-                             (place.sample * problem.G * problem.O + y_channel) * problem.P + place.row;
-        const auto each_pass = [&](auto pass) {
-            if (geometry.flat) store_pass_flat<decltype(pass)::value, kHalf>(acc, place, bias, rows);
-            else store_pass<decltype(pass)::value, kHalf>(acc, place, bias, y_half, rows);
-        };
-        each_pass(std::integral_constant<int, 0>{});
-        if constexpr (kN > 64) each_pass(std::integral_constant<int, 1>{});
-        if constexpr (kN > 128) each_pass(std::integral_constant<int, 2>{});
+    // D through shared memory to y, 8 output channels at a time.
+    __device__ __forceinline__ void store_tile(float (&acc)[kValues], const Announcement& place,
+                                               const float (&bias)[2], bool finite) {
+#pragma unroll
+        for (int i = 0; i < kValues; ++i) acc[i] += bias[i / 2 % 2];
+        const int32_t channel = place.channel + warp * 16;  // the first of 16, inside the group
+        Bits* const y_warp = static_cast<Bits*>(problem.y) +
+                       (place.sample * problem.G * problem.O + place.group * problem.O + channel) * problem.P +
+                       place.row;
+        const bool inside = place.row >= 0 && place.row + kN <= problem.P;
+        // What is mended afterwards must not come late.
+        const bool bulk = geometry.bulk && (geometry.lead == 0 || inside) && finite;
+#pragma unroll 1
+        for (int step = 0; step < 2 * kPasses; ++step) {
+            const int half = step / kPasses, pass = step % kPasses;
+            const int32_t rows = min(8, static_cast<int32_t>(problem.O) - channel - 8 * half);
+            if (rows <= 0) break;
+            Bits* const target = y_warp + 8 * half * problem.P;
+            const int32_t phi = sector_offset(target, lane / 4);
+            ptx::cp_async_bulk_wait_read();  // the rows before have left
+            __syncwarp();
+#pragma unroll
+            for (int i = 0; i < 2 * kPasses; ++i) {  // registers have no index
+                if (i != step) continue;
+                if (problem.P % 2 == 0) stage<true>(acc, i / kPasses, i % kPasses, phi);
+                else stage<false>(acc, i / kPasses, i % kPasses, phi);
+            }
+            if (bulk) {
+                ptx::fence_proxy_async();
+                __syncwarp();
+                store_rows<true>(target, place, pass, rows);
+                ptx::cp_async_bulk_commit();
+            } else {
+                __syncwarp();
+                store_rows<false>(target, place, pass, rows);
+            }
+        }
+    }
+
+    // One output by FFMA, from x and w as they are.
+    __device__ __forceinline__ float exact_output(int64_t n, int64_t channel, int64_t group, int32_t p) {
+        const float* const w = static_cast<const float*>(problem.w) + channel * problem.C * problem.K;
+        const float* const x = static_cast<const float*>(problem.x) + n * problem.x_stride_n +
+                               group * problem.C * problem.x_stride_c;
+        float sum = 0.0f;
+#pragma unroll 1
+        for (int64_t c = 0; c < problem.C; ++c) {
+            float part = 0.0f;
+#pragma unroll 1
+            for (int64_t k = 0; k < problem.K; ++k) {
+                const int64_t l = p * problem.stride + k * problem.dilation - problem.pad_left;
+                if (l >= 0 && l < problem.L)
+                    part = fmaf(w[c * problem.K + k], x[c * problem.x_stride_c + l * problem.x_stride_l], part);
+            }
+            sum += part;
+        }
+        return problem.bias == nullptr ? sum : sum + static_cast<const float*>(problem.bias)[channel];
+    }
+
+    // Does this warp's outputs again where they are not finite: an infinity splits into parts that cancel to NaN.
+    __device__ __forceinline__ void mend_tile(const Announcement& place) {
+        __syncwarp();
+#pragma unroll 1
+        for (int32_t o = place.channel + warp * 16; o < min(place.channel + warp * 16 + 16, static_cast<int32_t>(problem.O)); ++o) {
+            const int64_t channel = place.group * problem.O + o;
+            float* const y = static_cast<float*>(problem.y) + channel * problem.P;
+            const int64_t sample_values = problem.G * problem.O * problem.P;
+            const int32_t phi =
+                (reinterpret_cast<uintptr_t>(y + place.sample * sample_values + place.row) / 4) & geometry.sector_mask;
+#pragma unroll 1
+            for (int column = geometry.lead - phi + lane; column < kN - phi; column += 32) {
+                int32_t p = place.row + column;
+                const int32_t n = place.sample + (geometry.flat ? wrap_row(geometry, p) : 0);
+                if (n >= problem.N || p < 0 || p >= problem.P) continue;
+                float* const value = y + n * sample_values + p;
+                if (!isfinite(*value)) *value = exact_output(n, channel, place.group, p);
+            }
+        }
     }
 
     __device__ __forceinline__ void run() {
@@ -3500,10 +3563,19 @@ struct Product {
             float acc[kValues];
             multiply_tile(acc, first_tile);
             first_tile = false;
-            store_half<0>(acc, place, bias[0]);
-            store_half<1>(acc, place, bias[1]);
+            bool finite = true;
+            if constexpr (Traits::kIsSplit) {
+#pragma unroll
+                for (int i = 0; i < kValues; ++i) finite = finite && isfinite(acc[i]);
+                finite = __all_sync(0xFFFFFFFF, finite);
+            }
+            store_tile(acc, place, bias, finite);
+            if constexpr (Traits::kIsSplit) {
+                if (!finite) mend_tile(place);
+            }
         }
         if (geometry.skew > 0 && warp < 4 && !first_tile) ptx::bar_sync<kBarrierTaken>(256);
+        ptx::cp_async_bulk_wait_read();  // shared memory outlives its readers
     }
 };
 
@@ -3516,8 +3588,10 @@ __global__ void __launch_bounds__(kThreads, 1) gemm_sm90_kernel(const __grid_con
     extern __shared__ uint8_t smem_base[];
     uint8_t* const smem = smem_base + ((1024 - (ptx::smem_address(smem_base) & 1023)) & 1023);
     uint8_t* const w_smem = smem + geometry.x_stages * geometry.x_stage_bytes;
-    float* const staging = reinterpret_cast<float*>(w_smem + geometry.w_stages * kWeightBytes);
-    uint8_t* const control = reinterpret_cast<uint8_t*>(staging) + kStagingBytes;
+    uint8_t* const staging = w_smem + geometry.w_stages * kWeightBytes;
+    using Bits = typename ModeTraits<kMode>::Bits;
+    constexpr int kWarpStagingBytes = 8 * ModeTraits<kMode>::stage_pitch(kN) * sizeof(Bits);
+    uint8_t* const control = staging + kProductWarps * kWarpStagingBytes;
     const Barriers barriers{ptx::smem_address(control), reinterpret_cast<Announcement*>(control + kBarrierBytes)};
     if (threadIdx.x == 0) {
         for (int i = 0; i < kMaxStages; ++i) {
@@ -3539,7 +3613,7 @@ __global__ void __launch_bounds__(kThreads, 1) gemm_sm90_kernel(const __grid_con
     if (warp < kProductWarps) {
         if constexpr (kNeedsRegisters<kMode, kN>) ptx::setmaxnreg_inc<kProductRegisters>();
         Product<kMode, kN> product{geometry, problem, barriers, ptx::smem_address(smem), ptx::smem_address(w_smem),
-                                   staging + warp * 8 * kStagePitch, warp, lane};
+                                   reinterpret_cast<Bits*>(staging + warp * kWarpStagingBytes), warp, lane};
         product.run();
     } else {
         if constexpr (kNeedsRegisters<kMode, kN>) ptx::setmaxnreg_dec<256 - kProductRegisters>();
@@ -3568,7 +3642,8 @@ inline Geometry cut(const Problem& problem, int columns, bool flat) {
     geometry.o_tiles = static_cast<int32_t>(ceil_div(problem.O, kTileO));
     const int64_t stride = problem.stride;
     const int64_t blocks = geometry.chunks * problem.K;
-    const int free_bytes = problem.device.smem_bytes - kStagingBytes - kControlBytes - 1024;
+    const int other_bytes = kProductWarps * 8 * Traits::stage_pitch(columns) * Traits::kElementBytes + kControlBytes + 1024;
+    const int free_bytes = problem.device.smem_bytes - other_bytes;
 
     // As many taps a window as leave room for two stages of x and three of weights.
     int64_t taps = problem.K, max_shift = 0;
@@ -3606,8 +3681,7 @@ inline Geometry cut(const Problem& problem, int columns, bool flat) {
     geometry.w_stages = static_cast<int32_t>(geometry.resident ? blocks : room < 6 ? room : 6);
     geometry.x_stages = (free_bytes - geometry.w_stages * kWeightBytes) / geometry.x_stage_bytes;
     if (geometry.x_stages > 6) geometry.x_stages = 6;
-    geometry.smem_bytes = geometry.x_stages * geometry.x_stage_bytes + geometry.w_stages * kWeightBytes +
-                          kStagingBytes + kControlBytes + 1024;
+    geometry.smem_bytes = geometry.x_stages * geometry.x_stage_bytes + geometry.w_stages * kWeightBytes + other_bytes;
 
     // One product warpgroup stores while the other multiplies. The rings bound how far they can be apart.
     const int64_t blocks_ahead = (geometry.x_stages / 2) * geometry.taps_per_group;
@@ -3615,15 +3689,18 @@ inline Geometry cut(const Problem& problem, int columns, bool flat) {
     const int64_t ahead = blocks_ahead < weights_ahead ? blocks_ahead : weights_ahead;
     geometry.skew = static_cast<int32_t>(geometry.x_stages < 3 ? 0 : ahead < blocks ? ahead : blocks);
 
-    // Rows of y that begin between sectors cost partial writes; that matters where there is little else to do.
-    const int sector = 32 / Traits::kElementBytes;
+    // Rows of y that begin between sectors cost partial writes, and those between 16-byte pieces have no bulk copies.
+    const int sector = 32 / Traits::kElementBytes, piece = 16 / Traits::kElementBytes;
+    const bool aligned = reinterpret_cast<uintptr_t>(problem.y) % 32 == 0;
     geometry.flat = flat;
-    geometry.lead = !flat && problem.P % sector != 0 && blocks <= 12 ? sector : 0;
+    geometry.lead = !flat && aligned && (problem.P % piece != 0 || (problem.P % sector != 0 && blocks <= 12)) ? sector : 0;
     geometry.sector_mask = geometry.lead > 0 ? sector - 1 : 0;
+    geometry.bulk = aligned && (geometry.lead > 0 || problem.P % piece == 0);
     geometry.advance = columns - geometry.lead;
     int64_t windows;
     if (flat) {
-        geometry.rows_per_sample = static_cast<int32_t>(problem.P + max_shift > 2 ? problem.P + max_shift : 2);
+        const int64_t rows = problem.P + max_shift > 2 ? problem.P + max_shift : 2;
+        geometry.rows_per_sample = static_cast<int32_t>(geometry.bulk ? ceil_div(rows, piece) * piece : rows);
         if (geometry.rows_per_sample < columns + max_shift)  // a tile may hold several samples
             geometry.rows_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, geometry.rows_per_sample));
         windows = problem.P > 4 * columns ? 0 : ceil_div(problem.N * geometry.rows_per_sample, geometry.advance);

@@ -198,6 +198,14 @@ __device__ __forceinline__ void fetch(const Params& params, const Place& place, 
             const int64_t address = start + piece * 16;
             int64_t bytes = min(row_end - address, int64_t{16});
             if (bytes < 0 || address + 16 <= row || channel_begin + c >= problem.C) bytes = 0;
+            if (bytes > 0 && bytes < 16) {  // the end of the row, perhaps of all memory: nothing behind it is read
+                Element* const end = reinterpret_cast<Element*>(stage + params.w_stage_bytes) +
+                                     (c * params.pieces + piece) * (16 / static_cast<int>(sizeof(Element)));
+                for (int i = 0; i < 16 / static_cast<int>(sizeof(Element)); ++i)
+                    end[i] = i * static_cast<int>(sizeof(Element)) < bytes ? reinterpret_cast<const Element*>(address)[i]
+                                                                          : Element{};
+                continue;
+            }
             const void* source = bytes == 0 ? problem.x : reinterpret_cast<const void*>(address);
             ptx::cp_async_16(target + piece * 16, source, static_cast<uint32_t>(bytes));
         }

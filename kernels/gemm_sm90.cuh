@@ -25,13 +25,15 @@ constexpr int kTileO = 128;       // output channels of a tile
 constexpr int kProductWarps = 8;  // two warpgroups, 64 output channels each
 constexpr int kConverterWarps = 7;
 constexpr int kThreads = 32 * (kProductWarps + kConverterWarps + 1);  // and one warp for tickets and weights
-constexpr int kTileSlots = 2;                                         // tiles announced ahead
+constexpr int kTileSlots = 4;  // tiles announced ahead; with 2, converters waited for 39 % of kb67
 constexpr int kMaxStages = 12;
 constexpr int kWeightBytes = kTileO * kRowBytes;  // weights of one tap and one chunk of channels
-constexpr int kPassColumns = 64;                  // columns of D that a warp stages at once
-constexpr int kPassLead = 16;                     // columns of the pass before that stay staged
-constexpr int kStagePitch = kPassColumns + kPassLead + 8;  // floats; 88 mod 32 = 24 keeps STS.64 free of conflicts
-constexpr int kSmemLimit = 232448;
+constexpr int kBarrierReady = 1, kBarrierTaken = 2;  // hardware barriers between the product warpgroups
+
+// D is staged for its stores 8 rows at a time, in passes of at most 128 columns; a pass after the first also holds the
+// last columns of the one before, which a sector offset moves into it.
+constexpr int kPassLead = 16;
+__host__ __device__ constexpr int pass_columns(int columns) { return columns > 128 ? columns / 2 : columns; }
 
 enum class Mode { tf32, tf32x3, f16, bf16 };
 
@@ -48,6 +50,11 @@ struct ModeTraits {
     static constexpr int kBatchRuns = kIsFloat ? 2 : 1;                         // see Converter
     using Bits = std::conditional_t<kIsFloat, uint32_t, uint16_t>;  // of one element of x, w and y
     static constexpr int kElementBytes = sizeof(Bits);
+    // Of a staged row of D, in elements: the columns of a pass behind their lead, room for a sector offset, and no bank
+    // conflicts between eight rows.
+    static __host__ __device__ constexpr int stage_pitch(int columns) {
+        return pass_columns(columns) + kPassLead + (kIsFloat ? 8 : 24);
+    }
 };
 
 // Whether the product warpgroups need more than the 128 registers a thread that the launch gives.
@@ -62,6 +69,7 @@ struct Geometry {
     int32_t flat;             // 1: tiles run over all samples' rows in a line. 0: each tile lies in one sample
     int32_t tiles_per_sample; // of one sample; of the whole batch where flat
     int32_t lead;             // columns computed for stores to begin on a 32-byte sector: 0, 8 or 16
+    uint32_t sector_mask;     // lead - 1; 0 without a lead
     int32_t advance;          // columns stored by a tile: kN - lead
     int32_t tiles;            // of the whole problem
     int32_t o_tiles;          // of one group
@@ -75,6 +83,8 @@ struct Geometry {
     uint32_t plane_mask;      // planes that some tap reads
     int32_t x_stages, x_stage_bytes;
     int32_t w_stages;
+    int32_t bulk;             // 1: rows of y can be stored by bulk copies of 16-byte pieces
+    int32_t skew;             // blocks by which the first product warpgroup runs ahead of the second
     int32_t resident;         // 1: all weights lie in shared memory for the life of the block
     int32_t smem_bytes;
 };
@@ -87,12 +97,23 @@ struct Announcement {
     int32_t channel;  // first output channel of the tile inside its group
     int32_t group;
 };
-constexpr int kStagingBytes = kProductWarps * 8 * kStagePitch * 4;
 
+constexpr int kBarrierBytes = (4 * kMaxStages + 2 * kTileSlots) * 8;
+constexpr int kControlBytes = kBarrierBytes + kTileSlots * static_cast<int>(sizeof(Announcement));
+
+// Addresses of the barriers in the shared window, and the announcements behind them.
 struct Barriers {
-    uint64_t x_full[kMaxStages], x_empty[kMaxStages], w_full[kMaxStages], w_empty[kMaxStages];
-    uint64_t tile_full[kTileSlots], tile_empty[kTileSlots];
-    Announcement tile[kTileSlots];
+    uint32_t base;
+    Announcement* tile;  // [kTileSlots]
+
+    __device__ __forceinline__ uint32_t x_full(int stage) const { return base + 8 * stage; }
+    __device__ __forceinline__ uint32_t x_empty(int stage) const { return base + 8 * (kMaxStages + stage); }
+    __device__ __forceinline__ uint32_t w_full(int stage) const { return base + 8 * (2 * kMaxStages + stage); }
+    __device__ __forceinline__ uint32_t w_empty(int stage) const { return base + 8 * (3 * kMaxStages + stage); }
+    __device__ __forceinline__ uint32_t tile_full(int slot) const { return base + 8 * (4 * kMaxStages + slot); }
+    __device__ __forceinline__ uint32_t tile_empty(int slot) const {
+        return base + 8 * (4 * kMaxStages + kTileSlots + slot);
+    }
 };
 
 // A ring of stages: which one is next, and the parity its barrier will show.
@@ -126,7 +147,8 @@ __device__ __forceinline__ int32_t wrap_row(const Geometry& geometry, int32_t& r
 // ---- weights ----------------------------------------------------------------------------------------------------
 
 // Packs w [G*O][C][K] into blocks of 16 KB in the order in which tiles use them, [G][o_tile][tap group][chunk][tap];
-// a block is the shared-memory image of 128 output channels x one row. Zeroes the ticket that the product kernel draws.
+// a block is the shared-memory image of 128 output channels x one row. Zeroes the ticket that the
+// product kernel draws.
 template <Mode kMode>
 __global__ void __launch_bounds__(256) pack_weights_kernel(const void* __restrict__ w,  // [G*O][C][K]
                                                            uint4* __restrict__ image,   // [blocks][128][8] pieces
@@ -201,39 +223,37 @@ __device__ __forceinline__ Announcement place_tile(const Geometry& geometry, con
 
 // One thread: draws tickets, announces tiles one ahead of need, streams the weights of each.
 __device__ __forceinline__ void run_supplier(const Geometry& geometry, const Problem& problem, uint32_t w_smem,
-                                             Barriers& barriers, const uint8_t* image, int* ticket) {
+                                             const Barriers& barriers, const uint8_t* image, int* ticket) {
     Ring tiles, weights;
     tiles.parity = weights.parity = 1;  // an empty ring: the first waits return at once
     const int64_t blocks_of_tile = int64_t{geometry.chunks} * problem.K;
     const auto announce = [&](int32_t tile) {
-        ptx::mbarrier_wait(ptx::smem_address(&barriers.tile_empty[tiles.stage]), tiles.parity);
+        ptx::mbarrier_wait(barriers.tile_empty(tiles.stage), tiles.parity);
         Announcement place{-1, 0, 0, 0, 0};
         if (tile < geometry.tiles) place = place_tile(geometry, problem, tile);
         barriers.tile[tiles.stage] = place;
-        ptx::mbarrier_arrive(ptx::smem_address(&barriers.tile_full[tiles.stage]));
+        ptx::mbarrier_arrive(barriers.tile_full(tiles.stage));
         tiles.advance(kTileSlots);
     };
     int32_t tile = blockIdx.x;
-    int32_t next = atomicAdd(ticket, 1) + gridDim.x;
-    announce(tile);
-    bool first = true;
-    while (tile < geometry.tiles) {
-        announce(next);
-        const int32_t after = next < geometry.tiles ? atomicAdd(ticket, 1) + gridDim.x : next;
+    int32_t next = tile;  // announced already, one tile ahead of the weights
+    announce(next);
+    for (bool first = true; tile < geometry.tiles; first = false, tile = next) {
+        if (next < geometry.tiles) {
+            next = atomicAdd(ticket, 1) + gridDim.x;
+            announce(next);
+        }
         if (first || !geometry.resident) {
             const int32_t which = tile % (geometry.o_tiles * static_cast<int32_t>(problem.G));
             const uint8_t* source = image + which * blocks_of_tile * kWeightBytes;
             for (int64_t block = 0; block < blocks_of_tile; ++block, source += kWeightBytes) {
-                const uint32_t full = ptx::smem_address(&barriers.w_full[weights.stage]);
-                ptx::mbarrier_wait(ptx::smem_address(&barriers.w_empty[weights.stage]), weights.parity);
+                const uint32_t full = barriers.w_full(weights.stage);
+                ptx::mbarrier_wait(barriers.w_empty(weights.stage), weights.parity);
                 ptx::mbarrier_arrive_expect_tx(full, kWeightBytes);
                 ptx::cp_async_bulk(w_smem + weights.stage * kWeightBytes, source, kWeightBytes, full);
                 weights.advance(geometry.w_stages);
             }
         }
-        first = false;
-        tile = next;
-        next = after;
     }
 }
 
@@ -246,7 +266,7 @@ struct Converter {
 
     const Geometry& geometry;
     const Problem& problem;
-    Barriers& barriers;
+    const Barriers& barriers;
     uint8_t* const x_smem;
     const int lane;
     int32_t batch;  // of the current stage
@@ -257,17 +277,17 @@ struct Converter {
     const Bits* x_tile;  // x at the tile's sample and group
     int32_t tap_group = 0, chunk = 0;
 
-    __device__ __forceinline__ Converter(const Geometry& geometry, const Problem& problem, Barriers& barriers,
+    __device__ __forceinline__ Converter(const Geometry& geometry, const Problem& problem, const Barriers& barriers,
                                          uint8_t* x_smem, int warp, int lane)
         : geometry(geometry), problem(problem), barriers(barriers), x_smem(x_smem), lane(lane), batch(warp) {
         stages.parity = 1;
     }
 
     __device__ __forceinline__ void next_tile() {
-        ptx::mbarrier_wait(ptx::smem_address(&barriers.tile_full[tiles.stage]), tiles.parity);
+        ptx::mbarrier_wait(barriers.tile_full(tiles.stage), tiles.parity);
         place = barriers.tile[tiles.stage];
         __syncwarp();
-        if (lane == 0) ptx::mbarrier_arrive(ptx::smem_address(&barriers.tile_empty[tiles.stage]));
+        if (lane == 0) ptx::mbarrier_arrive(barriers.tile_empty(tiles.stage));
         tiles.advance(kTileSlots);
         x_tile = static_cast<const Bits*>(problem.x) + place.sample * problem.x_stride_n +
                  place.group * problem.C * problem.x_stride_c;
@@ -292,14 +312,12 @@ struct Converter {
         } else {
             l += place.row * stride + q;
         }
-        valid = valid && l >= 0 && l < static_cast<int32_t>(problem.L);
+        valid = valid && static_cast<uint32_t>(l) < static_cast<uint32_t>(problem.L);
         const int32_t channels = valid ? static_cast<int32_t>(problem.C) - c : 0;
         source += int64_t{l} * geometry.x_stride_l + int64_t{c} * geometry.x_stride_c;
 #pragma unroll
-        for (int i = 0; i < Traits::kChunkChannels; ++i) {
+        for (int i = 0; i < Traits::kChunkChannels; ++i, source += geometry.x_stride_c)
             value[i] = i < channels ? __ldg(source) : 0;
-            source += geometry.x_stride_c;
-        }
     }
 
     // Rounds or splits them into their row of the current stage.
@@ -332,7 +350,7 @@ struct Converter {
     // Waits until the current stage is free, once. A warp must not leave one out, not even one in which it has no
     // batch: a barrier that is two phases behind looks like one that is even.
     __device__ __forceinline__ void claim() {
-        if (!claimed) ptx::mbarrier_wait(ptx::smem_address(&barriers.x_empty[stages.stage]), stages.parity);
+        if (!claimed) ptx::mbarrier_wait(barriers.x_empty(stages.stage), stages.parity);
         claimed = true;
     }
 
@@ -367,7 +385,7 @@ struct Converter {
             for (int i = 0; i < Traits::kBatchRuns; ++i) store(value[i], q + 32 * i);
             ptx::fence_proxy_async();
             __syncwarp();
-            if (lane == 0) ptx::mbarrier_arrive(ptx::smem_address(&barriers.x_full[stages.stage]));
+            if (lane == 0) ptx::mbarrier_arrive(barriers.x_full(stages.stage));
             batch += kConverterWarps;
         }
     }
@@ -379,38 +397,44 @@ struct Product {
     using Mma = Wgmma<Traits::kOperand, kN>;
     using Bits = typename Traits::Bits;
     static constexpr int kValues = kN / 2;
+    static constexpr int kPassColumns = pass_columns(kN), kPasses = kN / kPassColumns, kPitch = Traits::stage_pitch(kN);
 
     const Geometry& geometry;
     const Problem& problem;
-    Barriers& barriers;
+    const Barriers& barriers;
     const uint32_t x_smem, w_smem;
-    float* const staging;  // [8][kStagePitch], this warp's own
+    Bits* const staging;   // [8][kStagePitch], this warp's own
     const int warp, lane;  // warp of 8: 16 output channels each
     Ring stages, weights;
 
+    // 32 bytes of K; addresses in units of 16 bytes.
+    __device__ __forceinline__ void multiply_step(float (&acc)[kValues], uint32_t w16, uint32_t x16, bool accumulate) {
+        Mma::issue(acc, ptx::wgmma_descriptor(w16), ptx::wgmma_descriptor(x16), accumulate);
+    }
+
     // One tap of one chunk: 128 bytes of K.
-    __device__ __forceinline__ void multiply(float (&acc)[kValues], uint64_t w, uint64_t x, bool accumulate) {
+    __device__ __forceinline__ void multiply(float (&acc)[kValues], uint32_t w16, uint32_t x16, bool accumulate) {
         if constexpr (Traits::kIsSplit) {  // low parts first: the accumulator truncates
 #pragma unroll
             for (int k = 0; k < 2; ++k) {
-                Mma::issue(acc, w + 2 * k, x + 2 * (k + 2), accumulate || k > 0);
-                Mma::issue(acc, w + 2 * (k + 2), x + 2 * k, true);
+                multiply_step(acc, w16 + 2 * k, x16 + 2 * (k + 2), accumulate || k > 0);
+                multiply_step(acc, w16 + 2 * (k + 2), x16 + 2 * k, true);
             }
 #pragma unroll
-            for (int k = 0; k < 2; ++k) Mma::issue(acc, w + 2 * k, x + 2 * k, true);
+            for (int k = 0; k < 2; ++k) multiply_step(acc, w16 + 2 * k, x16 + 2 * k, true);
         } else {
 #pragma unroll
-            for (int k = 0; k < 4; ++k) Mma::issue(acc, w + 2 * k, x + 2 * k, accumulate || k > 0);
+            for (int k = 0; k < 4; ++k) multiply_step(acc, w16 + 2 * k, x16 + 2 * k, accumulate || k > 0);
         }
     }
 
-    __device__ __forceinline__ void release(uint64_t& barrier) {
-        if (lane == 0) ptx::mbarrier_arrive(ptx::smem_address(&barrier));
+    __device__ __forceinline__ void release(uint32_t barrier) {
+        if (lane == 0) ptx::mbarrier_arrive(barrier);
     }
 
     // All products of one tile into acc.
-    __device__ __forceinline__ void multiply_tile(float (&acc)[kValues]) {
-        const uint32_t warpgroup_bytes = warp / 4 * 64 * kRowBytes;
+    __device__ __forceinline__ void multiply_tile(float (&acc)[kValues], bool first_tile) {
+        const uint32_t w_warpgroup16 = (w_smem + warp / 4 * 64 * kRowBytes) / 16;
         const int32_t stride = static_cast<int32_t>(problem.stride);
         const int32_t step_shift = static_cast<int32_t>(problem.dilation / stride);
         const int32_t step_plane = static_cast<int32_t>(problem.dilation - int64_t{step_shift} * stride);
@@ -420,25 +444,28 @@ struct Product {
             for (int i = 0; i < kValues; ++i) total[i] = 0.0f;
         }
         bool accumulate = false;
+        int32_t issued = 0;
         int32_t weights_done = -1, stage_done = -1;  // stages whose products may still be running
         if (geometry.resident) weights.stage = 0, weights.parity = 0;
         for (int tap_group = 0; tap_group < geometry.tap_groups; ++tap_group) {
             const int taps =
                 min(geometry.taps_per_group, static_cast<int32_t>(problem.K) - tap_group * geometry.taps_per_group);
             for (int chunk = 0; chunk < geometry.chunks; ++chunk) {
-                ptx::mbarrier_wait(ptx::smem_address(&barriers.x_full[stages.stage]), stages.parity);
-                const uint32_t x_stage = x_smem + stages.stage * geometry.x_stage_bytes;
+                ptx::mbarrier_wait(barriers.x_full(stages.stage), stages.parity);
+                const uint32_t x_stage16 = (x_smem + stages.stage * geometry.x_stage_bytes) / 16;
                 int32_t plane = 0, shift = 0;
 #pragma unroll 1
                 for (int tap = 0; tap < taps; ++tap) {
-                    ptx::mbarrier_wait(ptx::smem_address(&barriers.w_full[weights.stage]), weights.parity);
-                    const int32_t row = shift + plane_row(geometry, plane);
-                    const uint64_t x = ptx::wgmma_descriptor(x_stage + row * kRowBytes);
-                    const uint64_t w =
-                        ptx::wgmma_descriptor(w_smem + weights.stage * kWeightBytes + warpgroup_bytes);
+                    ptx::mbarrier_wait(barriers.w_full(weights.stage), weights.parity);
+                    const int32_t row = stride == 1 ? shift : shift + plane_row(geometry, plane);
                     ptx::wgmma_fence();
-                    multiply(acc, w, x, accumulate);
+                    multiply(acc, w_warpgroup16 + weights.stage * (kWeightBytes / 16), x_stage16 + row * (kRowBytes / 16),
+                             accumulate);
                     ptx::wgmma_commit_group();
+                    if (++issued == geometry.skew && warp < 4) {
+                        if (!first_tile) ptx::bar_sync<kBarrierTaken>(256);
+                        ptx::bar_arrive<kBarrierReady>(256);
+                    }
                     if constexpr (Traits::kIsSplit) {  // the accumulator truncates, this sum rounds to nearest
                         ptx::wgmma_wait_group<0>();
 #pragma unroll
@@ -447,8 +474,8 @@ struct Product {
                         accumulate = true;
                         ptx::wgmma_wait_group<1>();  // the tap before this one is done
                     }
-                    if (weights_done >= 0 && !geometry.resident) release(barriers.w_empty[weights_done]);
-                    if (stage_done >= 0) release(barriers.x_empty[stage_done]);
+                    if (weights_done >= 0 && !geometry.resident) release(barriers.w_empty(weights_done));
+                    if (stage_done >= 0) release(barriers.x_empty(stage_done));
                     stage_done = -1;
                     weights_done = weights.stage;
                     weights.advance(geometry.w_stages);
@@ -464,160 +491,204 @@ struct Product {
             }
         }
         ptx::wgmma_wait_group<0>();
-        if (!geometry.resident) release(barriers.w_empty[weights_done]);
-        release(barriers.x_empty[stage_done]);
+        if (!geometry.resident) release(barriers.w_empty(weights_done));
+        release(barriers.x_empty(stage_done));
         if constexpr (Traits::kIsSplit) {
 #pragma unroll
             for (int i = 0; i < kValues; ++i) acc[i] = total[i];
         }
     }
 
-    static __device__ __forceinline__ void store_value(Bits* target, float value) {
-        if constexpr (Traits::kIsFloat) *target = __float_as_uint(value);
-        else if constexpr (kMode == Mode::f16) *target = __half_as_ushort(__float2half_rn(value));
-        else *target = __bfloat16_as_ushort(__float2bfloat16_rn(value));
-    }
-
-    // Two neighbours of a row, in one aligned access.
-    static __device__ __forceinline__ void store_pair(Bits* target, float first, float second) {
-        if constexpr (Traits::kIsFloat) *reinterpret_cast<float2*>(target) = make_float2(first, second);
-        else if constexpr (kMode == Mode::f16) *reinterpret_cast<__half2*>(target) = __floats2half2_rn(first, second);
-        else *reinterpret_cast<__nv_bfloat162*>(target) = __floats2bfloat162_rn(first, second);
-    }
-
-    // Stages columns [64*pass - 16, 64*pass + 64) of this warp's rows 8*half..8*half + 7 of D.
-    template <int kPass, int kHalf>
-    __device__ __forceinline__ void stage(const float (&acc)[kValues], float bias) {
-        __syncwarp();
-        float* const target = staging + lane / 4 * kStagePitch + 2 * (lane % 4) + kPassLead - kPassColumns * kPass;
-#pragma unroll
-        for (int j = 8 * kPass - (kPass > 0 ? kPassLead / 8 : 0); j < 8 * (kPass + 1); ++j)
-            *reinterpret_cast<float2*>(target + 8 * j) =
-                make_float2(acc[4 * j + 2 * kHalf] + bias, acc[4 * j + 2 * kHalf + 1] + bias);
-        __syncwarp();
-    }
-
-    // How many elements behind the beginning of a 32-byte sector, where tiles keep to sectors.
-    __device__ __forceinline__ int32_t sector_offset(const Bits* target) {
-        return geometry.lead > 0 ? static_cast<uint32_t>(reinterpret_cast<uintptr_t>(target)) % 32 / sizeof(Bits) : 0;
-    }
-
-    // Eight rows of 64 staged columns, all of which belong to the tile but the first `skipped`. Loads go before stores,
-    // four rows at a time, so that they overlap. kPaired: rows of y begin at even elements, and so does every phi.
-    template <bool kPaired>
-    __device__ __forceinline__ void store_inside(Bits* target, int32_t skipped) {
-        const int first = kPaired ? 2 * lane : lane;
-        const float* row = staging + kPassLead + first;
-        target += first;
-#pragma unroll
-        for (int r = 0; r < 8; r += 4) {
-            float value[4][2];
-            Bits* aligned[4];
-#pragma unroll
-            for (int i = 0; i < 4; ++i, target += problem.P, row += kStagePitch) {
-                const int32_t phi = sector_offset(target - first);
-                aligned[i] = target - phi;
-                if constexpr (kPaired) {
-                    const float2 pair = *reinterpret_cast<const float2*>(row - phi);
-                    value[i][0] = pair.x;
-                    value[i][1] = pair.y;
-                } else {
-                    value[i][0] = row[-phi];
-                    value[i][1] = row[32 - phi];
-                }
-            }
-#pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                if constexpr (kPaired) {
-                    if (first >= skipped) store_pair(aligned[i], value[i][0], value[i][1]);
-                } else {
-                    if (first >= skipped) store_value(aligned[i], value[i][0]);
-                    store_value(aligned[i] + 32, value[i][1]);
-                }
-            }
-        }
-    }
-
-    // In row o a tile stores columns [lead - phi, kN - phi), phi chosen so that they begin on a 32-byte sector of y.
-    template <int kPass, int kHalf>
-    __device__ __forceinline__ void store_pass(const float (&acc)[kValues], const Announcement& place, float bias,
-                                               Bits* y_half, int32_t rows) {
-        stage<kPass, kHalf>(acc, bias);
-        Bits* target = y_half + kPassColumns * kPass;
-        const int32_t P = static_cast<int32_t>(problem.P);
-        const int32_t skipped = kPass == 0 ? geometry.lead : 0;
-        const int32_t column = place.row + kPassColumns * kPass;  // of y; that of target[0]
-        if (column + skipped >= kPassLead && column + kPassColumns <= P && rows == 8) {
-            if (P % 2 == 0) store_inside<true>(target, skipped);
-            else store_inside<false>(target, skipped);
+    // Two neighbours of a row of D, as they lie in memory.
+    using Pair = std::conditional_t<Traits::kIsFloat, float2, uint32_t>;
+    static __device__ __forceinline__ Pair round_pair(float first, float second) {
+        if constexpr (Traits::kIsFloat) {
+            return make_float2(first, second);
+        } else if constexpr (kMode == Mode::f16) {
+            const __half2 pair = __floats2half2_rn(first, second);
+            return *reinterpret_cast<const uint32_t*>(&pair);
         } else {
-            const float* row = staging + kPassLead;
-            for (int r = 0; r < rows; ++r, target += P, row += kStagePitch) {
-                const int32_t phi = sector_offset(target);
-                for (int i = lane; i < kPassColumns; i += 32)
-                    if (i >= skipped && column - phi + i >= 0 && column - phi + i < P)
-                        store_value(target - phi + i, row[i - phi]);
+            const __nv_bfloat162 pair = __floats2bfloat162_rn(first, second);
+            return *reinterpret_cast<const uint32_t*>(&pair);
+        }
+    }
+
+    // How far row r behind `target` begins behind a 32-byte sector of y, where tiles keep to sectors.
+    __device__ __forceinline__ int32_t sector_offset(const Bits* target, int r) {
+        const uint32_t index = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(target)) / sizeof(Bits);
+        return static_cast<int32_t>((index + r * static_cast<uint32_t>(problem.P)) & geometry.sector_mask);
+    }
+
+    // Columns [begin of the pass - kPassLead, end of the pass) of this warp's rows 8*half..8*half + 7 of D. Column c of row
+    // r goes to staging[r][phi + kPassLead + c - begin of the pass], phi being the row's sector offset.
+    // kPaired: all phi are even, so that pairs stay aligned.
+    template <bool kPaired>
+    __device__ __forceinline__ void stage(const float (&acc)[kValues], int half, int pass, int32_t phi) {
+        const uint32_t target =
+            ptx::smem_address(staging + lane / 4 * kPitch + 2 * (lane % 4) + phi + kPassLead - kPassColumns * pass);
+#pragma unroll
+        for (int i = -kPassLead / 8; i < kPassColumns / 8; ++i) {
+            const int j = pass * (kPassColumns / 8) + i;
+            if (j < 0) continue;
+            const Pair pair = round_pair(acc[4 * j + 2 * half], acc[4 * j + 2 * half + 1]);
+            if constexpr (kPaired) ptx::st_shared(target + 8 * j * sizeof(Bits), pair);
+            else ptx::st_shared_apart(target + 8 * j * sizeof(Bits), pair);
+        }
+    }
+
+    // Eight staged rows of one pass to y, of which `target` is where column 0 of the first belongs. A row stores columns
+    // [lead - phi, kN - phi) as far as they lie in y; in flat tiles that may be in several samples.
+    // kBulk: one lane a row, one bulk copy a sample; else the whole warp, element by element.
+    template <bool kBulk>
+    __device__ __forceinline__ void store_rows(Bits* target, const Announcement& place, int32_t pass, int32_t rows) {
+        const int32_t P = static_cast<int32_t>(problem.P);
+        const int32_t first = pass == 0 ? geometry.lead : kPassColumns * pass, last = kPassColumns * (pass + 1);
+        const int64_t next_sample = problem.G * problem.O * problem.P - geometry.rows_per_sample;
+#pragma unroll 1
+        for (int r = kBulk ? lane : 0; r < rows; r += kBulk ? 32 : 1) {
+            const int32_t phi = sector_offset(target, r);
+            const Bits* const source = staging + r * kPitch + phi + kPassLead - kPassColumns * pass;
+            Bits* y = target + r * problem.P;
+            int32_t t = place.row;
+#pragma unroll 1
+            for (int32_t n = place.sample; n < problem.N && t > -kN; ++n) {
+                const int32_t begin = max(first - phi, -t), end = min(last - phi, P - t);
+                if constexpr (kBulk) {
+                    if (begin < end)
+                        ptx::cp_async_bulk_store(y + begin, ptx::smem_address(source + begin),
+                                                 (end - begin) * sizeof(Bits));
+                } else {
+#pragma unroll 4
+                    for (int32_t c = begin + lane; c < end; c += 32) y[c] = source[c];
+                }
+                if (!geometry.flat) break;
+                t -= geometry.rows_per_sample;
+                y += next_sample;
             }
         }
     }
 
-    // The same where tiles run over all samples.
-    template <int kPass, int kHalf>
-    __device__ __forceinline__ void store_pass_flat(const float (&acc)[kValues], const Announcement& place, float bias,
-                                                    int32_t rows) {
-        stage<kPass, kHalf>(acc, bias);
-        const int32_t P = static_cast<int32_t>(problem.P);
+    // Of row lane/4 of a half of this warp's output channels.
+    __device__ __forceinline__ float load_bias(const Announcement& place, int half) {
+        const int32_t channel = place.channel + warp * 16 + 8 * half + lane / 4;
+        if (problem.bias == nullptr || channel >= problem.O) return 0.0f;
+        const Bits bits = static_cast<const Bits*>(problem.bias)[place.group * problem.O + channel];
+        if constexpr (Traits::kIsFloat) return __uint_as_float(bits);
+        else if constexpr (kMode == Mode::f16) return __half2float(__ushort_as_half(bits));
+        else return __bfloat162float(__ushort_as_bfloat16(bits));
+    }
+
+    // D through shared memory to y, 8 output channels at a time.
+    __device__ __forceinline__ void store_tile(float (&acc)[kValues], const Announcement& place,
+                                               const float (&bias)[2], bool finite) {
 #pragma unroll
-        for (int i = 0; i < kPassColumns; i += 32) {
-            int32_t t = place.row + kPassColumns * kPass + i + lane;
-            const int32_t n = place.sample + wrap_row(geometry, t);
-            const int64_t channel = n * problem.G * problem.O + place.group * problem.O + place.channel + warp * 16 + 8 * kHalf;
-            Bits* target = static_cast<Bits*>(problem.y) + channel * P + t;
-            const int32_t stored = n < problem.N && t < P ? rows : 0;
+        for (int i = 0; i < kValues; ++i) acc[i] += bias[i / 2 % 2];
+        const int32_t channel = place.channel + warp * 16;  // the first of 16, inside the group
+        Bits* const y_warp = static_cast<Bits*>(problem.y) +
+                       (place.sample * problem.G * problem.O + place.group * problem.O + channel) * problem.P +
+                       place.row;
+        const bool inside = place.row >= 0 && place.row + kN <= problem.P;
+        // What is mended afterwards must not come late.
+        const bool bulk = geometry.bulk && (geometry.lead == 0 || inside) && finite;
+#pragma unroll 1
+        for (int step = 0; step < 2 * kPasses; ++step) {
+            const int half = step / kPasses, pass = step % kPasses;
+            const int32_t rows = min(8, static_cast<int32_t>(problem.O) - channel - 8 * half);
+            if (rows <= 0) break;
+            Bits* const target = y_warp + 8 * half * problem.P;
+            const int32_t phi = sector_offset(target, lane / 4);
+            ptx::cp_async_bulk_wait_read();  // the rows before have left
+            __syncwarp();
 #pragma unroll
-            for (int r = 0; r < 8; ++r, target += P)
-                if (r < stored) store_value(target, staging[r * kStagePitch + kPassLead + i + lane]);
+            for (int i = 0; i < 2 * kPasses; ++i) {  // registers have no index
+                if (i != step) continue;
+                if (problem.P % 2 == 0) stage<true>(acc, i / kPasses, i % kPasses, phi);
+                else stage<false>(acc, i / kPasses, i % kPasses, phi);
+            }
+            if (bulk) {
+                ptx::fence_proxy_async();
+                __syncwarp();
+                store_rows<true>(target, place, pass, rows);
+                ptx::cp_async_bulk_commit();
+            } else {
+                __syncwarp();
+                store_rows<false>(target, place, pass, rows);
+            }
         }
     }
 
-    template <int kHalf>
-    __device__ __forceinline__ void store_half(const float (&acc)[kValues], const Announcement& place) {
-        const int32_t channel = place.channel + warp * 16 + 8 * kHalf;  // the first of 8, inside the group
-        const int32_t rows = min(8, static_cast<int32_t>(problem.O) - channel);
-        if (rows <= 0) return;
-        const int64_t y_channel = place.group * problem.O + channel;
-        float bias = 0.0f;
-        if (problem.bias != nullptr && lane / 4 < rows) {
-            const Bits bits = static_cast<const Bits*>(problem.bias)[y_channel + lane / 4];
-            if constexpr (Traits::kIsFloat) bias = __uint_as_float(bits);
-            else if constexpr (kMode == Mode::f16) bias = __half2float(__ushort_as_half(bits));
-            else bias = __bfloat162float(__ushort_as_bfloat16(bits));
+    // One output by FFMA, from x and w as they are.
+    __device__ __forceinline__ float exact_output(int64_t n, int64_t channel, int64_t group, int32_t p) {
+        const float* const w = static_cast<const float*>(problem.w) + channel * problem.C * problem.K;
+        const float* const x = static_cast<const float*>(problem.x) + n * problem.x_stride_n +
+                               group * problem.C * problem.x_stride_c;
+        float sum = 0.0f;
+#pragma unroll 1
+        for (int64_t c = 0; c < problem.C; ++c) {
+            float part = 0.0f;
+#pragma unroll 1
+            for (int64_t k = 0; k < problem.K; ++k) {
+                const int64_t l = p * problem.stride + k * problem.dilation - problem.pad_left;
+                if (l >= 0 && l < problem.L)
+                    part = fmaf(w[c * problem.K + k], x[c * problem.x_stride_c + l * problem.x_stride_l], part);
+            }
+            sum += part;
         }
-        Bits* const y_half = static_cast<Bits*>(problem.y) +
-                             (place.sample * problem.G * problem.O + y_channel) * problem.P + place.row;
-        const auto each_pass = [&](auto pass) {
-            if (geometry.flat) store_pass_flat<decltype(pass)::value, kHalf>(acc, place, bias, rows);
-            else store_pass<decltype(pass)::value, kHalf>(acc, place, bias, y_half, rows);
-        };
-        each_pass(std::integral_constant<int, 0>{});
-        if constexpr (kN > 64) each_pass(std::integral_constant<int, 1>{});
-        if constexpr (kN > 128) each_pass(std::integral_constant<int, 2>{});
+        return problem.bias == nullptr ? sum : sum + static_cast<const float*>(problem.bias)[channel];
+    }
+
+    // Does this warp's outputs again where they are not finite: an infinity splits into parts that cancel to NaN.
+    __device__ __forceinline__ void mend_tile(const Announcement& place) {
+        __syncwarp();
+#pragma unroll 1
+        for (int32_t o = place.channel + warp * 16; o < min(place.channel + warp * 16 + 16, static_cast<int32_t>(problem.O)); ++o) {
+            const int64_t channel = place.group * problem.O + o;
+            float* const y = static_cast<float*>(problem.y) + channel * problem.P;
+            const int64_t sample_values = problem.G * problem.O * problem.P;
+            const int32_t phi =
+                (reinterpret_cast<uintptr_t>(y + place.sample * sample_values + place.row) / 4) & geometry.sector_mask;
+#pragma unroll 1
+            for (int column = geometry.lead - phi + lane; column < kN - phi; column += 32) {
+                int32_t p = place.row + column;
+                const int32_t n = place.sample + (geometry.flat ? wrap_row(geometry, p) : 0);
+                if (n >= problem.N || p < 0 || p >= problem.P) continue;
+                float* const value = y + n * sample_values + p;
+                if (!isfinite(*value)) *value = exact_output(n, channel, place.group, p);
+            }
+        }
     }
 
     __device__ __forceinline__ void run() {
         Ring tiles;
+        bool first_tile = true;
         for (;;) {
-            ptx::mbarrier_wait(ptx::smem_address(&barriers.tile_full[tiles.stage]), tiles.parity);
+            ptx::mbarrier_wait(barriers.tile_full(tiles.stage), tiles.parity);
             const Announcement place = barriers.tile[tiles.stage];
             __syncwarp();
-            release(barriers.tile_empty[tiles.stage]);
+            release(barriers.tile_empty(tiles.stage));
             tiles.advance(kTileSlots);
             if (place.tile < 0) break;
+            if (geometry.skew > 0 && warp >= 4) {
+                ptx::bar_sync<kBarrierReady>(256);
+                ptx::bar_arrive<kBarrierTaken>(256);
+            }
+            const float bias[2] = {load_bias(place, 0), load_bias(place, 1)};  // arrives during the products
             float acc[kValues];
-            multiply_tile(acc);
-            store_half<0>(acc, place);
-            store_half<1>(acc, place);
+            multiply_tile(acc, first_tile);
+            first_tile = false;
+            bool finite = true;
+            if constexpr (Traits::kIsSplit) {
+#pragma unroll
+                for (int i = 0; i < kValues; ++i) finite = finite && isfinite(acc[i]);
+                finite = __all_sync(0xFFFFFFFF, finite);
+            }
+            store_tile(acc, place, bias, finite);
+            if constexpr (Traits::kIsSplit) {
+                if (!finite) mend_tile(place);
+            }
         }
+        if (geometry.skew > 0 && warp < 4 && !first_tile) ptx::bar_sync<kBarrierTaken>(256);
+        ptx::cp_async_bulk_wait_read();  // shared memory outlives its readers
     }
 };
 
@@ -630,18 +701,21 @@ __global__ void __launch_bounds__(kThreads, 1) gemm_sm90_kernel(const __grid_con
     extern __shared__ uint8_t smem_base[];
     uint8_t* const smem = smem_base + ((1024 - (ptx::smem_address(smem_base) & 1023)) & 1023);
     uint8_t* const w_smem = smem + geometry.x_stages * geometry.x_stage_bytes;
-    float* const staging = reinterpret_cast<float*>(w_smem + geometry.w_stages * kWeightBytes);
-    Barriers& barriers = *reinterpret_cast<Barriers*>(reinterpret_cast<uint8_t*>(staging) + kStagingBytes);
+    uint8_t* const staging = w_smem + geometry.w_stages * kWeightBytes;
+    using Bits = typename ModeTraits<kMode>::Bits;
+    constexpr int kWarpStagingBytes = 8 * ModeTraits<kMode>::stage_pitch(kN) * sizeof(Bits);
+    uint8_t* const control = staging + kProductWarps * kWarpStagingBytes;
+    const Barriers barriers{ptx::smem_address(control), reinterpret_cast<Announcement*>(control + kBarrierBytes)};
     if (threadIdx.x == 0) {
         for (int i = 0; i < kMaxStages; ++i) {
-            ptx::mbarrier_init(ptx::smem_address(&barriers.x_full[i]), geometry.batches);
-            ptx::mbarrier_init(ptx::smem_address(&barriers.x_empty[i]), kProductWarps);
-            ptx::mbarrier_init(ptx::smem_address(&barriers.w_full[i]), 1);
-            ptx::mbarrier_init(ptx::smem_address(&barriers.w_empty[i]), kProductWarps);
+            ptx::mbarrier_init(barriers.x_full(i), geometry.batches);
+            ptx::mbarrier_init(barriers.x_empty(i), kProductWarps);
+            ptx::mbarrier_init(barriers.w_full(i), 1);
+            ptx::mbarrier_init(barriers.w_empty(i), kProductWarps);
         }
         for (int i = 0; i < kTileSlots; ++i) {
-            ptx::mbarrier_init(ptx::smem_address(&barriers.tile_full[i]), 1);
-            ptx::mbarrier_init(ptx::smem_address(&barriers.tile_empty[i]), kProductWarps + kConverterWarps);
+            ptx::mbarrier_init(barriers.tile_full(i), 1);
+            ptx::mbarrier_init(barriers.tile_empty(i), kProductWarps + kConverterWarps);
         }
         ptx::fence_mbarrier_init();
     }
@@ -652,7 +726,7 @@ __global__ void __launch_bounds__(kThreads, 1) gemm_sm90_kernel(const __grid_con
     if (warp < kProductWarps) {
         if constexpr (kNeedsRegisters<kMode, kN>) ptx::setmaxnreg_inc<kProductRegisters>();
         Product<kMode, kN> product{geometry, problem, barriers, ptx::smem_address(smem), ptx::smem_address(w_smem),
-                                   staging + warp * 8 * kStagePitch, warp, lane};
+                                   reinterpret_cast<Bits*>(staging + warp * kWarpStagingBytes), warp, lane};
         product.run();
     } else {
         if constexpr (kNeedsRegisters<kMode, kN>) ptx::setmaxnreg_dec<256 - kProductRegisters>();
@@ -681,7 +755,8 @@ inline Geometry cut(const Problem& problem, int columns, bool flat) {
     geometry.o_tiles = static_cast<int32_t>(ceil_div(problem.O, kTileO));
     const int64_t stride = problem.stride;
     const int64_t blocks = geometry.chunks * problem.K;
-    const int free_bytes = problem.device.smem_bytes - kStagingBytes - static_cast<int>(sizeof(Barriers)) - 1024;
+    const int other_bytes = kProductWarps * 8 * Traits::stage_pitch(columns) * Traits::kElementBytes + kControlBytes + 1024;
+    const int free_bytes = problem.device.smem_bytes - other_bytes;
 
     // As many taps a window as leave room for two stages of x and three of weights.
     int64_t taps = problem.K, max_shift = 0;
@@ -719,17 +794,26 @@ inline Geometry cut(const Problem& problem, int columns, bool flat) {
     geometry.w_stages = static_cast<int32_t>(geometry.resident ? blocks : room < 6 ? room : 6);
     geometry.x_stages = (free_bytes - geometry.w_stages * kWeightBytes) / geometry.x_stage_bytes;
     if (geometry.x_stages > 6) geometry.x_stages = 6;
-    geometry.smem_bytes = geometry.x_stages * geometry.x_stage_bytes + geometry.w_stages * kWeightBytes +
-                          kStagingBytes + static_cast<int>(sizeof(Barriers)) + 1024;
+    geometry.smem_bytes = geometry.x_stages * geometry.x_stage_bytes + geometry.w_stages * kWeightBytes + other_bytes;
 
-    // Rows of y that begin between sectors cost partial writes; that matters where there is little else to do.
-    const int sector = 32 / Traits::kElementBytes;
+    // One product warpgroup stores while the other multiplies. The rings bound how far they can be apart.
+    const int64_t blocks_ahead = (geometry.x_stages / 2) * geometry.taps_per_group;
+    const int64_t weights_ahead = geometry.resident ? blocks : geometry.w_stages / 2;
+    const int64_t ahead = blocks_ahead < weights_ahead ? blocks_ahead : weights_ahead;
+    geometry.skew = static_cast<int32_t>(geometry.x_stages < 3 ? 0 : ahead < blocks ? ahead : blocks);
+
+    // Rows of y that begin between sectors cost partial writes, and those between 16-byte pieces have no bulk copies.
+    const int sector = 32 / Traits::kElementBytes, piece = 16 / Traits::kElementBytes;
+    const bool aligned = reinterpret_cast<uintptr_t>(problem.y) % 32 == 0;
     geometry.flat = flat;
-    geometry.lead = !flat && problem.P % sector != 0 && blocks <= 12 ? sector : 0;
+    geometry.lead = !flat && aligned && (problem.P % piece != 0 || (problem.P % sector != 0 && blocks <= 12)) ? sector : 0;
+    geometry.sector_mask = geometry.lead > 0 ? sector - 1 : 0;
+    geometry.bulk = aligned && (geometry.lead > 0 || problem.P % piece == 0);
     geometry.advance = columns - geometry.lead;
     int64_t windows;
     if (flat) {
-        geometry.rows_per_sample = static_cast<int32_t>(problem.P + max_shift > 2 ? problem.P + max_shift : 2);
+        const int64_t rows = problem.P + max_shift > 2 ? problem.P + max_shift : 2;
+        geometry.rows_per_sample = static_cast<int32_t>(geometry.bulk ? ceil_div(rows, piece) * piece : rows);
         if (geometry.rows_per_sample < columns + max_shift)  // a tile may hold several samples
             geometry.rows_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, geometry.rows_per_sample));
         windows = problem.P > 4 * columns ? 0 : ceil_div(problem.N * geometry.rows_per_sample, geometry.advance);

@@ -19,6 +19,22 @@ __device__ __forceinline__ uint32_t cvt_rn_tf32(float value) {
     return bits;
 }
 
+// 9.7.9.11: two neighbours, in one aligned store or in two. (Of plain stores the compiler makes two wherever it merges
+// branches.)
+__device__ __forceinline__ void st_shared(uint32_t target, float2 pair) {
+    asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(target), "f"(pair.x), "f"(pair.y) : "memory");
+}
+__device__ __forceinline__ void st_shared(uint32_t target, uint32_t pair) {
+    asm volatile("st.shared.u32 [%0], %1;" ::"r"(target), "r"(pair) : "memory");
+}
+__device__ __forceinline__ void st_shared_apart(uint32_t target, float2 pair) {
+    asm volatile("st.shared.f32 [%0], %1;\nst.shared.f32 [%0 + 4], %2;" ::"r"(target), "f"(pair.x), "f"(pair.y) : "memory");
+}
+__device__ __forceinline__ void st_shared_apart(uint32_t target, uint32_t pair) {
+    asm volatile("{\n.reg .b16 first, second;\nmov.b32 {first, second}, %1;\nst.shared.b16 [%0], first;\n"
+                 "st.shared.b16 [%0 + 2], second;\n}" ::"r"(target), "r"(pair) : "memory");
+}
+
 // 9.7.13.15: mbarrier, an arrival counter in shared memory with a phase bit.
 __device__ __forceinline__ void mbarrier_init(uint32_t barrier, uint32_t arrivals) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
@@ -51,6 +67,27 @@ __device__ __forceinline__ void cp_async_bulk(uint32_t target, const void* sourc
                  : "memory");
 }
 
+// The same from shared to global, and its groups, which belong to the thread that issued them (9.7.9.25.3).
+__device__ __forceinline__ void cp_async_bulk_store(void* target, uint32_t source, uint32_t bytes) {
+    asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(target), "r"(source), "r"(bytes)
+                 : "memory");
+}
+__device__ __forceinline__ void cp_async_bulk_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
+// Returns once all of this thread's groups have read their sources.
+__device__ __forceinline__ void cp_async_bulk_wait_read() {
+    asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+}
+
+// 9.7.13.1: hardware barrier kId, of `threads` threads; arrive does not wait.
+template <int kId>
+__device__ __forceinline__ void bar_sync(int threads) {
+    asm volatile("bar.sync %0, %1;" ::"n"(kId), "r"(threads) : "memory");
+}
+template <int kId>
+__device__ __forceinline__ void bar_arrive(int threads) {
+    asm volatile("bar.arrive %0, %1;" ::"n"(kId), "r"(threads) : "memory");
+}
+
 // 9.7.13.3: orders this thread's ordinary shared-memory writes before later reads by wgmma and bulk copies.
 __device__ __forceinline__ void fence_proxy_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
@@ -73,9 +110,11 @@ __device__ __forceinline__ void wgmma_wait_group() {
 }
 
 // 9.7.15.5.1.2.2: matrix descriptor of a K-major operand in rows of 128 bytes, swizzled 128 B, 8-row groups 1024 B
-// apart. The swizzle is a function of the address, so a start of any multiple of 128 B is the same tile some rows on.
-__device__ __forceinline__ uint64_t wgmma_descriptor(uint32_t smem) {
-    return static_cast<uint64_t>((smem & 0x3FFFF) >> 4) | (uint64_t{1} << 16) | (uint64_t{64} << 32) | (uint64_t{1} << 62);
+// apart; `smem16` is its address in units of 16 bytes. The swizzle is a function of the address, so a start of any
+// multiple of 128 B is the same tile some rows on.
+__device__ __forceinline__ uint64_t wgmma_descriptor(uint32_t smem16) {
+    constexpr uint32_t kLeadingOffset = 1 << 16, kRowGroupOffset = 1024 / 16, kSwizzle128 = 1 << 30;
+    return (uint64_t{kRowGroupOffset | kSwizzle128} << 32) | (smem16 + kLeadingOffset);
 }
 
 }  // namespace ptx

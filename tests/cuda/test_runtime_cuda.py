@@ -102,7 +102,7 @@ def test_a_sample_does_not_depend_on_its_batch(model_new, route, mode):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_memory_is_the_output_and_packed_weights(model_new, route, mode):
-    """At the peak: y, and at most the weights as fp32 (two fp16 parts), filled up to whole tiles."""
+    """At the peak: y, and at most the weights twice as fp32 (a high and a low part)."""
     dtype, allowed = MODES[mode]
     arguments = Problem(8, 64, 128, 65536, 3).arguments(dtype)
     x, weight = arguments[:2]
@@ -114,11 +114,12 @@ def test_memory_is_the_output_and_packed_weights(model_new, route, mode):
         del y
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
+        # What is asked for: what the allocator hands out may be a larger block that it had.
+        requested = lambda when: torch.cuda.memory_stats()[f"requested_bytes.all.{when}"]
+        before = requested("current")
         y = run_by(model_new._conv1d_ops, route, arguments)
-        peak = torch.cuda.max_memory_allocated() - before
-        assert y_bytes <= peak <= y_bytes + 4 * weight.numel() + 4096
-        assert torch.cuda.memory_allocated() - before <= y_bytes + 512
+        assert y_bytes <= requested("peak") - before <= y_bytes + 2 * 4 * weight.numel() + 4096
+        assert requested("current") - before == y_bytes
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
