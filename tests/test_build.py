@@ -1,4 +1,5 @@
-"""Building at import: once, whatever interferes; and one sentence that names cause and cure where it cannot."""
+"""Building at import: once, whatever interferes; where it cannot, one sentence names the cause and the cure."""
+import ctypes
 import os
 import pathlib
 import re
@@ -153,7 +154,8 @@ def test_revisions_in_one_process_share_no_symbol(model_new):
 
 def test_library_of_another_torch_is_not_taken(copy):
     stub, cache, _ = copy
-    out, err = run_python(load(stub, "import torch; torch.__version__ = '0.0'"), TORCH_EXTENSIONS_DIR=str(cache))
+    code = load(stub, "import torch; torch.__version__ = '0.0'")
+    out, err = run_python(code, TORCH_EXTENSIONS_DIR=str(cache))
     assert compilations(err) == 1
 
 
@@ -198,9 +200,10 @@ def leave_torchs_lock(folder, library):
     (folder / "lock").touch()
 
 
-@pytest.mark.parametrize(
-    "damage", [truncate, flip_a_byte, lose_the_library, lose_the_record, leave_torchs_lock], ids=lambda f: f.__name__
-)
+DAMAGES = [truncate, flip_a_byte, lose_the_library, lose_the_record, leave_torchs_lock]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
 def test_damaged_cache_is_rebuilt_once(copy, damage):
     stub, cache, folder = copy
     damage(folder, folder / f"{folder.name}.so")
@@ -221,7 +224,8 @@ def test_failed_build_can_be_mended_in_the_same_process(stub, tmp_path):
             print("#error not the one" in str(error))
         del os.environ["CPATH"]
     """)
-    out, err = run_python(code + load(stub), TORCH_EXTENSIONS_DIR=str(tmp_path / "cache"), CPATH=str(tmp_path))
+    cache = tmp_path / "cache"
+    out, err = run_python(code + load(stub), TORCH_EXTENSIONS_DIR=str(cache), CPATH=str(tmp_path))
     assert out.startswith("True\nloaded") and compilations(err) == 2
 
 
@@ -249,12 +253,13 @@ def test_cache_that_cannot_be_written(stub, tmp_path):
     assert sentence.endswith("run: export TORCH_EXTENSIONS_DIR=/tmp/torch_extensions")
 
 
+NO_PACKAGE = "import sys; sys.modules['ninja'] = None"  # the folder that it names may hold a compiler too
+
+
 def test_no_ninja(stub, tmp_path):
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "c++").symlink_to(shutil.which("c++"))
-    sentence = failing_sentence(
-        stub, tmp_path / "cache", "import sys; sys.modules['ninja'] = None", PATH=str(tmp_path / "bin"), CXX=None
-    )
+    sentence = failing_sentence(stub, tmp_path / "cache", NO_PACKAGE, PATH=str(tmp_path / "bin"), CXX=None)
     assert sentence == "ImportError: conv1d cannot be compiled: ninja was not found; run: pip install ninja"
 
 
@@ -268,9 +273,9 @@ def test_ninja_of_an_environment_that_is_not_activated(stub, tmp_path):
 def test_no_compiler(stub, tmp_path, compiler, named):
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "ninja").symlink_to(NINJA_FOLDER / "ninja")
-    no_package = "import sys; sys.modules['ninja'] = None"  # its folder may hold a compiler too
-    sentence = failing_sentence(stub, tmp_path / "cache", no_package, CXX=compiler, PATH=str(tmp_path / "bin"))
-    assert sentence == f"ImportError: conv1d cannot be compiled: {named} was not found; run: apt-get install g++"
+    sentence = failing_sentence(stub, tmp_path / "cache", NO_PACKAGE, CXX=compiler, PATH=str(tmp_path / "bin"))
+    wanted = f"conv1d cannot be compiled: {named} was not found; run: apt-get install g++"
+    assert sentence == f"ImportError: {wanted}"
 
 
 def test_unknown_architecture(stub, tmp_path):
@@ -359,7 +364,10 @@ NVML = """
 int nvmlInit_v2(void) {{ return 0; }}
 int nvmlShutdown(void) {{ return 0; }}
 int nvmlDeviceGetCount_v2(unsigned* count) {{ *count = {count}; return 0; }}
-int nvmlDeviceGetHandleByIndex_v2(unsigned index, void** device) {{ *device = (void*)(long)(index + 1); return 0; }}
+int nvmlDeviceGetHandleByIndex_v2(unsigned index, void** device) {{
+    *device = (void*)(long)(index + 1);
+    return 0;
+}}
 int nvmlDeviceGetCudaComputeCapability(void* device, int* major, int* minor) {{
     int capabilities[][2] = {capabilities};
     *major = capabilities[(long)device - 1][0];
@@ -370,28 +378,22 @@ int nvmlDeviceGetCudaComputeCapability(void* device, int* major, int* minor) {{
 
 
 @pytest.fixture
-def architectures(model_new, tmp_path):
-    """architectures(listed, gpus): what would be compiled for, with this TORCH_CUDA_ARCH_LIST and these GPUs."""
+def architectures(model_new, tmp_path, monkeypatch):
+    """architectures(listed, gpus): what would be compiled with this TORCH_CUDA_ARCH_LIST and these GPUs."""
 
     def ask(listed, gpus):
+        library = tmp_path / "libnvidia-ml.so.1"
         if gpus:
-            pairs = "{" + ", ".join(f"{{{major}, {minor}}}" for major, minor in gpus) + "}"
-            source = tmp_path / "nvml.c"
-            source.write_text(NVML.format(count=len(gpus), capabilities=pairs))
-            subprocess.run(["cc", "-shared", "-fPIC", source, "-o", tmp_path / "libnvidia-ml.so.1"], check=True)
-        else:
-            (tmp_path / "libnvidia-ml.so.1").write_text("no library: a machine without a driver")
-        code = "import model_new; print(*model_new._conv1d_architectures())"
-        cache = built_in(model_new)
-        out, _ = run_python(
-            code,
-            TORCH_CUDA_ARCH_LIST=listed,
-            LD_LIBRARY_PATH=str(tmp_path),
-            CUDA_VISIBLE_DEVICES="",
-            PYTHONPATH=str(ROOT),
-            TORCH_EXTENSIONS_DIR=cache,
-        )
-        return out.split()
+            pairs = ", ".join(f"{{{major}, {minor}}}" for major, minor in gpus)
+            (tmp_path / "nvml.c").write_text(NVML.format(count=len(gpus), capabilities=f"{{{pairs}}}"))
+            subprocess.run(["cc", "-shared", "-fPIC", tmp_path / "nvml.c", "-o", library], check=True)
+        open_library = ctypes.CDLL
+        monkeypatch.setattr(ctypes, "CDLL", lambda name: open_library(str(tmp_path / name)))
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+        monkeypatch.delenv("TORCH_CUDA_ARCH_LIST", raising=False)
+        if listed is not None:
+            monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", listed)
+        return model_new._conv1d_architectures()
 
     return ask
 
@@ -403,7 +405,7 @@ def architectures(model_new, tmp_path):
         ("", [], ["compute_80", "sm_80", "sm_90a"]),
         ("6.1 Volta", [], ["compute_80", "sm_80", "sm_90a"]),
         ("Ada", [], ["compute_89", "sm_89"]),
-        ("Hopper", [], ["compute_90", "sm_90a"]),
+        ("Hopper", [], ["compute_80", "sm_90a"]),
         ("9.0", [], ["sm_90a"]),
         ("9.0a", [], ["sm_90a"]),
         ("7.0;7.5 8.6+PTX", [], ["compute_86", "sm_75", "sm_86"]),
@@ -420,7 +422,7 @@ def test_architectures_are_those_asked_for_and_those_here(architectures, listed,
 
 @pytest.fixture
 def compile_flags(model_new, tmp_path, monkeypatch):
-    """compile_flags(codes, known): what load_inline is given for `codes` where nvcc knows the numbers `known`."""
+    """compile_flags(codes, known): what load_inline is given for `codes` where nvcc knows the `known`."""
     from torch.utils import cpp_extension
 
     def ask(codes, known):

@@ -313,7 +313,7 @@ def candidate(problem, amalgamate, cache, monkeypatch):
 
 @pytest.fixture
 def build_both(problem, candidate):
-    """build_both(*arguments) builds (reference, candidate) after equal seeds; returns them and the RNG's states."""
+    """build_both(*arguments): (reference, candidate), built after equal seeds, and the generator's two states."""
 
     def build(*arguments):
         models, states = [], []
