@@ -30,10 +30,9 @@ constexpr int kMaxStages = 12;
 constexpr int kWeightBytes = kTileO * kRowBytes;  // weights of one tap and one chunk of channels
 constexpr int kBarrierReady = 1, kBarrierTaken = 2;  // hardware barriers between the product warpgroups
 
-// D is staged for its stores 8 rows at a time, in passes of at most 128 columns; a pass after the first also holds the
-// last columns of the one before, which a sector offset moves into it.
+// D is staged for its stores 8 rows at a time, in one pass or two; the second also holds the last columns of the first,
+// which a sector offset moves into it.
 constexpr int kPassLead = 16;
-__host__ __device__ constexpr int pass_columns(int columns) { return columns > 128 ? columns / 2 : columns; }
 
 enum class Mode { tf32, tf32x3, f16, bf16 };
 
@@ -47,13 +46,21 @@ struct ModeTraits {
     static constexpr int kPieceChannels = kIsFloat ? 4 : 8;                     // channels in 16 bytes
     static constexpr int kPieces = kIsSplit ? 4 : 8;                            // pieces of a row that carry channels
     static constexpr int kChunkChannels = kPieces * kPieceChannels;             // channels in a row
-    static constexpr int kBatchRuns = kIsFloat ? 2 : 1;                         // see Converter
     using Bits = std::conditional_t<kIsFloat, uint32_t, uint16_t>;  // of one element of x, w and y
+    using BitsPair = std::conditional_t<kIsFloat, uint2, uint32_t>;
     static constexpr int kElementBytes = sizeof(Bits);
     // Of a staged row of D, in elements: the columns of a pass behind their lead, room for a sector offset, and no bank
     // conflicts between eight rows.
+    static __host__ __device__ constexpr int pass_columns(int columns) {
+        return kIsFloat && columns > 128 ? columns / 2 : columns;
+    }
     static __host__ __device__ constexpr int stage_pitch(int columns) {
         return pass_columns(columns) + kPassLead + (kIsFloat ? 8 : 24);
+    }
+    // Bulk copies still read one buffer while the next is written; two of fp32 would cost x a stage.
+    static constexpr int kBuffers = kIsFloat ? 1 : 2;
+    static __host__ __device__ constexpr int warp_staging_bytes(int columns) {
+        return kBuffers * 8 * stage_pitch(columns) * static_cast<int>(sizeof(Bits));
     }
 };
 
@@ -77,6 +84,7 @@ struct Geometry {
     int32_t tap_groups;       // taps that share one window, ceil(K / taps_per_group) times
     int32_t taps_per_group;
     int32_t window;           // positions of x that a window needs: (kN - 1)*stride + (taps_per_group - 1)*dilation + 1
+    int32_t pairs;            // 1: two neighbouring elements of x can be loaded together
     int32_t batches;          // of conversion in a stage
     int32_t x_stride_c, x_stride_l;
     int32_t plane_rows;       // distance between planes, in rows
@@ -257,8 +265,9 @@ __device__ __forceinline__ void run_supplier(const Geometry& geometry, const Pro
     }
 }
 
-// Positions are taken 32 at a time, one a lane, so global loads run along the rows of x. A batch is kBatchRuns such
-// runs with all channels of a row, loaded as a whole and then stored; the batches of all stages go round the warps.
+// A batch is 64 positions with all channels of a row, loaded and then stored; the batches of all stages go round the
+// warps. Neighbouring lanes take neighbouring positions, so global loads run along the rows of x. Where rows begin at
+// even elements a lane takes two neighbours, with one load a channel.
 template <Mode kMode>
 struct Converter {
     using Traits = ModeTraits<kMode>;
@@ -293,56 +302,93 @@ struct Converter {
                  place.group * problem.C * problem.x_stride_c;
     }
 
-    // One position q of the window, all channels of the chunk.
-    __device__ __forceinline__ void load(uint32_t (&value)[Traits::kChunkChannels], int32_t q) {
+    // Position of x at q = 0 of the window; row t of a sample begins at t*stride.
+    __device__ __forceinline__ int32_t window_begin() const {
+        return place.row * static_cast<int32_t>(problem.stride) - static_cast<int32_t>(problem.pad_left) +
+               tap_group * geometry.taps_per_group * static_cast<int32_t>(problem.dilation);
+    }
+
+    // All channels of the chunk at position q of the window, and, where Word holds two elements, at q + 1.
+    template <class Word>
+    __device__ __forceinline__ void load(Word (&value)[Traits::kChunkChannels], int32_t q) {
         const int32_t stride = static_cast<int32_t>(problem.stride);
         const int32_t c = chunk * Traits::kChunkChannels;
-        // Position of x; row t of a sample begins at t*stride.
-        int32_t l = tap_group * geometry.taps_per_group * static_cast<int32_t>(problem.dilation) -
-                    static_cast<int32_t>(problem.pad_left);
+        int32_t l = window_begin() + q;
         const Bits* source = x_tile;
         bool valid = q < geometry.window;
         if (geometry.flat) {
-            const int32_t row = divide_by_stride(geometry, q, stride);
-            int32_t t = place.row + row;
+            int32_t t = place.row + divide_by_stride(geometry, q, stride);
             const int32_t samples = wrap_row(geometry, t);
             source += samples * problem.x_stride_n;
+            l -= samples * geometry.rows_per_sample * stride;
             valid = valid && place.sample + samples < problem.N;
-            l += t * stride + (q - row * stride);
-        } else {
-            l += place.row * stride + q;
         }
         valid = valid && static_cast<uint32_t>(l) < static_cast<uint32_t>(problem.L);
         const int32_t channels = valid ? static_cast<int32_t>(problem.C) - c : 0;
         source += int64_t{l} * geometry.x_stride_l + int64_t{c} * geometry.x_stride_c;
 #pragma unroll
         for (int i = 0; i < Traits::kChunkChannels; ++i, source += geometry.x_stride_c)
-            value[i] = i < channels ? __ldg(source) : 0;
+            value[i] = i < channels ? __ldg(reinterpret_cast<const Word*>(source)) : Word{};
     }
 
-    // Rounds or splits them into their row of the current stage.
-    __device__ __forceinline__ void store(const uint32_t (&value)[Traits::kChunkChannels], int32_t q) {
+    // Rounds or splits the channels at position q into their row of the current stage. word(i) is channel i's element,
+    // or, of 16 bits each, those of channels 2*i and 2*i + 1.
+    template <class GetWord>
+    __device__ __forceinline__ void store(int32_t q, GetWord get_word) {
         const int32_t stride = static_cast<int32_t>(problem.stride);
         const int32_t row = divide_by_stride(geometry, q, stride), plane = q - row * stride;
-        if (q >= geometry.window || !(geometry.plane_mask >> plane & 1)) return;
+        if (q < 0 || q >= geometry.window || !(geometry.plane_mask >> plane & 1)) return;
         const int32_t stored_row = row + plane_row(geometry, plane);
         uint8_t* const target = x_smem + stages.stage * geometry.x_stage_bytes + stored_row * kRowBytes;
         const int32_t swizzle = stored_row & 7;
 #pragma unroll
         for (int piece = 0; piece < Traits::kPieces; ++piece) {
-            uint32_t word[4];
+            uint32_t word[4], high[4];
 #pragma unroll
             for (int j = 0; j < 4; ++j) {
-                if constexpr (Traits::kIsFloat) word[j] = ptx::cvt_rn_tf32(__uint_as_float(value[4 * piece + j]));
-                else word[j] = value[8 * piece + 2 * j] | value[8 * piece + 2 * j + 1] << 16;
+                word[j] = get_word(4 * piece + j);
+                high[j] = Traits::kIsFloat ? ptx::cvt_rn_tf32(__uint_as_float(word[j])) : word[j];
             }
-            *reinterpret_cast<uint4*>(target + ((piece ^ swizzle) << 4)) = make_uint4(word[0], word[1], word[2], word[3]);
+            *reinterpret_cast<uint4*>(target + ((piece ^ swizzle) << 4)) = make_uint4(high[0], high[1], high[2], high[3]);
             if constexpr (Traits::kIsSplit) {
 #pragma unroll
                 for (int j = 0; j < 4; ++j)
-                    word[j] = ptx::cvt_rn_tf32(__uint_as_float(value[4 * piece + j]) - __uint_as_float(word[j]));
+                    word[j] = ptx::cvt_rn_tf32(__uint_as_float(word[j]) - __uint_as_float(high[j]));
                 *reinterpret_cast<uint4*>(target + (((piece + Traits::kPieces) ^ swizzle) << 4)) =
                     make_uint4(word[0], word[1], word[2], word[3]);
+            }
+        }
+    }
+
+    __device__ __forceinline__ void convert_pairs() {
+        const int32_t q = 2 * lane + 64 * batch - (window_begin() & 1);
+        typename Traits::BitsPair value[Traits::kChunkChannels];
+        load(value, q);
+        claim();
+        if constexpr (Traits::kIsFloat) {
+            store(q, [&](int i) { return value[i].x; });
+            store(q + 1, [&](int i) { return value[i].y; });
+        } else {
+            store(q, [&](int i) { return __byte_perm(value[2 * i], value[2 * i + 1], 0x5410); });
+            store(q + 1, [&](int i) { return __byte_perm(value[2 * i], value[2 * i + 1], 0x7632); });
+        }
+    }
+
+    __device__ __forceinline__ void convert_singles() {
+        constexpr int kTogether = Traits::kIsFloat ? 2 : 1;  // runs of 32 positions, as registers allow
+#pragma unroll 1
+        for (int first = 0; first < 2; first += kTogether) {
+            const int32_t q = lane + 64 * batch + 32 * first;
+            Bits value[kTogether][Traits::kChunkChannels];
+#pragma unroll
+            for (int i = 0; i < kTogether; ++i) load(value[i], q + 32 * i);
+            claim();
+#pragma unroll
+            for (int i = 0; i < kTogether; ++i) {
+                store(q + 32 * i, [&](int j) -> uint32_t {
+                    if constexpr (Traits::kIsFloat) return value[i][j];
+                    else return value[i][2 * j] | static_cast<uint32_t>(value[i][2 * j + 1]) << 16;
+                });
             }
         }
     }
@@ -376,13 +422,8 @@ struct Converter {
     __device__ __forceinline__ void run() {
         next_tile();
         while (find_stage()) {
-            const int32_t q = batch * Traits::kBatchRuns * 32 + lane;
-            uint32_t value[Traits::kBatchRuns][Traits::kChunkChannels];
-#pragma unroll
-            for (int i = 0; i < Traits::kBatchRuns; ++i) load(value[i], q + 32 * i);
-            claim();
-#pragma unroll
-            for (int i = 0; i < Traits::kBatchRuns; ++i) store(value[i], q + 32 * i);
+            if (geometry.pairs) convert_pairs();
+            else convert_singles();
             ptx::fence_proxy_async();
             __syncwarp();
             if (lane == 0) ptx::mbarrier_arrive(barriers.x_full(stages.stage));
@@ -397,13 +438,13 @@ struct Product {
     using Mma = Wgmma<Traits::kOperand, kN>;
     using Bits = typename Traits::Bits;
     static constexpr int kValues = kN / 2;
-    static constexpr int kPassColumns = pass_columns(kN), kPasses = kN / kPassColumns, kPitch = Traits::stage_pitch(kN);
+    static constexpr int kPassColumns = Traits::pass_columns(kN), kPasses = kN / kPassColumns, kPitch = Traits::stage_pitch(kN);
 
     const Geometry& geometry;
     const Problem& problem;
     const Barriers& barriers;
     const uint32_t x_smem, w_smem;
-    Bits* const staging;   // [8][kStagePitch], this warp's own
+    Bits* const staging;   // [kBuffers][8][kPitch], this warp's own
     const int warp, lane;  // warp of 8: 16 output channels each
     Ring stages, weights;
 
@@ -523,9 +564,9 @@ struct Product {
     // r goes to staging[r][phi + kPassLead + c - begin of the pass], phi being the row's sector offset.
     // kPaired: all phi are even, so that pairs stay aligned.
     template <bool kPaired>
-    __device__ __forceinline__ void stage(const float (&acc)[kValues], int half, int pass, int32_t phi) {
+    __device__ __forceinline__ void stage(const float (&acc)[kValues], Bits* buffer, int half, int pass, int32_t phi) {
         const uint32_t target =
-            ptx::smem_address(staging + lane / 4 * kPitch + 2 * (lane % 4) + phi + kPassLead - kPassColumns * pass);
+            ptx::smem_address(buffer + lane / 4 * kPitch + 2 * (lane % 4) + phi + kPassLead - kPassColumns * pass);
 #pragma unroll
         for (int i = -kPassLead / 8; i < kPassColumns / 8; ++i) {
             const int j = pass * (kPassColumns / 8) + i;
@@ -540,14 +581,15 @@ struct Product {
     // [lead - phi, kN - phi) as far as they lie in y; in flat tiles that may be in several samples.
     // kBulk: one lane a row, one bulk copy a sample; else the whole warp, element by element.
     template <bool kBulk>
-    __device__ __forceinline__ void store_rows(Bits* target, const Announcement& place, int32_t pass, int32_t rows) {
+    __device__ __forceinline__ void store_rows(const Bits* buffer, Bits* target, const Announcement& place, int32_t pass,
+                                               int32_t rows) {
         const int32_t P = static_cast<int32_t>(problem.P);
         const int32_t first = pass == 0 ? geometry.lead : kPassColumns * pass, last = kPassColumns * (pass + 1);
         const int64_t next_sample = problem.G * problem.O * problem.P - geometry.rows_per_sample;
 #pragma unroll 1
         for (int r = kBulk ? lane : 0; r < rows; r += kBulk ? 32 : 1) {
             const int32_t phi = sector_offset(target, r);
-            const Bits* const source = staging + r * kPitch + phi + kPassLead - kPassColumns * pass;
+            const Bits* const source = buffer + r * kPitch + phi + kPassLead - kPassColumns * pass;
             Bits* y = target + r * problem.P;
             int32_t t = place.row;
 #pragma unroll 1
@@ -597,23 +639,24 @@ struct Product {
             if (rows <= 0) break;
             Bits* const target = y_warp + 8 * half * problem.P;
             const int32_t phi = sector_offset(target, lane / 4);
-            ptx::cp_async_bulk_wait_read();  // the rows before have left
+            Bits* const buffer = staging + step % Traits::kBuffers * (8 * kPitch);
+            ptx::cp_async_bulk_wait_read<Traits::kBuffers - 1>();  // the rows that were here have left
             __syncwarp();
 #pragma unroll
             for (int i = 0; i < 2 * kPasses; ++i) {  // registers have no index
                 if (i != step) continue;
-                if (problem.P % 2 == 0) stage<true>(acc, i / kPasses, i % kPasses, phi);
-                else stage<false>(acc, i / kPasses, i % kPasses, phi);
+                if (problem.P % 2 == 0) stage<true>(acc, buffer, i / kPasses, i % kPasses, phi);
+                else stage<false>(acc, buffer, i / kPasses, i % kPasses, phi);
             }
             if (bulk) {
                 ptx::fence_proxy_async();
                 __syncwarp();
-                store_rows<true>(target, place, pass, rows);
-                ptx::cp_async_bulk_commit();
+                store_rows<true>(buffer, target, place, pass, rows);
             } else {
                 __syncwarp();
-                store_rows<false>(target, place, pass, rows);
+                store_rows<false>(buffer, target, place, pass, rows);
             }
+            ptx::cp_async_bulk_commit();
         }
     }
 
@@ -688,7 +731,7 @@ struct Product {
             }
         }
         if (geometry.skew > 0 && warp < 4 && !first_tile) ptx::bar_sync<kBarrierTaken>(256);
-        ptx::cp_async_bulk_wait_read();  // shared memory outlives its readers
+        ptx::cp_async_bulk_wait_read<0>();  // shared memory outlives its readers
     }
 };
 
@@ -703,7 +746,7 @@ __global__ void __launch_bounds__(kThreads, 1) gemm_sm90_kernel(const __grid_con
     uint8_t* const w_smem = smem + geometry.x_stages * geometry.x_stage_bytes;
     uint8_t* const staging = w_smem + geometry.w_stages * kWeightBytes;
     using Bits = typename ModeTraits<kMode>::Bits;
-    constexpr int kWarpStagingBytes = 8 * ModeTraits<kMode>::stage_pitch(kN) * sizeof(Bits);
+    constexpr int kWarpStagingBytes = ModeTraits<kMode>::warp_staging_bytes(kN);
     uint8_t* const control = staging + kProductWarps * kWarpStagingBytes;
     const Barriers barriers{ptx::smem_address(control), reinterpret_cast<Announcement*>(control + kBarrierBytes)};
     if (threadIdx.x == 0) {
@@ -755,7 +798,7 @@ inline Geometry cut(const Problem& problem, int columns, bool flat) {
     geometry.o_tiles = static_cast<int32_t>(ceil_div(problem.O, kTileO));
     const int64_t stride = problem.stride;
     const int64_t blocks = geometry.chunks * problem.K;
-    const int other_bytes = kProductWarps * 8 * Traits::stage_pitch(columns) * Traits::kElementBytes + kControlBytes + 1024;
+    const int other_bytes = kProductWarps * Traits::warp_staging_bytes(columns) + kControlBytes + 1024;
     const int free_bytes = problem.device.smem_bytes - other_bytes;
 
     // As many taps a window as leave room for two stages of x and three of weights.
@@ -783,7 +826,10 @@ inline Geometry cut(const Problem& problem, int columns, bool flat) {
     }
     geometry.tap_groups = static_cast<int32_t>(ceil_div(problem.K, taps));
     geometry.taps_per_group = static_cast<int32_t>(taps);
-    geometry.batches = static_cast<int32_t>(ceil_div(geometry.window, 32 * Traits::kBatchRuns));
+    geometry.pairs = !flat && problem.x_stride_l == 1 && problem.L % 2 == 0 &&
+                     (problem.x_stride_c | problem.x_stride_n) % 2 == 0 &&
+                     reinterpret_cast<uintptr_t>(problem.x) % (2 * Traits::kElementBytes) == 0;
+    geometry.batches = static_cast<int32_t>(ceil_div(geometry.window + geometry.pairs, 64));  // a pair may begin at -1
     geometry.x_stride_c = static_cast<int32_t>(problem.x_stride_c);
     geometry.x_stride_l = static_cast<int32_t>(problem.x_stride_l);
     geometry.stride_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, stride));
@@ -828,7 +874,8 @@ inline Geometry cut(const Problem& problem, int columns, bool flat) {
     return geometry;
 }
 
-// Cycles that a launch needs by a simple count: products or bytes through L2, then stores, in whole waves of tiles.
+// Cycles that a launch needs by a simple count, in whole waves of tiles: products or bytes through L2, whichever is
+// more, then stores. The constants come from kb67, kb76 and ecapa_tdnn timed with each number of columns.
 template <Mode kMode>
 inline double estimate_cycles(const Problem& problem, const Geometry& geometry, int columns) {
     using Traits = ModeTraits<kMode>;
@@ -838,8 +885,8 @@ inline double estimate_cycles(const Problem& problem, const Geometry& geometry, 
     const double stages = static_cast<double>(geometry.chunks) * geometry.tap_groups;
     const double bytes = stages * geometry.window * Traits::kChunkChannels * Traits::kElementBytes +
                          (geometry.resident ? 0 : blocks * kWeightBytes) + kTileO * columns * Traits::kElementBytes;
-    const double tile =
-        (products > bytes / kBytesPerCycle ? products : bytes / kBytesPerCycle) + 16.0 * columns + 500;
+    const double work = products > bytes / kBytesPerCycle ? products : bytes / kBytesPerCycle;
+    const double tile = work + 2000 + (geometry.bulk ? 24 : 64) * columns;
     return static_cast<double>(ceil_div(geometry.tiles, problem.device.sm_count)) * tile;
 }
 

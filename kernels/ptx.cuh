@@ -73,9 +73,10 @@ __device__ __forceinline__ void cp_async_bulk_store(void* target, uint32_t sourc
                  : "memory");
 }
 __device__ __forceinline__ void cp_async_bulk_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
-// Returns once all of this thread's groups have read their sources.
+// Returns once all of this thread's groups but the last kPending have read their sources.
+template <int kPending>
 __device__ __forceinline__ void cp_async_bulk_wait_read() {
-    asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+    asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(kPending) : "memory");
 }
 
 // 9.7.13.1: hardware barrier kId, of `threads` threads; arrive does not wait.
