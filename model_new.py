@@ -350,7 +350,8 @@ namespace conv1d {
 
 enum class Dtype : int32_t { float32, float64, float16, bfloat16 };
 
-// How products of float32 operands may round: ieee keeps all 24 bits, tf32 rounds each operand to nearest at 11 bits.
+// How products of float32 operands may round: ieee keeps all 24 bits, tf32 rounds each operand to nearest at
+// 11 bits.
 enum class Precision : int32_t { ieee, tf32 };
 
 // What a kernel must know of the GPU it runs on. On the CPU all are zero.
@@ -2047,8 +2048,8 @@ __device__ __forceinline__ uint32_t cvt_rn_tf32(float value) {
     return bits;
 }
 
-// 9.7.9.11: two neighbours, in one aligned store or in two. (Of plain stores the compiler makes two wherever it merges
-// branches.)
+// 9.7.9.11: two neighbours, in one aligned store or in two. (Of plain stores the compiler makes two wherever
+// it merges branches.)
 __device__ __forceinline__ void st_shared(uint32_t target, float2 pair) {
     asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(target), "f"(pair.x), "f"(pair.y) : "memory");
 }
@@ -2056,11 +2057,16 @@ __device__ __forceinline__ void st_shared(uint32_t target, uint32_t pair) {
     asm volatile("st.shared.u32 [%0], %1;" ::"r"(target), "r"(pair) : "memory");
 }
 __device__ __forceinline__ void st_shared_apart(uint32_t target, float2 pair) {
-    asm volatile("st.shared.f32 [%0], %1;\nst.shared.f32 [%0 + 4], %2;" ::"r"(target), "f"(pair.x), "f"(pair.y) : "memory");
+    asm volatile("st.shared.f32 [%0], %1;\nst.shared.f32 [%0 + 4], %2;" ::"r"(target), "f"(pair.x),
+                 "f"(pair.y)
+                 : "memory");
 }
 __device__ __forceinline__ void st_shared_apart(uint32_t target, uint32_t pair) {
-    asm volatile("{\n.reg .b16 first, second;\nmov.b32 {first, second}, %1;\nst.shared.b16 [%0], first;\n"
-                 "st.shared.b16 [%0 + 2], second;\n}" ::"r"(target), "r"(pair) : "memory");
+    asm volatile(
+        "{\n.reg .b16 first, second;\nmov.b32 {first, second}, %1;\nst.shared.b16 [%0], first;\n"
+        "st.shared.b16 [%0 + 2], second;\n}" ::"r"(target),
+        "r"(pair)
+        : "memory");
 }
 
 // 9.7.13.15: mbarrier, an arrival counter in shared memory with a phase bit.
@@ -2074,7 +2080,8 @@ __device__ __forceinline__ void mbarrier_arrive(uint32_t barrier) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 __device__ __forceinline__ void mbarrier_arrive_expect_tx(uint32_t barrier, uint32_t bytes) {
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
+                 : "memory");
 }
 // Returns once the phase of this parity has completed.
 __device__ __forceinline__ void mbarrier_wait(uint32_t barrier, uint32_t parity) {
@@ -2084,23 +2091,30 @@ __device__ __forceinline__ void mbarrier_wait(uint32_t barrier, uint32_t parity)
         "again:\n"
         "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
         "@!done bra again;\n"
-        "}" ::"r"(barrier), "r"(parity)
+        "}" ::"r"(barrier),
+        "r"(parity)
         : "memory");
 }
 
 // 9.7.9.25.5.2: one contiguous piece, global to shared; source, target and size are multiples of 16 bytes.
-__device__ __forceinline__ void cp_async_bulk(uint32_t target, const void* source, uint32_t bytes, uint32_t barrier) {
-    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(target),
-                 "l"(source), "r"(bytes), "r"(barrier)
-                 : "memory");
+__device__ __forceinline__ void cp_async_bulk(uint32_t target, const void* source, uint32_t bytes,
+                                              uint32_t barrier) {
+    asm volatile(
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+            target),
+        "l"(source), "r"(bytes), "r"(barrier)
+        : "memory");
 }
 
 // The same from shared to global, and its groups, which belong to the thread that issued them (9.7.9.25.3).
 __device__ __forceinline__ void cp_async_bulk_store(void* target, uint32_t source, uint32_t bytes) {
-    asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(target), "r"(source), "r"(bytes)
+    asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(target), "r"(source),
+                 "r"(bytes)
                  : "memory");
 }
-__device__ __forceinline__ void cp_async_bulk_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
+__device__ __forceinline__ void cp_async_bulk_commit() {
+    asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+}
 // Returns once all of this thread's groups but the last kPending have read their sources.
 template <int kPending>
 __device__ __forceinline__ void cp_async_bulk_wait_read() {
@@ -2118,7 +2132,9 @@ __device__ __forceinline__ void bar_arrive(int threads) {
 }
 
 // 9.7.13.3: orders this thread's ordinary shared-memory writes before later reads by wgmma and bulk copies.
-__device__ __forceinline__ void fence_proxy_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+__device__ __forceinline__ void fence_proxy_async() {
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
 
 // 9.7.19.5: moves registers between the warpgroups of a block.
 template <int kRegisters>
@@ -2132,15 +2148,17 @@ __device__ __forceinline__ void setmaxnreg_dec() {
 
 // 9.7.15.7: orders register and shared-memory accesses around wgmma.
 __device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-__device__ __forceinline__ void wgmma_commit_group() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+__device__ __forceinline__ void wgmma_commit_group() {
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
 template <int kPending>
 __device__ __forceinline__ void wgmma_wait_group() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
 }
 
-// 9.7.15.5.1.2.2: matrix descriptor of a K-major operand in rows of 128 bytes, swizzled 128 B, 8-row groups 1024 B
-// apart; `smem16` is its address in units of 16 bytes. The swizzle is a function of the address, so a start of any
-// multiple of 128 B is the same tile some rows on.
+// 9.7.15.5.1.2.2: matrix descriptor of a K-major operand in rows of 128 bytes, swizzled 128 B, 8-row groups
+// 1024 B apart; `smem16` is its address in units of 16 bytes. The swizzle is a function of the address, so a
+// start of any multiple of 128 B is the same tile some rows on.
 __device__ __forceinline__ uint64_t wgmma_descriptor(uint32_t smem16) {
     constexpr uint32_t kLeadingOffset = 1 << 16, kRowGroupOffset = 1024 / 16, kSwizzle128 = 1 << 30;
     return (uint64_t{kRowGroupOffset | kSwizzle128} << 32) | (smem16 + kLeadingOffset);
@@ -2351,12 +2369,12 @@ __device__ __forceinline__ void fetch(const Params& params, const Place& place, 
             const int64_t address = start + piece * 16;
             int64_t bytes = min(row_end - address, int64_t{16});
             if (bytes < 0 || address + 16 <= row || channel_begin + c >= problem.C) bytes = 0;
-            if (bytes > 0 && bytes < 16) {  // the end of the row, perhaps of all memory: nothing behind it is read
+            if (bytes > 0 && bytes < 16) {  // the row's end, perhaps the memory's: nothing behind it is read
+                constexpr int kSize = sizeof(Element), kElements = 16 / kSize;
                 Element* const end = reinterpret_cast<Element*>(stage + params.w_stage_bytes) +
-                                     (c * params.pieces + piece) * (16 / static_cast<int>(sizeof(Element)));
-                for (int i = 0; i < 16 / static_cast<int>(sizeof(Element)); ++i)
-                    end[i] = i * static_cast<int>(sizeof(Element)) < bytes ? reinterpret_cast<const Element*>(address)[i]
-                                                                          : Element{};
+                                     (c * params.pieces + piece) * kElements;
+                const Element* const source = reinterpret_cast<const Element*>(address);
+                for (int i = 0; i < kElements; ++i) end[i] = i * kSize < bytes ? source[i] : Element{};
                 continue;
             }
             const void* source = bytes == 0 ? problem.x : reinterpret_cast<const void*>(address);
@@ -2761,9 +2779,9 @@ inline Error launch_gemm_sm80(const Problem& problem, cudaStream_t stream) {
 ''',
 "wgmma.cuh": r'''
 #line 1 "kernels/wgmma.cuh"
-// wgmma.mma_async (PTX ISA 9.0, section 9.7.15.5.2): D[64][N] (+)= A[64][k] * B[k][N]^T, both operands K-major in shared
-// memory, D in registers: thread t of the warpgroup holds rows 16*(t/32) + t%32/4 (+ 8) and columns 8*j + 2*(t%4) (+ 1)
-// as d[4*j + 2*(row half) + (column parity)].
+// wgmma.mma_async (PTX ISA 9.0, section 9.7.15.5.2): D[64][N] (+)= A[64][k] * B[k][N]^T, both operands K-major in
+// shared memory, D in registers: thread t of the warpgroup holds rows 16*(t/32) + t%32/4 (+ 8) and columns
+// 8*j + 2*(t%4) (+ 1) as d[4*j + 2*(row half) + (column parity)].
 
 #include <cstdint>
 
@@ -2771,7 +2789,7 @@ namespace conv1d {
 
 enum class Operand { tf32, f16, bf16 };
 
-// Issues one product of k = 32 bytes of K; `accumulate` false overwrites d.
+// Issues one product of 32 bytes of K; `acc` false overwrites d.
 template <Operand kOperand, int kN>
 struct Wgmma;
 
@@ -2818,44 +2836,17 @@ struct Wgmma;
     "+f"(d[72]), "+f"(d[73]), "+f"(d[74]), "+f"(d[75]), "+f"(d[76]), "+f"(d[77]), "+f"(d[78]), "+f"(d[79]), \
     "+f"(d[80]), "+f"(d[81]), "+f"(d[82]), "+f"(d[83]), "+f"(d[84]), "+f"(d[85]), "+f"(d[86]), "+f"(d[87]), \
     "+f"(d[88]), "+f"(d[89]), "+f"(d[90]), "+f"(d[91]), "+f"(d[92]), "+f"(d[93]), "+f"(d[94]), "+f"(d[95])
-#define CONV1D_WGMMA_D256 \
-    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
-    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, " \
-    "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
-    "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, " \
-    "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, " \
-    "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, " \
-    "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, " \
-    "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
-#define CONV1D_WGMMA_OUT256 \
-    "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), \
-    "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), \
-    "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), \
-    "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31]), \
-    "+f"(d[32]), "+f"(d[33]), "+f"(d[34]), "+f"(d[35]), "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]), \
-    "+f"(d[40]), "+f"(d[41]), "+f"(d[42]), "+f"(d[43]), "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]), \
-    "+f"(d[48]), "+f"(d[49]), "+f"(d[50]), "+f"(d[51]), "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]), \
-    "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63]), \
-    "+f"(d[64]), "+f"(d[65]), "+f"(d[66]), "+f"(d[67]), "+f"(d[68]), "+f"(d[69]), "+f"(d[70]), "+f"(d[71]), \
-    "+f"(d[72]), "+f"(d[73]), "+f"(d[74]), "+f"(d[75]), "+f"(d[76]), "+f"(d[77]), "+f"(d[78]), "+f"(d[79]), \
-    "+f"(d[80]), "+f"(d[81]), "+f"(d[82]), "+f"(d[83]), "+f"(d[84]), "+f"(d[85]), "+f"(d[86]), "+f"(d[87]), \
-    "+f"(d[88]), "+f"(d[89]), "+f"(d[90]), "+f"(d[91]), "+f"(d[92]), "+f"(d[93]), "+f"(d[94]), "+f"(d[95]), \
-    "+f"(d[96]), "+f"(d[97]), "+f"(d[98]), "+f"(d[99]), "+f"(d[100]), "+f"(d[101]), "+f"(d[102]), "+f"(d[103]), \
-    "+f"(d[104]), "+f"(d[105]), "+f"(d[106]), "+f"(d[107]), "+f"(d[108]), "+f"(d[109]), "+f"(d[110]), "+f"(d[111]), \
-    "+f"(d[112]), "+f"(d[113]), "+f"(d[114]), "+f"(d[115]), "+f"(d[116]), "+f"(d[117]), "+f"(d[118]), "+f"(d[119]), \
-    "+f"(d[120]), "+f"(d[121]), "+f"(d[122]), "+f"(d[123]), "+f"(d[124]), "+f"(d[125]), "+f"(d[126]), "+f"(d[127])
-
-#define CONV1D_WGMMA(OPERAND, N, SHAPE, TYPES, A, B, ACC, TRANSPOSE)                                          \
-    template <>                                                                                              \
-    struct Wgmma<Operand::OPERAND, N> {                                                                      \
-        static __device__ __forceinline__ void issue(float (&d)[N / 2], uint64_t a, uint64_t b, bool accumulate) { \
-            asm volatile(                                                                                    \
-                "{\n.reg .pred p;\nsetp.ne.b32 p, %" ACC ", 0;\n"                                            \
-                "wgmma.mma_async.sync.aligned." SHAPE ".f32." TYPES " {" CONV1D_WGMMA_D##N "}, %" A ", %" B ", p, 1, 1" \
-                TRANSPOSE ";\n}"                                                                             \
-                : CONV1D_WGMMA_OUT##N                                                                        \
-                : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)));                                        \
-        }                                                                                                    \
+#define CONV1D_WGMMA(OPERAND, N, SHAPE, TYPES, A, B, ACC, TRANSPOSE)                                     \
+    template <>                                                                                         \
+    struct Wgmma<Operand::OPERAND, N> {                                                                 \
+        static __device__ __forceinline__ void issue(float (&d)[N / 2], uint64_t a, uint64_t b, bool acc) { \
+            asm volatile(                                                                               \
+                "{\n.reg .pred p;\nsetp.ne.b32 p, %" ACC ", 0;\n"                                       \
+                "wgmma.mma_async.sync.aligned." SHAPE ".f32." TYPES                                     \
+                " {" CONV1D_WGMMA_D##N "}, %" A ", %" B ", p, 1, 1" TRANSPOSE ";\n}"                    \
+                : CONV1D_WGMMA_OUT##N                                                                   \
+                : "l"(a), "l"(b), "r"(static_cast<int>(acc)));                                          \
+        }                                                                                               \
     };
 
 CONV1D_WGMMA(tf32, 64, "m64n64k8", "tf32.tf32", "32", "33", "34", "")
@@ -2867,9 +2858,6 @@ CONV1D_WGMMA(bf16, 128, "m64n128k16", "bf16.bf16", "64", "65", "66", ", 0, 0")
 CONV1D_WGMMA(tf32, 192, "m64n192k8", "tf32.tf32", "96", "97", "98", "")
 CONV1D_WGMMA(f16, 192, "m64n192k16", "f16.f16", "96", "97", "98", ", 0, 0")
 CONV1D_WGMMA(bf16, 192, "m64n192k16", "bf16.bf16", "96", "97", "98", ", 0, 0")
-CONV1D_WGMMA(tf32, 256, "m64n256k8", "tf32.tf32", "128", "129", "130", "")
-CONV1D_WGMMA(f16, 256, "m64n256k16", "f16.f16", "128", "129", "130", ", 0, 0")
-CONV1D_WGMMA(bf16, 256, "m64n256k16", "bf16.bf16", "128", "129", "130", ", 0, 0")
 
 #undef CONV1D_WGMMA
 #undef CONV1D_WGMMA_D64
@@ -2878,49 +2866,38 @@ CONV1D_WGMMA(bf16, 256, "m64n256k16", "bf16.bf16", "128", "129", "130", ", 0, 0"
 #undef CONV1D_WGMMA_OUT128
 #undef CONV1D_WGMMA_D192
 #undef CONV1D_WGMMA_OUT192
-#undef CONV1D_WGMMA_D256
-#undef CONV1D_WGMMA_OUT256
 // clang-format on
 
 }  // namespace conv1d
 ''',
-"gemm_sm90.cuh": r'''
-#line 1 "kernels/gemm_sm90.cuh"
-// Dense convolution on Hopper as an implicit GEMM: D[o][position] = sum over (c, k) of W[o][c, k] * X[c, k][position].
-//
-// Chosen for 16 channels a group and more. Persistent blocks draw tiles of 128 output channels x kN positions from a
-// ticket. Two converter warpgroups read x once from global memory, round or split it and store it K-major in rows of
-// 128 bytes, one row a position; position q of the window is row q / stride of plane q % stride, so every tap of every
-// stride and dilation is a plane and a row shift of the same tile. One warp streams the packed weights; two product
-// warpgroups of 64 output channels each run wgmma and store through shared memory along the rows of y.
-// Cost: each element of x leaves L2 once per 128 output channels, each weight once per tile (once per block where all
-// of them fit in shared memory).
-
-
-
-
+"gemm_sm90_plan.cuh": r'''
+#line 1 "kernels/gemm_sm90_plan.cuh"
+// How the Hopper GEMM (gemm_sm90.cuh) cuts a problem: its precision modes, the memory plan of a block, the
+// tiles. Pure functions of the problem's numbers; no kernel here.
 
 #include <type_traits>
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
+
+
 
 namespace conv1d {
 namespace sm90 {
 
-constexpr int kRowBytes = 128;    // one position's channels: 8 pieces of 16 bytes, swizzled by the row's index mod 8
+// One position's channels: 8 pieces of 16 bytes, swizzled by the row's index mod 8.
+constexpr int kRowBytes = 128;
 constexpr int kTileO = 128;       // output channels of a tile
 constexpr int kProductWarps = 8;  // two warpgroups, 64 output channels each
 constexpr int kConverterWarps = 7;
 constexpr int kThreads = 32 * (kProductWarps + kConverterWarps + 1);  // and one warp for tickets and weights
 constexpr int kTileSlots = 4;  // tiles announced ahead; with 2, converters waited for 39 % of kb67
 constexpr int kMaxStages = 12;
-constexpr int kWeightBytes = kTileO * kRowBytes;  // weights of one tap and one chunk of channels
+constexpr int kWeightBytes = kTileO * kRowBytes;     // weights of one tap and one chunk of channels
 constexpr int kBarrierReady = 1, kBarrierTaken = 2;  // hardware barriers between the product warpgroups
 
-// D is staged for its stores 8 rows at a time, in one pass or two; the second also holds the last columns of the first,
-// which a sector offset moves into it.
-constexpr int kPassLead = 16;
+// D is staged for its stores 8 rows at a time, in one slice of its columns or in two, which take half the
+// room and twice the bulk copies. The second also holds the last columns of the first: a sector offset moves
+// them into it.
+constexpr int kSliceLead = 16;
 
 enum class Mode { tf32, tf32x3, f16, bf16 };
 
@@ -2928,60 +2905,52 @@ template <Mode kMode>
 struct ModeTraits {
     static constexpr bool kIsFloat = kMode == Mode::tf32 || kMode == Mode::tf32x3;
     static constexpr bool kIsSplit = kMode == Mode::tf32x3;  // a row holds the high parts, then the low parts
-    static constexpr Operand kOperand = kIsFloat                 ? Operand::tf32
+    static constexpr Operand kOperand = kIsFloat             ? Operand::tf32
                                         : kMode == Mode::f16 ? Operand::f16
                                                              : Operand::bf16;
-    static constexpr int kPieceChannels = kIsFloat ? 4 : 8;                     // channels in 16 bytes
-    static constexpr int kPieces = kIsSplit ? 4 : 8;                            // pieces of a row that carry channels
-    static constexpr int kChunkChannels = kPieces * kPieceChannels;             // channels in a row
-    using Bits = std::conditional_t<kIsFloat, uint32_t, uint16_t>;  // of one element of x, w and y
+    static constexpr int kPieceChannels = kIsFloat ? 4 : 8;          // channels in 16 bytes
+    static constexpr int kPieces = kIsSplit ? 4 : 8;                 // pieces of a row that carry channels
+    static constexpr int kChunkChannels = kPieces * kPieceChannels;  // channels in a row
+    using Bits = std::conditional_t<kIsFloat, uint32_t, uint16_t>;   // of one element of x, w and y
     using BitsPair = std::conditional_t<kIsFloat, uint2, uint32_t>;
     static constexpr int kElementBytes = sizeof(Bits);
-    // Of a staged row of D, in elements: the columns of a pass behind their lead, room for a sector offset, and no bank
-    // conflicts between eight rows.
-    static __host__ __device__ constexpr int pass_columns(int columns) {
-        return kIsFloat && columns > 128 ? columns / 2 : columns;
-    }
-    static __host__ __device__ constexpr int stage_pitch(int columns) {
-        return pass_columns(columns) + kPassLead + (kIsFloat ? 8 : 24);
+    // Of a staged row of D, in elements: room for a sector offset, and no bank conflicts between eight rows.
+    static __host__ __device__ constexpr int stage_pitch(int columns, int slices) {
+        return columns / slices + (slices > 1 ? kSliceLead : 0) + (kIsFloat ? 8 : 24);
     }
     // Bulk copies still read one buffer while the next is written; two of fp32 would cost x a stage.
     static constexpr int kBuffers = kIsFloat ? 1 : 2;
-    static __host__ __device__ constexpr int warp_staging_bytes(int columns) {
-        return kBuffers * 8 * stage_pitch(columns) * static_cast<int>(sizeof(Bits));
+    static __host__ __device__ constexpr int warp_staging_bytes(int columns, int slices) {
+        return kBuffers * 8 * stage_pitch(columns, slices) * static_cast<int>(sizeof(Bits));
     }
 };
 
-// Whether the product warpgroups need more than the 128 registers a thread that the launch gives.
-template <Mode kMode, int kN>
-constexpr bool kNeedsRegisters = kN * (ModeTraits<kMode>::kIsSplit ? 2 : 1) > 128;
-
 // How one launch cuts its problem; written by the host, read by every role.
 struct Geometry {
-    int32_t rows_per_sample;  // flat: a sample's rows on the common row axis, outputs and then halo
-    uint32_t stride_magic;    // ceil(2^32 / stride)
-    uint32_t rows_magic;      // ceil(2^32 / rows_per_sample) where that is small
-    int32_t flat;             // 1: tiles run over all samples' rows in a line. 0: each tile lies in one sample
-    int32_t tiles_per_sample; // of one sample; of the whole batch where flat
-    int32_t lead;             // columns computed for stores to begin on a 32-byte sector: 0, 8 or 16
-    uint32_t sector_mask;     // lead - 1; 0 without a lead
-    int32_t advance;          // columns stored by a tile: kN - lead
-    int32_t tiles;            // of the whole problem
-    int32_t o_tiles;          // of one group
-    int32_t chunks;           // of channels
-    int32_t tap_groups;       // taps that share one window, ceil(K / taps_per_group) times
+    int32_t rows_per_sample;   // flat: a sample's rows on the common row axis, outputs and then halo
+    uint32_t stride_magic;     // ceil(2^32 / stride)
+    uint32_t rows_magic;       // ceil(2^32 / rows_per_sample) where that is small
+    int32_t flat;              // 1: tiles run over all samples' rows in a line; 0: each lies in one sample
+    int32_t tiles_per_sample;  // of one sample; of the whole batch where flat
+    int32_t lead;              // columns computed for stores to begin on a 32-byte sector: 0, 8 or 16
+    uint32_t sector_mask;      // lead - 1; 0 without a lead
+    int32_t advance;           // columns stored by a tile: kN - lead
+    int32_t tiles;             // of the whole problem
+    int32_t o_tiles;           // of one group
+    int32_t chunks;            // of channels
+    int32_t tap_groups;        // taps that share one window, ceil(K / taps_per_group) times
     int32_t taps_per_group;
-    int32_t window;           // positions of x that a window needs: (kN - 1)*stride + (taps_per_group - 1)*dilation + 1
-    int32_t pairs;            // 1: two neighbouring elements of x can be loaded together
-    int32_t batches;          // of conversion in a stage
+    int32_t window;   // positions of x for a tile: (kN - 1)*stride + (taps_per_group - 1)*dilation + 1
+    int32_t pairs;    // 1: two neighbouring elements of x can be loaded together
+    int32_t batches;  // of conversion in a stage
     int32_t x_stride_c, x_stride_l;
-    int32_t plane_rows;       // distance between planes, in rows
-    uint32_t plane_mask;      // planes that some tap reads
+    int32_t plane_rows;   // distance between planes, in rows
+    uint32_t plane_mask;  // planes that some tap reads
     int32_t x_stages, x_stage_bytes;
     int32_t w_stages;
-    int32_t bulk;             // 1: rows of y can be stored by bulk copies of 16-byte pieces
-    int32_t skew;             // blocks by which the first product warpgroup runs ahead of the second
-    int32_t resident;         // 1: all weights lie in shared memory for the life of the block
+    int32_t bulk;      // 1: rows of y can be stored by bulk copies of 16-byte pieces
+    int32_t skew;      // blocks by which the first product warpgroup runs ahead of the second
+    int32_t resident;  // 1: all weights lie in shared memory for the life of the block
     int32_t smem_bytes;
 };
 
@@ -2997,6 +2966,203 @@ struct Announcement {
 constexpr int kBarrierBytes = (4 * kMaxStages + 2 * kTileSlots) * 8;
 constexpr int kControlBytes = kBarrierBytes + kTileSlots * static_cast<int>(sizeof(Announcement));
 
+constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Cuts the problem into tiles of `columns` positions. `tiles` is 0 where that cannot be.
+template <Mode kMode>
+inline Geometry cut(const Problem& problem, int columns, int slices, bool flat) {
+    using Traits = ModeTraits<kMode>;
+    // Rows between planes, mod 8, that spread eight neighbouring positions over all banks; index: stride.
+    constexpr int kPlaneResidue[9] = {0, 0, 4, 3, 2, 5, 3, 7, 1};
+    Geometry geometry{};
+    geometry.chunks = static_cast<int32_t>(ceil_div(problem.C, Traits::kChunkChannels));
+    geometry.o_tiles = static_cast<int32_t>(ceil_div(problem.O, kTileO));
+    const int64_t stride = problem.stride;
+    const int64_t blocks = geometry.chunks * problem.K;
+    const int other_bytes =
+        kProductWarps * Traits::warp_staging_bytes(columns, slices) + kControlBytes + 1024;
+    const int free_bytes = problem.device.smem_bytes - other_bytes;
+
+    // As many taps a window as leave room for two stages of x and three of weights.
+    int64_t taps = problem.K, max_shift = 0;
+    for (;; taps = ceil_div(taps, 2)) {
+        const int64_t span = (taps - 1) * problem.dilation;
+        geometry.plane_mask = 0;
+        for (int64_t tap = 0; tap < taps && tap < stride; ++tap)
+            geometry.plane_mask |= 1u << (tap * problem.dilation % stride);
+        int planes = 0;
+        for (uint32_t mask = geometry.plane_mask; mask != 0; mask &= mask - 1) ++planes;
+        max_shift = span / stride;
+        const int64_t rows = columns + max_shift;
+        int64_t plane_rows = rows;
+        while (planes > 1 && stride <= 8 && plane_rows % 8 != kPlaneResidue[stride]) ++plane_rows;
+        const int64_t bytes = ceil_div((plane_rows * (planes - 1) + rows) * kRowBytes, 1024) * 1024;
+        const int64_t w_least = blocks < 3 ? blocks : 3;
+        if (2 * bytes + w_least * kWeightBytes <= free_bytes) {
+            geometry.window = static_cast<int32_t>((columns - 1) * stride + span + 1);
+            geometry.plane_rows = static_cast<int32_t>(plane_rows);
+            geometry.x_stage_bytes = static_cast<int32_t>(bytes);
+            break;
+        }
+        if (taps == 1) return Geometry{};
+    }
+    geometry.tap_groups = static_cast<int32_t>(ceil_div(problem.K, taps));
+    geometry.taps_per_group = static_cast<int32_t>(taps);
+    geometry.pairs = !flat && problem.x_stride_l == 1 && problem.L % 2 == 0 &&
+                     (problem.x_stride_c | problem.x_stride_n) % 2 == 0 &&
+                     reinterpret_cast<uintptr_t>(problem.x) % (2 * Traits::kElementBytes) == 0;
+    geometry.batches =
+        static_cast<int32_t>(ceil_div(geometry.window + geometry.pairs, 64));  // a pair may begin at -1
+    geometry.x_stride_c = static_cast<int32_t>(problem.x_stride_c);
+    geometry.x_stride_l = static_cast<int32_t>(problem.x_stride_l);
+    geometry.stride_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, stride));
+
+    const bool one_weight_tile = geometry.o_tiles * problem.G == 1;
+    const int64_t room = (free_bytes - 2 * geometry.x_stage_bytes) / kWeightBytes;
+    geometry.resident = one_weight_tile && blocks <= room && blocks <= kMaxStages;
+    geometry.w_stages = static_cast<int32_t>(geometry.resident ? blocks : room < 6 ? room : 6);
+    geometry.x_stages = (free_bytes - geometry.w_stages * kWeightBytes) / geometry.x_stage_bytes;
+    if (geometry.x_stages > 6) geometry.x_stages = 6;
+    geometry.smem_bytes =
+        geometry.x_stages * geometry.x_stage_bytes + geometry.w_stages * kWeightBytes + other_bytes;
+
+    // One product warpgroup stores while the other multiplies. The rings bound how far they can be apart.
+    const int64_t blocks_ahead = (geometry.x_stages / 2) * geometry.taps_per_group;
+    const int64_t weights_ahead = geometry.resident ? blocks : geometry.w_stages / 2;
+    const int64_t ahead = blocks_ahead < weights_ahead ? blocks_ahead : weights_ahead;
+    geometry.skew = static_cast<int32_t>(geometry.x_stages < 3 ? 0 : ahead < blocks ? ahead : blocks);
+
+    // Rows of y that begin between sectors cost partial writes, and those between 16-byte pieces have no bulk
+    // copies.
+    const int sector = 32 / Traits::kElementBytes, piece = 16 / Traits::kElementBytes;
+    const bool aligned = reinterpret_cast<uintptr_t>(problem.y) % 32 == 0;
+    geometry.flat = flat;
+    geometry.lead = !flat && aligned && (problem.P % piece != 0 || (problem.P % sector != 0 && blocks <= 12))
+                        ? sector
+                        : 0;
+    geometry.sector_mask = geometry.lead > 0 ? sector - 1 : 0;
+    geometry.bulk = aligned && (geometry.lead > 0 || problem.P % piece == 0);
+    geometry.advance = columns - geometry.lead;
+    int64_t windows;
+    if (flat) {
+        const int64_t rows = problem.P + max_shift > 2 ? problem.P + max_shift : 2;
+        geometry.rows_per_sample = static_cast<int32_t>(geometry.bulk ? ceil_div(rows, piece) * piece : rows);
+        if (geometry.rows_per_sample < columns + max_shift)  // a tile may hold several samples
+            geometry.rows_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, geometry.rows_per_sample));
+        windows =
+            problem.P > 4 * columns ? 0 : ceil_div(problem.N * geometry.rows_per_sample, geometry.advance);
+        geometry.tiles_per_sample = 0;
+    } else {
+        const int64_t late =
+            geometry.lead > 0 ? geometry.lead - 1 : 0;  // how far the last store may end early
+        geometry.tiles_per_sample = static_cast<int32_t>(ceil_div(problem.P + late, geometry.advance));
+        windows = problem.N * geometry.tiles_per_sample;
+    }
+    const int64_t tiles = windows * geometry.o_tiles * problem.G;
+    geometry.tiles = tiles < (int64_t{1} << 30) ? static_cast<int32_t>(tiles) : 0;
+    return geometry;
+}
+
+// Cycles that a launch needs by a simple count, in whole waves of tiles: products or bytes through L2,
+// whichever is more, then stores. The constants come from kb67, kb76 and ecapa_tdnn timed with each number of
+// columns.
+template <Mode kMode>
+inline double estimate_cycles(const Problem& problem, const Geometry& geometry, int columns, int slices) {
+    using Traits = ModeTraits<kMode>;
+    constexpr double kBytesPerCycle = 32;  // of one multiprocessor from L2
+    const double blocks = static_cast<double>(geometry.chunks) * static_cast<double>(problem.K);
+    const double products = blocks * (Traits::kIsSplit ? 6 : 4) * columns;
+    const double stages = static_cast<double>(geometry.chunks) * geometry.tap_groups;
+    const double bytes = stages * geometry.window * Traits::kChunkChannels * Traits::kElementBytes +
+                         (geometry.resident ? 0 : blocks * kWeightBytes) +
+                         kTileO * columns * Traits::kElementBytes;
+    const double work = products > bytes / kBytesPerCycle ? products : bytes / kBytesPerCycle;
+    const double tile = work + 2000 + (geometry.bulk ? 24 : 64) * columns + 1000 * slices;
+    return static_cast<double>(ceil_div(geometry.tiles, problem.device.sm_count)) * tile;
+}
+
+struct Cut {
+    Geometry geometry;
+    int columns;  // 0: none fits
+    int slices;
+};
+
+template <Mode kMode>
+inline Cut choose_cut(const Problem& problem) {
+    Cut best{};
+    double best_cycles = 0;
+    const auto consider = [&](int columns, int slices, bool flat) {
+        const Geometry geometry = cut<kMode>(problem, columns, slices, flat);
+        if (geometry.tiles == 0) return;
+        const double cycles = estimate_cycles<kMode>(problem, geometry, columns, slices);
+        if (best.columns == 0 || cycles < best_cycles) {
+            best = {geometry, columns, slices};
+            best_cycles = cycles;
+        }
+    };
+    for (const bool flat : {false, true}) {
+        if (!ModeTraits<kMode>::kIsSplit) consider(192, 1, flat);
+        if (kMode == Mode::tf32) consider(192, 2, flat);
+        consider(128, 1, flat);
+        consider(64, 1, flat);
+    }
+    return best;
+}
+
+template <Mode kMode>
+inline size_t image_bytes(const Problem& problem) {
+    return static_cast<size_t>(problem.G * ceil_div(problem.O, kTileO) *
+                               ceil_div(problem.C, ModeTraits<kMode>::kChunkChannels) * problem.K *
+                               kWeightBytes);
+}
+
+constexpr size_t kTicketBytes = 256;
+
+inline Mode mode_of(const Problem& problem) {
+    if (problem.dtype == Dtype::float16) return Mode::f16;
+    if (problem.dtype == Dtype::bfloat16) return Mode::bf16;
+    return problem.precision == Precision::tf32 ? Mode::tf32 : Mode::tf32x3;
+}
+
+}  // namespace sm90
+
+inline bool fits_gemm_sm90(const Problem& problem) {
+    constexpr int64_t kMost = int64_t{1} << 30;  // positions and channels are counted in 32 bits
+    return problem.device.arch == 90 && problem.dtype != Dtype::float64 && problem.C >= 16 &&
+           problem.O >= 8 && problem.stride <= 32 && problem.L < kMost && problem.P < kMost &&
+           problem.N < kMost && problem.K * problem.dilation < kMost && problem.x_stride_c < kMost &&
+           problem.x_stride_l < kMost && problem.G * problem.O < kMost && problem.G * problem.C < kMost;
+}
+
+inline size_t workspace_gemm_sm90(const Problem& problem) {
+    size_t bytes = 0;
+    switch (sm90::mode_of(problem)) {
+        case sm90::Mode::tf32:
+            bytes = sm90::image_bytes<sm90::Mode::tf32>(problem);
+            break;
+        case sm90::Mode::tf32x3:
+            bytes = sm90::image_bytes<sm90::Mode::tf32x3>(problem);
+            break;
+        default:
+            bytes = sm90::image_bytes<sm90::Mode::f16>(problem);
+    }
+    return sm90::kTicketBytes + bytes;
+}
+
+}  // namespace conv1d
+''',
+"gemm_sm90_pipeline.cuh": r'''
+#line 1 "kernels/gemm_sm90_pipeline.cuh"
+// What the roles of the Hopper GEMM (gemm_sm90.cuh) share: barriers, rings of stages, rows and planes; and
+// the warp that supplies them with tiles and weights.
+
+
+
+
+
+namespace conv1d {
+namespace sm90 {
+
 // Addresses of the barriers in the shared window, and the announcements behind them.
 struct Barriers {
     uint32_t base;
@@ -3004,9 +3170,15 @@ struct Barriers {
 
     __device__ __forceinline__ uint32_t x_full(int stage) const { return base + 8 * stage; }
     __device__ __forceinline__ uint32_t x_empty(int stage) const { return base + 8 * (kMaxStages + stage); }
-    __device__ __forceinline__ uint32_t w_full(int stage) const { return base + 8 * (2 * kMaxStages + stage); }
-    __device__ __forceinline__ uint32_t w_empty(int stage) const { return base + 8 * (3 * kMaxStages + stage); }
-    __device__ __forceinline__ uint32_t tile_full(int slot) const { return base + 8 * (4 * kMaxStages + slot); }
+    __device__ __forceinline__ uint32_t w_full(int stage) const {
+        return base + 8 * (2 * kMaxStages + stage);
+    }
+    __device__ __forceinline__ uint32_t w_empty(int stage) const {
+        return base + 8 * (3 * kMaxStages + stage);
+    }
+    __device__ __forceinline__ uint32_t tile_full(int slot) const {
+        return base + 8 * (4 * kMaxStages + slot);
+    }
     __device__ __forceinline__ uint32_t tile_empty(int slot) const {
         return base + 8 * (4 * kMaxStages + kTileSlots + slot);
     }
@@ -3032,7 +3204,8 @@ __device__ __forceinline__ int32_t plane_row(const Geometry& geometry, int32_t p
     return __popc(geometry.plane_mask & ((1u << plane) - 1)) * geometry.plane_rows;
 }
 
-// Flat tiles only: brings a row at or behind the end of its sample back into a later one; returns how much later.
+// Flat tiles only: brings a row at or behind the end of its sample back into a later one; returns how much
+// later.
 __device__ __forceinline__ int32_t wrap_row(const Geometry& geometry, int32_t& row) {
     const int32_t samples =
         geometry.rows_magic != 0 ? __umulhi(row, geometry.rows_magic) : (row >= geometry.rows_per_sample);
@@ -3040,65 +3213,10 @@ __device__ __forceinline__ int32_t wrap_row(const Geometry& geometry, int32_t& r
     return samples;
 }
 
-// ---- weights ----------------------------------------------------------------------------------------------------
-
-// Packs w [G*O][C][K] into blocks of 16 KB in the order in which tiles use them, [G][o_tile][tap group][chunk][tap];
-// a block is the shared-memory image of 128 output channels x one row. Zeroes the ticket that the
-// product kernel draws.
-template <Mode kMode>
-__global__ void __launch_bounds__(256) pack_weights_kernel(const void* __restrict__ w,  // [G*O][C][K]
-                                                           uint4* __restrict__ image,   // [blocks][128][8] pieces
-                                                           int* __restrict__ ticket, Geometry geometry, int32_t C,
-                                                           int32_t O, int32_t K, int64_t pieces) {
-#if __CUDA_ARCH__ == 900
-    using Traits = ModeTraits<kMode>;
-    if (blockIdx.x == 0 && threadIdx.x == 0) *ticket = 0;
-    const int64_t index = blockIdx.x * int64_t{256} + threadIdx.x;
-    if (index >= pieces) return;
-    // Consecutive threads take consecutive output channels of one piece: index = (block*8 + piece)*128 + row.
-    const int row = static_cast<int>(index % kTileO);
-    const int piece = static_cast<int>(index / kTileO % 8);
-    int64_t block = index / kTileO / 8;
-    const int64_t block_of_image = block;
-    const int blocks_of_full_group = geometry.chunks * geometry.taps_per_group;
-    const int64_t blocks_of_tile = int64_t{geometry.chunks} * K;
-    const int64_t tile = block / blocks_of_tile;
-    block -= tile * blocks_of_tile;
-    const int tap_group = static_cast<int>(block / blocks_of_full_group);
-    block -= int64_t{tap_group} * blocks_of_full_group;
-    const int first_tap = tap_group * geometry.taps_per_group;
-    const int taps = min(geometry.taps_per_group, K - first_tap);
-    const int chunk = static_cast<int>(block / taps);
-    const int tap = first_tap + static_cast<int>(block % taps);
-    const int group = static_cast<int>(tile / geometry.o_tiles);
-    const int o = static_cast<int>(tile % geometry.o_tiles) * kTileO + row;
-    const int part = piece / Traits::kPieces;  // 0: value or high part, 1: low part
-    const int c = chunk * Traits::kChunkChannels + piece % Traits::kPieces * Traits::kPieceChannels;
-
-    uint32_t words[4] = {0, 0, 0, 0};
-    if (o < O) {
-        const int64_t offset = ((int64_t{group} * O + o) * C + c) * K + tap;
-#pragma unroll
-        for (int j = 0; j < Traits::kPieceChannels; ++j) {
-            if (c + j >= C) break;
-            if constexpr (Traits::kIsFloat) {
-                const float value = static_cast<const float*>(w)[offset + int64_t{j} * K];
-                const uint32_t high = ptx::cvt_rn_tf32(value);
-                words[j] = part == 0 ? high : ptx::cvt_rn_tf32(value - __uint_as_float(high));
-            } else {
-                const uint32_t value = static_cast<const uint16_t*>(w)[offset + int64_t{j} * K];
-                words[j / 2] |= value << (16 * (j % 2));
-            }
-        }
-    }
-    image[(block_of_image * kTileO + row) * 8 + (piece ^ (row & 7))] = make_uint4(words[0], words[1], words[2], words[3]);
-#endif
-}
-
-// ---- roles ------------------------------------------------------------------------------------------------------
-
-// Where a tile lies. Tiles of one window of x and all output channels follow each other, so x is shared in L2.
-__device__ __forceinline__ Announcement place_tile(const Geometry& geometry, const Problem& problem, int32_t tile) {
+// Where a tile lies. Tiles of one window of x and all output channels follow each other, so x is shared in
+// L2.
+__device__ __forceinline__ Announcement place_tile(const Geometry& geometry, const Problem& problem,
+                                                   int32_t tile) {
     const int32_t per_window = geometry.o_tiles * static_cast<int32_t>(problem.G);
     const int32_t window = tile / per_window;
     const int32_t rest = tile - window * per_window;
@@ -3118,8 +3236,9 @@ __device__ __forceinline__ Announcement place_tile(const Geometry& geometry, con
 }
 
 // One thread: draws tickets, announces tiles one ahead of need, streams the weights of each.
-__device__ __forceinline__ void run_supplier(const Geometry& geometry, const Problem& problem, uint32_t w_smem,
-                                             const Barriers& barriers, const uint8_t* image, int* ticket) {
+__device__ __forceinline__ void run_supplier(const Geometry& geometry, const Problem& problem,
+                                             uint32_t w_smem, const Barriers& barriers, const uint8_t* image,
+                                             int* ticket) {
     Ring tiles, weights;
     tiles.parity = weights.parity = 1;  // an empty ring: the first waits return at once
     const int64_t blocks_of_tile = int64_t{geometry.chunks} * problem.K;
@@ -3153,9 +3272,90 @@ __device__ __forceinline__ void run_supplier(const Geometry& geometry, const Pro
     }
 }
 
-// A batch is 64 positions with all channels of a row, loaded and then stored; the batches of all stages go round the
-// warps. Neighbouring lanes take neighbouring positions, so global loads run along the rows of x. Where rows begin at
-// even elements a lane takes two neighbours, with one load a channel.
+}  // namespace sm90
+}  // namespace conv1d
+''',
+"gemm_sm90_convert.cuh": r'''
+#line 1 "kernels/gemm_sm90_convert.cuh"
+// The operands of the Hopper GEMM (gemm_sm90.cuh) as wgmma takes them, K-major in swizzled rows of 128 bytes:
+// weights packed once a launch, x converted by seven warps of each block.
+
+
+
+
+
+
+namespace conv1d {
+namespace sm90 {
+
+// fp32 bits to nearest TF32, ties away from zero as cuDNN has them. What is left in the low 13 bits wgmma
+// ignores.
+__device__ __forceinline__ uint32_t round_tf32(uint32_t bits) {
+    return fabsf(__uint_as_float(bits)) < __int_as_float(0x7F800000) ? bits + 0x1000 : bits;
+}
+
+// Packs w [G*O][C][K] into blocks of 16 KB in the order in which tiles use them, [G][o_tile][tap
+// group][chunk][tap]; a block is the shared-memory image of 128 output channels x one row. Zeroes the ticket
+// that the product kernel draws.
+template <Mode kMode>
+__global__ void __launch_bounds__(256)
+    pack_weights_kernel(const void* __restrict__ w,  // [G*O][C][K]
+                        uint4* __restrict__ image,   // [blocks][128][8] pieces
+                        int* __restrict__ ticket, Geometry geometry, int32_t C, int32_t O, int32_t K,
+                        int64_t pieces) {
+#if __CUDA_ARCH__ == 900
+    using Traits = ModeTraits<kMode>;
+    if (blockIdx.x == 0 && threadIdx.x == 0) *ticket = 0;
+    const int64_t index = blockIdx.x * int64_t{256} + threadIdx.x;
+    if (index >= pieces) return;
+    // Consecutive threads take consecutive output channels of one piece: index = (block*8 + piece)*128 + row.
+    const int row = static_cast<int>(index % kTileO);
+    const int piece = static_cast<int>(index / kTileO % 8);
+    int64_t block = index / kTileO / 8;
+    const int64_t block_of_image = block;
+    const int blocks_of_full_group = geometry.chunks * geometry.taps_per_group;
+    const int64_t blocks_of_tile = int64_t{geometry.chunks} * K;
+    const int64_t tile = block / blocks_of_tile;
+    block -= tile * blocks_of_tile;
+    const int tap_group = static_cast<int>(block / blocks_of_full_group);
+    block -= int64_t{tap_group} * blocks_of_full_group;
+    const int first_tap = tap_group * geometry.taps_per_group;
+    const int taps = min(geometry.taps_per_group, K - first_tap);
+    const int chunk = static_cast<int>(block / taps);
+    const int tap = first_tap + static_cast<int>(block % taps);
+    const int group = static_cast<int>(tile / geometry.o_tiles);
+    const int o = static_cast<int>(tile % geometry.o_tiles) * kTileO + row;
+    const int part = piece / Traits::kPieces;  // 0: value or high part, 1: low part
+    const int c = chunk * Traits::kChunkChannels + piece % Traits::kPieces * Traits::kPieceChannels;
+
+    uint32_t words[4] = {0, 0, 0, 0};
+    if (o < O) {
+        const int64_t offset = ((int64_t{group} * O + o) * C + c) * K + tap;
+#pragma unroll
+        for (int j = 0; j < Traits::kPieceChannels; ++j) {
+            if (c + j >= C) break;
+            if constexpr (Traits::kIsFloat) {
+                const float value = static_cast<const float*>(w)[offset + int64_t{j} * K];
+                if constexpr (Traits::kIsSplit) {
+                    const uint32_t high = ptx::cvt_rn_tf32(value);
+                    words[j] = part == 0 ? high : ptx::cvt_rn_tf32(value - __uint_as_float(high));
+                } else {
+                    words[j] = round_tf32(__float_as_uint(value));
+                }
+            } else {
+                const uint32_t value = static_cast<const uint16_t*>(w)[offset + int64_t{j} * K];
+                words[j / 2] |= value << (16 * (j % 2));
+            }
+        }
+    }
+    image[(block_of_image * kTileO + row) * 8 + (piece ^ (row & 7))] =
+        make_uint4(words[0], words[1], words[2], words[3]);
+#endif
+}
+
+// A batch is 64 positions with all channels of a row, loaded and then stored; the batches of all stages go
+// round the warps. Neighbouring lanes take neighbouring positions, so global loads run along the rows of x.
+// Where rows begin at even elements a lane takes two neighbours, with one load a channel.
 template <Mode kMode>
 struct Converter {
     using Traits = ModeTraits<kMode>;
@@ -3174,8 +3374,8 @@ struct Converter {
     const Bits* x_tile;  // x at the tile's sample and group
     int32_t tap_group = 0, chunk = 0;
 
-    __device__ __forceinline__ Converter(const Geometry& geometry, const Problem& problem, const Barriers& barriers,
-                                         uint8_t* x_smem, int warp, int lane)
+    __device__ __forceinline__ Converter(const Geometry& geometry, const Problem& problem,
+                                         const Barriers& barriers, uint8_t* x_smem, int warp, int lane)
         : geometry(geometry), problem(problem), barriers(barriers), x_smem(x_smem), lane(lane), batch(warp) {
         stages.parity = 1;
     }
@@ -3219,8 +3419,8 @@ struct Converter {
             value[i] = i < channels ? __ldg(reinterpret_cast<const Word*>(source)) : Word{};
     }
 
-    // Rounds or splits the channels at position q into their row of the current stage. word(i) is channel i's element,
-    // or, of 16 bits each, those of channels 2*i and 2*i + 1.
+    // Rounds or splits the channels at position q into their row of the current stage. word(i) is channel i's
+    // element, or, of 16 bits each, those of channels 2*i and 2*i + 1.
     template <class GetWord>
     __device__ __forceinline__ void store(int32_t q, GetWord get_word) {
         const int32_t stride = static_cast<int32_t>(problem.stride);
@@ -3235,9 +3435,10 @@ struct Converter {
 #pragma unroll
             for (int j = 0; j < 4; ++j) {
                 word[j] = get_word(4 * piece + j);
-                high[j] = Traits::kIsFloat ? ptx::cvt_rn_tf32(__uint_as_float(word[j])) : word[j];
+                high[j] = round_element(word[j]);
             }
-            *reinterpret_cast<uint4*>(target + ((piece ^ swizzle) << 4)) = make_uint4(high[0], high[1], high[2], high[3]);
+            *reinterpret_cast<uint4*>(target + ((piece ^ swizzle) << 4)) =
+                make_uint4(high[0], high[1], high[2], high[3]);
             if constexpr (Traits::kIsSplit) {
 #pragma unroll
                 for (int j = 0; j < 4; ++j)
@@ -3246,6 +3447,12 @@ struct Converter {
                     make_uint4(word[0], word[1], word[2], word[3]);
             }
         }
+    }
+
+    static __device__ __forceinline__ uint32_t round_element(uint32_t word) {
+        if constexpr (Traits::kIsSplit) return ptx::cvt_rn_tf32(__uint_as_float(word));
+        else if constexpr (Traits::kIsFloat) return round_tf32(word);
+        else return word;
     }
 
     __device__ __forceinline__ void convert_pairs() {
@@ -3281,8 +3488,8 @@ struct Converter {
         }
     }
 
-    // Waits until the current stage is free, once. A warp must not leave one out, not even one in which it has no
-    // batch: a barrier that is two phases behind looks like one that is even.
+    // Waits until the current stage is free, once. A warp must not leave one out, not even one in which it
+    // has no batch: a barrier that is two phases behind looks like one that is even.
     __device__ __forceinline__ void claim() {
         if (!claimed) ptx::mbarrier_wait(barriers.x_empty(stages.stage), stages.parity);
         claimed = true;
@@ -3320,13 +3527,33 @@ struct Converter {
     }
 };
 
-template <Mode kMode, int kN>
+}  // namespace sm90
+}  // namespace conv1d
+''',
+"gemm_sm90_product.cuh": r'''
+#line 1 "kernels/gemm_sm90_product.cuh"
+// The product warpgroups of the Hopper GEMM (gemm_sm90.cuh): D = W * X by wgmma, then D to y.
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+
+
+
+
+
+
+namespace conv1d {
+namespace sm90 {
+
+template <Mode kMode, int kN, int kSlices>
 struct Product {
     using Traits = ModeTraits<kMode>;
     using Mma = Wgmma<Traits::kOperand, kN>;
     using Bits = typename Traits::Bits;
     static constexpr int kValues = kN / 2;
-    static constexpr int kPassColumns = Traits::pass_columns(kN), kPasses = kN / kPassColumns, kPitch = Traits::stage_pitch(kN);
+    static constexpr int kPitch = Traits::stage_pitch(kN, kSlices);
+    static constexpr int kColumns = kN / kSlices, kLead = kSlices > 1 ? kSliceLead : 0;  // of a slice
 
     const Geometry& geometry;
     const Problem& problem;
@@ -3337,12 +3564,14 @@ struct Product {
     Ring stages, weights;
 
     // 32 bytes of K; addresses in units of 16 bytes.
-    __device__ __forceinline__ void multiply_step(float (&acc)[kValues], uint32_t w16, uint32_t x16, bool accumulate) {
+    __device__ __forceinline__ void multiply_step(float (&acc)[kValues], uint32_t w16, uint32_t x16,
+                                                  bool accumulate) {
         Mma::issue(acc, ptx::wgmma_descriptor(w16), ptx::wgmma_descriptor(x16), accumulate);
     }
 
     // One tap of one chunk: 128 bytes of K.
-    __device__ __forceinline__ void multiply(float (&acc)[kValues], uint32_t w16, uint32_t x16, bool accumulate) {
+    __device__ __forceinline__ void multiply(float (&acc)[kValues], uint32_t w16, uint32_t x16,
+                                             bool accumulate) {
         if constexpr (Traits::kIsSplit) {  // low parts first: the accumulator truncates
 #pragma unroll
             for (int k = 0; k < 2; ++k) {
@@ -3377,8 +3606,8 @@ struct Product {
         int32_t weights_done = -1, stage_done = -1;  // stages whose products may still be running
         if (geometry.resident) weights.stage = 0, weights.parity = 0;
         for (int tap_group = 0; tap_group < geometry.tap_groups; ++tap_group) {
-            const int taps =
-                min(geometry.taps_per_group, static_cast<int32_t>(problem.K) - tap_group * geometry.taps_per_group);
+            const int taps = min(geometry.taps_per_group,
+                                 static_cast<int32_t>(problem.K) - tap_group * geometry.taps_per_group);
             for (int chunk = 0; chunk < geometry.chunks; ++chunk) {
                 ptx::mbarrier_wait(barriers.x_full(stages.stage), stages.parity);
                 const uint32_t x_stage16 = (x_smem + stages.stage * geometry.x_stage_bytes) / 16;
@@ -3388,14 +3617,15 @@ struct Product {
                     ptx::mbarrier_wait(barriers.w_full(weights.stage), weights.parity);
                     const int32_t row = stride == 1 ? shift : shift + plane_row(geometry, plane);
                     ptx::wgmma_fence();
-                    multiply(acc, w_warpgroup16 + weights.stage * (kWeightBytes / 16), x_stage16 + row * (kRowBytes / 16),
-                             accumulate);
+                    multiply(acc, w_warpgroup16 + weights.stage * (kWeightBytes / 16),
+                             x_stage16 + row * (kRowBytes / 16), accumulate);
                     ptx::wgmma_commit_group();
                     if (++issued == geometry.skew && warp < 4) {
                         if (!first_tile) ptx::bar_sync<kBarrierTaken>(256);
                         ptx::bar_arrive<kBarrierReady>(256);
                     }
-                    if constexpr (Traits::kIsSplit) {  // the accumulator truncates, this sum rounds to nearest
+                    if constexpr (Traits::kIsSplit) {  // the accumulator truncates, this sum rounds to
+                                                       // nearest
                         ptx::wgmma_wait_group<0>();
 #pragma unroll
                         for (int i = 0; i < kValues; ++i) total[i] += acc[i];
@@ -3448,16 +3678,17 @@ struct Product {
         return static_cast<int32_t>((index + r * static_cast<uint32_t>(problem.P)) & geometry.sector_mask);
     }
 
-    // Columns [begin of the pass - kPassLead, end of the pass) of this warp's rows 8*half..8*half + 7 of D. Column c of row
-    // r goes to staging[r][phi + kPassLead + c - begin of the pass], phi being the row's sector offset.
-    // kPaired: all phi are even, so that pairs stay aligned.
+    // One slice of this warp's rows 8*half..8*half + 7 of D. Column c of row r goes to
+    // buffer[r][phi + kLead + c - kColumns*slice], phi being the row's sector offset. kPaired: all phi are
+    // even, so that pairs stay aligned.
     template <bool kPaired>
-    __device__ __forceinline__ void stage(const float (&acc)[kValues], Bits* buffer, int half, int pass, int32_t phi) {
+    __device__ __forceinline__ void stage(const float (&acc)[kValues], Bits* buffer, int half, int slice,
+                                          int32_t phi) {
         const uint32_t target =
-            ptx::smem_address(buffer + lane / 4 * kPitch + 2 * (lane % 4) + phi + kPassLead - kPassColumns * pass);
+            ptx::smem_address(buffer + lane / 4 * kPitch + 2 * (lane % 4) + phi + kLead - kColumns * slice);
 #pragma unroll
-        for (int i = -kPassLead / 8; i < kPassColumns / 8; ++i) {
-            const int j = pass * (kPassColumns / 8) + i;
+        for (int i = -kLead / 8; i < kColumns / 8; ++i) {
+            const int j = slice * (kColumns / 8) + i;
             if (j < 0) continue;
             const Pair pair = round_pair(acc[4 * j + 2 * half], acc[4 * j + 2 * half + 1]);
             if constexpr (kPaired) ptx::st_shared(target + 8 * j * sizeof(Bits), pair);
@@ -3465,19 +3696,19 @@ struct Product {
         }
     }
 
-    // Eight staged rows of one pass to y, of which `target` is where column 0 of the first belongs. A row stores columns
-    // [lead - phi, kN - phi) as far as they lie in y; in flat tiles that may be in several samples.
-    // kBulk: one lane a row, one bulk copy a sample; else the whole warp, element by element.
+    // Eight staged rows of a slice to y, of which `target` is where column 0 of the first belongs. A row
+    // stores columns [lead - phi, kN - phi) as far as they lie in y; in flat tiles that may be in several
+    // samples. kBulk: one lane a row, one bulk copy a sample; else the whole warp, element by element.
     template <bool kBulk>
-    __device__ __forceinline__ void store_rows(const Bits* buffer, Bits* target, const Announcement& place, int32_t pass,
-                                               int32_t rows) {
+    __device__ __forceinline__ void store_rows(const Bits* buffer, Bits* target, const Announcement& place,
+                                               int slice, int32_t rows) {
         const int32_t P = static_cast<int32_t>(problem.P);
-        const int32_t first = pass == 0 ? geometry.lead : kPassColumns * pass, last = kPassColumns * (pass + 1);
+        const int32_t first = slice == 0 ? geometry.lead : kColumns * slice, last = kColumns * (slice + 1);
         const int64_t next_sample = problem.G * problem.O * problem.P - geometry.rows_per_sample;
 #pragma unroll 1
         for (int r = kBulk ? lane : 0; r < rows; r += kBulk ? 32 : 1) {
             const int32_t phi = sector_offset(target, r);
-            const Bits* const source = buffer + r * kPitch + phi + kPassLead - kPassColumns * pass;
+            const Bits* const source = buffer + r * kPitch + phi + kLead - kColumns * slice;
             Bits* y = target + r * problem.P;
             int32_t t = place.row;
 #pragma unroll 1
@@ -3514,35 +3745,36 @@ struct Product {
 #pragma unroll
         for (int i = 0; i < kValues; ++i) acc[i] += bias[i / 2 % 2];
         const int32_t channel = place.channel + warp * 16;  // the first of 16, inside the group
-        Bits* const y_warp = static_cast<Bits*>(problem.y) +
-                       (place.sample * problem.G * problem.O + place.group * problem.O + channel) * problem.P +
-                       place.row;
+        Bits* const y_warp =
+            static_cast<Bits*>(problem.y) +
+            (place.sample * problem.G * problem.O + place.group * problem.O + channel) * problem.P +
+            place.row;
         const bool inside = place.row >= 0 && place.row + kN <= problem.P;
         // What is mended afterwards must not come late.
         const bool bulk = geometry.bulk && (geometry.lead == 0 || inside) && finite;
 #pragma unroll 1
-        for (int step = 0; step < 2 * kPasses; ++step) {
-            const int half = step / kPasses, pass = step % kPasses;
+        for (int step = 0; step < 2 * kSlices; ++step) {
+            const int half = step / kSlices, slice = step % kSlices;
             const int32_t rows = min(8, static_cast<int32_t>(problem.O) - channel - 8 * half);
             if (rows <= 0) break;
             Bits* const target = y_warp + 8 * half * problem.P;
-            const int32_t phi = sector_offset(target, lane / 4);
             Bits* const buffer = staging + step % Traits::kBuffers * (8 * kPitch);
+            const int32_t phi = sector_offset(target, lane / 4);
             ptx::cp_async_bulk_wait_read<Traits::kBuffers - 1>();  // the rows that were here have left
             __syncwarp();
 #pragma unroll
-            for (int i = 0; i < 2 * kPasses; ++i) {  // registers have no index
+            for (int i = 0; i < 2 * kSlices; ++i) {  // registers have no index
                 if (i != step) continue;
-                if (problem.P % 2 == 0) stage<true>(acc, buffer, i / kPasses, i % kPasses, phi);
-                else stage<false>(acc, buffer, i / kPasses, i % kPasses, phi);
+                if (problem.P % 2 == 0) stage<true>(acc, buffer, i / kSlices, i % kSlices, phi);
+                else stage<false>(acc, buffer, i / kSlices, i % kSlices, phi);
             }
             if (bulk) {
                 ptx::fence_proxy_async();
                 __syncwarp();
-                store_rows<true>(buffer, target, place, pass, rows);
+                store_rows<true>(buffer, target, place, slice, rows);
             } else {
                 __syncwarp();
-                store_rows<false>(buffer, target, place, pass, rows);
+                store_rows<false>(buffer, target, place, slice, rows);
             }
             ptx::cp_async_bulk_commit();
         }
@@ -3561,23 +3793,27 @@ struct Product {
             for (int64_t k = 0; k < problem.K; ++k) {
                 const int64_t l = p * problem.stride + k * problem.dilation - problem.pad_left;
                 if (l >= 0 && l < problem.L)
-                    part = fmaf(w[c * problem.K + k], x[c * problem.x_stride_c + l * problem.x_stride_l], part);
+                    part =
+                        fmaf(w[c * problem.K + k], x[c * problem.x_stride_c + l * problem.x_stride_l], part);
             }
             sum += part;
         }
         return problem.bias == nullptr ? sum : sum + static_cast<const float*>(problem.bias)[channel];
     }
 
-    // Does this warp's outputs again where they are not finite: an infinity splits into parts that cancel to NaN.
+    // Does this warp's outputs again where they are not finite: an infinity splits into parts that cancel to
+    // NaN.
     __device__ __forceinline__ void mend_tile(const Announcement& place) {
         __syncwarp();
 #pragma unroll 1
-        for (int32_t o = place.channel + warp * 16; o < min(place.channel + warp * 16 + 16, static_cast<int32_t>(problem.O)); ++o) {
+        for (int32_t o = place.channel + warp * 16;
+             o < min(place.channel + warp * 16 + 16, static_cast<int32_t>(problem.O)); ++o) {
             const int64_t channel = place.group * problem.O + o;
             float* const y = static_cast<float*>(problem.y) + channel * problem.P;
             const int64_t sample_values = problem.G * problem.O * problem.P;
             const int32_t phi =
-                (reinterpret_cast<uintptr_t>(y + place.sample * sample_values + place.row) / 4) & geometry.sector_mask;
+                (reinterpret_cast<uintptr_t>(y + place.sample * sample_values + place.row) / 4) &
+                geometry.sector_mask;
 #pragma unroll 1
             for (int column = geometry.lead - phi + lane; column < kN - phi; column += 32) {
                 int32_t p = place.row + column;
@@ -3623,20 +3859,52 @@ struct Product {
     }
 };
 
+}  // namespace sm90
+}  // namespace conv1d
+''',
+"gemm_sm90.cuh": r'''
+#line 1 "kernels/gemm_sm90.cuh"
+// Dense convolution on Hopper as an implicit GEMM: D[o][position] = sum over c, k of W[o][c, k] * X[c,
+// k][position].
+//
+// Chosen for 16 channels a group and more. Persistent blocks draw tiles of 128 output channels x kN positions
+// from a ticket. Seven converter warps read x once, round or split it and store it K-major in rows of 128
+// bytes, one row a position: position q of the window is row q / stride of plane q % stride, so that every
+// tap of every stride and dilation is a plane and a row shift of the same tile. One warp draws tickets and
+// streams the packed weights. Two product warpgroups of 64 output channels each run wgmma, stage D and store
+// it by bulk copies along the rows of y. Cost: each element of x leaves L2 once per 128 output channels, each
+// weight once per tile (once per block where all of them fit in shared memory). results/findings.md has what
+// was measured, and what bounds it.
+
+
+
+
+
+
+
+
+namespace conv1d {
+namespace sm90 {
+
+// Whether the product warpgroups need more than the 128 registers a thread that the launch gives.
 template <Mode kMode, int kN>
-__global__ void __launch_bounds__(kThreads, 1) gemm_sm90_kernel(const __grid_constant__ Problem problem,
-                                                                const __grid_constant__ Geometry geometry,
-                                                                const uint8_t* __restrict__ image,  // packed weights
-                                                                int* __restrict__ ticket) {
+constexpr bool kNeedsRegisters = kN * (ModeTraits<kMode>::kIsSplit ? 2 : 1) > 128;
+
+template <Mode kMode, int kN, int kSlices>
+__global__ void __launch_bounds__(kThreads, 1)
+    gemm_sm90_kernel(const __grid_constant__ Problem problem, const __grid_constant__ Geometry geometry,
+                     const uint8_t* __restrict__ image,  // packed weights
+                     int* __restrict__ ticket) {
 #if __CUDA_ARCH__ == 900
     extern __shared__ uint8_t smem_base[];
     uint8_t* const smem = smem_base + ((1024 - (ptx::smem_address(smem_base) & 1023)) & 1023);
     uint8_t* const w_smem = smem + geometry.x_stages * geometry.x_stage_bytes;
     uint8_t* const staging = w_smem + geometry.w_stages * kWeightBytes;
     using Bits = typename ModeTraits<kMode>::Bits;
-    constexpr int kWarpStagingBytes = ModeTraits<kMode>::warp_staging_bytes(kN);
+    constexpr int kWarpStagingBytes = ModeTraits<kMode>::warp_staging_bytes(kN, kSlices);
     uint8_t* const control = staging + kProductWarps * kWarpStagingBytes;
-    const Barriers barriers{ptx::smem_address(control), reinterpret_cast<Announcement*>(control + kBarrierBytes)};
+    const Barriers barriers{ptx::smem_address(control),
+                            reinterpret_cast<Announcement*>(control + kBarrierBytes)};
     if (threadIdx.x == 0) {
         for (int i = 0; i < kMaxStages; ++i) {
             ptx::mbarrier_init(barriers.x_full(i), geometry.batches);
@@ -3656,8 +3924,14 @@ __global__ void __launch_bounds__(kThreads, 1) gemm_sm90_kernel(const __grid_con
     constexpr int kProductRegisters = ModeTraits<kMode>::kIsSplit ? 184 : 152;  // of 128 a thread at launch
     if (warp < kProductWarps) {
         if constexpr (kNeedsRegisters<kMode, kN>) ptx::setmaxnreg_inc<kProductRegisters>();
-        Product<kMode, kN> product{geometry, problem, barriers, ptx::smem_address(smem), ptx::smem_address(w_smem),
-                                   reinterpret_cast<Bits*>(staging + warp * kWarpStagingBytes), warp, lane};
+        Product<kMode, kN, kSlices> product{geometry,
+                                            problem,
+                                            barriers,
+                                            ptx::smem_address(smem),
+                                            ptx::smem_address(w_smem),
+                                            reinterpret_cast<Bits*>(staging + warp * kWarpStagingBytes),
+                                            warp,
+                                            lane};
         product.run();
     } else {
         if constexpr (kNeedsRegisters<kMode, kN>) ptx::setmaxnreg_dec<256 - kProductRegisters>();
@@ -3671,146 +3945,7 @@ __global__ void __launch_bounds__(kThreads, 1) gemm_sm90_kernel(const __grid_con
 #endif
 }
 
-// ---- host -------------------------------------------------------------------------------------------------------
-
-constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// Cuts the problem into tiles of `columns` positions. `tiles` is 0 where that cannot be.
-template <Mode kMode>
-inline Geometry cut(const Problem& problem, int columns, bool flat) {
-    using Traits = ModeTraits<kMode>;
-    // Rows between planes, mod 8, that spread eight neighbouring positions over all banks; index: stride.
-    constexpr int kPlaneResidue[9] = {0, 0, 4, 3, 2, 5, 3, 7, 1};
-    Geometry geometry{};
-    geometry.chunks = static_cast<int32_t>(ceil_div(problem.C, Traits::kChunkChannels));
-    geometry.o_tiles = static_cast<int32_t>(ceil_div(problem.O, kTileO));
-    const int64_t stride = problem.stride;
-    const int64_t blocks = geometry.chunks * problem.K;
-    const int other_bytes = kProductWarps * Traits::warp_staging_bytes(columns) + kControlBytes + 1024;
-    const int free_bytes = problem.device.smem_bytes - other_bytes;
-
-    // As many taps a window as leave room for two stages of x and three of weights.
-    int64_t taps = problem.K, max_shift = 0;
-    for (;; taps = ceil_div(taps, 2)) {
-        const int64_t span = (taps - 1) * problem.dilation;
-        geometry.plane_mask = 0;
-        for (int64_t tap = 0; tap < taps && tap < stride; ++tap)
-            geometry.plane_mask |= 1u << (tap * problem.dilation % stride);
-        int planes = 0;
-        for (uint32_t mask = geometry.plane_mask; mask != 0; mask &= mask - 1) ++planes;
-        max_shift = span / stride;
-        const int64_t rows = columns + max_shift;
-        int64_t plane_rows = rows;
-        while (planes > 1 && stride <= 8 && plane_rows % 8 != kPlaneResidue[stride]) ++plane_rows;
-        const int64_t bytes = ceil_div((plane_rows * (planes - 1) + rows) * kRowBytes, 1024) * 1024;
-        const int64_t w_least = blocks < 3 ? blocks : 3;
-        if (2 * bytes + w_least * kWeightBytes <= free_bytes) {
-            geometry.window = static_cast<int32_t>((columns - 1) * stride + span + 1);
-            geometry.plane_rows = static_cast<int32_t>(plane_rows);
-            geometry.x_stage_bytes = static_cast<int32_t>(bytes);
-            break;
-        }
-        if (taps == 1) return Geometry{};
-    }
-    geometry.tap_groups = static_cast<int32_t>(ceil_div(problem.K, taps));
-    geometry.taps_per_group = static_cast<int32_t>(taps);
-    geometry.pairs = !flat && problem.x_stride_l == 1 && problem.L % 2 == 0 &&
-                     (problem.x_stride_c | problem.x_stride_n) % 2 == 0 &&
-                     reinterpret_cast<uintptr_t>(problem.x) % (2 * Traits::kElementBytes) == 0;
-    geometry.batches = static_cast<int32_t>(ceil_div(geometry.window + geometry.pairs, 64));  // a pair may begin at -1
-    geometry.x_stride_c = static_cast<int32_t>(problem.x_stride_c);
-    geometry.x_stride_l = static_cast<int32_t>(problem.x_stride_l);
-    geometry.stride_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, stride));
-
-    const bool one_weight_tile = geometry.o_tiles * problem.G == 1;
-    const int64_t room = (free_bytes - 2 * geometry.x_stage_bytes) / kWeightBytes;
-    geometry.resident = one_weight_tile && blocks <= room && blocks <= kMaxStages;
-    geometry.w_stages = static_cast<int32_t>(geometry.resident ? blocks : room < 6 ? room : 6);
-    geometry.x_stages = (free_bytes - geometry.w_stages * kWeightBytes) / geometry.x_stage_bytes;
-    if (geometry.x_stages > 6) geometry.x_stages = 6;
-    geometry.smem_bytes = geometry.x_stages * geometry.x_stage_bytes + geometry.w_stages * kWeightBytes + other_bytes;
-
-    // One product warpgroup stores while the other multiplies. The rings bound how far they can be apart.
-    const int64_t blocks_ahead = (geometry.x_stages / 2) * geometry.taps_per_group;
-    const int64_t weights_ahead = geometry.resident ? blocks : geometry.w_stages / 2;
-    const int64_t ahead = blocks_ahead < weights_ahead ? blocks_ahead : weights_ahead;
-    geometry.skew = static_cast<int32_t>(geometry.x_stages < 3 ? 0 : ahead < blocks ? ahead : blocks);
-
-    // Rows of y that begin between sectors cost partial writes, and those between 16-byte pieces have no bulk copies.
-    const int sector = 32 / Traits::kElementBytes, piece = 16 / Traits::kElementBytes;
-    const bool aligned = reinterpret_cast<uintptr_t>(problem.y) % 32 == 0;
-    geometry.flat = flat;
-    geometry.lead = !flat && aligned && (problem.P % piece != 0 || (problem.P % sector != 0 && blocks <= 12)) ? sector : 0;
-    geometry.sector_mask = geometry.lead > 0 ? sector - 1 : 0;
-    geometry.bulk = aligned && (geometry.lead > 0 || problem.P % piece == 0);
-    geometry.advance = columns - geometry.lead;
-    int64_t windows;
-    if (flat) {
-        const int64_t rows = problem.P + max_shift > 2 ? problem.P + max_shift : 2;
-        geometry.rows_per_sample = static_cast<int32_t>(geometry.bulk ? ceil_div(rows, piece) * piece : rows);
-        if (geometry.rows_per_sample < columns + max_shift)  // a tile may hold several samples
-            geometry.rows_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, geometry.rows_per_sample));
-        windows = problem.P > 4 * columns ? 0 : ceil_div(problem.N * geometry.rows_per_sample, geometry.advance);
-        geometry.tiles_per_sample = 0;
-    } else {
-        const int64_t late = geometry.lead > 0 ? geometry.lead - 1 : 0;  // how far the last store may end early
-        geometry.tiles_per_sample = static_cast<int32_t>(ceil_div(problem.P + late, geometry.advance));
-        windows = problem.N * geometry.tiles_per_sample;
-    }
-    const int64_t tiles = windows * geometry.o_tiles * problem.G;
-    geometry.tiles = tiles < (int64_t{1} << 30) ? static_cast<int32_t>(tiles) : 0;
-    return geometry;
-}
-
-// Cycles that a launch needs by a simple count, in whole waves of tiles: products or bytes through L2, whichever is
-// more, then stores. The constants come from kb67, kb76 and ecapa_tdnn timed with each number of columns.
-template <Mode kMode>
-inline double estimate_cycles(const Problem& problem, const Geometry& geometry, int columns) {
-    using Traits = ModeTraits<kMode>;
-    constexpr double kBytesPerCycle = 32;  // of one multiprocessor from L2
-    const double blocks = static_cast<double>(geometry.chunks) * static_cast<double>(problem.K);
-    const double products = blocks * (Traits::kIsSplit ? 6 : 4) * columns;
-    const double stages = static_cast<double>(geometry.chunks) * geometry.tap_groups;
-    const double bytes = stages * geometry.window * Traits::kChunkChannels * Traits::kElementBytes +
-                         (geometry.resident ? 0 : blocks * kWeightBytes) + kTileO * columns * Traits::kElementBytes;
-    const double work = products > bytes / kBytesPerCycle ? products : bytes / kBytesPerCycle;
-    const double tile = work + 2000 + (geometry.bulk ? 24 : 64) * columns;
-    return static_cast<double>(ceil_div(geometry.tiles, problem.device.sm_count)) * tile;
-}
-
-struct Cut {
-    Geometry geometry;
-    int columns;  // 0: none fits
-};
-
-template <Mode kMode>
-inline Cut choose_cut(const Problem& problem) {
-    Cut best{Geometry{}, 0};
-    double best_cycles = 0;
-    for (const int columns : {192, 128, 64}) {
-        if (ModeTraits<kMode>::kIsSplit && columns > 128) continue;
-        for (const bool flat : {false, true}) {
-            const Geometry geometry = cut<kMode>(problem, columns, flat);
-            if (geometry.tiles == 0) continue;
-            const double cycles = estimate_cycles<kMode>(problem, geometry, columns);
-            if (best.columns == 0 || cycles < best_cycles) {
-                best = {geometry, columns};
-                best_cycles = cycles;
-            }
-        }
-    }
-    return best;
-}
-
-template <Mode kMode>
-inline size_t image_bytes(const Problem& problem) {
-    return static_cast<size_t>(problem.G * ceil_div(problem.O, kTileO) *
-                               ceil_div(problem.C, ModeTraits<kMode>::kChunkChannels) * problem.K * kWeightBytes);
-}
-
-constexpr size_t kTicketBytes = 256;
-
-template <Mode kMode, int kN>
+template <Mode kMode, int kN, int kSlices = 1>
 inline Error launch_columns(const Problem& problem, const Geometry& geometry, cudaStream_t stream) {
     int* const ticket = static_cast<int*>(problem.workspace);
     uint8_t* const image = static_cast<uint8_t*>(problem.workspace) + kTicketBytes;
@@ -3818,10 +3953,12 @@ inline Error launch_columns(const Problem& problem, const Geometry& geometry, cu
     pack_weights_kernel<kMode><<<static_cast<unsigned>(ceil_div(pieces, 256)), 256, 0, stream>>>(
         problem.w, reinterpret_cast<uint4*>(image), ticket, geometry, static_cast<int32_t>(problem.C),
         static_cast<int32_t>(problem.O), static_cast<int32_t>(problem.K), pieces);
-    const auto kernel = gemm_sm90_kernel<kMode, kN>;
-    cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, geometry.smem_bytes);
+    const auto kernel = gemm_sm90_kernel<kMode, kN, kSlices>;
+    cudaError_t error =
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, geometry.smem_bytes);
     if (error == cudaSuccess) {
-        const int blocks = geometry.tiles < problem.device.sm_count ? geometry.tiles : problem.device.sm_count;
+        const int blocks =
+            geometry.tiles < problem.device.sm_count ? geometry.tiles : problem.device.sm_count;
         kernel<<<blocks, kThreads, geometry.smem_bytes, stream>>>(problem, geometry, image, ticket);
         error = cudaGetLastError();
     }
@@ -3831,6 +3968,10 @@ inline Error launch_columns(const Problem& problem, const Geometry& geometry, cu
 template <Mode kMode>
 inline Error launch_mode(const Problem& problem, cudaStream_t stream) {
     const Cut cut = choose_cut<kMode>(problem);
+    if constexpr (kMode == Mode::tf32) {
+        if (cut.columns == 192 && cut.slices == 2)
+            return launch_columns<kMode, 192, 2>(problem, cut.geometry, stream);
+    }
     if constexpr (!ModeTraits<kMode>::kIsSplit) {
         if (cut.columns == 192) return launch_columns<kMode, 192>(problem, cut.geometry, stream);
     }
@@ -3838,37 +3979,18 @@ inline Error launch_mode(const Problem& problem, cudaStream_t stream) {
     return launch_columns<kMode, 64>(problem, cut.geometry, stream);
 }
 
-inline Mode mode_of(const Problem& problem) {
-    if (problem.dtype == Dtype::float16) return Mode::f16;
-    if (problem.dtype == Dtype::bfloat16) return Mode::bf16;
-    return problem.precision == Precision::tf32 ? Mode::tf32 : Mode::tf32x3;
-}
-
 }  // namespace sm90
-
-inline bool fits_gemm_sm90(const Problem& problem) {
-    constexpr int64_t kMost = int64_t{1} << 30;  // positions and channels are counted in 32 bits
-    return problem.device.arch == 90 && problem.dtype != Dtype::float64 && problem.C >= 16 && problem.O >= 8 &&
-           problem.stride <= 32 && problem.L < kMost && problem.P < kMost && problem.N < kMost &&
-           problem.K * problem.dilation < kMost && problem.x_stride_c < kMost && problem.x_stride_l < kMost && problem.G * problem.O < kMost && problem.G * problem.C < kMost;
-}
-
-inline size_t workspace_gemm_sm90(const Problem& problem) {
-    size_t bytes = 0;
-    switch (sm90::mode_of(problem)) {
-        case sm90::Mode::tf32: bytes = sm90::image_bytes<sm90::Mode::tf32>(problem); break;
-        case sm90::Mode::tf32x3: bytes = sm90::image_bytes<sm90::Mode::tf32x3>(problem); break;
-        default: bytes = sm90::image_bytes<sm90::Mode::f16>(problem);
-    }
-    return sm90::kTicketBytes + bytes;
-}
 
 inline Error launch_gemm_sm90(const Problem& problem, cudaStream_t stream) {
     switch (sm90::mode_of(problem)) {
-        case sm90::Mode::tf32: return sm90::launch_mode<sm90::Mode::tf32>(problem, stream);
-        case sm90::Mode::tf32x3: return sm90::launch_mode<sm90::Mode::tf32x3>(problem, stream);
-        case sm90::Mode::f16: return sm90::launch_mode<sm90::Mode::f16>(problem, stream);
-        default: return sm90::launch_mode<sm90::Mode::bf16>(problem, stream);
+        case sm90::Mode::tf32:
+            return sm90::launch_mode<sm90::Mode::tf32>(problem, stream);
+        case sm90::Mode::tf32x3:
+            return sm90::launch_mode<sm90::Mode::tf32x3>(problem, stream);
+        case sm90::Mode::f16:
+            return sm90::launch_mode<sm90::Mode::f16>(problem, stream);
+        default:
+            return sm90::launch_mode<sm90::Mode::bf16>(problem, stream);
     }
 }
 
@@ -3947,6 +4069,10 @@ _conv1d_units = {
         "ptx.cuh",
         "gemm_sm80.cuh",
         "wgmma.cuh",
+        "gemm_sm90_plan.cuh",
+        "gemm_sm90_pipeline.cuh",
+        "gemm_sm90_convert.cuh",
+        "gemm_sm90_product.cuh",
         "gemm_sm90.cuh",
         "dispatch.cuh",
         "conv1d.cu",

@@ -198,12 +198,12 @@ __device__ __forceinline__ void fetch(const Params& params, const Place& place, 
             const int64_t address = start + piece * 16;
             int64_t bytes = min(row_end - address, int64_t{16});
             if (bytes < 0 || address + 16 <= row || channel_begin + c >= problem.C) bytes = 0;
-            if (bytes > 0 && bytes < 16) {  // the end of the row, perhaps of all memory: nothing behind it is read
+            if (bytes > 0 && bytes < 16) {  // the row's end, perhaps the memory's: nothing behind it is read
+                constexpr int kSize = sizeof(Element), kElements = 16 / kSize;
                 Element* const end = reinterpret_cast<Element*>(stage + params.w_stage_bytes) +
-                                     (c * params.pieces + piece) * (16 / static_cast<int>(sizeof(Element)));
-                for (int i = 0; i < 16 / static_cast<int>(sizeof(Element)); ++i)
-                    end[i] = i * static_cast<int>(sizeof(Element)) < bytes ? reinterpret_cast<const Element*>(address)[i]
-                                                                          : Element{};
+                                     (c * params.pieces + piece) * kElements;
+                const Element* const source = reinterpret_cast<const Element*>(address);
+                for (int i = 0; i < kElements; ++i) end[i] = i * kSize < bytes ? source[i] : Element{};
                 continue;
             }
             const void* source = bytes == 0 ? problem.x : reinterpret_cast<const void*>(address);

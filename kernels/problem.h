@@ -12,7 +12,8 @@ namespace conv1d {
 
 enum class Dtype : int32_t { float32, float64, float16, bfloat16 };
 
-// How products of float32 operands may round: ieee keeps all 24 bits, tf32 rounds each operand to nearest at 11 bits.
+// How products of float32 operands may round: ieee keeps all 24 bits, tf32 rounds each operand to nearest at
+// 11 bits.
 enum class Precision : int32_t { ieee, tf32 };
 
 // What a kernel must know of the GPU it runs on. On the CPU all are zero.

@@ -19,8 +19,8 @@ __device__ __forceinline__ uint32_t cvt_rn_tf32(float value) {
     return bits;
 }
 
-// 9.7.9.11: two neighbours, in one aligned store or in two. (Of plain stores the compiler makes two wherever it merges
-// branches.)
+// 9.7.9.11: two neighbours, in one aligned store or in two. (Of plain stores the compiler makes two wherever
+// it merges branches.)
 __device__ __forceinline__ void st_shared(uint32_t target, float2 pair) {
     asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(target), "f"(pair.x), "f"(pair.y) : "memory");
 }
@@ -28,11 +28,16 @@ __device__ __forceinline__ void st_shared(uint32_t target, uint32_t pair) {
     asm volatile("st.shared.u32 [%0], %1;" ::"r"(target), "r"(pair) : "memory");
 }
 __device__ __forceinline__ void st_shared_apart(uint32_t target, float2 pair) {
-    asm volatile("st.shared.f32 [%0], %1;\nst.shared.f32 [%0 + 4], %2;" ::"r"(target), "f"(pair.x), "f"(pair.y) : "memory");
+    asm volatile("st.shared.f32 [%0], %1;\nst.shared.f32 [%0 + 4], %2;" ::"r"(target), "f"(pair.x),
+                 "f"(pair.y)
+                 : "memory");
 }
 __device__ __forceinline__ void st_shared_apart(uint32_t target, uint32_t pair) {
-    asm volatile("{\n.reg .b16 first, second;\nmov.b32 {first, second}, %1;\nst.shared.b16 [%0], first;\n"
-                 "st.shared.b16 [%0 + 2], second;\n}" ::"r"(target), "r"(pair) : "memory");
+    asm volatile(
+        "{\n.reg .b16 first, second;\nmov.b32 {first, second}, %1;\nst.shared.b16 [%0], first;\n"
+        "st.shared.b16 [%0 + 2], second;\n}" ::"r"(target),
+        "r"(pair)
+        : "memory");
 }
 
 // 9.7.13.15: mbarrier, an arrival counter in shared memory with a phase bit.
@@ -46,7 +51,8 @@ __device__ __forceinline__ void mbarrier_arrive(uint32_t barrier) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 __device__ __forceinline__ void mbarrier_arrive_expect_tx(uint32_t barrier, uint32_t bytes) {
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
+                 : "memory");
 }
 // Returns once the phase of this parity has completed.
 __device__ __forceinline__ void mbarrier_wait(uint32_t barrier, uint32_t parity) {
@@ -56,23 +62,30 @@ __device__ __forceinline__ void mbarrier_wait(uint32_t barrier, uint32_t parity)
         "again:\n"
         "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
         "@!done bra again;\n"
-        "}" ::"r"(barrier), "r"(parity)
+        "}" ::"r"(barrier),
+        "r"(parity)
         : "memory");
 }
 
 // 9.7.9.25.5.2: one contiguous piece, global to shared; source, target and size are multiples of 16 bytes.
-__device__ __forceinline__ void cp_async_bulk(uint32_t target, const void* source, uint32_t bytes, uint32_t barrier) {
-    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(target),
-                 "l"(source), "r"(bytes), "r"(barrier)
-                 : "memory");
+__device__ __forceinline__ void cp_async_bulk(uint32_t target, const void* source, uint32_t bytes,
+                                              uint32_t barrier) {
+    asm volatile(
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+            target),
+        "l"(source), "r"(bytes), "r"(barrier)
+        : "memory");
 }
 
 // The same from shared to global, and its groups, which belong to the thread that issued them (9.7.9.25.3).
 __device__ __forceinline__ void cp_async_bulk_store(void* target, uint32_t source, uint32_t bytes) {
-    asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(target), "r"(source), "r"(bytes)
+    asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(target), "r"(source),
+                 "r"(bytes)
                  : "memory");
 }
-__device__ __forceinline__ void cp_async_bulk_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
+__device__ __forceinline__ void cp_async_bulk_commit() {
+    asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+}
 // Returns once all of this thread's groups but the last kPending have read their sources.
 template <int kPending>
 __device__ __forceinline__ void cp_async_bulk_wait_read() {
@@ -90,7 +103,9 @@ __device__ __forceinline__ void bar_arrive(int threads) {
 }
 
 // 9.7.13.3: orders this thread's ordinary shared-memory writes before later reads by wgmma and bulk copies.
-__device__ __forceinline__ void fence_proxy_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+__device__ __forceinline__ void fence_proxy_async() {
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
 
 // 9.7.19.5: moves registers between the warpgroups of a block.
 template <int kRegisters>
@@ -104,15 +119,17 @@ __device__ __forceinline__ void setmaxnreg_dec() {
 
 // 9.7.15.7: orders register and shared-memory accesses around wgmma.
 __device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-__device__ __forceinline__ void wgmma_commit_group() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+__device__ __forceinline__ void wgmma_commit_group() {
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
 template <int kPending>
 __device__ __forceinline__ void wgmma_wait_group() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
 }
 
-// 9.7.15.5.1.2.2: matrix descriptor of a K-major operand in rows of 128 bytes, swizzled 128 B, 8-row groups 1024 B
-// apart; `smem16` is its address in units of 16 bytes. The swizzle is a function of the address, so a start of any
-// multiple of 128 B is the same tile some rows on.
+// 9.7.15.5.1.2.2: matrix descriptor of a K-major operand in rows of 128 bytes, swizzled 128 B, 8-row groups
+// 1024 B apart; `smem16` is its address in units of 16 bytes. The swizzle is a function of the address, so a
+// start of any multiple of 128 B is the same tile some rows on.
 __device__ __forceinline__ uint64_t wgmma_descriptor(uint32_t smem16) {
     constexpr uint32_t kLeadingOffset = 1 << 16, kRowGroupOffset = 1024 / 16, kSwizzle128 = 1 << 30;
     return (uint64_t{kRowGroupOffset | kSwizzle128} << 32) | (smem16 + kLeadingOffset);

@@ -1,0 +1,278 @@
+// How the Hopper GEMM (gemm_sm90.cuh) cuts a problem: its precision modes, the memory plan of a block, the
+// tiles. Pure functions of the problem's numbers; no kernel here.
+#pragma once
+#include <type_traits>
+
+#include "problem.h"
+#include "wgmma.cuh"
+
+namespace conv1d {
+namespace sm90 {
+
+// One position's channels: 8 pieces of 16 bytes, swizzled by the row's index mod 8.
+constexpr int kRowBytes = 128;
+constexpr int kTileO = 128;       // output channels of a tile
+constexpr int kProductWarps = 8;  // two warpgroups, 64 output channels each
+constexpr int kConverterWarps = 7;
+constexpr int kThreads = 32 * (kProductWarps + kConverterWarps + 1);  // and one warp for tickets and weights
+constexpr int kTileSlots = 4;  // tiles announced ahead; with 2, converters waited for 39 % of kb67
+constexpr int kMaxStages = 12;
+constexpr int kWeightBytes = kTileO * kRowBytes;     // weights of one tap and one chunk of channels
+constexpr int kBarrierReady = 1, kBarrierTaken = 2;  // hardware barriers between the product warpgroups
+
+// D is staged for its stores 8 rows at a time, in one slice of its columns or in two, which take half the
+// room and twice the bulk copies. The second also holds the last columns of the first: a sector offset moves
+// them into it.
+constexpr int kSliceLead = 16;
+
+enum class Mode { tf32, tf32x3, f16, bf16 };
+
+template <Mode kMode>
+struct ModeTraits {
+    static constexpr bool kIsFloat = kMode == Mode::tf32 || kMode == Mode::tf32x3;
+    static constexpr bool kIsSplit = kMode == Mode::tf32x3;  // a row holds the high parts, then the low parts
+    static constexpr Operand kOperand = kIsFloat             ? Operand::tf32
+                                        : kMode == Mode::f16 ? Operand::f16
+                                                             : Operand::bf16;
+    static constexpr int kPieceChannels = kIsFloat ? 4 : 8;          // channels in 16 bytes
+    static constexpr int kPieces = kIsSplit ? 4 : 8;                 // pieces of a row that carry channels
+    static constexpr int kChunkChannels = kPieces * kPieceChannels;  // channels in a row
+    using Bits = std::conditional_t<kIsFloat, uint32_t, uint16_t>;   // of one element of x, w and y
+    using BitsPair = std::conditional_t<kIsFloat, uint2, uint32_t>;
+    static constexpr int kElementBytes = sizeof(Bits);
+    // Of a staged row of D, in elements: room for a sector offset, and no bank conflicts between eight rows.
+    static __host__ __device__ constexpr int stage_pitch(int columns, int slices) {
+        return columns / slices + (slices > 1 ? kSliceLead : 0) + (kIsFloat ? 8 : 24);
+    }
+    // Bulk copies still read one buffer while the next is written; two of fp32 would cost x a stage.
+    static constexpr int kBuffers = kIsFloat ? 1 : 2;
+    static __host__ __device__ constexpr int warp_staging_bytes(int columns, int slices) {
+        return kBuffers * 8 * stage_pitch(columns, slices) * static_cast<int>(sizeof(Bits));
+    }
+};
+
+// How one launch cuts its problem; written by the host, read by every role.
+struct Geometry {
+    int32_t rows_per_sample;   // flat: a sample's rows on the common row axis, outputs and then halo
+    uint32_t stride_magic;     // ceil(2^32 / stride)
+    uint32_t rows_magic;       // ceil(2^32 / rows_per_sample) where that is small
+    int32_t flat;              // 1: tiles run over all samples' rows in a line; 0: each lies in one sample
+    int32_t tiles_per_sample;  // of one sample; of the whole batch where flat
+    int32_t lead;              // columns computed for stores to begin on a 32-byte sector: 0, 8 or 16
+    uint32_t sector_mask;      // lead - 1; 0 without a lead
+    int32_t advance;           // columns stored by a tile: kN - lead
+    int32_t tiles;             // of the whole problem
+    int32_t o_tiles;           // of one group
+    int32_t chunks;            // of channels
+    int32_t tap_groups;        // taps that share one window, ceil(K / taps_per_group) times
+    int32_t taps_per_group;
+    int32_t window;   // positions of x for a tile: (kN - 1)*stride + (taps_per_group - 1)*dilation + 1
+    int32_t pairs;    // 1: two neighbouring elements of x can be loaded together
+    int32_t batches;  // of conversion in a stage
+    int32_t x_stride_c, x_stride_l;
+    int32_t plane_rows;   // distance between planes, in rows
+    uint32_t plane_mask;  // planes that some tap reads
+    int32_t x_stages, x_stage_bytes;
+    int32_t w_stages;
+    int32_t bulk;      // 1: rows of y can be stored by bulk copies of 16-byte pieces
+    int32_t skew;      // blocks by which the first product warpgroup runs ahead of the second
+    int32_t resident;  // 1: all weights lie in shared memory for the life of the block
+    int32_t smem_bytes;
+};
+
+// Shared memory, in order: x stages | weight stages | staging of D, 8 warps | barriers | announced tiles.
+struct Announcement {
+    int32_t tile;     // -1: no more
+    int32_t sample;   // of column 0; -1 where that column lies before the first row
+    int32_t row;      // position of column 0 in its sample, may be negative
+    int32_t channel;  // first output channel of the tile inside its group
+    int32_t group;
+};
+
+constexpr int kBarrierBytes = (4 * kMaxStages + 2 * kTileSlots) * 8;
+constexpr int kControlBytes = kBarrierBytes + kTileSlots * static_cast<int>(sizeof(Announcement));
+
+constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Cuts the problem into tiles of `columns` positions. `tiles` is 0 where that cannot be.
+template <Mode kMode>
+inline Geometry cut(const Problem& problem, int columns, int slices, bool flat) {
+    using Traits = ModeTraits<kMode>;
+    // Rows between planes, mod 8, that spread eight neighbouring positions over all banks; index: stride.
+    constexpr int kPlaneResidue[9] = {0, 0, 4, 3, 2, 5, 3, 7, 1};
+    Geometry geometry{};
+    geometry.chunks = static_cast<int32_t>(ceil_div(problem.C, Traits::kChunkChannels));
+    geometry.o_tiles = static_cast<int32_t>(ceil_div(problem.O, kTileO));
+    const int64_t stride = problem.stride;
+    const int64_t blocks = geometry.chunks * problem.K;
+    const int other_bytes =
+        kProductWarps * Traits::warp_staging_bytes(columns, slices) + kControlBytes + 1024;
+    const int free_bytes = problem.device.smem_bytes - other_bytes;
+
+    // As many taps a window as leave room for two stages of x and three of weights.
+    int64_t taps = problem.K, max_shift = 0;
+    for (;; taps = ceil_div(taps, 2)) {
+        const int64_t span = (taps - 1) * problem.dilation;
+        geometry.plane_mask = 0;
+        for (int64_t tap = 0; tap < taps && tap < stride; ++tap)
+            geometry.plane_mask |= 1u << (tap * problem.dilation % stride);
+        int planes = 0;
+        for (uint32_t mask = geometry.plane_mask; mask != 0; mask &= mask - 1) ++planes;
+        max_shift = span / stride;
+        const int64_t rows = columns + max_shift;
+        int64_t plane_rows = rows;
+        while (planes > 1 && stride <= 8 && plane_rows % 8 != kPlaneResidue[stride]) ++plane_rows;
+        const int64_t bytes = ceil_div((plane_rows * (planes - 1) + rows) * kRowBytes, 1024) * 1024;
+        const int64_t w_least = blocks < 3 ? blocks : 3;
+        if (2 * bytes + w_least * kWeightBytes <= free_bytes) {
+            geometry.window = static_cast<int32_t>((columns - 1) * stride + span + 1);
+            geometry.plane_rows = static_cast<int32_t>(plane_rows);
+            geometry.x_stage_bytes = static_cast<int32_t>(bytes);
+            break;
+        }
+        if (taps == 1) return Geometry{};
+    }
+    geometry.tap_groups = static_cast<int32_t>(ceil_div(problem.K, taps));
+    geometry.taps_per_group = static_cast<int32_t>(taps);
+    geometry.pairs = !flat && problem.x_stride_l == 1 && problem.L % 2 == 0 &&
+                     (problem.x_stride_c | problem.x_stride_n) % 2 == 0 &&
+                     reinterpret_cast<uintptr_t>(problem.x) % (2 * Traits::kElementBytes) == 0;
+    geometry.batches =
+        static_cast<int32_t>(ceil_div(geometry.window + geometry.pairs, 64));  // a pair may begin at -1
+    geometry.x_stride_c = static_cast<int32_t>(problem.x_stride_c);
+    geometry.x_stride_l = static_cast<int32_t>(problem.x_stride_l);
+    geometry.stride_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, stride));
+
+    const bool one_weight_tile = geometry.o_tiles * problem.G == 1;
+    const int64_t room = (free_bytes - 2 * geometry.x_stage_bytes) / kWeightBytes;
+    geometry.resident = one_weight_tile && blocks <= room && blocks <= kMaxStages;
+    geometry.w_stages = static_cast<int32_t>(geometry.resident ? blocks : room < 6 ? room : 6);
+    geometry.x_stages = (free_bytes - geometry.w_stages * kWeightBytes) / geometry.x_stage_bytes;
+    if (geometry.x_stages > 6) geometry.x_stages = 6;
+    geometry.smem_bytes =
+        geometry.x_stages * geometry.x_stage_bytes + geometry.w_stages * kWeightBytes + other_bytes;
+
+    // One product warpgroup stores while the other multiplies. The rings bound how far they can be apart.
+    const int64_t blocks_ahead = (geometry.x_stages / 2) * geometry.taps_per_group;
+    const int64_t weights_ahead = geometry.resident ? blocks : geometry.w_stages / 2;
+    const int64_t ahead = blocks_ahead < weights_ahead ? blocks_ahead : weights_ahead;
+    geometry.skew = static_cast<int32_t>(geometry.x_stages < 3 ? 0 : ahead < blocks ? ahead : blocks);
+
+    // Rows of y that begin between sectors cost partial writes, and those between 16-byte pieces have no bulk
+    // copies.
+    const int sector = 32 / Traits::kElementBytes, piece = 16 / Traits::kElementBytes;
+    const bool aligned = reinterpret_cast<uintptr_t>(problem.y) % 32 == 0;
+    geometry.flat = flat;
+    geometry.lead = !flat && aligned && (problem.P % piece != 0 || (problem.P % sector != 0 && blocks <= 12))
+                        ? sector
+                        : 0;
+    geometry.sector_mask = geometry.lead > 0 ? sector - 1 : 0;
+    geometry.bulk = aligned && (geometry.lead > 0 || problem.P % piece == 0);
+    geometry.advance = columns - geometry.lead;
+    int64_t windows;
+    if (flat) {
+        const int64_t rows = problem.P + max_shift > 2 ? problem.P + max_shift : 2;
+        geometry.rows_per_sample = static_cast<int32_t>(geometry.bulk ? ceil_div(rows, piece) * piece : rows);
+        if (geometry.rows_per_sample < columns + max_shift)  // a tile may hold several samples
+            geometry.rows_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, geometry.rows_per_sample));
+        windows =
+            problem.P > 4 * columns ? 0 : ceil_div(problem.N * geometry.rows_per_sample, geometry.advance);
+        geometry.tiles_per_sample = 0;
+    } else {
+        const int64_t late =
+            geometry.lead > 0 ? geometry.lead - 1 : 0;  // how far the last store may end early
+        geometry.tiles_per_sample = static_cast<int32_t>(ceil_div(problem.P + late, geometry.advance));
+        windows = problem.N * geometry.tiles_per_sample;
+    }
+    const int64_t tiles = windows * geometry.o_tiles * problem.G;
+    geometry.tiles = tiles < (int64_t{1} << 30) ? static_cast<int32_t>(tiles) : 0;
+    return geometry;
+}
+
+// Cycles that a launch needs by a simple count, in whole waves of tiles: products or bytes through L2,
+// whichever is more, then stores. The constants come from kb67, kb76 and ecapa_tdnn timed with each number of
+// columns.
+template <Mode kMode>
+inline double estimate_cycles(const Problem& problem, const Geometry& geometry, int columns, int slices) {
+    using Traits = ModeTraits<kMode>;
+    constexpr double kBytesPerCycle = 32;  // of one multiprocessor from L2
+    const double blocks = static_cast<double>(geometry.chunks) * static_cast<double>(problem.K);
+    const double products = blocks * (Traits::kIsSplit ? 6 : 4) * columns;
+    const double stages = static_cast<double>(geometry.chunks) * geometry.tap_groups;
+    const double bytes = stages * geometry.window * Traits::kChunkChannels * Traits::kElementBytes +
+                         (geometry.resident ? 0 : blocks * kWeightBytes) +
+                         kTileO * columns * Traits::kElementBytes;
+    const double work = products > bytes / kBytesPerCycle ? products : bytes / kBytesPerCycle;
+    const double tile = work + 2000 + (geometry.bulk ? 24 : 64) * columns + 1000 * slices;
+    return static_cast<double>(ceil_div(geometry.tiles, problem.device.sm_count)) * tile;
+}
+
+struct Cut {
+    Geometry geometry;
+    int columns;  // 0: none fits
+    int slices;
+};
+
+template <Mode kMode>
+inline Cut choose_cut(const Problem& problem) {
+    Cut best{};
+    double best_cycles = 0;
+    const auto consider = [&](int columns, int slices, bool flat) {
+        const Geometry geometry = cut<kMode>(problem, columns, slices, flat);
+        if (geometry.tiles == 0) return;
+        const double cycles = estimate_cycles<kMode>(problem, geometry, columns, slices);
+        if (best.columns == 0 || cycles < best_cycles) {
+            best = {geometry, columns, slices};
+            best_cycles = cycles;
+        }
+    };
+    for (const bool flat : {false, true}) {
+        if (!ModeTraits<kMode>::kIsSplit) consider(192, 1, flat);
+        if (kMode == Mode::tf32) consider(192, 2, flat);
+        consider(128, 1, flat);
+        consider(64, 1, flat);
+    }
+    return best;
+}
+
+template <Mode kMode>
+inline size_t image_bytes(const Problem& problem) {
+    return static_cast<size_t>(problem.G * ceil_div(problem.O, kTileO) *
+                               ceil_div(problem.C, ModeTraits<kMode>::kChunkChannels) * problem.K *
+                               kWeightBytes);
+}
+
+constexpr size_t kTicketBytes = 256;
+
+inline Mode mode_of(const Problem& problem) {
+    if (problem.dtype == Dtype::float16) return Mode::f16;
+    if (problem.dtype == Dtype::bfloat16) return Mode::bf16;
+    return problem.precision == Precision::tf32 ? Mode::tf32 : Mode::tf32x3;
+}
+
+}  // namespace sm90
+
+inline bool fits_gemm_sm90(const Problem& problem) {
+    constexpr int64_t kMost = int64_t{1} << 30;  // positions and channels are counted in 32 bits
+    return problem.device.arch == 90 && problem.dtype != Dtype::float64 && problem.C >= 16 &&
+           problem.O >= 8 && problem.stride <= 32 && problem.L < kMost && problem.P < kMost &&
+           problem.N < kMost && problem.K * problem.dilation < kMost && problem.x_stride_c < kMost &&
+           problem.x_stride_l < kMost && problem.G * problem.O < kMost && problem.G * problem.C < kMost;
+}
+
+inline size_t workspace_gemm_sm90(const Problem& problem) {
+    size_t bytes = 0;
+    switch (sm90::mode_of(problem)) {
+        case sm90::Mode::tf32:
+            bytes = sm90::image_bytes<sm90::Mode::tf32>(problem);
+            break;
+        case sm90::Mode::tf32x3:
+            bytes = sm90::image_bytes<sm90::Mode::tf32x3>(problem);
+            break;
+        default:
+            bytes = sm90::image_bytes<sm90::Mode::f16>(problem);
+    }
+    return sm90::kTicketBytes + bytes;
+}
+
+}  // namespace conv1d

@@ -1,0 +1,329 @@
+// The product warpgroups of the Hopper GEMM (gemm_sm90.cuh): D = W * X by wgmma, then D to y.
+#pragma once
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include "gemm_sm90_pipeline.cuh"
+#include "gemm_sm90_plan.cuh"
+#include "problem.h"
+#include "ptx.cuh"
+#include "wgmma.cuh"
+
+namespace conv1d {
+namespace sm90 {
+
+template <Mode kMode, int kN, int kSlices>
+struct Product {
+    using Traits = ModeTraits<kMode>;
+    using Mma = Wgmma<Traits::kOperand, kN>;
+    using Bits = typename Traits::Bits;
+    static constexpr int kValues = kN / 2;
+    static constexpr int kPitch = Traits::stage_pitch(kN, kSlices);
+    static constexpr int kColumns = kN / kSlices, kLead = kSlices > 1 ? kSliceLead : 0;  // of a slice
+
+    const Geometry& geometry;
+    const Problem& problem;
+    const Barriers& barriers;
+    const uint32_t x_smem, w_smem;
+    Bits* const staging;   // [kBuffers][8][kPitch], this warp's own
+    const int warp, lane;  // warp of 8: 16 output channels each
+    Ring stages, weights;
+
+    // 32 bytes of K; addresses in units of 16 bytes.
+    __device__ __forceinline__ void multiply_step(float (&acc)[kValues], uint32_t w16, uint32_t x16,
+                                                  bool accumulate) {
+        Mma::issue(acc, ptx::wgmma_descriptor(w16), ptx::wgmma_descriptor(x16), accumulate);
+    }
+
+    // One tap of one chunk: 128 bytes of K.
+    __device__ __forceinline__ void multiply(float (&acc)[kValues], uint32_t w16, uint32_t x16,
+                                             bool accumulate) {
+        if constexpr (Traits::kIsSplit) {  // low parts first: the accumulator truncates
+#pragma unroll
+            for (int k = 0; k < 2; ++k) {
+                multiply_step(acc, w16 + 2 * k, x16 + 2 * (k + 2), accumulate || k > 0);
+                multiply_step(acc, w16 + 2 * (k + 2), x16 + 2 * k, true);
+            }
+#pragma unroll
+            for (int k = 0; k < 2; ++k) multiply_step(acc, w16 + 2 * k, x16 + 2 * k, true);
+        } else {
+#pragma unroll
+            for (int k = 0; k < 4; ++k) multiply_step(acc, w16 + 2 * k, x16 + 2 * k, accumulate || k > 0);
+        }
+    }
+
+    __device__ __forceinline__ void release(uint32_t barrier) {
+        if (lane == 0) ptx::mbarrier_arrive(barrier);
+    }
+
+    // All products of one tile into acc.
+    __device__ __forceinline__ void multiply_tile(float (&acc)[kValues], bool first_tile) {
+        const uint32_t w_warpgroup16 = (w_smem + warp / 4 * 64 * kRowBytes) / 16;
+        const int32_t stride = static_cast<int32_t>(problem.stride);
+        const int32_t step_shift = static_cast<int32_t>(problem.dilation / stride);
+        const int32_t step_plane = static_cast<int32_t>(problem.dilation - int64_t{step_shift} * stride);
+        float total[Traits::kIsSplit ? kValues : 1];
+        if constexpr (Traits::kIsSplit) {
+#pragma unroll
+            for (int i = 0; i < kValues; ++i) total[i] = 0.0f;
+        }
+        bool accumulate = false;
+        int32_t issued = 0;
+        int32_t weights_done = -1, stage_done = -1;  // stages whose products may still be running
+        if (geometry.resident) weights.stage = 0, weights.parity = 0;
+        for (int tap_group = 0; tap_group < geometry.tap_groups; ++tap_group) {
+            const int taps = min(geometry.taps_per_group,
+                                 static_cast<int32_t>(problem.K) - tap_group * geometry.taps_per_group);
+            for (int chunk = 0; chunk < geometry.chunks; ++chunk) {
+                ptx::mbarrier_wait(barriers.x_full(stages.stage), stages.parity);
+                const uint32_t x_stage16 = (x_smem + stages.stage * geometry.x_stage_bytes) / 16;
+                int32_t plane = 0, shift = 0;
+#pragma unroll 1
+                for (int tap = 0; tap < taps; ++tap) {
+                    ptx::mbarrier_wait(barriers.w_full(weights.stage), weights.parity);
+                    const int32_t row = stride == 1 ? shift : shift + plane_row(geometry, plane);
+                    ptx::wgmma_fence();
+                    multiply(acc, w_warpgroup16 + weights.stage * (kWeightBytes / 16),
+                             x_stage16 + row * (kRowBytes / 16), accumulate);
+                    ptx::wgmma_commit_group();
+                    if (++issued == geometry.skew && warp < 4) {
+                        if (!first_tile) ptx::bar_sync<kBarrierTaken>(256);
+                        ptx::bar_arrive<kBarrierReady>(256);
+                    }
+                    if constexpr (Traits::kIsSplit) {  // the accumulator truncates, this sum rounds to
+                                                       // nearest
+                        ptx::wgmma_wait_group<0>();
+#pragma unroll
+                        for (int i = 0; i < kValues; ++i) total[i] += acc[i];
+                    } else {
+                        accumulate = true;
+                        ptx::wgmma_wait_group<1>();  // the tap before this one is done
+                    }
+                    if (weights_done >= 0 && !geometry.resident) release(barriers.w_empty(weights_done));
+                    if (stage_done >= 0) release(barriers.x_empty(stage_done));
+                    stage_done = -1;
+                    weights_done = weights.stage;
+                    weights.advance(geometry.w_stages);
+                    shift += step_shift;
+                    plane += step_plane;
+                    if (plane >= stride) {
+                        plane -= stride;
+                        ++shift;
+                    }
+                }
+                stage_done = stages.stage;
+                stages.advance(geometry.x_stages);
+            }
+        }
+        ptx::wgmma_wait_group<0>();
+        if (!geometry.resident) release(barriers.w_empty(weights_done));
+        release(barriers.x_empty(stage_done));
+        if constexpr (Traits::kIsSplit) {
+#pragma unroll
+            for (int i = 0; i < kValues; ++i) acc[i] = total[i];
+        }
+    }
+
+    // Two neighbours of a row of D, as they lie in memory.
+    using Pair = std::conditional_t<Traits::kIsFloat, float2, uint32_t>;
+    static __device__ __forceinline__ Pair round_pair(float first, float second) {
+        if constexpr (Traits::kIsFloat) {
+            return make_float2(first, second);
+        } else if constexpr (kMode == Mode::f16) {
+            const __half2 pair = __floats2half2_rn(first, second);
+            return *reinterpret_cast<const uint32_t*>(&pair);
+        } else {
+            const __nv_bfloat162 pair = __floats2bfloat162_rn(first, second);
+            return *reinterpret_cast<const uint32_t*>(&pair);
+        }
+    }
+
+    // How far row r behind `target` begins behind a 32-byte sector of y, where tiles keep to sectors.
+    __device__ __forceinline__ int32_t sector_offset(const Bits* target, int r) {
+        const uint32_t index = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(target)) / sizeof(Bits);
+        return static_cast<int32_t>((index + r * static_cast<uint32_t>(problem.P)) & geometry.sector_mask);
+    }
+
+    // One slice of this warp's rows 8*half..8*half + 7 of D. Column c of row r goes to
+    // buffer[r][phi + kLead + c - kColumns*slice], phi being the row's sector offset. kPaired: all phi are
+    // even, so that pairs stay aligned.
+    template <bool kPaired>
+    __device__ __forceinline__ void stage(const float (&acc)[kValues], Bits* buffer, int half, int slice,
+                                          int32_t phi) {
+        const uint32_t target =
+            ptx::smem_address(buffer + lane / 4 * kPitch + 2 * (lane % 4) + phi + kLead - kColumns * slice);
+#pragma unroll
+        for (int i = -kLead / 8; i < kColumns / 8; ++i) {
+            const int j = slice * (kColumns / 8) + i;
+            if (j < 0) continue;
+            const Pair pair = round_pair(acc[4 * j + 2 * half], acc[4 * j + 2 * half + 1]);
+            if constexpr (kPaired) ptx::st_shared(target + 8 * j * sizeof(Bits), pair);
+            else ptx::st_shared_apart(target + 8 * j * sizeof(Bits), pair);
+        }
+    }
+
+    // Eight staged rows of a slice to y, of which `target` is where column 0 of the first belongs. A row
+    // stores columns [lead - phi, kN - phi) as far as they lie in y; in flat tiles that may be in several
+    // samples. kBulk: one lane a row, one bulk copy a sample; else the whole warp, element by element.
+    template <bool kBulk>
+    __device__ __forceinline__ void store_rows(const Bits* buffer, Bits* target, const Announcement& place,
+                                               int slice, int32_t rows) {
+        const int32_t P = static_cast<int32_t>(problem.P);
+        const int32_t first = slice == 0 ? geometry.lead : kColumns * slice, last = kColumns * (slice + 1);
+        const int64_t next_sample = problem.G * problem.O * problem.P - geometry.rows_per_sample;
+#pragma unroll 1
+        for (int r = kBulk ? lane : 0; r < rows; r += kBulk ? 32 : 1) {
+            const int32_t phi = sector_offset(target, r);
+            const Bits* const source = buffer + r * kPitch + phi + kLead - kColumns * slice;
+            Bits* y = target + r * problem.P;
+            int32_t t = place.row;
+#pragma unroll 1
+            for (int32_t n = place.sample; n < problem.N && t > -kN; ++n) {
+                const int32_t begin = max(first - phi, -t), end = min(last - phi, P - t);
+                if constexpr (kBulk) {
+                    if (begin < end)
+                        ptx::cp_async_bulk_store(y + begin, ptx::smem_address(source + begin),
+                                                 (end - begin) * sizeof(Bits));
+                } else {
+#pragma unroll 4
+                    for (int32_t c = begin + lane; c < end; c += 32) y[c] = source[c];
+                }
+                if (!geometry.flat) break;
+                t -= geometry.rows_per_sample;
+                y += next_sample;
+            }
+        }
+    }
+
+    // Of row lane/4 of a half of this warp's output channels.
+    __device__ __forceinline__ float load_bias(const Announcement& place, int half) {
+        const int32_t channel = place.channel + warp * 16 + 8 * half + lane / 4;
+        if (problem.bias == nullptr || channel >= problem.O) return 0.0f;
+        const Bits bits = static_cast<const Bits*>(problem.bias)[place.group * problem.O + channel];
+        if constexpr (Traits::kIsFloat) return __uint_as_float(bits);
+        else if constexpr (kMode == Mode::f16) return __half2float(__ushort_as_half(bits));
+        else return __bfloat162float(__ushort_as_bfloat16(bits));
+    }
+
+    // D through shared memory to y, 8 output channels at a time.
+    __device__ __forceinline__ void store_tile(float (&acc)[kValues], const Announcement& place,
+                                               const float (&bias)[2], bool finite) {
+#pragma unroll
+        for (int i = 0; i < kValues; ++i) acc[i] += bias[i / 2 % 2];
+        const int32_t channel = place.channel + warp * 16;  // the first of 16, inside the group
+        Bits* const y_warp =
+            static_cast<Bits*>(problem.y) +
+            (place.sample * problem.G * problem.O + place.group * problem.O + channel) * problem.P +
+            place.row;
+        const bool inside = place.row >= 0 && place.row + kN <= problem.P;
+        // What is mended afterwards must not come late.
+        const bool bulk = geometry.bulk && (geometry.lead == 0 || inside) && finite;
+#pragma unroll 1
+        for (int step = 0; step < 2 * kSlices; ++step) {
+            const int half = step / kSlices, slice = step % kSlices;
+            const int32_t rows = min(8, static_cast<int32_t>(problem.O) - channel - 8 * half);
+            if (rows <= 0) break;
+            Bits* const target = y_warp + 8 * half * problem.P;
+            Bits* const buffer = staging + step % Traits::kBuffers * (8 * kPitch);
+            const int32_t phi = sector_offset(target, lane / 4);
+            ptx::cp_async_bulk_wait_read<Traits::kBuffers - 1>();  // the rows that were here have left
+            __syncwarp();
+#pragma unroll
+            for (int i = 0; i < 2 * kSlices; ++i) {  // registers have no index
+                if (i != step) continue;
+                if (problem.P % 2 == 0) stage<true>(acc, buffer, i / kSlices, i % kSlices, phi);
+                else stage<false>(acc, buffer, i / kSlices, i % kSlices, phi);
+            }
+            if (bulk) {
+                ptx::fence_proxy_async();
+                __syncwarp();
+                store_rows<true>(buffer, target, place, slice, rows);
+            } else {
+                __syncwarp();
+                store_rows<false>(buffer, target, place, slice, rows);
+            }
+            ptx::cp_async_bulk_commit();
+        }
+    }
+
+    // One output by FFMA, from x and w as they are.
+    __device__ __forceinline__ float exact_output(int64_t n, int64_t channel, int64_t group, int32_t p) {
+        const float* const w = static_cast<const float*>(problem.w) + channel * problem.C * problem.K;
+        const float* const x = static_cast<const float*>(problem.x) + n * problem.x_stride_n +
+                               group * problem.C * problem.x_stride_c;
+        float sum = 0.0f;
+#pragma unroll 1
+        for (int64_t c = 0; c < problem.C; ++c) {
+            float part = 0.0f;
+#pragma unroll 1
+            for (int64_t k = 0; k < problem.K; ++k) {
+                const int64_t l = p * problem.stride + k * problem.dilation - problem.pad_left;
+                if (l >= 0 && l < problem.L)
+                    part =
+                        fmaf(w[c * problem.K + k], x[c * problem.x_stride_c + l * problem.x_stride_l], part);
+            }
+            sum += part;
+        }
+        return problem.bias == nullptr ? sum : sum + static_cast<const float*>(problem.bias)[channel];
+    }
+
+    // Does this warp's outputs again where they are not finite: an infinity splits into parts that cancel to
+    // NaN.
+    __device__ __forceinline__ void mend_tile(const Announcement& place) {
+        __syncwarp();
+#pragma unroll 1
+        for (int32_t o = place.channel + warp * 16;
+             o < min(place.channel + warp * 16 + 16, static_cast<int32_t>(problem.O)); ++o) {
+            const int64_t channel = place.group * problem.O + o;
+            float* const y = static_cast<float*>(problem.y) + channel * problem.P;
+            const int64_t sample_values = problem.G * problem.O * problem.P;
+            const int32_t phi =
+                (reinterpret_cast<uintptr_t>(y + place.sample * sample_values + place.row) / 4) &
+                geometry.sector_mask;
+#pragma unroll 1
+            for (int column = geometry.lead - phi + lane; column < kN - phi; column += 32) {
+                int32_t p = place.row + column;
+                const int32_t n = place.sample + (geometry.flat ? wrap_row(geometry, p) : 0);
+                if (n >= problem.N || p < 0 || p >= problem.P) continue;
+                float* const value = y + n * sample_values + p;
+                if (!isfinite(*value)) *value = exact_output(n, channel, place.group, p);
+            }
+        }
+    }
+
+    __device__ __forceinline__ void run() {
+        Ring tiles;
+        bool first_tile = true;
+        for (;;) {
+            ptx::mbarrier_wait(barriers.tile_full(tiles.stage), tiles.parity);
+            const Announcement place = barriers.tile[tiles.stage];
+            __syncwarp();
+            release(barriers.tile_empty(tiles.stage));
+            tiles.advance(kTileSlots);
+            if (place.tile < 0) break;
+            if (geometry.skew > 0 && warp >= 4) {
+                ptx::bar_sync<kBarrierReady>(256);
+                ptx::bar_arrive<kBarrierTaken>(256);
+            }
+            const float bias[2] = {load_bias(place, 0), load_bias(place, 1)};  // arrives during the products
+            float acc[kValues];
+            multiply_tile(acc, first_tile);
+            first_tile = false;
+            bool finite = true;
+            if constexpr (Traits::kIsSplit) {
+#pragma unroll
+                for (int i = 0; i < kValues; ++i) finite = finite && isfinite(acc[i]);
+                finite = __all_sync(0xFFFFFFFF, finite);
+            }
+            store_tile(acc, place, bias, finite);
+            if constexpr (Traits::kIsSplit) {
+                if (!finite) mend_tile(place);
+            }
+        }
+        if (geometry.skew > 0 && warp < 4 && !first_tile) ptx::bar_sync<kBarrierTaken>(256);
+        ptx::cp_async_bulk_wait_read<0>();  // shared memory outlives its readers
+    }
+};
+
+}  // namespace sm90
+}  // namespace conv1d
