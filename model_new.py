@@ -1848,8 +1848,15 @@ __device__ __forceinline__ void store(const Params& params, const Place& place, 
     }
 }
 
+// Blocks that share a multiprocessor's registers. With two, ptxas for sm_120 spills some of the largest tile's.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
+constexpr int kBlocksPerSm = 1;
+#else
+constexpr int kBlocksPerSm = 2;
+#endif
+
 template <class Tile>
-__global__ void __launch_bounds__(kThreads, 2) direct_forward_kernel(const __grid_constant__ Params params) {
+__global__ void __launch_bounds__(kThreads, kBlocksPerSm) direct_forward_kernel(const __grid_constant__ Params params) {
     using Sum = typename Tile::Sum;
     extern __shared__ __align__(16) unsigned char smem[];
     Sum* w_smem = reinterpret_cast<Sum*>(smem);           // [channel][tap][kWPitch]
@@ -3488,19 +3495,23 @@ struct Converter {
         }
     }
 
-    // Waits until the current stage is free, once. A warp must not leave one out, not even one in which it
-    // has no batch: a barrier that is two phases behind looks like one that is even.
+    // Waits until the current stage is free, once.
     __device__ __forceinline__ void claim() {
         if (!claimed) ptx::mbarrier_wait(barriers.x_empty(stages.stage), stages.parity);
         claimed = true;
     }
 
-    // Brings `batch` back into a stage; false once there are no more tiles.
+    // Brings `batch` back into a stage, leaving those before it; false once there are no more tiles. Every warp
+    // claims and leaves every stage, also one in which it has no batch: else the barriers could run two phases
+    // ahead of it, which to a parity looks like none.
     __device__ __forceinline__ bool find_stage() {
         while (batch >= geometry.batches) {
             batch -= geometry.batches;
             claim();
             claimed = false;
+            ptx::fence_proxy_async();
+            __syncwarp();
+            if (lane == 0) ptx::mbarrier_arrive(barriers.x_full(stages.stage));
             stages.advance(geometry.x_stages);
             if (++chunk == geometry.chunks) {
                 chunk = 0;
@@ -3519,9 +3530,6 @@ struct Converter {
         while (find_stage()) {
             if (geometry.pairs) convert_pairs();
             else convert_singles();
-            ptx::fence_proxy_async();
-            __syncwarp();
-            if (lane == 0) ptx::mbarrier_arrive(barriers.x_full(stages.stage));
             batch += kConverterWarps;
         }
     }
@@ -3756,7 +3764,10 @@ struct Product {
         for (int step = 0; step < 2 * kSlices; ++step) {
             const int half = step / kSlices, slice = step % kSlices;
             const int32_t rows = min(8, static_cast<int32_t>(problem.O) - channel - 8 * half);
-            if (rows <= 0) break;
+            if (rows <= 0) {  // an empty group keeps the count of groups in step with the buffers
+                ptx::cp_async_bulk_commit();
+                continue;
+            }
             Bits* const target = y_warp + 8 * half * problem.P;
             Bits* const buffer = staging + step % Traits::kBuffers * (8 * kPitch);
             const int32_t phi = sector_offset(target, lane / 4);
@@ -3907,7 +3918,7 @@ __global__ void __launch_bounds__(kThreads, 1)
                             reinterpret_cast<Announcement*>(control + kBarrierBytes)};
     if (threadIdx.x == 0) {
         for (int i = 0; i < kMaxStages; ++i) {
-            ptx::mbarrier_init(barriers.x_full(i), geometry.batches);
+            ptx::mbarrier_init(barriers.x_full(i), kConverterWarps);
             ptx::mbarrier_init(barriers.x_empty(i), kProductWarps);
             ptx::mbarrier_init(barriers.w_full(i), 1);
             ptx::mbarrier_init(barriers.w_empty(i), kProductWarps);

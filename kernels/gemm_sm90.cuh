@@ -41,7 +41,7 @@ __global__ void __launch_bounds__(kThreads, 1)
                             reinterpret_cast<Announcement*>(control + kBarrierBytes)};
     if (threadIdx.x == 0) {
         for (int i = 0; i < kMaxStages; ++i) {
-            ptx::mbarrier_init(barriers.x_full(i), geometry.batches);
+            ptx::mbarrier_init(barriers.x_full(i), kConverterWarps);
             ptx::mbarrier_init(barriers.x_empty(i), kProductWarps);
             ptx::mbarrier_init(barriers.w_full(i), 1);
             ptx::mbarrier_init(barriers.w_empty(i), kProductWarps);

@@ -209,19 +209,23 @@ struct Converter {
         }
     }
 
-    // Waits until the current stage is free, once. A warp must not leave one out, not even one in which it
-    // has no batch: a barrier that is two phases behind looks like one that is even.
+    // Waits until the current stage is free, once.
     __device__ __forceinline__ void claim() {
         if (!claimed) ptx::mbarrier_wait(barriers.x_empty(stages.stage), stages.parity);
         claimed = true;
     }
 
-    // Brings `batch` back into a stage; false once there are no more tiles.
+    // Brings `batch` back into a stage, leaving those before it; false once there are no more tiles. Every warp
+    // claims and leaves every stage, also one in which it has no batch: else the barriers could run two phases
+    // ahead of it, which to a parity looks like none.
     __device__ __forceinline__ bool find_stage() {
         while (batch >= geometry.batches) {
             batch -= geometry.batches;
             claim();
             claimed = false;
+            ptx::fence_proxy_async();
+            __syncwarp();
+            if (lane == 0) ptx::mbarrier_arrive(barriers.x_full(stages.stage));
             stages.advance(geometry.x_stages);
             if (++chunk == geometry.chunks) {
                 chunk = 0;
@@ -240,9 +244,6 @@ struct Converter {
         while (find_stage()) {
             if (geometry.pairs) convert_pairs();
             else convert_singles();
-            ptx::fence_proxy_async();
-            __syncwarp();
-            if (lane == 0) ptx::mbarrier_arrive(barriers.x_full(stages.stage));
             batch += kConverterWarps;
         }
     }

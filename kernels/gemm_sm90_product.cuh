@@ -222,7 +222,10 @@ struct Product {
         for (int step = 0; step < 2 * kSlices; ++step) {
             const int half = step / kSlices, slice = step % kSlices;
             const int32_t rows = min(8, static_cast<int32_t>(problem.O) - channel - 8 * half);
-            if (rows <= 0) break;
+            if (rows <= 0) {  // an empty group keeps the count of groups in step with the buffers
+                ptx::cp_async_bulk_commit();
+                continue;
+            }
             Bits* const target = y_warp + 8 * half * problem.P;
             Bits* const buffer = staging + step % Traits::kBuffers * (8 * kPitch);
             const int32_t phi = sector_offset(target, lane / 4);
