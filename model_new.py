@@ -1848,7 +1848,7 @@ __device__ __forceinline__ void store(const Params& params, const Place& place, 
     }
 }
 
-// Blocks that share a multiprocessor's registers. With two, ptxas for sm_120 spills some of the largest tile's.
+// Blocks that share a multiprocessor's registers. With two, ptxas for sm_120 spills some of the largest tile.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
 constexpr int kBlocksPerSm = 1;
 #else
@@ -1856,7 +1856,8 @@ constexpr int kBlocksPerSm = 2;
 #endif
 
 template <class Tile>
-__global__ void __launch_bounds__(kThreads, kBlocksPerSm) direct_forward_kernel(const __grid_constant__ Params params) {
+__global__ void __launch_bounds__(kThreads, kBlocksPerSm)
+    direct_forward_kernel(const __grid_constant__ Params params) {
     using Sum = typename Tile::Sum;
     extern __shared__ __align__(16) unsigned char smem[];
     Sum* w_smem = reinterpret_cast<Sum*>(smem);           // [channel][tap][kWPitch]
@@ -2786,9 +2787,9 @@ inline Error launch_gemm_sm80(const Problem& problem, cudaStream_t stream) {
 ''',
 "wgmma.cuh": r'''
 #line 1 "kernels/wgmma.cuh"
-// wgmma.mma_async (PTX ISA 9.0, section 9.7.15.5.2): D[64][N] (+)= A[64][k] * B[k][N]^T, both operands K-major in
-// shared memory, D in registers: thread t of the warpgroup holds rows 16*(t/32) + t%32/4 (+ 8) and columns
-// 8*j + 2*(t%4) (+ 1) as d[4*j + 2*(row half) + (column parity)].
+// wgmma.mma_async (PTX ISA 9.0, section 9.7.15.5.2): D[64][N] (+)= A[64][k] * B[k][N]^T, both operands
+// K-major in shared memory, D in registers: thread t of the warpgroup holds rows 16*(t/32) + t%32/4 (+ 8) and
+// columns 8*j + 2*(t%4) (+ 1) as d[4*j + 2*(row half) + (column parity)].
 
 #include <cstdint>
 
@@ -2964,7 +2965,7 @@ struct Geometry {
 // Shared memory, in order: x stages | weight stages | staging of D, 8 warps | barriers | announced tiles.
 struct Announcement {
     int32_t tile;     // -1: no more
-    int32_t sample;   // of column 0; -1 where that column lies before the first row
+    int32_t sample;   // of column 0
     int32_t row;      // position of column 0 in its sample, may be negative
     int32_t channel;  // first output channel of the tile inside its group
     int32_t group;
@@ -3426,8 +3427,8 @@ struct Converter {
             value[i] = i < channels ? __ldg(reinterpret_cast<const Word*>(source)) : Word{};
     }
 
-    // Rounds or splits the channels at position q into their row of the current stage. word(i) is channel i's
-    // element, or, of 16 bits each, those of channels 2*i and 2*i + 1.
+    // Rounds or splits the channels at position q into their row of the current stage. get_word(i) is channel
+    // i's element, or, of 16 bits each, those of channels 2*i and 2*i + 1.
     template <class GetWord>
     __device__ __forceinline__ void store(int32_t q, GetWord get_word) {
         const int32_t stride = static_cast<int32_t>(problem.stride);
@@ -3501,9 +3502,9 @@ struct Converter {
         claimed = true;
     }
 
-    // Brings `batch` back into a stage, leaving those before it; false once there are no more tiles. Every warp
-    // claims and leaves every stage, also one in which it has no batch: else the barriers could run two phases
-    // ahead of it, which to a parity looks like none.
+    // Brings `batch` back into a stage, leaving those before it; false once there are no more tiles. Every
+    // warp claims and leaves every stage, also one in which it has no batch: else the barriers could run two
+    // phases ahead of it, which to a parity looks like none.
     __device__ __forceinline__ bool find_stage() {
         while (batch >= geometry.batches) {
             batch -= geometry.batches;
@@ -3875,8 +3876,7 @@ struct Product {
 ''',
 "gemm_sm90.cuh": r'''
 #line 1 "kernels/gemm_sm90.cuh"
-// Dense convolution on Hopper as an implicit GEMM: D[o][position] = sum over c, k of W[o][c, k] * X[c,
-// k][position].
+// Dense convolution on Hopper as an implicit GEMM: D[o][position] = sum of W[o][c, k] * X[c, k][position].
 //
 // Chosen for 16 channels a group and more. Persistent blocks draw tiles of 128 output channels x kN positions
 // from a ticket. Seven converter warps read x once, round or split it and store it K-major in rows of 128

@@ -188,7 +188,7 @@ __device__ __forceinline__ void store(const Params& params, const Place& place, 
     }
 }
 
-// Blocks that share a multiprocessor's registers. With two, ptxas for sm_120 spills some of the largest tile's.
+// Blocks that share a multiprocessor's registers. With two, ptxas for sm_120 spills some of the largest tile.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
 constexpr int kBlocksPerSm = 1;
 #else
@@ -196,7 +196,8 @@ constexpr int kBlocksPerSm = 2;
 #endif
 
 template <class Tile>
-__global__ void __launch_bounds__(kThreads, kBlocksPerSm) direct_forward_kernel(const __grid_constant__ Params params) {
+__global__ void __launch_bounds__(kThreads, kBlocksPerSm)
+    direct_forward_kernel(const __grid_constant__ Params params) {
     using Sum = typename Tile::Sum;
     extern __shared__ __align__(16) unsigned char smem[];
     Sum* w_smem = reinterpret_cast<Sum*>(smem);           // [channel][tap][kWPitch]

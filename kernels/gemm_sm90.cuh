@@ -1,5 +1,4 @@
-// Dense convolution on Hopper as an implicit GEMM: D[o][position] = sum over c, k of W[o][c, k] * X[c,
-// k][position].
+// Dense convolution on Hopper as an implicit GEMM: D[o][position] = sum of W[o][c, k] * X[c, k][position].
 //
 // Chosen for 16 channels a group and more. Persistent blocks draw tiles of 128 output channels x kN positions
 // from a ticket. Seven converter warps read x once, round or split it and store it K-major in rows of 128

@@ -140,8 +140,8 @@ struct Converter {
             value[i] = i < channels ? __ldg(reinterpret_cast<const Word*>(source)) : Word{};
     }
 
-    // Rounds or splits the channels at position q into their row of the current stage. word(i) is channel i's
-    // element, or, of 16 bits each, those of channels 2*i and 2*i + 1.
+    // Rounds or splits the channels at position q into their row of the current stage. get_word(i) is channel
+    // i's element, or, of 16 bits each, those of channels 2*i and 2*i + 1.
     template <class GetWord>
     __device__ __forceinline__ void store(int32_t q, GetWord get_word) {
         const int32_t stride = static_cast<int32_t>(problem.stride);
@@ -215,9 +215,9 @@ struct Converter {
         claimed = true;
     }
 
-    // Brings `batch` back into a stage, leaving those before it; false once there are no more tiles. Every warp
-    // claims and leaves every stage, also one in which it has no batch: else the barriers could run two phases
-    // ahead of it, which to a parity looks like none.
+    // Brings `batch` back into a stage, leaving those before it; false once there are no more tiles. Every
+    // warp claims and leaves every stage, also one in which it has no batch: else the barriers could run two
+    // phases ahead of it, which to a parity looks like none.
     __device__ __forceinline__ bool find_stage() {
         while (batch >= geometry.batches) {
             batch -= geometry.batches;

@@ -83,7 +83,7 @@ struct Geometry {
 // Shared memory, in order: x stages | weight stages | staging of D, 8 warps | barriers | announced tiles.
 struct Announcement {
     int32_t tile;     // -1: no more
-    int32_t sample;   // of column 0; -1 where that column lies before the first row
+    int32_t sample;   // of column 0
     int32_t row;      // position of column 0 in its sample, may be negative
     int32_t channel;  // first output channel of the tile inside its group
     int32_t group;

@@ -1,6 +1,6 @@
-// wgmma.mma_async (PTX ISA 9.0, section 9.7.15.5.2): D[64][N] (+)= A[64][k] * B[k][N]^T, both operands K-major in
-// shared memory, D in registers: thread t of the warpgroup holds rows 16*(t/32) + t%32/4 (+ 8) and columns
-// 8*j + 2*(t%4) (+ 1) as d[4*j + 2*(row half) + (column parity)].
+// wgmma.mma_async (PTX ISA 9.0, section 9.7.15.5.2): D[64][N] (+)= A[64][k] * B[k][N]^T, both operands
+// K-major in shared memory, D in registers: thread t of the warpgroup holds rows 16*(t/32) + t%32/4 (+ 8) and
+// columns 8*j + 2*(t%4) (+ 1) as d[4*j + 2*(row half) + (column parity)].
 #pragma once
 #include <cstdint>
 
