@@ -2888,6 +2888,7 @@ CONV1D_WGMMA(bf16, 192, "m64n192k16", "bf16.bf16", "96", "97", "98", ", 0, 0")
 
 
 
+
 namespace conv1d {
 namespace sm90 {
 
@@ -2974,8 +2975,6 @@ struct Announcement {
 constexpr int kBarrierBytes = (4 * kMaxStages + 2 * kTileSlots) * 8;
 constexpr int kControlBytes = kBarrierBytes + kTileSlots * static_cast<int>(sizeof(Announcement));
 
-constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 // Cuts the problem into tiles of `columns` positions. `tiles` is 0 where that cannot be.
 template <Mode kMode>
 inline Geometry cut(const Problem& problem, int columns, int slices, bool flat) {
@@ -3004,7 +3003,7 @@ inline Geometry cut(const Problem& problem, int columns, int slices, bool flat) 
         const int64_t rows = columns + max_shift;
         int64_t plane_rows = rows;
         while (planes > 1 && stride <= 8 && plane_rows % 8 != kPlaneResidue[stride]) ++plane_rows;
-        const int64_t bytes = ceil_div((plane_rows * (planes - 1) + rows) * kRowBytes, 1024) * 1024;
+        const int64_t bytes = round_up((plane_rows * (planes - 1) + rows) * kRowBytes, 1024);
         const int64_t w_least = blocks < 3 ? blocks : 3;
         if (2 * bytes + w_least * kWeightBytes <= free_bytes) {
             geometry.window = static_cast<int32_t>((columns - 1) * stride + span + 1);
@@ -3054,7 +3053,7 @@ inline Geometry cut(const Problem& problem, int columns, int slices, bool flat) 
     int64_t windows;
     if (flat) {
         const int64_t rows = problem.P + max_shift > 2 ? problem.P + max_shift : 2;
-        geometry.rows_per_sample = static_cast<int32_t>(geometry.bulk ? ceil_div(rows, piece) * piece : rows);
+        geometry.rows_per_sample = static_cast<int32_t>(geometry.bulk ? round_up(rows, piece) : rows);
         if (geometry.rows_per_sample < columns + max_shift)  // a tile may hold several samples
             geometry.rows_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, geometry.rows_per_sample));
         windows =
@@ -3894,6 +3893,7 @@ struct Product {
 
 
 
+
 namespace conv1d {
 namespace sm90 {
 
@@ -3965,15 +3965,13 @@ inline Error launch_columns(const Problem& problem, const Geometry& geometry, cu
         problem.w, reinterpret_cast<uint4*>(image), ticket, geometry, static_cast<int32_t>(problem.C),
         static_cast<int32_t>(problem.O), static_cast<int32_t>(problem.K), pieces);
     const auto kernel = gemm_sm90_kernel<kMode, kN, kSlices>;
-    cudaError_t error =
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, geometry.smem_bytes);
-    if (error == cudaSuccess) {
+    if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, geometry.smem_bytes) ==
+        cudaSuccess) {
         const int blocks =
             geometry.tiles < problem.device.sm_count ? geometry.tiles : problem.device.sm_count;
         kernel<<<blocks, kThreads, geometry.smem_bytes, stream>>>(problem, geometry, image, ticket);
-        error = cudaGetLastError();
     }
-    return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+    return launch_error();
 }
 
 template <Mode kMode>

@@ -15,6 +15,7 @@
 #include "gemm_sm90_product.cuh"
 #include "problem.h"
 #include "ptx.cuh"
+#include "tile.cuh"
 
 namespace conv1d {
 namespace sm90 {
@@ -87,15 +88,13 @@ inline Error launch_columns(const Problem& problem, const Geometry& geometry, cu
         problem.w, reinterpret_cast<uint4*>(image), ticket, geometry, static_cast<int32_t>(problem.C),
         static_cast<int32_t>(problem.O), static_cast<int32_t>(problem.K), pieces);
     const auto kernel = gemm_sm90_kernel<kMode, kN, kSlices>;
-    cudaError_t error =
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, geometry.smem_bytes);
-    if (error == cudaSuccess) {
+    if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, geometry.smem_bytes) ==
+        cudaSuccess) {
         const int blocks =
             geometry.tiles < problem.device.sm_count ? geometry.tiles : problem.device.sm_count;
         kernel<<<blocks, kThreads, geometry.smem_bytes, stream>>>(problem, geometry, image, ticket);
-        error = cudaGetLastError();
     }
-    return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+    return launch_error();
 }
 
 template <Mode kMode>

@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "problem.h"
+#include "tile.cuh"
 #include "wgmma.cuh"
 
 namespace conv1d {
@@ -92,8 +93,6 @@ struct Announcement {
 constexpr int kBarrierBytes = (4 * kMaxStages + 2 * kTileSlots) * 8;
 constexpr int kControlBytes = kBarrierBytes + kTileSlots * static_cast<int>(sizeof(Announcement));
 
-constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 // Cuts the problem into tiles of `columns` positions. `tiles` is 0 where that cannot be.
 template <Mode kMode>
 inline Geometry cut(const Problem& problem, int columns, int slices, bool flat) {
@@ -122,7 +121,7 @@ inline Geometry cut(const Problem& problem, int columns, int slices, bool flat) 
         const int64_t rows = columns + max_shift;
         int64_t plane_rows = rows;
         while (planes > 1 && stride <= 8 && plane_rows % 8 != kPlaneResidue[stride]) ++plane_rows;
-        const int64_t bytes = ceil_div((plane_rows * (planes - 1) + rows) * kRowBytes, 1024) * 1024;
+        const int64_t bytes = round_up((plane_rows * (planes - 1) + rows) * kRowBytes, 1024);
         const int64_t w_least = blocks < 3 ? blocks : 3;
         if (2 * bytes + w_least * kWeightBytes <= free_bytes) {
             geometry.window = static_cast<int32_t>((columns - 1) * stride + span + 1);
@@ -172,7 +171,7 @@ inline Geometry cut(const Problem& problem, int columns, int slices, bool flat) 
     int64_t windows;
     if (flat) {
         const int64_t rows = problem.P + max_shift > 2 ? problem.P + max_shift : 2;
-        geometry.rows_per_sample = static_cast<int32_t>(geometry.bulk ? ceil_div(rows, piece) * piece : rows);
+        geometry.rows_per_sample = static_cast<int32_t>(geometry.bulk ? round_up(rows, piece) : rows);
         if (geometry.rows_per_sample < columns + max_shift)  // a tile may hold several samples
             geometry.rows_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, geometry.rows_per_sample));
         windows =
