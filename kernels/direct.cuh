@@ -1,13 +1,15 @@
 // The route that is right for every valid problem, in plain multiply-adds: fp32 at full accuracy, fp64,
-// 16-bit with fp32 sums; any strides, any sizes, sm_75 and later.
+// 16-bit with fp32 sums; any strides, any sizes, sm_75 and later. Three kernels: "project" for few outputs
+// of few taps (bound by loads), "short" for few products an output (bound by stores), and the general one.
 //
-// A block computes kO output channels x kP output positions; a step of the reduction brings some channels x
-// some taps into shared memory: x as a Window (tile.cuh), w as [channel][tap][kO]. A warp owns kThreadO
-// output channels and 256 positions, a thread 8 of those, 32 apart: x is read and y written along rows, w
-// is read by broadcast. Where rows are short, a tile runs on from one sample to the next ("flat"); no taps
-// share x then. Long sums of fp32 are cut into pieces of about 512 products, added up in y: the error stays
-// that of a short sum. Cost: at 64 x 256 outputs 10 shared-memory reads for 64 multiply-adds.
+// A block of the general one computes kO output channels x kP output positions; a step of the reduction
+// brings some channels x some taps into shared memory: x as a Window (tile.cuh), w as [channel][tap][kO]. A
+// warp owns kThreadO output channels and 256 positions, a thread 8 of those, 32 apart: x is read and y
+// written along rows, w is read by broadcast. Where rows are short, a tile runs on from one sample to the
+// next ("flat"); no taps share x then. Sums of fp32 are cut into pieces of about 512 products, added up in
+// y: the error stays that of a short sum. Cost: at 64 x 256 outputs 10 shared reads for 64 multiply-adds.
 #pragma once
+#include <algorithm>
 #include <type_traits>
 
 #include "problem.h"
@@ -281,11 +283,427 @@ Error launch_tile(const Problem& problem, cudaStream_t stream) {
     return launch_error();
 }
 
+// Few products an output (C*K up to some hundreds): the whole reduction lies in shared memory at once, so a
+// block fills and waits once, then each warp goes its own way over its outputs, stores overlapping products.
+// x lies as [channel][phase][row], l - l_begin = row*stride + phase: a tap of every stride is a shift.
+template <class Element_, int kThreadO_, int kThreadP_>
+struct ShortTile {
+    using Element = Element_;
+    using Sum = typename SumOf<Element>::Type;
+    static constexpr int kThreadO = kThreadO_;
+    static constexpr int kThreadP = kThreadP_;
+    static constexpr int kWarpP = 32 * kThreadP;  // positions of a warp, a thread's 32 apart
+};
+
+// Division by a number known at launch: exact where dividend * divisor is below 2^31.
+struct Divisor {
+    uint32_t divisor, reciprocal;
+
+    __device__ __forceinline__ uint32_t quotient(uint32_t dividend) const {
+        return static_cast<uint32_t>(static_cast<uint64_t>(dividend) * reciprocal >> 31);
+    }
+};
+
+inline Divisor plan_divisor(int64_t divisor) {
+    return {static_cast<uint32_t>(divisor), static_cast<uint32_t>(ceil_div(int64_t{1} << 31, divisor))};
+}
+
+struct ShortParams {
+    Problem problem;
+    int32_t warps_o, warps_p;  // of a block
+    int32_t rounds;            // runs of warps_p warps that a block computes
+    int32_t products;          // C*K
+    Divisor w_rows;            // products + 1: the last is the bias
+    Divisor positions;         // of x that a block reads
+    Divisor stride;
+    int32_t plane_rows;        // of one phase of one channel
+    int32_t w_pitch;           // output channels of a block + 4
+    int32_t x_slot;            // where x begins in shared memory: after products + 1 rows of weights
+    int32_t x_slots;
+    int64_t o_tiles, p_tiles, tiles;
+    size_t smem_bytes;
+};
+
+// Brings weights and bias, then x, in one run of items: all loads of a thread are in flight at once.
+template <class Tile>
+__device__ __forceinline__ void fill_short(const ShortParams& params, int64_t n, int64_t g, int64_t o_begin,
+                                           int64_t l_begin, typename Tile::Sum* smem) {
+    using Element = typename Tile::Element;
+    const Problem& problem = params.problem;
+    const int64_t channel = g * problem.O + o_begin;
+    const Element* w = static_cast<const Element*>(problem.w) + channel * params.products;
+    const Element* bias = static_cast<const Element*>(problem.bias) + (problem.bias == nullptr ? 0 : channel);
+    const Element* x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n +
+                       g * problem.C * problem.x_stride_c + l_begin * problem.x_stride_l;
+    // Whole warps bring either weights or x.
+    const uint32_t w_items = (params.w_rows.divisor * (params.w_pitch - 4) + 31) / 32 * 32;
+    const uint32_t items = w_items + static_cast<uint32_t>(problem.C) * params.positions.divisor;
+    constexpr int kBatch = 8;
+    for (uint32_t begin = threadIdx.x; begin < items; begin += kBatch * blockDim.x) {
+        Element value[kBatch];
+        int32_t slot[kBatch];
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) {
+            const uint32_t item = begin + i * blockDim.x;
+            const Element* source = nullptr;
+            slot[i] = -1;
+            if (item < w_items) {
+                const uint32_t o = params.w_rows.quotient(item);
+                const uint32_t product = item - o * params.w_rows.divisor;
+                const bool is_bias = product + 1 == params.w_rows.divisor;
+                if (o + 4 < params.w_pitch) slot[i] = product * params.w_pitch + o;
+                if (o_begin + o < problem.O && !(is_bias && problem.bias == nullptr))
+                    source = is_bias ? bias + o : w + (o * params.products + product);
+            } else if (item < items) {
+                const uint32_t c = params.positions.quotient(item - w_items);
+                const uint32_t offset = item - w_items - c * params.positions.divisor;
+                const uint32_t row = params.stride.quotient(offset);
+                const uint32_t plane = (c - row) * params.stride.divisor + offset;
+                slot[i] = params.x_slot + plane * params.plane_rows + row;
+                if (static_cast<uint64_t>(l_begin + offset) < static_cast<uint64_t>(problem.L))
+                    source = x + c * problem.x_stride_c + offset * problem.x_stride_l;
+            }
+            value[i] = source == nullptr ? Element{} : *source;
+        }
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) {
+            if (slot[i] >= 0) smem[slot[i]] = widen(value[i]);
+        }
+    }
+}
+
+template <class Tile>
+__global__ void __launch_bounds__(kThreads, 2)
+    direct_short_kernel(const __grid_constant__ ShortParams params) {
+    using Element = typename Tile::Element;
+    using Sum = typename Tile::Sum;
+    constexpr int kVector = 16 / sizeof(Sum);
+    extern __shared__ __align__(16) unsigned char smem[];
+    Sum* w_smem = reinterpret_cast<Sum*>(smem);  // [product][w_pitch], then the bias
+    Sum* x_smem = w_smem + params.x_slot;        // [channel][phase][row]
+    int32_t* slot_smem = reinterpret_cast<int32_t*>(x_smem + params.x_slots);  // [product]: where row 0 lies
+
+    const Problem& problem = params.problem;
+    const uint32_t tile = blockIdx.x / static_cast<uint32_t>(params.o_tiles);
+    const uint32_t sample = tile / static_cast<uint32_t>(params.p_tiles);
+    const int64_t n = sample / static_cast<uint32_t>(problem.G);
+    const int64_t g = sample - n * problem.G;
+    const int64_t o_begin =
+        (blockIdx.x - tile * params.o_tiles) * static_cast<int64_t>(params.w_pitch - 4);
+    const int32_t round_p = params.warps_p * Tile::kWarpP;
+    const int64_t p_begin = (tile - sample * params.p_tiles) * params.rounds * round_p;
+
+    fill_short<Tile>(params, n, g, o_begin, p_begin * problem.stride - problem.pad_left, w_smem);
+    for (uint32_t product = threadIdx.x; product < params.products; product += blockDim.x) {
+        const uint32_t c = product / static_cast<uint32_t>(problem.K);
+        const uint32_t offset = (product - c * static_cast<uint32_t>(problem.K)) * problem.dilation;
+        const uint32_t row = params.stride.quotient(offset);
+        slot_smem[product] = ((c - row) * params.stride.divisor + offset) * params.plane_rows + row;
+    }
+    __syncthreads();
+
+    const uint32_t warp = threadIdx.x / 32;
+    const uint32_t thread_o = warp % params.warps_o * Tile::kThreadO;
+    const int rows = static_cast<int>(min(problem.O - o_begin - thread_o, int64_t{Tile::kThreadO}));
+    if (rows <= 0) return;
+    for (int32_t round = 0; round < params.rounds; ++round) {
+        const int32_t warp_p = round * round_p + warp / params.warps_o * Tile::kWarpP;
+        if (p_begin + warp_p >= problem.P) break;
+        const int32_t thread_p = warp_p + threadIdx.x % 32;
+        const Sum* w_row = w_smem + thread_o;
+        Sum sum[Tile::kThreadO][Tile::kThreadP] = {};
+#pragma unroll 2
+        for (int32_t product = 0; product < params.products; ++product) {
+            const Sum* x_row = x_smem + slot_smem[product] + thread_p;
+            Sum x_frag[Tile::kThreadP];
+#pragma unroll
+            for (int j = 0; j < Tile::kThreadP; ++j) x_frag[j] = x_row[32 * j];
+#pragma unroll
+            for (int i = 0; i < Tile::kThreadO; i += kVector) {
+                const auto w_frag = *reinterpret_cast<const Vector<Sum, kVector>*>(w_row + i);
+#pragma unroll
+                for (int v = 0; v < kVector; ++v) {
+#pragma unroll
+                    for (int j = 0; j < Tile::kThreadP; ++j) sum[i + v][j] += w_frag.at[v] * x_frag[j];
+                }
+            }
+            w_row += params.w_pitch;
+        }
+        // w_row is the bias now.
+        const int64_t p = p_begin + thread_p;
+        const int left = static_cast<int>(min(problem.P - p, int64_t{Tile::kWarpP}));
+        Element* y = static_cast<Element*>(problem.y) +
+                     ((n * problem.G + g) * problem.O + o_begin + thread_o) * problem.P + p;
+#pragma unroll
+        for (int i = 0; i < Tile::kThreadO; ++i) {
+            if (i >= rows) break;
+            const Sum bias = w_row[i];
+#pragma unroll
+            for (int j = 0; j < Tile::kThreadP; ++j) {
+                if (32 * j < left) y[32 * j] = narrow<Element>(sum[i][j] + bias);
+            }
+            y += problem.P;
+        }
+    }
+}
+
+// tiles is 0 where the problem does not suit: too much for shared memory, taps that leave most of x unread,
+// or rows so short that a flat tile of the general kernel wins.
+template <class Tile>
+ShortParams plan_short(const Problem& problem) {
+    using Sum = typename Tile::Sum;
+    ShortParams params{};
+    params.problem = problem;
+    if (problem.P < 48 || problem.C > kPieceProducts || problem.K > kPieceProducts ||
+        problem.C * problem.K > kPieceProducts || problem.stride > 2 * problem.K || problem.dilation > 64) {
+        return params;
+    }
+    params.products = static_cast<int32_t>(problem.C * problem.K);
+    // As many output channels a block as leave no more of the last block's empty than fewer would.
+    const int64_t channel_warps = ceil_div(problem.O, Tile::kThreadO);
+    params.warps_o = channel_warps <= 2 ? static_cast<int32_t>(channel_warps) : 4;
+    if (round_up(channel_warps, kWarps) == round_up(channel_warps, 4)) params.warps_o = kWarps;
+    params.w_pitch = params.warps_o * Tile::kThreadO + 4;
+    params.w_rows = plan_divisor(params.products + 1);
+    params.stride = plan_divisor(problem.stride);
+    params.x_slot = (params.products + 1) * params.w_pitch;
+    params.o_tiles = ceil_div(problem.O, params.warps_o * Tile::kThreadO);
+    const auto set = [&](int64_t warps_p, int64_t rounds) {
+        const int64_t rows = warps_p * rounds * Tile::kWarpP;
+        const int64_t positions = (rows - 1) * problem.stride + (problem.K - 1) * problem.dilation + 1;
+        // Neighbours in x, which fall into `stride` planes, fall into different banks.
+        const int64_t bank = problem.stride == 1 ? 0 : ceil_div(32, problem.stride);
+        const int64_t plane_rows = round_up(ceil_div(positions, problem.stride), 32) + bank;
+        const int64_t x_slots = problem.C * problem.stride * plane_rows;
+        params.warps_p = static_cast<int32_t>(warps_p);
+        params.rounds = static_cast<int32_t>(rounds);
+        params.positions = plan_divisor(positions);
+        params.plane_rows = static_cast<int32_t>(plane_rows);
+        params.x_slots = static_cast<int32_t>(x_slots);
+        params.p_tiles = ceil_div(problem.P, rows);
+        params.tiles = params.o_tiles * params.p_tiles * problem.G * problem.N;
+        params.smem_bytes = (params.x_slot + x_slots) * sizeof(Sum) + params.products * sizeof(int32_t);
+    };
+    // As many warps as there are positions and shared memory for.
+    const size_t room = std::min(problem.device.smem_bytes, 65536);
+    int64_t warps_p = kWarps / params.warps_o;
+    while (warps_p > 1 && warps_p / 2 * Tile::kWarpP >= problem.P) warps_p /= 2;
+    for (;; warps_p /= 2) {
+        set(warps_p, 1);
+        if (params.smem_bytes <= room || warps_p == 1) break;
+    }
+    if (params.smem_bytes > room || params.tiles > kMaxBlocks) {
+        params.tiles = 0;
+        return params;
+    }
+    // More rounds share one filling while four waves of blocks remain.
+    int64_t rounds = 1;
+    while (rounds < kWarps) {
+        set(warps_p, 2 * rounds);
+        if (params.smem_bytes > kSmemBytes || params.tiles < 8 * problem.device.sm_count) break;
+        rounds *= 2;
+    }
+    set(warps_p, rounds);
+    return params;
+}
+
+template <class Tile>
+Error launch_short(const ShortParams& params, cudaStream_t stream) {
+    if (params.smem_bytes > kSmemBytes) {
+        cudaFuncSetAttribute(direct_short_kernel<Tile>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             static_cast<int>(params.smem_bytes));
+    }
+    const int threads = 32 * params.warps_o * params.warps_p;
+    direct_short_kernel<Tile>
+        <<<static_cast<unsigned>(params.tiles), threads, params.smem_bytes, stream>>>(params);
+    return launch_error();
+}
+
+// Few outputs of few taps (O*K <= kRows): t[o, k, l] = sum over c of w[o, c, k] * x[c, l], which reads each x
+// once, from memory straight to registers; then y[o, p] = sum over k of t[o, k, l], through shared memory.
+template <class Element_, int kRows_>
+struct ProjectTile {
+    using Element = Element_;
+    using Sum = typename SumOf<Element>::Type;
+    static constexpr int kRows = kRows_;
+    static constexpr int kThreadL = 16 / sizeof(Sum);  // positions of a thread, a block's threads apart
+    static constexpr int kChannels = 4;                // loaded at once
+};
+
+struct ProjectParams {
+    Problem problem;
+    int32_t threads;
+    int32_t tile_p;  // output positions of a block
+    int64_t p_tiles, tiles;
+    size_t smem_bytes;
+};
+
+template <class Tile>
+__global__ void __launch_bounds__(kThreads, 3)
+    direct_project_kernel(const __grid_constant__ ProjectParams params) {
+    using Element = typename Tile::Element;
+    using Sum = typename Tile::Sum;
+    constexpr int kVector = 16 / sizeof(Sum);
+    constexpr int kRows = Tile::kRows;
+    extern __shared__ __align__(16) unsigned char smem[];
+    const Problem& problem = params.problem;
+    const int32_t tile_l = Tile::kThreadL * params.threads;
+    const int32_t channels = static_cast<int32_t>(problem.C);
+    const int32_t taps = static_cast<int32_t>(problem.K);
+    const int32_t rows = static_cast<int32_t>(problem.O) * taps;
+    Sum* w_smem = reinterpret_cast<Sum*>(smem);  // [channel][kRows]
+    Sum* t_smem = w_smem + channels * kRows;     // [row][tile_l]
+
+    const uint32_t sample = blockIdx.x / static_cast<uint32_t>(params.p_tiles);
+    const int64_t n = sample / static_cast<uint32_t>(problem.G);
+    const int64_t g = sample - n * problem.G;
+    const int64_t p_begin = (blockIdx.x - sample * params.p_tiles) * params.tile_p;
+    const Element* w = static_cast<const Element*>(problem.w) + g * rows * channels;
+    for (int32_t i = threadIdx.x; i < channels * kRows; i += params.threads) {
+        const int32_t c = i / kRows, row = i % kRows;
+        const int32_t o = row / taps, k = row - o * taps;
+        w_smem[i] = row < rows ? widen(w[(o * channels + c) * taps + k]) : 0;
+    }
+    __syncthreads();
+
+    const int64_t l_begin = p_begin * problem.stride - problem.pad_left + threadIdx.x;
+    const Element* x[Tile::kThreadL];
+    bool inside[Tile::kThreadL];
+#pragma unroll
+    for (int j = 0; j < Tile::kThreadL; ++j) {
+        const int64_t l = l_begin + j * params.threads;
+        inside[j] = l >= 0 && l < problem.L;
+        x[j] = static_cast<const Element*>(problem.x) + n * problem.x_stride_n +
+               g * channels * problem.x_stride_c + l * problem.x_stride_l;
+    }
+    Sum sum[kRows][Tile::kThreadL] = {};
+    for (int32_t c_begin = 0; c_begin < channels; c_begin += Tile::kChannels) {
+        Element value[Tile::kChannels][Tile::kThreadL];
+#pragma unroll
+        for (int c = 0; c < Tile::kChannels; ++c) {
+#pragma unroll
+            for (int j = 0; j < Tile::kThreadL; ++j) {
+                value[c][j] = inside[j] && c_begin + c < channels ? *x[j] : Element{};
+                x[j] += problem.x_stride_c;
+            }
+        }
+#pragma unroll
+        for (int c = 0; c < Tile::kChannels; ++c) {
+            if (c_begin + c >= channels) break;
+            const Sum* w_row = w_smem + (c_begin + c) * kRows;
+#pragma unroll
+            for (int i = 0; i < kRows; i += kVector) {
+                const auto w_frag = *reinterpret_cast<const Vector<Sum, kVector>*>(w_row + i);
+#pragma unroll
+                for (int v = 0; v < kVector; ++v) {
+#pragma unroll
+                    for (int j = 0; j < Tile::kThreadL; ++j) {
+                        sum[i + v][j] += w_frag.at[v] * widen(value[c][j]);
+                    }
+                }
+            }
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+        if (i >= rows) break;
+#pragma unroll
+        for (int j = 0; j < Tile::kThreadL; ++j) {
+            t_smem[i * tile_l + threadIdx.x + j * params.threads] = sum[i][j];
+        }
+    }
+    __syncthreads();
+
+    const int32_t stride = static_cast<int32_t>(problem.stride);
+    const int32_t step = tile_l + static_cast<int32_t>(problem.dilation);  // from a tap to the next
+    const int32_t outputs = static_cast<int32_t>(min(problem.P - p_begin, int64_t{params.tile_p}));
+    for (int32_t o = 0; o < problem.O; ++o) {
+        const int64_t channel = g * problem.O + o;
+        Sum bias = 0;
+        if (problem.bias != nullptr) bias = widen(static_cast<const Element*>(problem.bias)[channel]);
+        Element* y = static_cast<Element*>(problem.y) +
+                     (n * problem.G * problem.O + channel) * problem.P + p_begin;
+        for (int32_t p = threadIdx.x; p < outputs; p += params.threads) {
+            const Sum* t = t_smem + o * taps * tile_l + p * stride;
+            Sum total = 0;
+            for (int32_t k = 0; k < taps; ++k) total += t[k * step];
+            y[p] = narrow<Element>(total + bias);
+        }
+    }
+}
+
+// tiles is 0 where the problem does not suit.
+template <class Tile>
+ProjectParams plan_project(const Problem& problem) {
+    ProjectParams params{};
+    params.problem = problem;
+    if (problem.O > Tile::kRows || problem.K > Tile::kRows || problem.O * problem.K > Tile::kRows ||
+        problem.C > kPieceProducts || problem.stride > problem.K || problem.dilation > 512) {
+        return params;
+    }
+    const int64_t span = (problem.K - 1) * problem.dilation;
+    const auto set = [&](int64_t threads) {
+        const int64_t tile_l = threads * Tile::kThreadL;
+        params.threads = static_cast<int32_t>(threads);
+        params.tile_p = static_cast<int32_t>(tile_l > span ? (tile_l - 1 - span) / problem.stride + 1 : 0);
+        params.smem_bytes = (problem.C * Tile::kRows + problem.O * problem.K * tile_l) *
+                            sizeof(typename Tile::Sum);
+        if (params.smem_bytes > kSmemBytes || 2 * span > tile_l) return false;
+        params.p_tiles = ceil_div(problem.P, params.tile_p);
+        params.tiles = params.p_tiles * problem.G * problem.N;
+        if (params.tiles > kMaxBlocks) params.tiles = 0;
+        return params.tiles > 0;
+    };
+    // The largest block that fits, or a smaller one where that leaves multiprocessors without work.
+    int64_t threads = kThreads;
+    while (threads > 64 && !set(threads)) threads /= 2;
+    if (!set(threads)) {
+        params.tiles = 0;
+        return params;
+    }
+    while (threads > 64 && params.tiles < 4 * problem.device.sm_count && 8 * span <= threads * Tile::kThreadL)
+        set(threads /= 2);
+    // Rows much shorter than the smallest block: the general kernel, which counts through samples.
+    if (2 * problem.P < params.tile_p) params.tiles = 0;
+    return params;
+}
+
+template <class Tile>
+Error launch_project(const ProjectParams& params, cudaStream_t stream) {
+    direct_project_kernel<Tile>
+        <<<static_cast<unsigned>(params.tiles), params.threads, params.smem_bytes, stream>>>(params);
+    return launch_error();
+}
+
+// Output channels of a thread where many outputs share few products: sums of fp64 take two registers each.
+template <class Element>
+constexpr int kShortO = std::is_same<Element, double>::value ? 4 : 8;
+
 template <class Element>
 Error launch_element(const Problem& problem, cudaStream_t stream) {
-    if (problem.O <= 4) return launch_tile<Tile<Element, 4, 1>>(problem, stream);
-    if (problem.O <= 16) return launch_tile<Tile<Element, 4, 4>>(problem, stream);
-    return launch_tile<Tile<Element, 8, 8>>(problem, stream);
+    using Project = ProjectTile<Element, 8>;
+    using Wide = ShortTile<Element, kShortO<Element>, 8>;
+    using Slim = ShortTile<Element, kShortO<Element>, 2>;
+    if (problem.O * problem.K <= Project::kRows) {
+        const ProjectParams project = plan_project<Project>(problem);
+        if (project.tiles > 0) return launch_project<Project>(project, stream);
+    }
+    if (problem.O > 4) {
+        // Wide tiles where they fill the multiprocessors, slim ones for short rows and tiny problems.
+        const ShortParams wide = plan_short<Wide>(problem);
+        if (problem.P >= 192 && wide.tiles >= 2 * problem.device.sm_count)
+            return launch_short<Wide>(wide, stream);
+        const ShortParams slim = plan_short<Slim>(problem);
+        if (slim.tiles > 0) return launch_short<Slim>(slim, stream);
+    }
+    if constexpr (std::is_same<Element, double>::value) {
+        if (problem.O <= 4) return launch_tile<Tile<double, 2, 2>>(problem, stream);
+        return launch_tile<Tile<double, 4, 8>>(problem, stream);
+    } else {
+        if (problem.O <= 4) return launch_tile<Tile<Element, 4, 1>>(problem, stream);
+        if (problem.O <= 16) return launch_tile<Tile<Element, 4, 4>>(problem, stream);
+        return launch_tile<Tile<Element, 8, 8>>(problem, stream);
+    }
 }
 
 }  // namespace direct
@@ -295,17 +713,13 @@ inline bool fits_direct(const Problem&) { return true; }
 inline Error launch_direct(const Problem& any_problem, cudaStream_t stream) {
     const Problem problem = canonical(any_problem);
     using direct::launch_element;
-    using direct::launch_tile;
-    using direct::Tile;
     switch (problem.dtype) {
         case Dtype::float32: return launch_element<float>(problem, stream);
+        case Dtype::float64: return launch_element<double>(problem, stream);
         case Dtype::float16: return launch_element<__half>(problem, stream);
         case Dtype::bfloat16: return launch_element<__nv_bfloat16>(problem, stream);
-        case Dtype::float64: break;
     }
-    // Sums of fp64 take two registers each, so half as many output channels a thread.
-    if (problem.O <= 4) return launch_tile<Tile<double, 2, 2>>(problem, stream);
-    return launch_tile<Tile<double, 4, 8>>(problem, stream);
+    return nullptr;
 }
 
 }  // namespace conv1d
