@@ -1351,18 +1351,20 @@ Window<kMaxTaps> plan_window(int64_t taps, int64_t rows, int64_t stride, int64_t
 "depthwise.cuh": r'''
 #line 1 "kernels/depthwise.cuh"
 // Depthwise convolution: one input channel a group, any taps, stride and dilation, all dtypes, sm_75 and
-// later. Bound by memory: each element of x and y moves once.
+// later. Each element of x and y moves once; from some 60 taps on, multiply-adds bind instead.
 //
-// A block takes one or several rows of y (a row: one sample, one output channel), or a segment of a long
-// row. Stride and dilation 1: the row's window of x is brought to shared memory as fp32 (fp64), at a shift
-// that aligns both the vectors read from there and the vectors of y that a thread stores, whatever the
-// alignment of the rows; a thread then slides over 2 x 4 positions, 4 taps at a time:
-//
-//   x_smem   0 1 2 3 | 4 5 6 7 | ...      positions v*4 .. v*4+3 and taps 0..3 need x_smem[v*4 .. v*4+6]
-//
-// All else: taps are read through the L1 cache.
+// A block takes one or several rows of y (one sample, one output channel), or a segment of a long row.
+// short    stride and dilation 1, at most 8 taps, x contiguous along l. A thread stores 16 bytes of y,
+//          aligned, and reads the 48 aligned bytes of x around its window; a shift in registers undoes the
+//          misalignment.
+// sliding  stride 1. The segment's window of x lies in shared memory as sums, one run for each residue of l
+//          modulo the dilation: within a run, taps are neighbours. A thread slides over a strip of 12
+//          positions of a run: a new vector of 4 x serves 48 multiply-adds. (3 vectors: an odd count, so
+//          that the strips of a warp meet no bank twice.)
+// strided  all else: taps are read through the L1 cache.
 
 #include <algorithm>
+#include <type_traits>
 
 
 
@@ -1371,21 +1373,38 @@ namespace conv1d {
 namespace depthwise {
 
 constexpr int kMaxThreads = 256;
-constexpr int kVector = 4;   // neighbouring output positions of a thread
-constexpr int kVectors = 2;  // of them at once
 constexpr int kMaxO = 4;
 constexpr int kSmemBytes = 46080;  // below the 48 KB that need no permission
+constexpr int kMaxSegment = 8192;  // positions, of the kernels without shared memory
 constexpr int kPieceTaps = 256;    // summed apart, so that the error of many taps stays that of few
+
+// short
+constexpr int kWideBytes = 16;  // a thread's part of y
+constexpr int kWides = 2;       // of them at once
+constexpr int kWindowWides = 3;  // aligned loads that hold a window at any shift: 14 + 22 B in 16 bits
+constexpr int kGroupTaps = 4;
+constexpr int kMaxShortTaps = 2 * kGroupTaps;
+constexpr int64_t kRounds = 6;  // over the row where the GPU is full anyway: a thread's start costs as one
+
+// sliding
+constexpr int kVector = 4;
+constexpr int kStripVectors = 3;
+constexpr int kStrip = kStripVectors * kVector;        // positions of a thread
+constexpr int kChunkTaps = kVector * (kStripVectors + 1);  // after these the registers' roles repeat
+static_assert(kStripVectors % 2 == 1, "strips must be an odd number of vectors to avoid bank conflicts");
+static_assert(kPieceTaps % kChunkTaps == 0, "pieces must end with a chunk");
+
+constexpr int kPositions = 4;  // strided: of a thread at once
 
 struct Params {
     Problem problem;
-    int64_t rows;            // of y
-    int64_t segment;         // positions of a row that one block takes, a multiple of kVector
-    int64_t segments;        // of a row
+    int64_t segment;         // positions of a row that one block takes
+    uint32_t rows;           // of y
+    uint32_t segments;       // of a row
     int32_t rows_per_block;  // 1 where there are several segments
     int32_t threads_per_row;
-    int32_t x_pitch;  // shared memory of one row's window of x, in sums; a multiple of kVector
-    int32_t w_pitch;  // likewise of its taps
+    int32_t w_pitch;    // sliding: shared memory of a row's taps, in sums; a multiple of kVector
+    int32_t run_pitch;  // sliding: likewise of one residue's run of x
 };
 
 // The part of one row of y that one thread works on.
@@ -1401,45 +1420,207 @@ struct Row {
     bool valid;
 };
 
+// Rows and blocks are fewer than 2^31 (fits_depthwise): divisions are of 32 bits.
 template <class Element>
 __device__ __forceinline__ Row<Element> row_of_thread(const Params& params) {
     const Problem& problem = params.problem;
     Row<Element> row;
-    row.place = threadIdx.x / params.threads_per_row;
-    row.lane = threadIdx.x % params.threads_per_row;
-    const int64_t index = blockIdx.x / params.segments * params.rows_per_block + row.place;
+    row.place = threadIdx.x / static_cast<uint32_t>(params.threads_per_row);
+    row.lane = threadIdx.x % static_cast<uint32_t>(params.threads_per_row);
+    const uint32_t index = blockIdx.x / params.segments * params.rows_per_block + row.place;
     row.p_begin = blockIdx.x % params.segments * params.segment;
     row.p_end = min(row.p_begin + params.segment, problem.P);
     row.valid = index < params.rows;
-    const int64_t channels = problem.G * problem.O;
-    const int64_t n = row.valid ? index / channels : 0;
-    const int64_t o = row.valid ? index % channels : 0;
-    row.x =
-        static_cast<const Element*>(problem.x) + n * problem.x_stride_n + o / problem.O * problem.x_stride_c;
+    const uint32_t channels = static_cast<uint32_t>(problem.G * problem.O);
+    const uint32_t n = row.valid ? index / channels : 0;
+    const uint32_t o = row.valid ? index % channels : 0;
+    row.x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n +
+            o / static_cast<uint32_t>(problem.O) * problem.x_stride_c;
     row.w = static_cast<const Element*>(problem.w) + o * problem.K;
-    row.y = static_cast<Element*>(problem.y) + (n * channels + o) * problem.P;
+    row.y = static_cast<Element*>(problem.y) + (n * static_cast<int64_t>(channels) + o) * problem.P;
     row.bias = problem.bias == nullptr ? 0 : widen(static_cast<const Element*>(problem.bias)[o]);
     return row;
 }
 
-// Four neighbours of y at p, of which those within [p_begin, p_end) are stored; y + p is aligned to four.
-template <class Element>
-__device__ __forceinline__ void store_vector(const Row<Element>& row, int64_t p,
-                                             const typename SumOf<Element>::Type (&sum)[kVector]) {
-    Vector<Element, kVector> out;
+// How many elements `pointer` lies past a multiple of kCount of them.
+template <int kCount, class Element>
+__device__ __forceinline__ int misalignment(const Element* pointer) {
+    return static_cast<int>(reinterpret_cast<uint64_t>(pointer) / sizeof(Element) % kCount);
+}
+
+// Where the input row begins and ends, counted from its position l_first and cut to 0..count.
+struct Inside {
+    int begin, end;
+};
+__device__ __forceinline__ Inside inside_row(int64_t l_first, int64_t L, int count) {
+    const int64_t most = count;
+    return {static_cast<int>(min(max(-l_first, int64_t{0}), most)),
+            static_cast<int>(min(max(L - l_first, int64_t{0}), most))};
+}
+
+// Neighbours of y from `place` on, of which those within [begin, end) are stored; y + place is aligned.
+template <class Element, int kCount>
+__device__ __forceinline__ void store_vector(Element* y, int place, int begin, int end,
+                                             const typename SumOf<Element>::Type (&sum)[kCount]) {
+    // Of plain stores the compiler makes narrow ones, to share them with the branch below.
+    using Piece = typename std::conditional<kCount * sizeof(Element) % 16 == 0, uint4, uint2>::type;
+    constexpr int kPieces = kCount * sizeof(Element) / sizeof(Piece);
+    alignas(16) Element out[kCount];
 #pragma unroll
-    for (int i = 0; i < kVector; ++i) out.at[i] = narrow<Element>(sum[i] + row.bias);
-    if (p >= row.p_begin && p + kVector <= row.p_end) {
-        *reinterpret_cast<Vector<Element, kVector>*>(row.y + p) = out;
+    for (int i = 0; i < kCount; ++i) out[i] = narrow<Element>(sum[i]);
+    if (place >= begin && place + kCount <= end) {
+#pragma unroll
+        for (int i = 0; i < kPieces; ++i) {
+            __stwb(reinterpret_cast<Piece*>(y + place) + i, reinterpret_cast<const Piece*>(out)[i]);
+        }
         return;
     }
 #pragma unroll
-    for (int i = 0; i < kVector; ++i) {
-        if (p + i >= row.p_begin && p + i < row.p_end) row.y[p + i] = out.at[i];
+    for (int i = 0; i < kCount; ++i) {
+        if (place + i >= begin && place + i < end) y[place + i] = out[i];
     }
 }
 
-// Stride 1, dilation 1.
+// 48 bytes as they were loaded.
+struct alignas(16) Words {
+    uint32_t at[kWindowWides * kWideBytes / sizeof(uint32_t)];
+};
+
+// Moves the words down by `bytes`, 0 to 14 and a multiple of the element's size; the top becomes undefined.
+template <class Element>
+__device__ __forceinline__ void shift_down(Words& words, int bytes) {
+    constexpr int kCount = sizeof(words.at) / sizeof(uint32_t);
+    if (sizeof(Element) <= 8) {
+#pragma unroll
+        for (int i = 0; i + 2 < kCount; ++i) words.at[i] = bytes & 8 ? words.at[i + 2] : words.at[i];
+    }
+    if (sizeof(Element) <= 4) {
+#pragma unroll
+        for (int i = 0; i + 1 < kCount; ++i) words.at[i] = bytes & 4 ? words.at[i + 1] : words.at[i];
+    }
+    if (sizeof(Element) <= 2) {
+        const int bits = (bytes & 2) * 8;
+#pragma unroll
+        for (int i = 0; i + 1 < kCount; ++i) {
+            const uint64_t pair = uint64_t{words.at[i + 1]} << 32 | words.at[i];
+            words.at[i] = static_cast<uint32_t>(pair >> bits);  // one funnel shift
+        }
+    }
+}
+
+template <class Element>
+__global__ void __launch_bounds__(kMaxThreads)
+    depthwise_short_kernel(const __grid_constant__ Params params) {
+    using Sum = typename SumOf<Element>::Type;
+    constexpr int kWide = kWideBytes / sizeof(Element);
+    constexpr int kWindow = kWide + kGroupTaps - 1;
+    static_assert((kWide - 1 + kWindow) * sizeof(Element) <= sizeof(Words),
+                  "a shifted window must lie within its loads");
+    const Problem& problem = params.problem;
+    const Row<Element> row = row_of_thread<Element>(params);
+    if (!row.valid) return;
+    const int taps = static_cast<int>(problem.K);
+    Sum w[kMaxShortTaps];
+#pragma unroll
+    for (int k = 0; k < kMaxShortTaps; ++k) w[k] = k < taps ? widen(row.w[k]) : Sum{};
+
+    // All places count from p_first in y, and from the x under its tap 0.
+    const int y_begin = misalignment<kWide>(row.y + row.p_begin);
+    const int64_t p_first = row.p_begin - y_begin;
+    const int y_end = static_cast<int>(row.p_end - p_first);
+    Element* y = row.y + p_first;
+    const int64_t l_first = p_first - problem.pad_left;
+    const Element* x = row.x + l_first;
+    const Inside inside = inside_row(l_first, problem.L, 2 * kMaxSegment);
+    const int wides = (y_end + kWide - 1) / kWide;
+
+    for (int v = row.lane; v < wides; v += kWides * params.threads_per_row) {
+        int place[kWides];
+        Sum sum[kWides][kWide];
+#pragma unroll
+        for (int j = 0; j < kWides; ++j) {
+            // Past the row's last one, that one is repeated and not stored.
+            place[j] = min(v + j * params.threads_per_row, wides - 1) * kWide;
+#pragma unroll
+            for (int i = 0; i < kWide; ++i) sum[j][i] = row.bias;
+        }
+#pragma unroll
+        for (int k = 0; k < kMaxShortTaps; k += kGroupTaps) {
+            if (k >= taps) break;
+            const int shift = misalignment<kWide>(x + k);
+            Sum window[kWides][kWindow];
+            if (place[0] + k - shift >= inside.begin &&
+                place[kWides - 1] + k - shift + kWindowWides * kWide <= inside.end) {
+                Words words[kWides];
+#pragma unroll
+                for (int j = 0; j < kWides; ++j) {
+#pragma unroll
+                    for (int i = 0; i < kWindowWides; ++i) {
+                        reinterpret_cast<uint4*>(words[j].at)[i] =
+                            reinterpret_cast<const uint4*>(x + (place[j] + k - shift))[i];
+                    }
+                }
+#pragma unroll
+                for (int j = 0; j < kWides; ++j) {
+                    shift_down<Element>(words[j], shift * sizeof(Element));
+#pragma unroll
+                    for (int i = 0; i < kWindow; ++i) {
+                        window[j][i] = widen(reinterpret_cast<const Element*>(words[j].at)[i]);
+                    }
+                }
+            } else {
+#pragma unroll
+                for (int j = 0; j < kWides; ++j) {
+#pragma unroll
+                    for (int i = 0; i < kWindow; ++i) {
+                        const int at = place[j] + k + i;
+                        window[j][i] = at >= inside.begin && at < inside.end ? widen(x[at]) : Sum{};
+                    }
+                }
+            }
+#pragma unroll
+            for (int t = 0; t < kGroupTaps; ++t) {
+                if (k + t >= taps) break;
+#pragma unroll
+                for (int j = 0; j < kWides; ++j) {
+#pragma unroll
+                    for (int i = 0; i < kWide; ++i) sum[j][i] += w[k + t] * window[j][i + t];
+                }
+            }
+        }
+#pragma unroll
+        for (int j = 0; j < kWides; ++j) {
+            if (v + j * params.threads_per_row < wides) store_vector(y, place[j], y_begin, y_end, sum[j]);
+        }
+    }
+}
+
+// Adds kChunkTaps taps, or, where not kWhole, the `taps_left` that there are. `x` and `w` are at the first
+// of them; vectors 0 to 2 of the strip's window are in registers on entry and, for the next chunk, on
+// return: vector i in window[i % 4].
+template <bool kWhole, class Sum>
+__device__ __forceinline__ void add_chunk(const Vector<Sum, kVector>* x, const Vector<Sum, kVector>* w,
+                                          int taps_left, Vector<Sum, kVector> (&window)[kStripVectors + 1],
+                                          Sum (&part)[kStrip]) {
+    constexpr int kGroups = kChunkTaps / kVector;
+#pragma unroll
+    for (int g = 0; g < kGroups; ++g) {
+        if (!kWhole && g * kVector >= taps_left) break;
+        window[(g + kStripVectors) % kGroups] = x[g + kStripVectors];
+        const Vector<Sum, kVector> w_frag = w[g];
+#pragma unroll
+        for (int t = 0; t < kVector; ++t) {
+            if (!kWhole && g * kVector + t >= taps_left) break;
+#pragma unroll
+            for (int i = 0; i < kStrip; ++i) {
+                const int at = i + t;
+                part[i] += w_frag.at[t] * window[(g + at / kVector) % kGroups].at[at % kVector];
+            }
+        }
+    }
+}
+
+// Stride 1.
 template <class Element>
 __global__ void __launch_bounds__(kMaxThreads)
     depthwise_sliding_kernel(const __grid_constant__ Params params) {
@@ -1448,97 +1629,108 @@ __global__ void __launch_bounds__(kMaxThreads)
     extern __shared__ __align__(16) unsigned char smem[];
     const Problem& problem = params.problem;
     const Row<Element> row = row_of_thread<Element>(params);
-    Sum* w_smem = reinterpret_cast<Sum*>(smem) + row.place * (params.w_pitch + params.x_pitch);
-    Sum* x_smem = w_smem + params.w_pitch;
     const int taps = static_cast<int>(problem.K);
+    const int dilation = static_cast<int>(problem.dilation);
+    const uint32_t divisor = dilation;  // unsigned divisions are shorter
+    const int threads = params.threads_per_row;
+    Sum* w_smem = reinterpret_cast<Sum*>(smem) + row.place * (params.w_pitch + dilation * params.run_pitch);
+    Sum* x_smem = w_smem + params.w_pitch;  // [residue][run_pitch]
 
-    // Vectors start at the multiple of four in y's memory at or before p_begin.
-    const int64_t y_place =
-        reinterpret_cast<int64_t>(row.y + row.p_begin) / static_cast<int64_t>(sizeof(Element));
-    const int64_t p_first = row.p_begin - (y_place & (kVector - 1));
-    const int vectors = static_cast<int>((row.p_end - p_first + kVector - 1) / kVector);
+    // All places count from p_first in y, and from the x under its tap 0. Strips without gaps store vectors.
+    const int y_begin = dilation == 1 ? misalignment<kVector>(row.y + row.p_begin) : 0;
+    const int64_t p_first = row.p_begin - y_begin;
+    const int y_end = static_cast<int>(row.p_end - p_first);
+    const int64_t l_first = p_first - problem.pad_left;
+    const int count = y_end + (taps - 1) * dilation;
+    const Inside inside = inside_row(l_first, problem.L, count);
     if (row.valid) {
-        for (int k = row.lane; k < taps; k += params.threads_per_row) w_smem[k] = widen(row.w[k]);
-        const int64_t l_first = p_first - problem.pad_left;
-        const int count = vectors * kVector + taps - 1;
+        for (int k = row.lane; k < taps; k += threads) w_smem[k] = widen(row.w[k]);
+        const Element* x = row.x + (l_first + row.lane) * problem.x_stride_l;
+        const int64_t step_x = threads * problem.x_stride_l;
+        const uint32_t inside_count = inside.end - inside.begin;
         constexpr int kBatch = 8;  // loads in flight
-        for (int i = row.lane; i < count; i += kBatch * params.threads_per_row) {
+        const int step_run = threads / divisor, step_residue = threads % divisor;
+        int run = row.lane / divisor, residue = row.lane % divisor;
+        const int last = params.run_pitch - 1;  // takes zeros from beyond the window
+        for (int i = row.lane; i < count; i += kBatch * threads) {
             Element value[kBatch];
 #pragma unroll
             for (int j = 0; j < kBatch; ++j) {
-                const int64_t l = l_first + i + j * params.threads_per_row;
-                value[j] = l >= 0 && l < problem.L ? row.x[l * problem.x_stride_l] : Element{};
+                const uint32_t at = i + j * threads - inside.begin;
+                value[j] = at < inside_count ? *x : Element{};
+                x += step_x;
+            }
+            if (dilation == 1) {
+#pragma unroll
+                for (int j = 0; j < kBatch; ++j) x_smem[min(i + j * threads, last)] = widen(value[j]);
+                continue;
             }
 #pragma unroll
             for (int j = 0; j < kBatch; ++j) {
-                const int place = i + j * params.threads_per_row;
-                if (place < count) x_smem[place] = widen(value[j]);
+                x_smem[residue * params.run_pitch + min(run, last)] = widen(value[j]);
+                run += step_run;
+                residue += step_residue;
+                if (residue >= dilation) {
+                    residue -= dilation;
+                    ++run;
+                }
             }
         }
     }
     __syncthreads();
     if (!row.valid) return;
 
-    const SumVector* w = reinterpret_cast<const SumVector*>(w_smem);
-    for (int v = row.lane; v < vectors; v += kVectors * params.threads_per_row) {
-        Sum sum[kVectors][kVector] = {};
-        SumVector left[kVectors], right[kVectors];
-        const SumVector* x[kVectors];
+    const int strips = ((y_end + dilation - 1) / divisor + kStrip - 1) / kStrip * dilation;
+    const int x_begin = inside.begin / divisor, x_end = inside.end / divisor + 1;  // in any run
+    for (int strip = row.lane; strip < strips; strip += threads) {
+        const int residue = strip % divisor;
+        const int first = strip / divisor * kStrip;  // in the run
+        // Chunks that see nothing but padding are left out, the same ones throughout a warp.
+        const int warp_first = (strip & ~31) / divisor * kStrip;
+        const int warp_last = (strip | 31) / divisor * kStrip;
+        const int k_begin =
+            max(x_begin - warp_last - kStrip - kChunkTaps, 0) / kChunkTaps * kChunkTaps;
+        const int k_end = min(x_end - warp_first, taps);
+        const SumVector* x = reinterpret_cast<const SumVector*>(x_smem + residue * params.run_pitch + first);
+        const SumVector* w = reinterpret_cast<const SumVector*>(w_smem);
+        Sum sum[kStrip] = {}, part[kStrip] = {};
+        SumVector window[kStripVectors + 1];
+        if (k_begin < k_end) {
 #pragma unroll
-        for (int j = 0; j < kVectors; ++j) {
-            // A vector past the row's last one repeats that one and is not stored.
-            x[j] = reinterpret_cast<const SumVector*>(x_smem) +
-                   min(v + j * params.threads_per_row, vectors - 1);
-            left[j] = *x[j];
+            for (int i = 0; i < kStripVectors; ++i) window[i] = x[k_begin / kVector + i];
         }
-        for (int piece = 0; piece < taps; piece += kPieceTaps) {
-            Sum part[kVectors][kVector] = {};
-            const int piece_end = min(piece + kPieceTaps, taps);
-            int k = piece;
-            for (; k + kVector <= piece_end; k += kVector) {
-                const SumVector w_frag = w[k / kVector];
-#pragma unroll
-                for (int j = 0; j < kVectors; ++j) {
-                    right[j] = x[j][k / kVector + 1];
-#pragma unroll
-                    for (int t = 0; t < kVector; ++t) {
-#pragma unroll
-                        for (int i = 0; i < kVector; ++i) {
-                            const int at = i + t;
-                            part[j][i] +=
-                                w_frag.at[t] * (at < kVector ? left[j].at[at] : right[j].at[at - kVector]);
-                        }
-                    }
-                    left[j] = right[j];
-                }
+        for (int k = k_begin; k < k_end; k += kChunkTaps) {
+            if (k + kChunkTaps <= taps) {
+                add_chunk<true>(x + k / kVector, w + k / kVector, kChunkTaps, window, part);
+            } else {
+                add_chunk<false>(x + k / kVector, w + k / kVector, taps - k, window, part);
             }
-            if (k < piece_end) {
-                const SumVector w_frag = w[k / kVector];
+            if ((k + kChunkTaps) % kPieceTaps == 0) {
 #pragma unroll
-                for (int j = 0; j < kVectors; ++j) {
-                    right[j] = x[j][k / kVector + 1];
-#pragma unroll
-                    for (int t = 0; t < kVector - 1; ++t) {
-                        if (k + t >= piece_end) break;
-#pragma unroll
-                        for (int i = 0; i < kVector; ++i) {
-                            const int at = i + t;
-                            part[j][i] +=
-                                w_frag.at[t] * (at < kVector ? left[j].at[at] : right[j].at[at - kVector]);
-                        }
-                    }
+                for (int i = 0; i < kStrip; ++i) {
+                    sum[i] += part[i];
+                    part[i] = 0;
                 }
-            }
-#pragma unroll
-            for (int j = 0; j < kVectors; ++j) {
-#pragma unroll
-                for (int i = 0; i < kVector; ++i) sum[j][i] += part[j][i];
             }
         }
 #pragma unroll
-        for (int j = 0; j < kVectors; ++j) {
-            const int place = v + j * params.threads_per_row;
-            if (place < vectors) store_vector(row, p_first + static_cast<int64_t>(place) * kVector, sum[j]);
+        for (int i = 0; i < kStrip; ++i) sum[i] = sum[i] + part[i] + row.bias;
+
+        Element* y = row.y + p_first;
+        if (dilation == 1) {
+#pragma unroll
+            for (int v = 0; v < kStripVectors; ++v) {
+                Sum out[kVector];
+#pragma unroll
+                for (int i = 0; i < kVector; ++i) out[i] = sum[v * kVector + i];
+                store_vector(y, first + v * kVector, y_begin, y_end, out);
+            }
+        } else {
+#pragma unroll
+            for (int i = 0; i < kStrip; ++i) {
+                const int place = (first + i) * dilation + residue;
+                if (place < y_end) y[place] = narrow<Element>(sum[i]);
+            }
         }
     }
 }
@@ -1551,83 +1743,113 @@ __global__ void __launch_bounds__(kMaxThreads)
     const Problem& problem = params.problem;
     const Row<Element> row = row_of_thread<Element>(params);
     if (!row.valid) return;
-    for (int64_t p = row.p_begin + row.lane; p < row.p_end; p += kVector * params.threads_per_row) {
-        Sum sum[kVector] = {};
+    for (int64_t p = row.p_begin + row.lane; p < row.p_end; p += kPositions * params.threads_per_row) {
+        Sum sum[kPositions] = {};
         for (int64_t piece = 0; piece < problem.K; piece += kPieceTaps) {
-            Sum part[kVector] = {};
+            Sum part[kPositions] = {};
             const int64_t piece_end = min(piece + kPieceTaps, problem.K);
             for (int64_t k = piece; k < piece_end; ++k) {
                 const Sum w = widen(row.w[k]);
                 const int64_t l_first = k * problem.dilation - problem.pad_left;
 #pragma unroll
-                for (int i = 0; i < kVector; ++i) {
+                for (int i = 0; i < kPositions; ++i) {
                     const int64_t l = l_first + (p + i * params.threads_per_row) * problem.stride;
                     if (l >= 0 && l < problem.L) part[i] += w * widen(row.x[l * problem.x_stride_l]);
                 }
             }
 #pragma unroll
-            for (int i = 0; i < kVector; ++i) sum[i] += part[i];
+            for (int i = 0; i < kPositions; ++i) sum[i] += part[i];
         }
 #pragma unroll
-        for (int i = 0; i < kVector; ++i) {
+        for (int i = 0; i < kPositions; ++i) {
             const int64_t place = p + i * params.threads_per_row;
             if (place < row.p_end) row.y[place] = narrow<Element>(sum[i] + row.bias);
         }
     }
 }
 
-// Shared memory of one row, in sums: its taps, and its window of x with what a misaligned start and the last
-// vector of taps add.
+enum class Way { short_taps, sliding, strided };
+
+// Shared memory of one row, in sums: its taps, and a run of x of one residue with what the last strip's
+// vectors add. An odd number of vectors, so that neighbouring runs begin in different banks.
 inline int64_t w_pitch(const Problem& problem) { return round_up(problem.K, kVector); }
-inline int64_t x_pitch(const Problem& problem, int64_t segment) {
-    return round_up(segment + kVector - 1, kVector) + w_pitch(problem) + kVector;
+inline int64_t strips_of_run(const Problem& problem, int64_t segment) {
+    const int64_t misaligned = problem.dilation == 1 ? kVector - 1 : 0;
+    return ceil_div(ceil_div(segment + misaligned, problem.dilation), kStrip);
+}
+inline int64_t run_pitch(const Problem& problem, int64_t segment) {
+    const int64_t vectors = (strips_of_run(problem, segment) * kStrip + w_pitch(problem)) / kVector;
+    return (vectors / 2 * 2 + 1) * kVector;
 }
 
-inline bool slides(const Problem& problem) {
-    return problem.stride == 1 && problem.dilation == 1 && problem.K <= 2048;
+// The longest segment whose runs fit `slots` sums; none or less than none where the taps alone do not.
+inline int64_t longest_segment(const Problem& problem, int64_t slots) {
+    const int64_t run = (slots - w_pitch(problem)) / problem.dilation;
+    return (run - w_pitch(problem) - kVector) / kStrip * kStrip * problem.dilation -
+           (problem.dilation == 1 ? kVector - 1 : 0);
 }
 
 // `slots` is the shared memory of a block, in sums.
-inline Params plan(const Problem& problem, int64_t slots) {
+inline Way way_of(const Problem& problem, int64_t slots) {
+    if (problem.stride != 1) return Way::strided;
+    const bool neighbours = problem.dilation == 1 && problem.x_stride_l == 1;
+    if (neighbours && problem.K <= kMaxShortTaps) return Way::short_taps;
+    const bool small = problem.K <= 2048 && problem.dilation <= 1024;
+    // Of a shorter segment, a block would mostly load what others load as well.
+    const bool fits = small && longest_segment(problem, slots) >= std::min(problem.P, slots / 4);
+    return fits ? Way::sliding : Way::strided;
+}
+
+inline Params plan(const Problem& problem, Way way, int64_t slots) {
     Params params{};
     params.problem = problem;
-    params.rows = problem.N * problem.G * problem.O;
-    const bool sliding = slides(problem);
-    const int64_t longest =
-        sliding ? (slots - 2 * w_pitch(problem) - 2 * kVector) / kVector * kVector : 8192;
-    params.segments = ceil_div(problem.P, longest);
+    const int64_t rows = problem.N * problem.G * problem.O;
+    params.rows = static_cast<uint32_t>(rows);
+    const int64_t longest = way == Way::sliding ? longest_segment(problem, slots) : kMaxSegment;
+    int64_t segments = ceil_div(problem.P, longest);
     // Few rows are cut further, until each multiprocessor has work.
-    while (params.rows * params.segments < 4 * problem.device.sm_count &&
-           problem.P > 2048 * params.segments) {
-        params.segments *= 2;
-    }
-    params.segment = round_up(ceil_div(problem.P, params.segments), kVector);
-    params.segments = ceil_div(problem.P, params.segment);
-    params.w_pitch = static_cast<int32_t>(w_pitch(problem));
-    params.x_pitch = static_cast<int32_t>(x_pitch(problem, params.segment));
+    while (rows * segments < 4 * problem.device.sm_count && problem.P > 2048 * segments) segments *= 2;
+    params.segment = ceil_div(problem.P, segments);
+    params.segments = static_cast<uint32_t>(ceil_div(problem.P, params.segment));
 
-    // As many passes over the row as 256 threads need, and no more threads than those need.
-    const int64_t vectors = ceil_div(sliding ? params.segment + kVector - 1 : params.segment, kVector);
-    const int64_t work = sliding ? ceil_div(vectors, kVectors) : vectors;
-    int64_t threads = ceil_div(work, ceil_div(work, kMaxThreads));
-    if (threads > 16) threads = round_up(threads, 32);
+    // As many rounds over the row as 256 threads need, and no more threads than those need.
+    const int64_t wide = kWideBytes / element_bytes(problem.dtype);
+    int64_t work = ceil_div(params.segment, kPositions);
+    if (way == Way::sliding) work = strips_of_run(problem, params.segment) * problem.dilation;
+    if (way == Way::short_taps) work = ceil_div(ceil_div(params.segment + wide - 1, wide), kWides);
+    int64_t rounds = ceil_div(work, kMaxThreads);
+    if (way == Way::short_taps) {
+        const int64_t full = rows * params.segments * work / (2048 * std::max(problem.device.sm_count, 1));
+        rounds = std::max(rounds, std::min(full, kRounds));
+    }
+    int64_t threads = ceil_div(work, rounds);
+    if (threads > kMaxThreads / 2) threads = round_up(threads, 32);
     params.threads_per_row = static_cast<int32_t>(threads);
-    const int64_t room = sliding ? slots / (params.w_pitch + params.x_pitch) : kMaxThreads;
-    const int64_t rows = std::min(kMaxThreads / threads, room);
-    params.rows_per_block = static_cast<int32_t>(params.segments > 1 ? 1 : rows);
+    int64_t room = kMaxThreads;
+    if (way == Way::sliding) {
+        params.w_pitch = static_cast<int32_t>(w_pitch(problem));
+        params.run_pitch = static_cast<int32_t>(run_pitch(problem, params.segment));
+        room = slots / (params.w_pitch + problem.dilation * params.run_pitch);
+    }
+    params.rows_per_block = static_cast<int32_t>(segments > 1 ? 1 : std::min(kMaxThreads / threads, room));
     return params;
 }
 
 template <class Element>
 Error launch_element(const Problem& problem, cudaStream_t stream) {
     using Sum = typename SumOf<Element>::Type;
-    const Params params = plan(problem, kSmemBytes / sizeof(Sum));
+    constexpr int64_t kSlots = kSmemBytes / sizeof(Sum);
+    const Way way = way_of(problem, kSlots);
+    const Params params = plan(problem, way, kSlots);
     const auto blocks =
         static_cast<unsigned>(ceil_div(params.rows, params.rows_per_block) * params.segments);
     const int threads = params.rows_per_block * params.threads_per_row;
-    if (slides(problem)) {
-        const size_t smem_bytes = params.rows_per_block * (params.w_pitch + params.x_pitch) * sizeof(Sum);
+    if (way == Way::sliding) {
+        const size_t row_sums = params.w_pitch + problem.dilation * params.run_pitch;
+        const size_t smem_bytes = params.rows_per_block * row_sums * sizeof(Sum);
         depthwise_sliding_kernel<Element><<<blocks, threads, smem_bytes, stream>>>(params);
+    } else if (way == Way::short_taps) {
+        depthwise_short_kernel<Element><<<blocks, threads, 0, stream>>>(params);
     } else {
         depthwise_strided_kernel<Element><<<blocks, threads, 0, stream>>>(params);
     }
@@ -1659,15 +1881,17 @@ inline Error launch_depthwise(const Problem& any_problem, cudaStream_t stream) {
 "direct.cuh": r'''
 #line 1 "kernels/direct.cuh"
 // The route that is right for every valid problem, in plain multiply-adds: fp32 at full accuracy, fp64,
-// 16-bit with fp32 sums; any strides, any sizes, sm_75 and later.
+// 16-bit with fp32 sums; any strides, any sizes, sm_75 and later. Three kernels: "project" for few outputs
+// of few taps (bound by loads), "short" for few products an output (bound by stores), and the general one.
 //
-// A block computes kO output channels x kP output positions; a step of the reduction brings some channels x
-// some taps into shared memory: x as a Window (tile.cuh), w as [channel][tap][kO]. A warp owns kThreadO
-// output channels and 256 positions, a thread 8 of those, 32 apart: x is read and y written along rows, w
-// is read by broadcast. Where rows are short, a tile runs on from one sample to the next ("flat"); no taps
-// share x then. Long sums of fp32 are cut into pieces of about 512 products, added up in y: the error stays
-// that of a short sum. Cost: at 64 x 256 outputs 10 shared-memory reads for 64 multiply-adds.
+// A block of the general one computes kO output channels x kP output positions; a step of the reduction
+// brings some channels x some taps into shared memory: x as a Window (tile.cuh), w as [channel][tap][kO]. A
+// warp owns kThreadO output channels and 256 positions, a thread 8 of those, 32 apart: x is read and y
+// written along rows, w is read by broadcast. Where rows are short, a tile runs on from one sample to the
+// next ("flat"); no taps share x then. Sums of fp32 are cut into pieces of about 512 products, added up in
+// y: the error stays that of a short sum. Cost: at 64 x 256 outputs 10 shared reads for 64 multiply-adds.
 
+#include <algorithm>
 #include <type_traits>
 
 
@@ -1941,11 +2165,427 @@ Error launch_tile(const Problem& problem, cudaStream_t stream) {
     return launch_error();
 }
 
+// Few products an output (C*K up to some hundreds): the whole reduction lies in shared memory at once, so a
+// block fills and waits once, then each warp goes its own way over its outputs, stores overlapping products.
+// x lies as [channel][phase][row], l - l_begin = row*stride + phase: a tap of every stride is a shift.
+template <class Element_, int kThreadO_, int kThreadP_>
+struct ShortTile {
+    using Element = Element_;
+    using Sum = typename SumOf<Element>::Type;
+    static constexpr int kThreadO = kThreadO_;
+    static constexpr int kThreadP = kThreadP_;
+    static constexpr int kWarpP = 32 * kThreadP;  // positions of a warp, a thread's 32 apart
+};
+
+// Division by a number known at launch: exact where dividend * divisor is below 2^31.
+struct Divisor {
+    uint32_t divisor, reciprocal;
+
+    __device__ __forceinline__ uint32_t quotient(uint32_t dividend) const {
+        return static_cast<uint32_t>(static_cast<uint64_t>(dividend) * reciprocal >> 31);
+    }
+};
+
+inline Divisor plan_divisor(int64_t divisor) {
+    return {static_cast<uint32_t>(divisor), static_cast<uint32_t>(ceil_div(int64_t{1} << 31, divisor))};
+}
+
+struct ShortParams {
+    Problem problem;
+    int32_t warps_o, warps_p;  // of a block
+    int32_t rounds;            // runs of warps_p warps that a block computes
+    int32_t products;          // C*K
+    Divisor w_rows;            // products + 1: the last is the bias
+    Divisor positions;         // of x that a block reads
+    Divisor stride;
+    int32_t plane_rows;        // of one phase of one channel
+    int32_t w_pitch;           // output channels of a block + 4
+    int32_t x_slot;            // where x begins in shared memory: after products + 1 rows of weights
+    int32_t x_slots;
+    int64_t o_tiles, p_tiles, tiles;
+    size_t smem_bytes;
+};
+
+// Brings weights and bias, then x, in one run of items: all loads of a thread are in flight at once.
+template <class Tile>
+__device__ __forceinline__ void fill_short(const ShortParams& params, int64_t n, int64_t g, int64_t o_begin,
+                                           int64_t l_begin, typename Tile::Sum* smem) {
+    using Element = typename Tile::Element;
+    const Problem& problem = params.problem;
+    const int64_t channel = g * problem.O + o_begin;
+    const Element* w = static_cast<const Element*>(problem.w) + channel * params.products;
+    const Element* bias = static_cast<const Element*>(problem.bias) + (problem.bias == nullptr ? 0 : channel);
+    const Element* x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n +
+                       g * problem.C * problem.x_stride_c + l_begin * problem.x_stride_l;
+    // Whole warps bring either weights or x.
+    const uint32_t w_items = (params.w_rows.divisor * (params.w_pitch - 4) + 31) / 32 * 32;
+    const uint32_t items = w_items + static_cast<uint32_t>(problem.C) * params.positions.divisor;
+    constexpr int kBatch = 8;
+    for (uint32_t begin = threadIdx.x; begin < items; begin += kBatch * blockDim.x) {
+        Element value[kBatch];
+        int32_t slot[kBatch];
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) {
+            const uint32_t item = begin + i * blockDim.x;
+            const Element* source = nullptr;
+            slot[i] = -1;
+            if (item < w_items) {
+                const uint32_t o = params.w_rows.quotient(item);
+                const uint32_t product = item - o * params.w_rows.divisor;
+                const bool is_bias = product + 1 == params.w_rows.divisor;
+                if (o + 4 < params.w_pitch) slot[i] = product * params.w_pitch + o;
+                if (o_begin + o < problem.O && !(is_bias && problem.bias == nullptr))
+                    source = is_bias ? bias + o : w + (o * params.products + product);
+            } else if (item < items) {
+                const uint32_t c = params.positions.quotient(item - w_items);
+                const uint32_t offset = item - w_items - c * params.positions.divisor;
+                const uint32_t row = params.stride.quotient(offset);
+                const uint32_t plane = (c - row) * params.stride.divisor + offset;
+                slot[i] = params.x_slot + plane * params.plane_rows + row;
+                if (static_cast<uint64_t>(l_begin + offset) < static_cast<uint64_t>(problem.L))
+                    source = x + c * problem.x_stride_c + offset * problem.x_stride_l;
+            }
+            value[i] = source == nullptr ? Element{} : *source;
+        }
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) {
+            if (slot[i] >= 0) smem[slot[i]] = widen(value[i]);
+        }
+    }
+}
+
+template <class Tile>
+__global__ void __launch_bounds__(kThreads, 2)
+    direct_short_kernel(const __grid_constant__ ShortParams params) {
+    using Element = typename Tile::Element;
+    using Sum = typename Tile::Sum;
+    constexpr int kVector = 16 / sizeof(Sum);
+    extern __shared__ __align__(16) unsigned char smem[];
+    Sum* w_smem = reinterpret_cast<Sum*>(smem);  // [product][w_pitch], then the bias
+    Sum* x_smem = w_smem + params.x_slot;        // [channel][phase][row]
+    int32_t* slot_smem = reinterpret_cast<int32_t*>(x_smem + params.x_slots);  // [product]: where row 0 lies
+
+    const Problem& problem = params.problem;
+    const uint32_t tile = blockIdx.x / static_cast<uint32_t>(params.o_tiles);
+    const uint32_t sample = tile / static_cast<uint32_t>(params.p_tiles);
+    const int64_t n = sample / static_cast<uint32_t>(problem.G);
+    const int64_t g = sample - n * problem.G;
+    const int64_t o_begin =
+        (blockIdx.x - tile * params.o_tiles) * static_cast<int64_t>(params.w_pitch - 4);
+    const int32_t round_p = params.warps_p * Tile::kWarpP;
+    const int64_t p_begin = (tile - sample * params.p_tiles) * params.rounds * round_p;
+
+    fill_short<Tile>(params, n, g, o_begin, p_begin * problem.stride - problem.pad_left, w_smem);
+    for (uint32_t product = threadIdx.x; product < params.products; product += blockDim.x) {
+        const uint32_t c = product / static_cast<uint32_t>(problem.K);
+        const uint32_t offset = (product - c * static_cast<uint32_t>(problem.K)) * problem.dilation;
+        const uint32_t row = params.stride.quotient(offset);
+        slot_smem[product] = ((c - row) * params.stride.divisor + offset) * params.plane_rows + row;
+    }
+    __syncthreads();
+
+    const uint32_t warp = threadIdx.x / 32;
+    const uint32_t thread_o = warp % params.warps_o * Tile::kThreadO;
+    const int rows = static_cast<int>(min(problem.O - o_begin - thread_o, int64_t{Tile::kThreadO}));
+    if (rows <= 0) return;
+    for (int32_t round = 0; round < params.rounds; ++round) {
+        const int32_t warp_p = round * round_p + warp / params.warps_o * Tile::kWarpP;
+        if (p_begin + warp_p >= problem.P) break;
+        const int32_t thread_p = warp_p + threadIdx.x % 32;
+        const Sum* w_row = w_smem + thread_o;
+        Sum sum[Tile::kThreadO][Tile::kThreadP] = {};
+#pragma unroll 2
+        for (int32_t product = 0; product < params.products; ++product) {
+            const Sum* x_row = x_smem + slot_smem[product] + thread_p;
+            Sum x_frag[Tile::kThreadP];
+#pragma unroll
+            for (int j = 0; j < Tile::kThreadP; ++j) x_frag[j] = x_row[32 * j];
+#pragma unroll
+            for (int i = 0; i < Tile::kThreadO; i += kVector) {
+                const auto w_frag = *reinterpret_cast<const Vector<Sum, kVector>*>(w_row + i);
+#pragma unroll
+                for (int v = 0; v < kVector; ++v) {
+#pragma unroll
+                    for (int j = 0; j < Tile::kThreadP; ++j) sum[i + v][j] += w_frag.at[v] * x_frag[j];
+                }
+            }
+            w_row += params.w_pitch;
+        }
+        // w_row is the bias now.
+        const int64_t p = p_begin + thread_p;
+        const int left = static_cast<int>(min(problem.P - p, int64_t{Tile::kWarpP}));
+        Element* y = static_cast<Element*>(problem.y) +
+                     ((n * problem.G + g) * problem.O + o_begin + thread_o) * problem.P + p;
+#pragma unroll
+        for (int i = 0; i < Tile::kThreadO; ++i) {
+            if (i >= rows) break;
+            const Sum bias = w_row[i];
+#pragma unroll
+            for (int j = 0; j < Tile::kThreadP; ++j) {
+                if (32 * j < left) y[32 * j] = narrow<Element>(sum[i][j] + bias);
+            }
+            y += problem.P;
+        }
+    }
+}
+
+// tiles is 0 where the problem does not suit: too much for shared memory, taps that leave most of x unread,
+// or rows so short that a flat tile of the general kernel wins.
+template <class Tile>
+ShortParams plan_short(const Problem& problem) {
+    using Sum = typename Tile::Sum;
+    ShortParams params{};
+    params.problem = problem;
+    if (problem.P < 48 || problem.C > kPieceProducts || problem.K > kPieceProducts ||
+        problem.C * problem.K > kPieceProducts || problem.stride > 2 * problem.K || problem.dilation > 64) {
+        return params;
+    }
+    params.products = static_cast<int32_t>(problem.C * problem.K);
+    // As many output channels a block as leave no more of the last block's empty than fewer would.
+    const int64_t channel_warps = ceil_div(problem.O, Tile::kThreadO);
+    params.warps_o = channel_warps <= 2 ? static_cast<int32_t>(channel_warps) : 4;
+    if (round_up(channel_warps, kWarps) == round_up(channel_warps, 4)) params.warps_o = kWarps;
+    params.w_pitch = params.warps_o * Tile::kThreadO + 4;
+    params.w_rows = plan_divisor(params.products + 1);
+    params.stride = plan_divisor(problem.stride);
+    params.x_slot = (params.products + 1) * params.w_pitch;
+    params.o_tiles = ceil_div(problem.O, params.warps_o * Tile::kThreadO);
+    const auto set = [&](int64_t warps_p, int64_t rounds) {
+        const int64_t rows = warps_p * rounds * Tile::kWarpP;
+        const int64_t positions = (rows - 1) * problem.stride + (problem.K - 1) * problem.dilation + 1;
+        // Neighbours in x, which fall into `stride` planes, fall into different banks.
+        const int64_t bank = problem.stride == 1 ? 0 : ceil_div(32, problem.stride);
+        const int64_t plane_rows = round_up(ceil_div(positions, problem.stride), 32) + bank;
+        const int64_t x_slots = problem.C * problem.stride * plane_rows;
+        params.warps_p = static_cast<int32_t>(warps_p);
+        params.rounds = static_cast<int32_t>(rounds);
+        params.positions = plan_divisor(positions);
+        params.plane_rows = static_cast<int32_t>(plane_rows);
+        params.x_slots = static_cast<int32_t>(x_slots);
+        params.p_tiles = ceil_div(problem.P, rows);
+        params.tiles = params.o_tiles * params.p_tiles * problem.G * problem.N;
+        params.smem_bytes = (params.x_slot + x_slots) * sizeof(Sum) + params.products * sizeof(int32_t);
+    };
+    // As many warps as there are positions and shared memory for.
+    const size_t room = std::min(problem.device.smem_bytes, 65536);
+    int64_t warps_p = kWarps / params.warps_o;
+    while (warps_p > 1 && warps_p / 2 * Tile::kWarpP >= problem.P) warps_p /= 2;
+    for (;; warps_p /= 2) {
+        set(warps_p, 1);
+        if (params.smem_bytes <= room || warps_p == 1) break;
+    }
+    if (params.smem_bytes > room || params.tiles > kMaxBlocks) {
+        params.tiles = 0;
+        return params;
+    }
+    // More rounds share one filling while four waves of blocks remain.
+    int64_t rounds = 1;
+    while (rounds < kWarps) {
+        set(warps_p, 2 * rounds);
+        if (params.smem_bytes > kSmemBytes || params.tiles < 8 * problem.device.sm_count) break;
+        rounds *= 2;
+    }
+    set(warps_p, rounds);
+    return params;
+}
+
+template <class Tile>
+Error launch_short(const ShortParams& params, cudaStream_t stream) {
+    if (params.smem_bytes > kSmemBytes) {
+        cudaFuncSetAttribute(direct_short_kernel<Tile>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             static_cast<int>(params.smem_bytes));
+    }
+    const int threads = 32 * params.warps_o * params.warps_p;
+    direct_short_kernel<Tile>
+        <<<static_cast<unsigned>(params.tiles), threads, params.smem_bytes, stream>>>(params);
+    return launch_error();
+}
+
+// Few outputs of few taps (O*K <= kRows): t[o, k, l] = sum over c of w[o, c, k] * x[c, l], which reads each x
+// once, from memory straight to registers; then y[o, p] = sum over k of t[o, k, l], through shared memory.
+template <class Element_, int kRows_>
+struct ProjectTile {
+    using Element = Element_;
+    using Sum = typename SumOf<Element>::Type;
+    static constexpr int kRows = kRows_;
+    static constexpr int kThreadL = 16 / sizeof(Sum);  // positions of a thread, a block's threads apart
+    static constexpr int kChannels = 4;                // loaded at once
+};
+
+struct ProjectParams {
+    Problem problem;
+    int32_t threads;
+    int32_t tile_p;  // output positions of a block
+    int64_t p_tiles, tiles;
+    size_t smem_bytes;
+};
+
+template <class Tile>
+__global__ void __launch_bounds__(kThreads, 3)
+    direct_project_kernel(const __grid_constant__ ProjectParams params) {
+    using Element = typename Tile::Element;
+    using Sum = typename Tile::Sum;
+    constexpr int kVector = 16 / sizeof(Sum);
+    constexpr int kRows = Tile::kRows;
+    extern __shared__ __align__(16) unsigned char smem[];
+    const Problem& problem = params.problem;
+    const int32_t tile_l = Tile::kThreadL * params.threads;
+    const int32_t channels = static_cast<int32_t>(problem.C);
+    const int32_t taps = static_cast<int32_t>(problem.K);
+    const int32_t rows = static_cast<int32_t>(problem.O) * taps;
+    Sum* w_smem = reinterpret_cast<Sum*>(smem);  // [channel][kRows]
+    Sum* t_smem = w_smem + channels * kRows;     // [row][tile_l]
+
+    const uint32_t sample = blockIdx.x / static_cast<uint32_t>(params.p_tiles);
+    const int64_t n = sample / static_cast<uint32_t>(problem.G);
+    const int64_t g = sample - n * problem.G;
+    const int64_t p_begin = (blockIdx.x - sample * params.p_tiles) * params.tile_p;
+    const Element* w = static_cast<const Element*>(problem.w) + g * rows * channels;
+    for (int32_t i = threadIdx.x; i < channels * kRows; i += params.threads) {
+        const int32_t c = i / kRows, row = i % kRows;
+        const int32_t o = row / taps, k = row - o * taps;
+        w_smem[i] = row < rows ? widen(w[(o * channels + c) * taps + k]) : 0;
+    }
+    __syncthreads();
+
+    const int64_t l_begin = p_begin * problem.stride - problem.pad_left + threadIdx.x;
+    const Element* x[Tile::kThreadL];
+    bool inside[Tile::kThreadL];
+#pragma unroll
+    for (int j = 0; j < Tile::kThreadL; ++j) {
+        const int64_t l = l_begin + j * params.threads;
+        inside[j] = l >= 0 && l < problem.L;
+        x[j] = static_cast<const Element*>(problem.x) + n * problem.x_stride_n +
+               g * channels * problem.x_stride_c + l * problem.x_stride_l;
+    }
+    Sum sum[kRows][Tile::kThreadL] = {};
+    for (int32_t c_begin = 0; c_begin < channels; c_begin += Tile::kChannels) {
+        Element value[Tile::kChannels][Tile::kThreadL];
+#pragma unroll
+        for (int c = 0; c < Tile::kChannels; ++c) {
+#pragma unroll
+            for (int j = 0; j < Tile::kThreadL; ++j) {
+                value[c][j] = inside[j] && c_begin + c < channels ? *x[j] : Element{};
+                x[j] += problem.x_stride_c;
+            }
+        }
+#pragma unroll
+        for (int c = 0; c < Tile::kChannels; ++c) {
+            if (c_begin + c >= channels) break;
+            const Sum* w_row = w_smem + (c_begin + c) * kRows;
+#pragma unroll
+            for (int i = 0; i < kRows; i += kVector) {
+                const auto w_frag = *reinterpret_cast<const Vector<Sum, kVector>*>(w_row + i);
+#pragma unroll
+                for (int v = 0; v < kVector; ++v) {
+#pragma unroll
+                    for (int j = 0; j < Tile::kThreadL; ++j) {
+                        sum[i + v][j] += w_frag.at[v] * widen(value[c][j]);
+                    }
+                }
+            }
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+        if (i >= rows) break;
+#pragma unroll
+        for (int j = 0; j < Tile::kThreadL; ++j) {
+            t_smem[i * tile_l + threadIdx.x + j * params.threads] = sum[i][j];
+        }
+    }
+    __syncthreads();
+
+    const int32_t stride = static_cast<int32_t>(problem.stride);
+    const int32_t step = tile_l + static_cast<int32_t>(problem.dilation);  // from a tap to the next
+    const int32_t outputs = static_cast<int32_t>(min(problem.P - p_begin, int64_t{params.tile_p}));
+    for (int32_t o = 0; o < problem.O; ++o) {
+        const int64_t channel = g * problem.O + o;
+        Sum bias = 0;
+        if (problem.bias != nullptr) bias = widen(static_cast<const Element*>(problem.bias)[channel]);
+        Element* y = static_cast<Element*>(problem.y) +
+                     (n * problem.G * problem.O + channel) * problem.P + p_begin;
+        for (int32_t p = threadIdx.x; p < outputs; p += params.threads) {
+            const Sum* t = t_smem + o * taps * tile_l + p * stride;
+            Sum total = 0;
+            for (int32_t k = 0; k < taps; ++k) total += t[k * step];
+            y[p] = narrow<Element>(total + bias);
+        }
+    }
+}
+
+// tiles is 0 where the problem does not suit.
+template <class Tile>
+ProjectParams plan_project(const Problem& problem) {
+    ProjectParams params{};
+    params.problem = problem;
+    if (problem.O > Tile::kRows || problem.K > Tile::kRows || problem.O * problem.K > Tile::kRows ||
+        problem.C > kPieceProducts || problem.stride > problem.K || problem.dilation > 512) {
+        return params;
+    }
+    const int64_t span = (problem.K - 1) * problem.dilation;
+    const auto set = [&](int64_t threads) {
+        const int64_t tile_l = threads * Tile::kThreadL;
+        params.threads = static_cast<int32_t>(threads);
+        params.tile_p = static_cast<int32_t>(tile_l > span ? (tile_l - 1 - span) / problem.stride + 1 : 0);
+        params.smem_bytes = (problem.C * Tile::kRows + problem.O * problem.K * tile_l) *
+                            sizeof(typename Tile::Sum);
+        if (params.smem_bytes > kSmemBytes || 2 * span > tile_l) return false;
+        params.p_tiles = ceil_div(problem.P, params.tile_p);
+        params.tiles = params.p_tiles * problem.G * problem.N;
+        if (params.tiles > kMaxBlocks) params.tiles = 0;
+        return params.tiles > 0;
+    };
+    // The largest block that fits, or a smaller one where that leaves multiprocessors without work.
+    int64_t threads = kThreads;
+    while (threads > 64 && !set(threads)) threads /= 2;
+    if (!set(threads)) {
+        params.tiles = 0;
+        return params;
+    }
+    while (threads > 64 && params.tiles < 4 * problem.device.sm_count && 8 * span <= threads * Tile::kThreadL)
+        set(threads /= 2);
+    // Rows much shorter than the smallest block: the general kernel, which counts through samples.
+    if (2 * problem.P < params.tile_p) params.tiles = 0;
+    return params;
+}
+
+template <class Tile>
+Error launch_project(const ProjectParams& params, cudaStream_t stream) {
+    direct_project_kernel<Tile>
+        <<<static_cast<unsigned>(params.tiles), params.threads, params.smem_bytes, stream>>>(params);
+    return launch_error();
+}
+
+// Output channels of a thread where many outputs share few products: sums of fp64 take two registers each.
+template <class Element>
+constexpr int kShortO = std::is_same<Element, double>::value ? 4 : 8;
+
 template <class Element>
 Error launch_element(const Problem& problem, cudaStream_t stream) {
-    if (problem.O <= 4) return launch_tile<Tile<Element, 4, 1>>(problem, stream);
-    if (problem.O <= 16) return launch_tile<Tile<Element, 4, 4>>(problem, stream);
-    return launch_tile<Tile<Element, 8, 8>>(problem, stream);
+    using Project = ProjectTile<Element, 8>;
+    using Wide = ShortTile<Element, kShortO<Element>, 8>;
+    using Slim = ShortTile<Element, kShortO<Element>, 2>;
+    if (problem.O * problem.K <= Project::kRows) {
+        const ProjectParams project = plan_project<Project>(problem);
+        if (project.tiles > 0) return launch_project<Project>(project, stream);
+    }
+    if (problem.O > 4) {
+        // Wide tiles where they fill the multiprocessors, slim ones for short rows and tiny problems.
+        const ShortParams wide = plan_short<Wide>(problem);
+        if (problem.P >= 192 && wide.tiles >= 2 * problem.device.sm_count)
+            return launch_short<Wide>(wide, stream);
+        const ShortParams slim = plan_short<Slim>(problem);
+        if (slim.tiles > 0) return launch_short<Slim>(slim, stream);
+    }
+    if constexpr (std::is_same<Element, double>::value) {
+        if (problem.O <= 4) return launch_tile<Tile<double, 2, 2>>(problem, stream);
+        return launch_tile<Tile<double, 4, 8>>(problem, stream);
+    } else {
+        if (problem.O <= 4) return launch_tile<Tile<Element, 4, 1>>(problem, stream);
+        if (problem.O <= 16) return launch_tile<Tile<Element, 4, 4>>(problem, stream);
+        return launch_tile<Tile<Element, 8, 8>>(problem, stream);
+    }
 }
 
 }  // namespace direct
@@ -1955,17 +2595,13 @@ inline bool fits_direct(const Problem&) { return true; }
 inline Error launch_direct(const Problem& any_problem, cudaStream_t stream) {
     const Problem problem = canonical(any_problem);
     using direct::launch_element;
-    using direct::launch_tile;
-    using direct::Tile;
     switch (problem.dtype) {
         case Dtype::float32: return launch_element<float>(problem, stream);
+        case Dtype::float64: return launch_element<double>(problem, stream);
         case Dtype::float16: return launch_element<__half>(problem, stream);
         case Dtype::bfloat16: return launch_element<__nv_bfloat16>(problem, stream);
-        case Dtype::float64: break;
     }
-    // Sums of fp64 take two registers each, so half as many output channels a thread.
-    if (problem.O <= 4) return launch_tile<Tile<double, 2, 2>>(problem, stream);
-    return launch_tile<Tile<double, 4, 8>>(problem, stream);
+    return nullptr;
 }
 
 }  // namespace conv1d
@@ -2275,16 +2911,10 @@ __device__ __forceinline__ int depth_of(const Params& params, const Step& step) 
     return (min(words - step.chunk * params.chunk_words, params.chunk_words) + kMmaWords - 1) / kMmaWords;
 }
 
-__device__ __forceinline__ uint32_t round_tf32(float value) {
-#if __CUDA_ARCH__ >= 900
-    return ptx::cvt_rn_tf32(value);  // one instruction, where rna takes several; they differ in ties only
-#else
-    return ptx::cvt_rna_tf32(value);
-#endif
-}
-
 // One word of depth from its channels, the first in the low half.
-__device__ __forceinline__ uint32_t pack_word(const float (&channel)[1]) { return round_tf32(channel[0]); }
+__device__ __forceinline__ uint32_t pack_word(const float (&channel)[1]) {
+    return ptx::cvt_rna_tf32(channel[0]);  // ties away from zero, as cuDNN rounds
+}
 template <class Element>
 __device__ __forceinline__ uint32_t pack_word(const Element (&channel)[2]) {
     uint16_t bits[2];

@@ -96,16 +96,10 @@ __device__ __forceinline__ int depth_of(const Params& params, const Step& step) 
     return (min(words - step.chunk * params.chunk_words, params.chunk_words) + kMmaWords - 1) / kMmaWords;
 }
 
-__device__ __forceinline__ uint32_t round_tf32(float value) {
-#if __CUDA_ARCH__ >= 900
-    return ptx::cvt_rn_tf32(value);  // one instruction, where rna takes several; they differ in ties only
-#else
-    return ptx::cvt_rna_tf32(value);
-#endif
-}
-
 // One word of depth from its channels, the first in the low half.
-__device__ __forceinline__ uint32_t pack_word(const float (&channel)[1]) { return round_tf32(channel[0]); }
+__device__ __forceinline__ uint32_t pack_word(const float (&channel)[1]) {
+    return ptx::cvt_rna_tf32(channel[0]);  // ties away from zero, as cuDNN rounds
+}
 template <class Element>
 __device__ __forceinline__ uint32_t pack_word(const Element (&channel)[2]) {
     uint16_t bits[2];
