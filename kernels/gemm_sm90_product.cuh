@@ -80,7 +80,8 @@ struct Product {
                 int32_t plane = 0, shift = 0;
 #pragma unroll 1
                 for (int tap = 0; tap < taps; ++tap) {
-                    ptx::mbarrier_wait(barriers.w_full(weights.stage), weights.parity);
+                    if (first_tile || !geometry.resident)
+                        ptx::mbarrier_wait(barriers.w_full(weights.stage), weights.parity);
                     const int32_t row = stride == 1 ? shift : shift + plane_row(geometry, plane);
                     ptx::wgmma_fence();
                     multiply(acc, w_warpgroup16 + weights.stage * (kWeightBytes / 16),
@@ -162,36 +163,44 @@ struct Product {
         }
     }
 
-    // Eight staged rows of a slice to y, of which `target` is where column 0 of the first belongs. A row
-    // stores columns [lead - phi, kN - phi) as far as they lie in y; in flat tiles that may be in several
-    // samples. kBulk: one lane a row, one bulk copy a sample; else the whole warp, element by element.
-    template <bool kBulk>
+    // Eight staged rows of a slice to y, of which `target` is where column 0 of the first belongs. A row stores
+    // columns [first - phi, last - phi) as far as they lie in y; in flat tiles, where phi is 0, that may be in
+    // several samples. Bulk: one thread, a bulk copy a row; else the whole warp, element by element.
     __device__ __forceinline__ void store_rows(const Bits* buffer, Bits* target, const Announcement& place,
-                                               int slice, int32_t rows) {
+                                               int slice, int32_t rows, bool bulk) {
         const int32_t P = static_cast<int32_t>(problem.P);
         const int32_t first = slice == 0 ? geometry.lead : kColumns * slice, last = kColumns * (slice + 1);
         const int64_t next_sample = problem.G * problem.O * problem.P - geometry.rows_per_sample;
+        const uintptr_t y_uniform = ptx::uniform(reinterpret_cast<uintptr_t>(target));
+        if (bulk && !ptx::elect()) return;
+        int32_t t = place.row;
 #pragma unroll 1
-        for (int r = kBulk ? lane : 0; r < rows; r += kBulk ? 32 : 1) {
-            const int32_t phi = sector_offset(target, r);
-            const Bits* const source = buffer + r * kPitch + phi + kLead - kColumns * slice;
-            Bits* y = target + r * problem.P;
-            int32_t t = place.row;
-#pragma unroll 1
-            for (int32_t n = place.sample; n < problem.N && t > -kN; ++n) {
-                const int32_t begin = max(first - phi, -t), end = min(last - phi, P - t);
-                if constexpr (kBulk) {
-                    if (begin < end)
-                        ptx::cp_async_bulk_store(y + begin, ptx::smem_address(source + begin),
-                                                 (end - begin) * sizeof(Bits));
-                } else {
-#pragma unroll 4
-                    for (int32_t c = begin + lane; c < end; c += 32) y[c] = source[c];
+        for (int32_t n = place.sample; n < problem.N && t > -kN; ++n) {
+            if (bulk) {
+                const int32_t begin = max(first, -t), count = min(last, P - t) - begin;
+                const uint32_t source = ptx::smem_address(buffer + kLead - kColumns * slice + begin);
+                uintptr_t y = y_uniform + (n - place.sample) * next_sample * sizeof(Bits);
+#pragma unroll
+                for (int r = 0; r < 8; ++r, y += problem.P * sizeof(Bits)) {
+                    if (r < rows && count > 0)
+                        ptx::cp_async_bulk_store(
+                            (y & ~uintptr_t{geometry.sector_mask * sizeof(Bits)}) + begin * sizeof(Bits),
+                            source + r * kPitch * sizeof(Bits), count * sizeof(Bits));
                 }
-                if (!geometry.flat) break;
-                t -= geometry.rows_per_sample;
-                y += next_sample;
+            } else {
+#pragma unroll 1
+                for (int r = 0; r < rows; ++r) {
+                    Bits* const y = target + r * problem.P;
+                    const int32_t phi = sector_offset(target, r);
+                    const Bits* const source = buffer + r * kPitch + phi + kLead - kColumns * slice;
+                    const int32_t end = min(last - phi, P - t);
+#pragma unroll 4
+                    for (int32_t c = max(first - phi, -t) + lane; c < end; c += 32) y[c] = source[c];
+                }
             }
+            if (!geometry.flat) break;
+            t -= geometry.rows_per_sample;
+            target += next_sample;
         }
     }
 
@@ -237,14 +246,9 @@ struct Product {
                 if (problem.P % 2 == 0) stage<true>(acc, buffer, i / kSlices, i % kSlices, phi);
                 else stage<false>(acc, buffer, i / kSlices, i % kSlices, phi);
             }
-            if (bulk) {
-                ptx::fence_proxy_async();
-                __syncwarp();
-                store_rows<true>(buffer, target, place, slice, rows);
-            } else {
-                __syncwarp();
-                store_rows<false>(buffer, target, place, slice, rows);
-            }
+            if (bulk) ptx::fence_proxy_async();
+            __syncwarp();
+            store_rows(buffer, target, place, slice, rows, bulk);
             ptx::cp_async_bulk_commit();
         }
     }

@@ -40,6 +40,23 @@ __device__ __forceinline__ void st_shared_apart(uint32_t target, uint32_t pair) 
         : "memory");
 }
 
+// The same value in all lanes, so that the compiler knows and keeps it in a uniform register.
+__device__ __forceinline__ uint64_t uniform(uint64_t value) {
+    const uint32_t low = __shfl_sync(0xFFFFFFFF, static_cast<uint32_t>(value), 0);
+    const uint32_t high = __shfl_sync(0xFFFFFFFF, static_cast<uint32_t>(value >> 32), 0);
+    return uint64_t{high} << 32 | low;
+}
+
+// 9.7.13.17: true in one thread of a converged warp, the same one each time. What only it does, the compiler
+// issues once, not in a loop over threads.
+__device__ __forceinline__ bool elect() {
+    uint32_t elected;
+    asm volatile(
+        "{\n.reg .pred p;\nelect.sync _|p, 0xFFFFFFFF;\nselp.u32 %0, 1, 0, p;\n}"
+        : "=r"(elected));
+    return elected != 0;
+}
+
 // 9.7.13.15: mbarrier, an arrival counter in shared memory with a phase bit.
 __device__ __forceinline__ void mbarrier_init(uint32_t barrier, uint32_t arrivals) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
@@ -78,7 +95,7 @@ __device__ __forceinline__ void cp_async_bulk(uint32_t target, const void* sourc
 }
 
 // The same from shared to global, and its groups, which belong to the thread that issued them (9.7.9.25.3).
-__device__ __forceinline__ void cp_async_bulk_store(void* target, uint32_t source, uint32_t bytes) {
+__device__ __forceinline__ void cp_async_bulk_store(uintptr_t target, uint32_t source, uint32_t bytes) {
     asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(target), "r"(source),
                  "r"(bytes)
                  : "memory");
