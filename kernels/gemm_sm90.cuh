@@ -27,8 +27,7 @@ constexpr bool kNeedsRegisters = kN * (ModeTraits<kMode>::kIsSplit ? 2 : 1) > 12
 template <Mode kMode, int kN, int kSlices>
 __global__ void __launch_bounds__(kThreads, 1)
     gemm_sm90_kernel(const __grid_constant__ Problem problem, const __grid_constant__ Geometry geometry,
-                     const uint8_t* __restrict__ image,  // packed weights
-                     int* __restrict__ ticket) {
+                     const __grid_constant__ Scratch scratch) {
 #if __CUDA_ARCH__ == 900
     extern __shared__ uint8_t smem_base[];
     uint8_t* const smem = smem_base + ((1024 - (ptx::smem_address(smem_base) & 1023)) & 1023);
@@ -61,6 +60,7 @@ __global__ void __launch_bounds__(kThreads, 1)
         Product<kMode, kN, kSlices> product{geometry,
                                             problem,
                                             barriers,
+                                            scratch,
                                             ptx::smem_address(smem),
                                             ptx::smem_address(w_smem),
                                             reinterpret_cast<Bits*>(staging + warp * kWarpStagingBytes),
@@ -70,29 +70,46 @@ __global__ void __launch_bounds__(kThreads, 1)
     } else {
         if constexpr (kNeedsRegisters<kMode, kN>) ptx::setmaxnreg_dec<256 - kProductRegisters>();
         if (warp < kProductWarps + kConverterWarps) {
-            Converter<kMode> converter(geometry, problem, barriers, smem, warp - kProductWarps, lane);
+            Converter<kMode> converter(geometry, problem, barriers, scratch, smem, warp - kProductWarps, lane);
             converter.run();
         } else if (lane == 0) {
-            run_supplier(geometry, problem, ptx::smem_address(w_smem), barriers, image, ticket);
+            run_supplier<kMode == Mode::tf32x3>(geometry, problem, ptx::smem_address(w_smem), barriers, scratch);
         }
     }
 #endif
 }
 
 template <Mode kMode, int kN, int kSlices = 1>
-inline Error launch_columns(const Problem& problem, const Geometry& geometry, cudaStream_t stream) {
-    int* const ticket = static_cast<int*>(problem.workspace);
-    uint8_t* const image = static_cast<uint8_t*>(problem.workspace) + kTicketBytes;
-    const int64_t pieces = static_cast<int64_t>(image_bytes<kMode>(problem)) / 16;
-    pack_weights_kernel<kMode><<<static_cast<unsigned>(ceil_div(pieces, 256)), 256, 0, stream>>>(
-        problem.w, reinterpret_cast<uint4*>(image), ticket, geometry, static_cast<int32_t>(problem.C),
-        static_cast<int32_t>(problem.O), static_cast<int32_t>(problem.K), pieces);
+inline void launch_products(const Problem& problem, const Geometry& geometry, const Scratch& scratch,
+                            cudaStream_t stream) {
     const auto kernel = gemm_sm90_kernel<kMode, kN, kSlices>;
-    if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, geometry.smem_bytes) ==
-        cudaSuccess) {
-        const int blocks =
-            geometry.tiles < problem.device.sm_count ? geometry.tiles : problem.device.sm_count;
-        kernel<<<blocks, kThreads, geometry.smem_bytes, stream>>>(problem, geometry, image, ticket);
+    if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, geometry.smem_bytes) !=
+        cudaSuccess)
+        return;
+    const int blocks = geometry.tiles < problem.device.sm_count ? geometry.tiles : problem.device.sm_count;
+    kernel<<<blocks, kThreads, geometry.smem_bytes, stream>>>(problem, geometry, scratch);
+}
+
+template <Mode kMode, int kN, int kSlices = 1>
+inline Error launch_columns(const Problem& problem, const Geometry& geometry, cudaStream_t stream) {
+    Scratch scratch;
+    lay_out<kMode>(problem, geometry, static_cast<uint8_t*>(problem.workspace), &scratch);
+    const int32_t C = static_cast<int32_t>(problem.C), O = static_cast<int32_t>(problem.O);
+    const int32_t K = static_cast<int32_t>(problem.K);
+    if constexpr (kMode == Mode::f16x3) {
+        // The same tiles with rows of half the channels; the list then means the same to both.
+        const Geometry safe = cut<Mode::tf32x3>(problem, kN, kSlices, geometry.flat != 0, geometry.taps_per_group);
+        const unsigned rows = static_cast<unsigned>(problem.G * geometry.o_tiles * kTileO);
+        pack_split_weights_kernel<<<rows, 128, 0, stream>>>(static_cast<const float*>(problem.w), scratch,
+                                                            geometry, safe, C, O, K);
+        launch_products<kMode, kN, kSlices>(problem, geometry, scratch, stream);
+        scratch.image = scratch.safe_image;
+        launch_products<Mode::tf32x3, kN, kSlices>(problem, safe, scratch, stream);
+    } else {
+        const int64_t pieces = static_cast<int64_t>(image_bytes<kMode>(problem)) / 16;
+        pack_weights_kernel<kMode><<<static_cast<unsigned>(ceil_div(pieces, 256)), 256, 0, stream>>>(
+            problem.w, scratch, geometry, C, O, K, pieces);
+        launch_products<kMode, kN, kSlices>(problem, geometry, scratch, stream);
     }
     return launch_error();
 }
@@ -117,8 +134,8 @@ inline Error launch_gemm_sm90(const Problem& problem, cudaStream_t stream) {
     switch (sm90::mode_of(problem)) {
         case sm90::Mode::tf32:
             return sm90::launch_mode<sm90::Mode::tf32>(problem, stream);
-        case sm90::Mode::tf32x3:
-            return sm90::launch_mode<sm90::Mode::tf32x3>(problem, stream);
+        case sm90::Mode::f16x3:
+            return sm90::launch_mode<sm90::Mode::f16x3>(problem, stream);
         case sm90::Mode::f16:
             return sm90::launch_mode<sm90::Mode::f16>(problem, stream);
         default:

@@ -80,10 +80,18 @@ __device__ __forceinline__ Announcement place_tile(const Geometry& geometry, con
     return place;
 }
 
-// One thread: draws tickets, announces tiles one ahead of need, streams the weights of each.
+// f16x3: puts a tile on the list of those to be done again, once.
+__device__ __forceinline__ void list_tile(const Scratch& scratch, int32_t tile) {
+    if (atomicExch(&scratch.is_listed[tile], 1) == 0)
+        scratch.list[atomicAdd(&scratch.tickets[1], 1)] = tile;
+}
+
+// One thread: draws tickets, announces tiles one ahead of need, streams the weights of each. kListed: of the
+// tiles on the list only.
+template <bool kListed>
 __device__ __forceinline__ void run_supplier(const Geometry& geometry, const Problem& problem,
-                                             uint32_t w_smem, const Barriers& barriers, const uint8_t* image,
-                                             int* ticket) {
+                                             uint32_t w_smem, const Barriers& barriers,
+                                             const Scratch& scratch) {
     Ring tiles, weights;
     tiles.parity = weights.parity = 1;  // an empty ring: the first waits return at once
     const int64_t blocks_of_tile = int64_t{geometry.chunks} * problem.K;
@@ -95,17 +103,23 @@ __device__ __forceinline__ void run_supplier(const Geometry& geometry, const Pro
         ptx::mbarrier_arrive(barriers.tile_full(tiles.stage));
         tiles.advance(kTileSlots);
     };
-    int32_t tile = blockIdx.x;
+    const int32_t tickets = kListed ? scratch.tickets[1] : geometry.tiles;
+    const auto tile_of = [&](int32_t ticket) {
+        return ticket >= tickets ? geometry.tiles : kListed ? scratch.list[ticket] : ticket;
+    };
+    int32_t next_ticket = blockIdx.x;
+    int32_t tile = tile_of(next_ticket);
     int32_t next = tile;  // announced already, one tile ahead of the weights
     announce(next);
     for (bool first = true; tile < geometry.tiles; first = false, tile = next) {
         if (next < geometry.tiles) {
-            next = atomicAdd(ticket, 1) + gridDim.x;
+            next_ticket = kListed ? next_ticket + gridDim.x : atomicAdd(scratch.tickets, 1) + gridDim.x;
+            next = tile_of(next_ticket);
             announce(next);
         }
         if (first || !geometry.resident) {
             const int32_t which = tile % (geometry.o_tiles * static_cast<int32_t>(problem.G));
-            const uint8_t* source = image + which * blocks_of_tile * kWeightBytes;
+            const uint8_t* source = scratch.image + which * blocks_of_tile * kWeightBytes;
             for (int64_t block = 0; block < blocks_of_tile; ++block, source += kWeightBytes) {
                 const uint32_t full = barriers.w_full(weights.stage);
                 ptx::mbarrier_wait(barriers.w_empty(weights.stage), weights.parity);

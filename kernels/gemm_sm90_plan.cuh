@@ -26,18 +26,23 @@ constexpr int kBarrierReady = 1, kBarrierTaken = 2;  // hardware barriers betwee
 // them into it.
 constexpr int kSliceLead = 16;
 
-enum class Mode { tf32, tf32x3, f16, bf16 };
+// Two modes keep the accuracy of fp32: f16x3 splits each operand into two fp16 numbers, tf32x3 into two TF32
+// ones, at half the speed but for all magnitudes. Tiles whose x or w f16x3 cannot hold are done again by tf32x3.
+enum class Mode { tf32, tf32x3, f16x3, f16, bf16 };
 
 template <Mode kMode>
 struct ModeTraits {
-    static constexpr bool kIsFloat = kMode == Mode::tf32 || kMode == Mode::tf32x3;
-    static constexpr bool kIsSplit = kMode == Mode::tf32x3;  // a row holds the high parts, then the low parts
-    static constexpr Operand kOperand = kIsFloat             ? Operand::tf32
-                                        : kMode == Mode::f16 ? Operand::f16
-                                                             : Operand::bf16;
-    static constexpr int kPieceChannels = kIsFloat ? 4 : 8;          // channels in 16 bytes
+    static constexpr bool kIsTf32 = kMode == Mode::tf32 || kMode == Mode::tf32x3;
+    static constexpr bool kIsFloat = kIsTf32 || kMode == Mode::f16x3;  // x, w and y are fp32
+    // A row holds the high parts, then the low parts.
+    static constexpr bool kIsSplit = kMode == Mode::tf32x3 || kMode == Mode::f16x3;
+    static constexpr Operand kOperand = kIsTf32               ? Operand::tf32
+                                        : kMode == Mode::bf16 ? Operand::bf16
+                                                              : Operand::f16;
+    static constexpr int kPieceChannels = kIsTf32 ? 4 : 8;           // channels in 16 bytes
     static constexpr int kPieces = kIsSplit ? 4 : 8;                 // pieces of a row that carry channels
     static constexpr int kChunkChannels = kPieces * kPieceChannels;  // channels in a row
+    static constexpr int kLoadChannels = kIsSplit ? 16 : kChunkChannels;  // that a converter holds at once
     using Bits = std::conditional_t<kIsFloat, uint32_t, uint16_t>;   // of one element of x, w and y
     using BitsPair = std::conditional_t<kIsFloat, uint2, uint32_t>;
     static constexpr int kElementBytes = sizeof(Bits);
@@ -93,9 +98,10 @@ struct Announcement {
 constexpr int kBarrierBytes = (4 * kMaxStages + 2 * kTileSlots) * 8;
 constexpr int kControlBytes = kBarrierBytes + kTileSlots * static_cast<int>(sizeof(Announcement));
 
-// Cuts the problem into tiles of `columns` positions. `tiles` is 0 where that cannot be.
+// Cuts the problem into tiles of `columns` positions with at most `most_taps` to a window. `tiles` is 0 where
+// that cannot be.
 template <Mode kMode>
-inline Geometry cut(const Problem& problem, int columns, int slices, bool flat) {
+inline Geometry cut(const Problem& problem, int columns, int slices, bool flat, int64_t most_taps) {
     using Traits = ModeTraits<kMode>;
     // Rows between planes, mod 8, that spread eight neighbouring positions over all banks; index: stride.
     constexpr int kPlaneResidue[9] = {0, 0, 4, 3, 2, 5, 3, 7, 1};
@@ -109,7 +115,7 @@ inline Geometry cut(const Problem& problem, int columns, int slices, bool flat) 
     const int free_bytes = problem.device.smem_bytes - other_bytes;
 
     // As many taps a window as leave room for two stages of x and three of weights.
-    int64_t taps = problem.K, max_shift = 0;
+    int64_t taps = most_taps, max_shift = 0;
     for (;; taps = ceil_div(taps, 2)) {
         const int64_t span = (taps - 1) * problem.dilation;
         geometry.plane_mask = 0;
@@ -122,7 +128,7 @@ inline Geometry cut(const Problem& problem, int columns, int slices, bool flat) 
         int64_t plane_rows = rows;
         while (planes > 1 && stride <= 8 && plane_rows % 8 != kPlaneResidue[stride]) ++plane_rows;
         const int64_t bytes = round_up((plane_rows * (planes - 1) + rows) * kRowBytes, 1024);
-        const int64_t w_least = blocks < 3 ? blocks : 3;
+        constexpr int64_t w_least = 3;
         if (2 * bytes + w_least * kWeightBytes <= free_bytes) {
             geometry.window = static_cast<int32_t>((columns - 1) * stride + span + 1);
             geometry.plane_rows = static_cast<int32_t>(plane_rows);
@@ -217,7 +223,7 @@ inline Cut choose_cut(const Problem& problem) {
     Cut best{};
     double best_cycles = 0;
     const auto consider = [&](int columns, int slices, bool flat) {
-        const Geometry geometry = cut<kMode>(problem, columns, slices, flat);
+        const Geometry geometry = cut<kMode>(problem, columns, slices, flat, problem.K);
         if (geometry.tiles == 0) return;
         const double cycles = estimate_cycles<kMode>(problem, geometry, columns, slices);
         if (best.columns == 0 || cycles < best_cycles) {
@@ -234,6 +240,14 @@ inline Cut choose_cut(const Problem& problem) {
     return best;
 }
 
+// f16x3: x * 2^8 and w * 2^e, e such that the largest weight of its output channel lies in [2^14, 2^15), are
+// high + low / 2^11, both fp16 and rounded to nearest. From 2^-12 on (zero is exact) the error is at most
+// 2^-24 of the value; smaller values and those from 2^16 on belong to tf32x3. (Ootomo and Yokota, "Recovering
+// single precision accuracy from Tensor Cores", 2022, scale the low part so.)
+constexpr float kXScale = 256.0f;
+constexpr float kSmallestScaled = 1.0f / 4096, kLargestScaled = 65280.0f;
+constexpr float kLowScale = 2048.0f;
+
 template <Mode kMode>
 inline size_t image_bytes(const Problem& problem) {
     return static_cast<size_t>(problem.G * ceil_div(problem.O, kTileO) *
@@ -241,12 +255,43 @@ inline size_t image_bytes(const Problem& problem) {
                                kWeightBytes);
 }
 
-constexpr size_t kTicketBytes = 256;
+// What the kernels of one launch share in the workspace.
+struct Scratch {
+    int32_t* tickets;    // [4]: drawn; tiles listed; unused
+    uint8_t* image;      // packed weights
+    float* row_factor;   // f16x3: [G][o_tiles * 128] what undoes the scales of x and w; negative: w out of range
+    int32_t* is_listed;  // f16x3: [tiles]
+    int32_t* list;       // f16x3: [tiles], those to be done again
+    uint8_t* safe_image;  // f16x3: packed weights of tf32x3
+};
+
+// Lays the scratch out from `base` on; returns its size.
+template <Mode kMode>
+inline size_t lay_out(const Problem& problem, const Geometry& geometry, uint8_t* base, Scratch* scratch) {
+    size_t bytes = 0;
+    const auto take = [&](size_t size) {
+        uint8_t* const place = base + bytes;
+        bytes += static_cast<size_t>(round_up(static_cast<int64_t>(size), 256));
+        return place;
+    };
+    *scratch = {};
+    scratch->tickets = reinterpret_cast<int32_t*>(take(16));
+    scratch->image = take(image_bytes<kMode>(problem));
+    if (kMode == Mode::f16x3) {
+        const size_t tile_bytes = static_cast<size_t>(geometry.tiles) * sizeof(int32_t);
+        scratch->row_factor =
+            reinterpret_cast<float*>(take(problem.G * geometry.o_tiles * kTileO * sizeof(float)));
+        scratch->is_listed = reinterpret_cast<int32_t*>(take(tile_bytes));
+        scratch->list = reinterpret_cast<int32_t*>(take(tile_bytes));
+        scratch->safe_image = take(image_bytes<Mode::tf32x3>(problem));
+    }
+    return bytes;
+}
 
 inline Mode mode_of(const Problem& problem) {
     if (problem.dtype == Dtype::float16) return Mode::f16;
     if (problem.dtype == Dtype::bfloat16) return Mode::bf16;
-    return problem.precision == Precision::tf32 ? Mode::tf32 : Mode::tf32x3;
+    return problem.precision == Precision::tf32 ? Mode::tf32 : Mode::f16x3;
 }
 
 }  // namespace sm90
@@ -259,19 +304,25 @@ inline bool fits_gemm_sm90(const Problem& problem) {
            problem.x_stride_l < kMost && problem.G * problem.O < kMost && problem.G * problem.C < kMost;
 }
 
+namespace sm90 {
+
+template <Mode kMode>
+inline size_t scratch_bytes(const Problem& problem) {
+    Scratch scratch;
+    return lay_out<kMode>(problem, choose_cut<kMode>(problem).geometry, nullptr, &scratch);
+}
+
+}  // namespace sm90
+
 inline size_t workspace_gemm_sm90(const Problem& problem) {
-    size_t bytes = 0;
     switch (sm90::mode_of(problem)) {
         case sm90::Mode::tf32:
-            bytes = sm90::image_bytes<sm90::Mode::tf32>(problem);
-            break;
-        case sm90::Mode::tf32x3:
-            bytes = sm90::image_bytes<sm90::Mode::tf32x3>(problem);
-            break;
+            return sm90::scratch_bytes<sm90::Mode::tf32>(problem);
+        case sm90::Mode::f16x3:
+            return sm90::scratch_bytes<sm90::Mode::f16x3>(problem);
         default:
-            bytes = sm90::image_bytes<sm90::Mode::f16>(problem);
+            return sm90::scratch_bytes<sm90::Mode::f16>(problem);
     }
-    return sm90::kTicketBytes + bytes;
 }
 
 }  // namespace conv1d

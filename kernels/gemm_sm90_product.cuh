@@ -24,6 +24,7 @@ struct Product {
     const Geometry& geometry;
     const Problem& problem;
     const Barriers& barriers;
+    const Scratch& scratch;
     const uint32_t x_smem, w_smem;
     Bits* const staging;   // [kBuffers][8][kPitch], this warp's own
     const int warp, lane;  // warp of 8: 16 output channels each
@@ -35,21 +36,32 @@ struct Product {
         Mma::issue(acc, ptx::wgmma_descriptor(w16), ptx::wgmma_descriptor(x16), accumulate);
     }
 
-    // One tap of one chunk: 128 bytes of K.
-    __device__ __forceinline__ void multiply(float (&acc)[kValues], uint32_t w16, uint32_t x16,
-                                             bool accumulate) {
+    // One tap of one chunk, 128 bytes of K, issued and committed. Split: on return acc is not yet in `total`.
+    template <int kTotal>
+    __device__ __forceinline__ void multiply(float (&acc)[kValues], float (&total)[kTotal], uint32_t w16,
+                                             uint32_t x16, bool accumulate) {
+        ptx::wgmma_fence();
         if constexpr (Traits::kIsSplit) {  // low parts first: the accumulator truncates
 #pragma unroll
             for (int k = 0; k < 2; ++k) {
-                multiply_step(acc, w16 + 2 * k, x16 + 2 * (k + 2), accumulate || k > 0);
+                multiply_step(acc, w16 + 2 * k, x16 + 2 * (k + 2), k > 0);
                 multiply_step(acc, w16 + 2 * (k + 2), x16 + 2 * k, true);
             }
+            if constexpr (kMode == Mode::f16x3) {  // these are too large by kLowScale
+                ptx::wgmma_commit_group();
+                ptx::wgmma_wait_group<0>();
 #pragma unroll
-            for (int k = 0; k < 2; ++k) multiply_step(acc, w16 + 2 * k, x16 + 2 * k, true);
+                for (int i = 0; i < kValues; ++i) total[i] = fmaf(acc[i], 1 / kLowScale, total[i]);
+                ptx::wgmma_fence();
+            }
+#pragma unroll
+            for (int k = 0; k < 2; ++k)
+                multiply_step(acc, w16 + 2 * k, x16 + 2 * k, kMode == Mode::tf32x3 || k > 0);
         } else {
 #pragma unroll
             for (int k = 0; k < 4; ++k) multiply_step(acc, w16 + 2 * k, x16 + 2 * k, accumulate || k > 0);
         }
+        ptx::wgmma_commit_group();
     }
 
     __device__ __forceinline__ void release(uint32_t barrier) {
@@ -83,10 +95,8 @@ struct Product {
                     if (first_tile || !geometry.resident)
                         ptx::mbarrier_wait(barriers.w_full(weights.stage), weights.parity);
                     const int32_t row = stride == 1 ? shift : shift + plane_row(geometry, plane);
-                    ptx::wgmma_fence();
-                    multiply(acc, w_warpgroup16 + weights.stage * (kWeightBytes / 16),
+                    multiply(acc, total, w_warpgroup16 + weights.stage * (kWeightBytes / 16),
                              x_stage16 + row * (kRowBytes / 16), accumulate);
-                    ptx::wgmma_commit_group();
                     if (++issued == geometry.skew && warp < 4) {
                         if (!first_tile) ptx::bar_sync<kBarrierTaken>(256);
                         ptx::bar_arrive<kBarrierReady>(256);
@@ -204,6 +214,13 @@ struct Product {
         }
     }
 
+    // f16x3: undoes the scales of x and w in row lane/4 of a half of this warp's output channels; negative where
+    // the tile must be done again.
+    __device__ __forceinline__ float load_factor(const Announcement& place, int half) {
+        return scratch.row_factor[place.group * geometry.o_tiles * kTileO + place.channel + warp * 16 +
+                                  8 * half + lane / 4];
+    }
+
     // Of row lane/4 of a half of this warp's output channels.
     __device__ __forceinline__ float load_bias(const Announcement& place, int half) {
         const int32_t channel = place.channel + warp * 16 + 8 * half + lane / 4;
@@ -313,17 +330,27 @@ struct Product {
                 ptx::bar_arrive<kBarrierTaken>(256);
             }
             const float bias[2] = {load_bias(place, 0), load_bias(place, 1)};  // arrives during the products
+            float factor[2] = {1.0f, 1.0f};
+            if constexpr (kMode == Mode::f16x3) {
+                factor[0] = load_factor(place, 0), factor[1] = load_factor(place, 1);
+                if (__any_sync(0xFFFFFFFF, factor[0] < 0 || factor[1] < 0) && lane == 0)
+                    list_tile(scratch, place.tile);
+            }
             float acc[kValues];
             multiply_tile(acc, first_tile);
             first_tile = false;
+            if constexpr (kMode == Mode::f16x3) {
+#pragma unroll
+                for (int i = 0; i < kValues; ++i) acc[i] *= factor[i / 2 % 2];
+            }
             bool finite = true;
-            if constexpr (Traits::kIsSplit) {
+            if constexpr (kMode == Mode::tf32x3) {
 #pragma unroll
                 for (int i = 0; i < kValues; ++i) finite = finite && isfinite(acc[i]);
                 finite = __all_sync(0xFFFFFFFF, finite);
             }
             store_tile(acc, place, bias, finite);
-            if constexpr (Traits::kIsSplit) {
+            if constexpr (kMode == Mode::tf32x3) {
                 if (!finite) mend_tile(place);
             }
         }
