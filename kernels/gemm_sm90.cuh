@@ -36,8 +36,9 @@ __global__ void __launch_bounds__(kThreads, 1)
     using Bits = typename ModeTraits<kMode>::Bits;
     constexpr int kWarpStagingBytes = ModeTraits<kMode>::warp_staging_bytes(kN, kSlices);
     uint8_t* const control = staging + kProductWarps * kWarpStagingBytes;
-    const Barriers barriers{ptx::smem_address(control),
-                            reinterpret_cast<Announcement*>(control + kBarrierBytes)};
+    Announcement* const announcements = reinterpret_cast<Announcement*>(control + kBarrierBytes);
+    const Barriers barriers{ptx::smem_address(control), announcements,
+                            reinterpret_cast<int32_t*>(announcements + kTileSlots)};
     if (threadIdx.x == 0) {
         for (int i = 0; i < kMaxStages; ++i) {
             ptx::mbarrier_init(barriers.x_full(i), kConverterWarps);

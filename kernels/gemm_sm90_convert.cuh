@@ -27,18 +27,14 @@ __device__ __forceinline__ uint32_t split_f16(float first, float second, uint32_
     return *reinterpret_cast<const uint32_t*>(&high);
 }
 
-// The range of the magnitudes seen, zero left out: fp32 bits, ordered as the numbers are.
+// fp32 bits of magnitudes, which are ordered as the numbers are: the largest seen, and how many are too small for
+// a split by f16x3, but not zero.
 struct Range {
-    uint32_t smallest = 0xFFFFFFFF, largest = 0;  // `smallest` less one
-    __device__ __forceinline__ void add(uint32_t bits) {
+    uint32_t largest = 0, small = 0;
+    __device__ __forceinline__ void add(uint32_t bits, float scale) {
         const uint32_t magnitude = bits & 0x7FFFFFFF;
-        smallest = min(smallest, magnitude - 1);
         largest = max(largest, magnitude);
-    }
-    // Whether f16x3 holds all of them, scaled by a power of two.
-    __device__ __forceinline__ bool fits(float scale) const {
-        return smallest >= __float_as_uint(kSmallestScaled / scale) - 1 &&
-               largest <= __float_as_uint(kLargestScaled / scale);
+        small += magnitude - 1 < __float_as_uint(kSmallestScaled / scale) - 1;
     }
 };
 
@@ -135,23 +131,25 @@ __global__ void __launch_bounds__(128)
     const int32_t row = blockIdx.x % kTileO, tile = blockIdx.x / kTileO;
     const int32_t o = tile % geometry.o_tiles * kTileO + row;
     const int64_t first = (int64_t{tile / geometry.o_tiles} * O + o) * C * K;
-    Range range;
-    if (o < O) {
-        for (int32_t i = threadIdx.x; i < C * K; i += 128) range.add(__float_as_uint(w[first + i]));
-    }
-    __shared__ uint32_t smallest, largest;
-    if (threadIdx.x == 0) smallest = 0xFFFFFFFF, largest = 0;
+    __shared__ uint32_t largest, small;
+    if (threadIdx.x == 0) largest = small = 0;
     __syncthreads();
-    atomicMin(&smallest, range.smallest);
+    const int32_t weights = o < O ? C * K : 0;
+    Range range;
+    for (int32_t i = threadIdx.x; i < weights; i += 128) range.add(__float_as_uint(w[first + i]), 1.0f);
     atomicMax(&largest, range.largest);
     __syncthreads();
-    range.smallest = smallest, range.largest = largest;
     // The largest magnitude's exponent becomes 14; beyond 2^100 either way, the scale itself could overflow.
-    const int32_t exponent = static_cast<int32_t>(range.largest >> 23) - 127;
-    const bool scales = range.largest > 0 && exponent > -100 && exponent < 100;
+    const int32_t exponent = static_cast<int32_t>(largest >> 23) - 127;
+    const bool scales = exponent > -100 && exponent < 100;
     const float scale = scales ? __uint_as_float(static_cast<uint32_t>(14 - exponent + 127) << 23) : 1.0f;
-    const bool fits = range.largest == 0 || (scales && range.fits(scale));
-    if (threadIdx.x == 0) scratch.row_factor[blockIdx.x] = (fits ? 1.0f : -1.0f) / (scale * kXScale);
+    range = {};
+    for (int32_t i = threadIdx.x; i < weights; i += 128) range.add(__float_as_uint(w[first + i]), scale);
+    atomicAdd(&small, range.small);
+    __syncthreads();
+    if (threadIdx.x == 0)
+        scratch.row_scaling[blockIdx.x] = make_float2(
+            (scales || largest == 0 ? 1.0f : -1.0f) / (scale * kXScale), static_cast<float>(small));
 
     const auto pack = [&](auto mode, const Geometry& cut, uint8_t* image, float by) {
         constexpr Mode kMode = decltype(mode)::value;
@@ -265,8 +263,8 @@ struct Converter {
             for (int j = 0; j < 4; ++j) {
                 if constexpr (kMode == Mode::f16x3) {
                     const uint32_t first = get_word(8 * i + 2 * j), second = get_word(8 * i + 2 * j + 1);
-                    range.add(first);
-                    range.add(second);
+                    range.add(first, kXScale);
+                    range.add(second, kXScale);
                     high[j] = split_f16(__uint_as_float(first) * kXScale, __uint_as_float(second) * kXScale,
                                         low[j]);
                 } else if constexpr (kMode == Mode::tf32x3) {
@@ -331,7 +329,10 @@ struct Converter {
             else convert_singles(first);
         }
         if constexpr (kMode == Mode::f16x3) {
-            if (!__all_sync(0xFFFFFFFF, range.fits(kXScale)) && lane == 0) list_tile(scratch, place.tile);
+            if (__any_sync(0xFFFFFFFF, range.largest > __float_as_uint(kLargestScaled / kXScale)) && lane == 0)
+                list_tile(scratch, place.tile);
+            if (range.small > 0)
+                atomicAdd(&barriers.small_count[place.counter], static_cast<int32_t>(range.small));
         }
     }
 

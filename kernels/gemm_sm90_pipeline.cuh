@@ -11,7 +11,8 @@ namespace sm90 {
 // Addresses of the barriers in the shared window, and the announcements behind them.
 struct Barriers {
     uint32_t base;
-    Announcement* tile;  // [kTileSlots]
+    Announcement* tile;    // [kTileSlots]
+    int32_t* small_count;  // [kTileCounters] f16x3: values of x too small, of one tile
 
     __device__ __forceinline__ uint32_t x_full(int stage) const { return base + 8 * stage; }
     __device__ __forceinline__ uint32_t x_empty(int stage) const { return base + 8 * (kMaxStages + stage); }
@@ -95,10 +96,13 @@ __device__ __forceinline__ void run_supplier(const Geometry& geometry, const Pro
     Ring tiles, weights;
     tiles.parity = weights.parity = 1;  // an empty ring: the first waits return at once
     const int64_t blocks_of_tile = int64_t{geometry.chunks} * problem.K;
+    uint32_t announced = 0;
     const auto announce = [&](int32_t tile) {
         ptx::mbarrier_wait(barriers.tile_empty(tiles.stage), tiles.parity);
-        Announcement place{-1, 0, 0, 0, 0};
+        Announcement place{-1, 0, 0, 0, 0, 0};
         if (tile < geometry.tiles) place = place_tile(geometry, problem, tile);
+        place.counter = announced++ % kTileCounters;  // no one looks at that of kTileCounters tiles ago
+        barriers.small_count[place.counter] = 0;
         barriers.tile[tiles.stage] = place;
         ptx::mbarrier_arrive(barriers.tile_full(tiles.stage));
         tiles.advance(kTileSlots);

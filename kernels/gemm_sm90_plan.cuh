@@ -17,6 +17,7 @@ constexpr int kProductWarps = 8;  // two warpgroups, 64 output channels each
 constexpr int kConverterWarps = 7;
 constexpr int kThreads = 32 * (kProductWarps + kConverterWarps + 1);  // and one warp for tickets and weights
 constexpr int kTileSlots = 4;  // tiles announced ahead; with 2, converters waited for 39 % of kb67
+constexpr int kTileCounters = 2 * kTileSlots;  // a tile in work may be kTileSlots behind the one announced
 constexpr int kMaxStages = 12;
 constexpr int kWeightBytes = kTileO * kRowBytes;     // weights of one tap and one chunk of channels
 constexpr int kBarrierReady = 1, kBarrierTaken = 2;  // hardware barriers between the product warpgroups
@@ -72,6 +73,7 @@ struct Geometry {
     int32_t chunks;            // of channels
     int32_t tap_groups;        // taps that share one window, ceil(K / taps_per_group) times
     int32_t taps_per_group;
+    int32_t taps_together;  // split modes: whose products are summed before they are added to the total
     int32_t window;   // positions of x for a tile: (kN - 1)*stride + (taps_per_group - 1)*dilation + 1
     int32_t pairs;    // 1: two neighbouring elements of x can be loaded together
     int32_t batches;  // of conversion in a stage
@@ -89,6 +91,7 @@ struct Geometry {
 // Shared memory, in order: x stages | weight stages | staging of D, 8 warps | barriers | announced tiles.
 struct Announcement {
     int32_t tile;     // -1: no more
+    int32_t counter;  // f16x3: its counter of values too small
     int32_t sample;   // of column 0
     int32_t row;      // position of column 0 in its sample, may be negative
     int32_t channel;  // first output channel of the tile inside its group
@@ -96,7 +99,8 @@ struct Announcement {
 };
 
 constexpr int kBarrierBytes = (4 * kMaxStages + 2 * kTileSlots) * 8;
-constexpr int kControlBytes = kBarrierBytes + kTileSlots * static_cast<int>(sizeof(Announcement));
+constexpr int kControlBytes = kBarrierBytes + kTileSlots * static_cast<int>(sizeof(Announcement)) +
+                              kTileCounters * static_cast<int>(sizeof(int32_t));
 
 // Cuts the problem into tiles of `columns` positions with at most `most_taps` to a window. `tiles` is 0 where
 // that cannot be.
@@ -152,6 +156,8 @@ inline Geometry cut(const Problem& problem, int columns, int slices, bool flat, 
     const int64_t room = (free_bytes - 2 * geometry.x_stage_bytes) / kWeightBytes;
     geometry.resident = one_weight_tile && blocks <= room && blocks <= kMaxStages;
     geometry.w_stages = static_cast<int32_t>(geometry.resident ? blocks : room < 6 ? room : 6);
+    const int32_t together = geometry.resident || geometry.w_stages >= 6 ? 4 : geometry.w_stages >= 4 ? 2 : 1;
+    geometry.taps_together = together < taps ? together : static_cast<int32_t>(taps);
     geometry.x_stages = (free_bytes - geometry.w_stages * kWeightBytes) / geometry.x_stage_bytes;
     if (geometry.x_stages > 6) geometry.x_stages = 6;
     geometry.smem_bytes =
@@ -240,13 +246,15 @@ inline Cut choose_cut(const Problem& problem) {
     return best;
 }
 
-// f16x3: x * 2^8 and w * 2^e, e such that the largest weight of its output channel lies in [2^14, 2^15), are
-// high + low / 2^11, both fp16 and rounded to nearest. From 2^-12 on (zero is exact) the error is at most
-// 2^-24 of the value; smaller values and those from 2^16 on belong to tf32x3. (Ootomo and Yokota, "Recovering
-// single precision accuracy from Tensor Cores", 2022, scale the low part so.)
-constexpr float kXScale = 256.0f;
+// f16x3: x * 2^8 and w * 2^e, e such that the largest weight of its output channel lies in [2^14, 2^15), become
+// high + low / 2^11, both fp16 and rounded to nearest. (Ootomo and Yokota, "Recovering single precision accuracy
+// from Tensor Cores", 2022, scale the low part so.) Scaled values below 2^16 and from 2^-12 on are then right to
+// 2^-24 of themselves, and zero is exact. Smaller ones are right to 2^-36: n of x and m of w put an error of at
+// most n * 2^15 * 2^-36 + m * 2^16 * 2^-36 into a sum, less than 2^-24 of it where it is at least 8n + 16m. Tiles
+// with larger values, or with sums below that, belong to tf32x3.
+constexpr float kXScale = 256.0f, kLowScale = 2048.0f;
 constexpr float kSmallestScaled = 1.0f / 4096, kLargestScaled = 65280.0f;
-constexpr float kLowScale = 2048.0f;
+constexpr float kSumOfSmallX = 8.0f, kSumOfSmallW = 16.0f;
 
 template <Mode kMode>
 inline size_t image_bytes(const Problem& problem) {
@@ -259,7 +267,8 @@ inline size_t image_bytes(const Problem& problem) {
 struct Scratch {
     int32_t* tickets;    // [4]: drawn; tiles listed; unused
     uint8_t* image;      // packed weights
-    float* row_factor;   // f16x3: [G][o_tiles * 128] what undoes the scales of x and w; negative: w out of range
+    float2* row_scaling;  // f16x3: [G][o_tiles * 128], what undoes the scales of x and w, negative where w is out of
+                          // range; how many weights are too small
     int32_t* is_listed;  // f16x3: [tiles]
     int32_t* list;       // f16x3: [tiles], those to be done again
     uint8_t* safe_image;  // f16x3: packed weights of tf32x3
@@ -279,8 +288,8 @@ inline size_t lay_out(const Problem& problem, const Geometry& geometry, uint8_t*
     scratch->image = take(image_bytes<kMode>(problem));
     if (kMode == Mode::f16x3) {
         const size_t tile_bytes = static_cast<size_t>(geometry.tiles) * sizeof(int32_t);
-        scratch->row_factor =
-            reinterpret_cast<float*>(take(problem.G * geometry.o_tiles * kTileO * sizeof(float)));
+        scratch->row_scaling =
+            reinterpret_cast<float2*>(take(problem.G * geometry.o_tiles * kTileO * sizeof(float2)));
         scratch->is_listed = reinterpret_cast<int32_t*>(take(tile_bytes));
         scratch->list = reinterpret_cast<int32_t*>(take(tile_bytes));
         scratch->safe_image = take(image_bytes<Mode::tf32x3>(problem));

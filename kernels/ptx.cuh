@@ -95,7 +95,7 @@ __device__ __forceinline__ void cp_async_bulk(uint32_t target, const void* sourc
 }
 
 // The same from shared to global, and its groups, which belong to the thread that issued them (9.7.9.25.3).
-__device__ __forceinline__ void cp_async_bulk_store(uintptr_t target, uint32_t source, uint32_t bytes) {
+__device__ __forceinline__ void cp_async_bulk_store(uint64_t target, uint32_t source, uint32_t bytes) {
     asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(target), "r"(source),
                  "r"(bytes)
                  : "memory");
