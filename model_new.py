@@ -2858,6 +2858,8 @@ struct Tile {
     static constexpr int kMTiles = kMTiles_;  // of 16 output channels, of one task
     static constexpr int kNTiles = kNTiles_;  // of 8 positions, of one task
     static constexpr int kWarpP = 8 * kNTiles;
+    // Whether x stays in registers from one step to the next; three products for one hide its reads anyway.
+    static constexpr bool kCanSlide = !kSplit && kNTiles <= 8;
     static constexpr int kPerWord = 4 / sizeof(Element);
     static constexpr int kVector = 16 / sizeof(Element);  // elements of a store
     // Of a staged row of y, in elements: 8 (4) words mod 32, so that 8 rows of pairs fall into all banks.
@@ -2867,11 +2869,13 @@ struct Tile {
 
 struct Params {
     Problem problem;
-    bool tap_pairs;      // a word is two taps of one channel, not two channels of one tap
-    bool y_pairs;        // rows of y start at multiples of two elements
-    bool y_vectors;      // ... of 16 bytes
-    int32_t rows;        // of words: ceil(C / kPerWord), 1 for tap pairs
-    int32_t row_words;   // K, or ceil(K / 2)
+    bool tap_pairs;     // a word is two taps of one channel, not two channels of one tap
+    bool y_pairs;       // rows of y start at multiples of two elements
+    bool y_vectors;     // ... of 16 bytes
+    int32_t rows;       // of words: ceil(C / kPerWord), 1 for tap pairs
+    int32_t row_words;  // K, or ceil(K / 2)
+    bool slide;  // each row fills whole products, and one product's x is the last one's, 8 positions on
+    int32_t row_depth;   // row_words, or the next multiple of 8 where they slide
     int32_t tap_step;    // input positions from a word to the next of its row
     int32_t chunk_rows;  // rows in shared memory at once; the last chunk may have fewer
     int32_t chunks;
@@ -2885,7 +2889,7 @@ struct Params {
     int64_t o_blocks, p_blocks, blocks;
 };
 
-// What one block computes.
+// What one block computes. Kept in shared memory: the sums leave few registers.
 struct Place {
     int64_t n, g, o_begin, p_begin;
     int32_t m_tiles;  // that hold output channels
@@ -2934,43 +2938,51 @@ __device__ __forceinline__ void fill_w(const Params& params, const Place& place,
     const int lane = threadIdx.x % 32;
     const int K = static_cast<int>(problem.K);
     const int C = static_cast<int>(problem.C);
-    const int chunk_words = min(params.chunk_rows, params.rows - row_begin) * params.row_words;
-    const int64_t outputs = problem.O - place.o_begin;
+    const int chunk_rows = min(params.chunk_rows, params.rows - row_begin);
+    const int outputs = static_cast<int>(min(problem.O - place.o_begin, int64_t{params.m_tiles} * 16));
     const Element* w = static_cast<const Element*>(problem.w) +
                        (place.g * problem.O + place.o_begin) * (problem.C * problem.K);
-    // A warp reads 8 neighbouring words of 4 output channels, kBatch times.
+    // A warp reads 8 neighbouring words of 4 output channels at once, kCount times.
+    constexpr int kCount = kBatch / Tile::kPerWord;
     const int quads = params.m_tiles * 4;
-    const int units = quads * ((params.chunk_steps + kBatch - 1) / kBatch);
+    const int items = quads * params.chunk_steps;
 #pragma unroll 1
-    for (int unit = threadIdx.x / 32; unit < units; unit += params.warps) {
-        const int step = unit / quads * kBatch;
-        const int o = (unit - step / kBatch * quads) * 4 + lane / 8;
-        const Element* source = w + o * (problem.C * problem.K);
-        int word = step * kMmaWords + lane % 8;
-        int row = word / params.row_words;
-        int k = word - row * params.row_words;
-        Element value[kBatch][Tile::kPerWord];
+    for (int begin = threadIdx.x / 32 * kCount; begin < items; begin += params.warps * kCount) {
+        const int first_step = begin / quads;
+        const int first_o = (begin - first_step * quads) * 4 + lane / 8;
+        Element value[kCount][Tile::kPerWord];
+        int o = first_o;
+        int row = (first_step * kMmaWords + lane % 8) / params.row_depth;
+        int k = first_step * kMmaWords + lane % 8 - row * params.row_depth;
 #pragma unroll
-        for (int i = 0; i < kBatch; ++i, word += kMmaWords) {
-            const bool inside = word < chunk_words && o < outputs;
-            if constexpr (Tile::kPerWord == 1) {
-                value[i][0] = inside ? source[row_begin * K + word] : Element{};
-            } else {
-                const int c = 2 * (row_begin + row);
-                const int first = params.tap_pairs ? 2 * k : c * K + k;
+        for (int i = 0; i < kCount; ++i) {
+            const bool inside = row < chunk_rows && k < params.row_words && o < outputs;
+            const int c = Tile::kPerWord * (row_begin + row);
+            const int source = (o * C + c) * K + (params.tap_pairs ? 2 * k : k);
+            value[i][0] = inside ? w[source] : Element{};
+            if constexpr (Tile::kPerWord == 2) {
                 const bool second = params.tap_pairs ? 2 * k + 1 < K : c + 1 < C;
-                value[i][0] = inside ? source[first] : Element{};
-                value[i][1] = inside && second ? source[first + (params.tap_pairs ? 1 : K)] : Element{};
-                for (k += kMmaWords; k >= params.row_words; ++row) k -= params.row_words;
+                value[i][1] = inside && second ? w[source + (params.tap_pairs ? 1 : K)] : Element{};
+            }
+            o += 4;
+            if (o >= quads * 4) {
+                o -= quads * 4;
+                for (k += kMmaWords; k >= params.row_depth; ++row) k -= params.row_depth;
             }
         }
-        uint32_t* target = w_smem + (o / 16 * params.chunk_steps + step) * 128 + (o % 8 * 4 + lane % 4) * 4 +
-                           o / 8 % 2 + lane / 4 % 2 * 2;
+        o = first_o;
+        uint32_t* target = w_smem + first_step * 128 + lane % 4 * 4 + lane / 4 % 2 * 2;
 #pragma unroll
-        for (int i = 0; i < kBatch; ++i) {
-            if (step + i >= params.chunk_steps) break;
-            if constexpr (Tile::kPerWord == 1) target[i * 128] = float_word<Tile>(value[i][0]);
-            else memcpy(target + i * 128, value[i], 4);
+        for (int i = 0; i < kCount; ++i) {
+            if (begin + i >= items) break;
+            uint32_t* const word = target + o / 16 * params.chunk_steps * 128 + o % 8 * 16 + o / 8 % 2;
+            if constexpr (Tile::kPerWord == 1) *word = float_word<Tile>(value[i][0]);
+            else memcpy(word, value[i], 4);
+            o += 4;
+            if (o >= quads * 4) {
+                o -= quads * 4;
+                target += 128;
+            }
         }
     }
 }
@@ -2998,17 +3010,15 @@ __device__ __forceinline__ void fill_x(const Params& params, const Place& place,
     wrap();
     while (c < channels) {
         Element value[kBatch];
-        int slot[kBatch], at[kBatch];
+        int slot[kBatch];  // in elements
 #pragma unroll
         for (int i = 0; i < kBatch; ++i) {
             const int64_t l = l_begin + offset;
             const bool inside = c < channels && channel_begin + c < problem.C && l >= 0 && l < problem.L;
             value[i] = inside ? x[c * problem.x_stride_c + offset * problem.x_stride_l] : Element{};
-            // In elements.
             slot[i] = c < channels ? (c / Tile::kPerWord * params.row_slots + offset) * Tile::kPerWord +
                                          c % Tile::kPerWord
                                    : -1;
-            at[i] = offset;
             offset += blockDim.x;
             wrap();
         }
@@ -3019,8 +3029,8 @@ __device__ __forceinline__ void fill_x(const Params& params, const Place& place,
                 x_smem[slot[i]] = float_word<Tile>(value[i]);
             } else {
                 Element* const halves = reinterpret_cast<Element*>(x_smem);
-                if (at[i] < params.row_slots) halves[slot[i]] = value[i];
-                if (params.tap_pairs && at[i] >= lag) halves[slot[i] - 2 * lag + 1] = value[i];
+                if (!params.tap_pairs || slot[i] < 2 * params.row_slots) halves[slot[i]] = value[i];
+                if (params.tap_pairs && slot[i] >= 2 * lag) halves[slot[i] - 2 * lag + 1] = value[i];
             }
         }
     }
@@ -3028,10 +3038,10 @@ __device__ __forceinline__ void fill_x(const Params& params, const Place& place,
 
 // Where the words of a chunk lie in x_smem for output position 0 of the block.
 __device__ __forceinline__ void fill_offsets(const Params& params, int2* offsets) {
-    const int chunk_words = params.chunk_rows * params.row_words;
+    const int chunk_words = params.chunk_rows * params.row_depth;
     for (int word = threadIdx.x; word < params.chunk_steps * kMmaWords; word += blockDim.x) {
-        const int row = word / params.row_words;
-        const int offset = row * params.row_slots + (word - row * params.row_words) * params.tap_step;
+        const int row = word / params.row_depth;
+        const int offset = row * params.row_slots + (word - row * params.row_depth) * params.tap_step;
         int* const target = reinterpret_cast<int*>(offsets) + word / 8 * 8 + word % 4 * 2 + word / 4 % 2;
         *target = word < chunk_words ? offset : 0;
     }
@@ -3058,17 +3068,26 @@ __device__ __forceinline__ void multiply_split(float (&sum)[4], const uint4& w, 
     for (int i = 0; i < 4; ++i) sum[i] += part[i];
 }
 
-// One step of a task's depth. kMasked: the step may have words that no tap fills. Weights are zero there,
-// but x may hold an infinity.
+// One step of a task's depth. `slides`: x_frag holds the step before, whose words are this one's 8 positions
+// on. kMasked: the step may have words that no tap fills. Weights are zero there, but x may hold an infinity.
 template <class Tile, bool kMasked>
 __device__ __forceinline__ void multiply_step(const uint4* w, int w_pitch, const uint32_t* x, int2 offset,
-                                              int x_pitch, uint2 mask, int m_count,
+                                              int x_pitch, bool slides, uint2 mask, int m_count,
+                                              uint2 (&x_frag)[Tile::kNTiles],
                                               float (&sum)[Tile::kMTiles][Tile::kNTiles][4]) {
-    uint2 x_frag[Tile::kNTiles];
+    const auto load = [&](int n) { return make_uint2(x[offset.x + n * x_pitch], x[offset.y + n * x_pitch]); };
+    if (Tile::kCanSlide && slides) {
 #pragma unroll
-    for (int n = 0; n < Tile::kNTiles; ++n) {
-        x_frag[n] = make_uint2(x[offset.x + n * x_pitch], x[offset.y + n * x_pitch]);
-        if (kMasked) x_frag[n] = make_uint2(x_frag[n].x & mask.x, x_frag[n].y & mask.y);
+        for (int n = 0; n < Tile::kNTiles - 1; ++n) x_frag[n] = x_frag[n + 1];
+        x_frag[Tile::kNTiles - 1] = load(Tile::kNTiles - 1);
+    } else {
+#pragma unroll
+        for (int n = 0; n < Tile::kNTiles; ++n) x_frag[n] = load(n);
+    }
+    if (kMasked) {
+#pragma unroll
+        for (int n = 0; n < Tile::kNTiles; ++n)
+            x_frag[n] = make_uint2(x_frag[n].x & mask.x, x_frag[n].y & mask.y);
     }
 #pragma unroll
     for (int m = 0; m < Tile::kMTiles; ++m) {
@@ -3097,26 +3116,31 @@ __device__ __forceinline__ void multiply(const Params& params, const Memory& mem
     const int lane = threadIdx.x % 32;
     const int t = lane % 4;
     const int stride = static_cast<int>(params.problem.stride);
-    const int words = chunk_rows * params.row_words;
-    const int last = (words - 1) / kMmaWords;
-    const int w_pitch = params.chunk_steps * 32;
-    const uint4* w = reinterpret_cast<const uint4*>(memory.w) + m_begin * w_pitch + lane;
-    const uint32_t* x = memory.x + (position + lane / 4) * stride;
-    const int2* offsets = memory.offsets + t;
-    int2 offset = offsets[0];
-#pragma unroll 1
-    for (int step = 0; step < last; ++step) {
-        const int2 next = offsets[(step + 1) * 4];
-        multiply_step<Tile, false>(w, w_pitch, x, offset, 8 * stride, uint2{}, m_count, sum);
-        w += 32;
-        offset = next;
-    }
+    // Runs of steps: the rows where x slides along them, else all words in one.
+    const int runs = params.slide ? chunk_rows : 1;
+    const int words = (params.slide ? 1 : chunk_rows) * params.row_words;
+    const int last = (words - 1) / kMmaWords;  // step of a run, the one that may have words to spare
     const auto mask_of = [&](int word) {
         if (word >= words) return 0u;
         return params.tap_pairs && word == words - 1 && params.problem.K % 2 != 0 ? 0xFFFFu : ~0u;
     };
     const uint2 mask = make_uint2(mask_of(last * kMmaWords + t), mask_of(last * kMmaWords + t + 4));
-    multiply_step<Tile, true>(w, w_pitch, x, offset, 8 * stride, mask, m_count, sum);
+    const int w_pitch = params.chunk_steps * 32;
+    const uint4* w = reinterpret_cast<const uint4*>(memory.w) + m_begin * w_pitch + lane;
+    const uint32_t* x = memory.x + (position + lane / 4) * stride;
+    const int2* offsets = memory.offsets + t;
+    uint2 x_frag[Tile::kNTiles];
+    for (int run = 0; run < runs; ++run) {
+#pragma unroll 1
+        for (int step = 0; step < last; ++step, w += 32, offsets += 4) {
+            multiply_step<Tile, false>(w, w_pitch, x, *offsets, 8 * stride, params.slide && step > 0, mask,
+                                       m_count, x_frag, sum);
+        }
+        multiply_step<Tile, true>(w, w_pitch, x, *offsets, 8 * stride, params.slide && last > 0, mask,
+                                  m_count, x_frag, sum);
+        w += 32;
+        offsets += 4;
+    }
 }
 
 // Two neighbours of a row of y, as they lie in memory.
@@ -3257,8 +3281,15 @@ __device__ __forceinline__ void write(const Params& params, const Place& place, 
 
 #endif  // sm_80
 
+// Blocks that registers are shared by. With two, ptxas for sm_120 spills some.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
+constexpr int kLaunchBlocks = 1;
+#else
+constexpr int kLaunchBlocks = kBlocks;
+#endif
+
 template <class Tile>
-__global__ void __launch_bounds__(kThreads, kBlocks)
+__global__ void __launch_bounds__(kThreads, kLaunchBlocks)
     fold_sm80_forward_kernel(const __grid_constant__ Params params) {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
     using Element = typename Tile::Element;
@@ -3266,15 +3297,17 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
     const Memory memory = memory_at(params, smem);
     const Problem& problem = params.problem;
 
-    Place place;
-    const uint32_t run = blockIdx.x / static_cast<uint32_t>(params.o_blocks);
-    const uint32_t sample = run / static_cast<uint32_t>(params.p_blocks);
-    place.n = sample / static_cast<uint32_t>(problem.G);
-    place.g = sample - place.n * problem.G;
-    place.o_begin = (blockIdx.x - run * params.o_blocks) * params.m_tiles * 16;
-    place.p_begin = (run - sample * params.p_blocks) * (params.tasks / params.tasks_o * Tile::kWarpP);
-    place.m_tiles = static_cast<int>(min((problem.O - place.o_begin + 15) / 16, int64_t{params.m_tiles}));
-
+    __shared__ Place place;
+    if (threadIdx.x == 0) {
+        const uint32_t run = blockIdx.x / static_cast<uint32_t>(params.o_blocks);
+        const uint32_t sample = run / static_cast<uint32_t>(params.p_blocks);
+        place.n = sample / static_cast<uint32_t>(problem.G);
+        place.g = sample - place.n * problem.G;
+        place.o_begin = (blockIdx.x - run * params.o_blocks) * params.m_tiles * 16;
+        place.p_begin = (run - sample * params.p_blocks) * (params.tasks / params.tasks_o * Tile::kWarpP);
+        place.m_tiles = static_cast<int>(min((problem.O - place.o_begin + 15) / 16, int64_t{params.m_tiles}));
+    }
+    __syncthreads();
     fill_offsets(params, memory.offsets);
     for (int o = threadIdx.x; o < params.m_tiles * 16; o += blockDim.x) {
         const bool biased = problem.bias != nullptr && place.o_begin + o < problem.O;
@@ -3319,6 +3352,11 @@ Params plan_within(const Problem& problem, int64_t smem_limit) {
     params.rows = static_cast<int32_t>(ceil_div(problem.C, Tile::kPerWord));
     params.row_words = static_cast<int32_t>(params.tap_pairs ? ceil_div(problem.K, 2) : problem.K);
     params.tap_step = static_cast<int32_t>(params.tap_pairs ? 2 * problem.dilation : problem.dilation);
+    // Worth a quarter more products: an eighth of the reads of x remain.
+    const int64_t whole = round_up(params.row_words, kMmaWords);
+    params.slide = Tile::kCanSlide && params.tap_step == problem.stride && params.row_words > kMmaWords &&
+                   4 * whole <= 5 * params.row_words;
+    params.row_depth = static_cast<int32_t>(params.slide ? whole : params.row_words);
     const auto address = reinterpret_cast<uintptr_t>(problem.y);
     params.y_pairs = problem.P % 2 == 0 && address % (2 * sizeof(typename Tile::Element)) == 0;
     params.y_vectors = problem.P % Tile::kVector == 0 && address % 16 == 0;
@@ -3329,9 +3367,9 @@ Params plan_within(const Problem& problem, int64_t smem_limit) {
         params.chunks = static_cast<int32_t>(ceil_div(params.rows, chunk_rows));
         params.chunk_rows = static_cast<int32_t>(ceil_div(params.rows, params.chunks));
         params.chunk_steps =
-            static_cast<int32_t>(ceil_div(int64_t{params.chunk_rows} * params.row_words, kMmaWords));
+            static_cast<int32_t>(ceil_div(int64_t{params.chunk_rows} * params.row_depth, kMmaWords));
         params.row_slots = static_cast<int32_t>((p_tiles * Tile::kWarpP - 1) * problem.stride +
-                                                int64_t{params.row_words - 1} * params.tap_step + 1);
+                                                int64_t{params.row_depth - 1} * params.tap_step + 1);
         params.m_tiles = static_cast<int32_t>(m_tiles);
         params.tasks_o = static_cast<int32_t>(ceil_div(m_tiles, Tile::kMTiles));
         params.tasks = static_cast<int32_t>(params.tasks_o * p_tiles);
@@ -3387,9 +3425,9 @@ template <class Tile>
 Params plan(const Problem& problem) {
     // A block's share of a multiprocessor's shared memory, of which each block takes 1 KB more; else all of
     // it.
-    const int64_t all = problem.device.smem_bytes;
-    const Params params = plan_within<Tile>(problem, (all + 1024) / kBlocks - 1024);
-    return params.blocks > 0 ? params : plan_within<Tile>(problem, all);
+    const int64_t all = problem.device.smem_bytes + 1024, other = 1024 + static_cast<int64_t>(sizeof(Place));
+    const Params params = plan_within<Tile>(problem, all / kBlocks - other);
+    return params.blocks > 0 ? params : plan_within<Tile>(problem, all - other);
 }
 
 template <class Tile>

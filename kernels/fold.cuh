@@ -124,43 +124,50 @@ __device__ __forceinline__ void fill_w(const Params& params, const Place& place,
     const int K = static_cast<int>(problem.K);
     const int C = static_cast<int>(problem.C);
     const int chunk_rows = min(params.chunk_rows, params.rows - row_begin);
-    const int64_t outputs = problem.O - place.o_begin;
+    const int outputs = static_cast<int>(min(problem.O - place.o_begin, int64_t{params.m_tiles} * 16));
     const Element* w = static_cast<const Element*>(problem.w) +
                        (place.g * problem.O + place.o_begin) * (problem.C * problem.K);
-    // A warp reads 8 neighbouring words of 4 output channels, kSteps times.
-    constexpr int kSteps = kBatch / Tile::kPerWord;
+    // A warp reads 8 neighbouring words of 4 output channels at once, kCount times.
+    constexpr int kCount = kBatch / Tile::kPerWord;
     const int quads = params.m_tiles * 4;
-    const int units = quads * ((params.chunk_steps + kSteps - 1) / kSteps);
+    const int items = quads * params.chunk_steps;
 #pragma unroll 1
-    for (int unit = threadIdx.x / 32; unit < units; unit += params.warps) {
-        const int step = unit / quads * kSteps;
-        const int o = (unit - step / kSteps * quads) * 4 + lane / 8;
-        const Element* source = w + o * (problem.C * problem.K);
-        const int word = step * kMmaWords + lane % 8;
-        int row = word / params.row_depth;
-        int k = word - row * params.row_depth;
-        Element value[kSteps][Tile::kPerWord];
+    for (int begin = threadIdx.x / 32 * kCount; begin < items; begin += params.warps * kCount) {
+        const int first_step = begin / quads;
+        const int first_o = (begin - first_step * quads) * 4 + lane / 8;
+        Element value[kCount][Tile::kPerWord];
+        int o = first_o;
+        int row = (first_step * kMmaWords + lane % 8) / params.row_depth;
+        int k = first_step * kMmaWords + lane % 8 - row * params.row_depth;
 #pragma unroll
-        for (int i = 0; i < kSteps; ++i) {
+        for (int i = 0; i < kCount; ++i) {
             const bool inside = row < chunk_rows && k < params.row_words && o < outputs;
-            if constexpr (Tile::kPerWord == 1) {
-                value[i][0] = inside ? source[(row_begin + row) * K + k] : Element{};
-            } else {
-                const int c = 2 * (row_begin + row);
-                const int first = params.tap_pairs ? 2 * k : c * K + k;
+            const int c = Tile::kPerWord * (row_begin + row);
+            const int source = (o * C + c) * K + (params.tap_pairs ? 2 * k : k);
+            value[i][0] = inside ? w[source] : Element{};
+            if constexpr (Tile::kPerWord == 2) {
                 const bool second = params.tap_pairs ? 2 * k + 1 < K : c + 1 < C;
-                value[i][0] = inside ? source[first] : Element{};
-                value[i][1] = inside && second ? source[first + (params.tap_pairs ? 1 : K)] : Element{};
+                value[i][1] = inside && second ? w[source + (params.tap_pairs ? 1 : K)] : Element{};
             }
-            for (k += kMmaWords; k >= params.row_depth; ++row) k -= params.row_depth;
+            o += 4;
+            if (o >= quads * 4) {
+                o -= quads * 4;
+                for (k += kMmaWords; k >= params.row_depth; ++row) k -= params.row_depth;
+            }
         }
-        uint32_t* target = w_smem + (o / 16 * params.chunk_steps + step) * 128 + (o % 8 * 4 + lane % 4) * 4 +
-                           o / 8 % 2 + lane / 4 % 2 * 2;
+        o = first_o;
+        uint32_t* target = w_smem + first_step * 128 + lane % 4 * 4 + lane / 4 % 2 * 2;
 #pragma unroll
-        for (int i = 0; i < kSteps; ++i) {
-            if (step + i >= params.chunk_steps) break;
-            if constexpr (Tile::kPerWord == 1) target[i * 128] = float_word<Tile>(value[i][0]);
-            else memcpy(target + i * 128, value[i], 4);
+        for (int i = 0; i < kCount; ++i) {
+            if (begin + i >= items) break;
+            uint32_t* const word = target + o / 16 * params.chunk_steps * 128 + o % 8 * 16 + o / 8 % 2;
+            if constexpr (Tile::kPerWord == 1) *word = float_word<Tile>(value[i][0]);
+            else memcpy(word, value[i], 4);
+            o += 4;
+            if (o >= quads * 4) {
+                o -= quads * 4;
+                target += 128;
+            }
         }
     }
 }
@@ -188,17 +195,15 @@ __device__ __forceinline__ void fill_x(const Params& params, const Place& place,
     wrap();
     while (c < channels) {
         Element value[kBatch];
-        int slot[kBatch], at[kBatch];
+        int slot[kBatch];  // in elements
 #pragma unroll
         for (int i = 0; i < kBatch; ++i) {
             const int64_t l = l_begin + offset;
             const bool inside = c < channels && channel_begin + c < problem.C && l >= 0 && l < problem.L;
             value[i] = inside ? x[c * problem.x_stride_c + offset * problem.x_stride_l] : Element{};
-            // In elements.
             slot[i] = c < channels ? (c / Tile::kPerWord * params.row_slots + offset) * Tile::kPerWord +
                                          c % Tile::kPerWord
                                    : -1;
-            at[i] = offset;
             offset += blockDim.x;
             wrap();
         }
@@ -209,8 +214,8 @@ __device__ __forceinline__ void fill_x(const Params& params, const Place& place,
                 x_smem[slot[i]] = float_word<Tile>(value[i]);
             } else {
                 Element* const halves = reinterpret_cast<Element*>(x_smem);
-                if (at[i] < params.row_slots) halves[slot[i]] = value[i];
-                if (params.tap_pairs && at[i] >= lag) halves[slot[i] - 2 * lag + 1] = value[i];
+                if (!params.tap_pairs || slot[i] < 2 * params.row_slots) halves[slot[i]] = value[i];
+                if (params.tap_pairs && slot[i] >= 2 * lag) halves[slot[i] - 2 * lag + 1] = value[i];
             }
         }
     }
@@ -461,8 +466,15 @@ __device__ __forceinline__ void write(const Params& params, const Place& place, 
 
 #endif  // sm_80
 
+// Blocks that registers are shared by. With two, ptxas for sm_120 spills some.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
+constexpr int kLaunchBlocks = 1;
+#else
+constexpr int kLaunchBlocks = kBlocks;
+#endif
+
 template <class Tile>
-__global__ void __launch_bounds__(kThreads, kBlocks)
+__global__ void __launch_bounds__(kThreads, kLaunchBlocks)
     fold_sm80_forward_kernel(const __grid_constant__ Params params) {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
     using Element = typename Tile::Element;
