@@ -2608,7 +2608,7 @@ inline Error launch_direct(const Problem& any_problem, cudaStream_t stream) {
 ''',
 "mma.cuh": r'''
 #line 1 "kernels/mma.cuh"
-// One inline function an instruction, named after it: those of sm_80 and later that gemm_sm80.cuh uses.
+// One inline function an instruction, named after it: those of sm_80 and later that gemm_sm80.cuh and fold.cuh use.
 // Sections are those of the PTX ISA manual, version 9.0.
 
 #include <cstdint>
@@ -2816,19 +2816,14 @@ __device__ __forceinline__ uint64_t wgmma_descriptor(uint32_t smem16) {
 // Groups of few channels on tensor cores, sm_80 and later: an implicit GEMM with mma.sync whose depth is the
 // folded index (channel, tap). TF32, fp16, bf16, and fp32 at full accuracy as three TF32 products.
 //
-// Depth counts in words of 4 bytes: one fp32 operand, or two 16-bit ones: two channels of one tap, or, where
-// a group has one channel, two neighbouring taps. A block brings its window of x and the weights of its
-// output channels into shared memory, x as [row][l], one word for each row of words and each input position
-// l:
-//
-//   row of words r = channel r, channels {2r, 2r + 1}, or {x[l], x[l + dilation]}
-//   word (r, k) of output position p lies at r*row_slots + p*stride + k*tap_step
-//
-// so that operand B of any stride and dilation is read from one place, by a table of the words' offsets.
-// Weights lie in the order in which lanes hold operand A. After one filling each warp goes its own way over
-// tasks of kWarpO channels x kWarpP positions; stores overlap products. Where the depth is too long for
-// shared memory it comes in chunks of rows, and each warp has one task. Cost: 2 shared reads of x a product
-// of 16 x 8 outputs.
+// Depth counts in words of 4 bytes: one fp32 operand, or two 16-bit ones: of two channels and one tap, or,
+// where a group has one channel, of two neighbouring taps. A block brings weights, in the order in which
+// lanes hold operand A, and its window of x into shared memory, as [row][l]: row r of words is channel r, or
+// channels {2r, 2r + 1}, or {x[l], x[l + dilation]}. Word (r, k) of output position p then lies at
+// r*row_slots + p*stride + k*tap_step, for operand B of any stride and dilation. After one filling each warp
+// goes its own way over tasks of 16*kMTiles channels x kWarpP positions, so that stores overlap products. A
+// depth too long for shared memory comes in chunks of rows, with one task a warp. Cost: 2 reads of x for each
+// 16*kMTiles x 8 outputs and 8 words; far fewer where x slides along registers (Params::slide).
 
 #include <algorithm>
 #include <cstring>
@@ -2883,6 +2878,7 @@ struct Params {
     int32_t row_slots;    // input positions that a block reads
     int32_t m_tiles;      // of a block
     int32_t tasks_o;      // of a block, along output channels
+    int32_t tasks_p;      // of a block, along positions: neighbouring warps store neighbouring pieces of rows
     int32_t tasks;        // of a block
     int32_t warps;        // of a block
     int32_t smem_bytes;
@@ -3304,7 +3300,7 @@ __global__ void __launch_bounds__(kThreads, kLaunchBlocks)
         place.n = sample / static_cast<uint32_t>(problem.G);
         place.g = sample - place.n * problem.G;
         place.o_begin = (blockIdx.x - run * params.o_blocks) * params.m_tiles * 16;
-        place.p_begin = (run - sample * params.p_blocks) * (params.tasks / params.tasks_o * Tile::kWarpP);
+        place.p_begin = (run - sample * params.p_blocks) * (params.tasks_p * Tile::kWarpP);
         place.m_tiles = static_cast<int>(min((problem.O - place.o_begin + 15) / 16, int64_t{params.m_tiles}));
     }
     __syncthreads();
@@ -3319,9 +3315,9 @@ __global__ void __launch_bounds__(kThreads, kLaunchBlocks)
     __syncthreads();
 
     for (int task = threadIdx.x / 32; task < params.tasks; task += params.warps) {
-        const int m_begin = task % params.tasks_o * Tile::kMTiles;
+        const int m_begin = task / params.tasks_p * Tile::kMTiles;
         const int m_count = min(place.m_tiles - m_begin, Tile::kMTiles);
-        const int position = task / params.tasks_o * Tile::kWarpP;
+        const int position = task % params.tasks_p * Tile::kWarpP;
         // Of several chunks, a warp without outputs helps to bring the rest.
         if (params.chunks == 1 && (m_count <= 0 || place.p_begin + position >= problem.P)) continue;
         float sum[Tile::kMTiles][Tile::kNTiles][4] = {};
@@ -3372,7 +3368,8 @@ Params plan_within(const Problem& problem, int64_t smem_limit) {
                                                 int64_t{params.row_depth - 1} * params.tap_step + 1);
         params.m_tiles = static_cast<int32_t>(m_tiles);
         params.tasks_o = static_cast<int32_t>(ceil_div(m_tiles, Tile::kMTiles));
-        params.tasks = static_cast<int32_t>(params.tasks_o * p_tiles);
+        params.tasks_p = static_cast<int32_t>(p_tiles);
+        params.tasks = params.tasks_o * params.tasks_p;
         // All where they share the tasks evenly, else some that do.
         params.warps = params.tasks % kWarps == 0 ? kWarps
                        : params.tasks < kWarps    ? params.tasks

@@ -1,4 +1,4 @@
-// One inline function an instruction, named after it: those of sm_80 and later that gemm_sm80.cuh uses.
+// One inline function an instruction, named after it: those of sm_80 and later that gemm_sm80.cuh and fold.cuh use.
 // Sections are those of the PTX ISA manual, version 9.0.
 #pragma once
 #include <cstdint>
