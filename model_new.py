@@ -2608,8 +2608,8 @@ inline Error launch_direct(const Problem& any_problem, cudaStream_t stream) {
 ''',
 "mma.cuh": r'''
 #line 1 "kernels/mma.cuh"
-// One inline function an instruction, named after it: those of sm_80 and later that gemm_sm80.cuh and fold.cuh use.
-// Sections are those of the PTX ISA manual, version 9.0.
+// One inline function an instruction, named after it: those of sm_80 and later that gemm_sm80.cuh and
+// fold.cuh use. Sections are those of the PTX ISA manual, version 9.0.
 
 #include <cstdint>
 #include <cuda_bf16.h>
