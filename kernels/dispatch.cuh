@@ -4,6 +4,7 @@
 #include "problem.h"
 #include "depthwise.cuh"
 #include "direct.cuh"
+#include "fold.cuh"
 #include "gemm_sm80.cuh"
 #include "gemm_sm90.cuh"
 
@@ -20,6 +21,7 @@ inline size_t no_workspace(const Problem&) { return 0; }
 
 constexpr Route kRoutes[] = {
     {"depthwise", fits_depthwise, no_workspace, launch_depthwise},
+    {"fold_sm80", fits_fold_sm80, no_workspace, launch_fold_sm80},
     {"gemm_sm90", fits_gemm_sm90, workspace_gemm_sm90, launch_gemm_sm90},
     {"gemm_sm80", fits_gemm_sm80, workspace_gemm_sm80, launch_gemm_sm80},
     {"direct", fits_direct, no_workspace, launch_direct},  // fits every valid problem: the last row

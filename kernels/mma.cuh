@@ -1,5 +1,5 @@
-// One inline function an instruction, named after it: those of sm_80 and later that gemm_sm80.cuh uses.
-// Sections are those of the PTX ISA manual, version 9.0.
+// One inline function an instruction, named after it: those of sm_80 and later that gemm_sm80.cuh and
+// fold.cuh use. Sections are those of the PTX ISA manual, version 9.0.
 #pragma once
 #include <cstdint>
 #include <cuda_bf16.h>

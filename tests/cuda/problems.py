@@ -83,6 +83,7 @@ def draw(random, family):
         "grouped": lambda: (few(2, 12), few(1, 40), few(1, 40)),
         "depthwise": lambda: (few(1, 70), 1, random.choice([1, 1, 1, 2, 4])),
         "few channels": lambda: (1, few(1, 15), random.choice([1, 3, 12, 70, 300])),
+        "small groups": lambda: (few(1, 9), random.choice([1, 2, few(3, 64)]), few(8, 48)),
         "few outputs": lambda: (1, few(1, 100), few(1, 8)),
     }[family]()
     K = random.choice([1, 1, 2, 3, 3, 4, 5, 7, 10, few(11, 40)])

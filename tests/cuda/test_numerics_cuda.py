@@ -7,7 +7,7 @@ import torch
 
 from problems import LAYOUTS, MODES, Problem, assert_accurate, draw, run_by, tf32
 
-FAMILIES = ["dense", "grouped", "depthwise", "few channels", "few outputs"]
+FAMILIES = ["dense", "grouped", "depthwise", "few channels", "small groups", "few outputs"]
 
 # What one step past an edge of the kernels looks like.
 EDGES = {
@@ -37,6 +37,18 @@ EDGES = {
     "many rounds of a short sum": Problem(16, 1, 200, 50000, 10, stride=5),
     "short sums, all planes": Problem(40, 3, 37, 9001, 8, stride=8, dilation=3, padding=(4, 4)),
     "short sums, much shared memory": Problem(16, 8, 16, 4096, 41, stride=2, padding=(20, 20), groups=16),
+    "folded, wide rows, stores of any alignment": Problem(2, 1, 70, 5003, 10, stride=5),
+    "folded, wide rows, aligned stores": Problem(2, 2, 64, 4099, 8, stride=4, padding=(2, 2)),
+    "folded, odd taps and odd channels": Problem(3, 3, 24, 301, 7, padding=(3, 3), dilation=5),
+    "folded, one channel, odd taps": Problem(3, 1, 40, 700, 251),
+    "folded, several blocks of outputs": Problem(2, 4, 300, 600, 19, padding=(9, 9)),
+    "folded, groups of 16 outputs": Problem(3, 4, 16, 512, 41, stride=4, padding=(20, 20), groups=5),
+    "folded, chunks of channels": Problem(2, 15, 33, 700, 120, stride=2, padding=(60, 60)),
+    "folded, chunks of 48 channels": Problem(2, 48, 48, 499, 128, padding=(64, 64), groups=2),
+    "folded, half-empty chunk": Problem(3, 25, 25, 784, 39, padding=(19, 19)),
+    "folded, half-empty last block": Problem(2, 5, 130, 1030, 9, padding=(4, 4)),
+    "folded, stride 64": Problem(2, 2, 32, 8200, 64, stride=64),
+    "folded, 5000 taps": Problem(1, 1, 16, 5200, 5000),
     "depthwise, long row": Problem(1, 1, 1, 30011, 31, padding=(15, 15), groups=2),
     "depthwise, rows of one": Problem(2, 1, 1, 1, 1, groups=1000),
     "depthwise, 2047 taps": Problem(1, 1, 1, 2048, 2047, padding=(2046, 0), groups=3),
@@ -109,7 +121,7 @@ def test_layouts(model_new, layout, mode):
     """x of every layout, its rows of every alignment, by every route."""
     dtype, allowed = MODES[mode]
     ops = model_new._conv1d_ops
-    for C, O, groups in [(32, 64, 1), (16, 130, 2), (1, 1, 24), (3, 5, 2)]:
+    for C, O, groups in [(32, 64, 1), (16, 130, 2), (1, 1, 24), (3, 5, 2), (5, 24, 2), (1, 16, 1)]:
         for L in [257, 258, 260, 264]:
             problem = Problem(2, C, O, L, 3, padding=(1, 1), groups=groups, layout=layout)
             arguments = problem.arguments(dtype)
@@ -154,7 +166,7 @@ def test_weights_of_any_strides(model_new, mode):
 def test_inf_and_nan_stay_where_they_belong(model_new, route, mode):
     """One inf or NaN of x reaches the outputs whose window holds it, in all channels, and no others."""
     dtype, allowed = MODES[mode]
-    for C, O, groups in [(32, 48, 1), (1, 1, 8), (3, 5, 1)]:
+    for C, O, groups in [(32, 48, 1), (1, 1, 8), (3, 5, 1), (3, 24, 1), (1, 9, 2)]:
         for value in [float("inf"), float("-inf"), float("nan")]:
             problem = Problem(2, C, O, 400, 5, padding=(2, 2), groups=groups)
             x, *rest = problem.arguments(dtype)
