@@ -2713,6 +2713,23 @@ __device__ __forceinline__ void st_shared_apart(uint32_t target, uint32_t pair) 
         : "memory");
 }
 
+// The same value in all lanes, so that the compiler knows and keeps it in a uniform register.
+__device__ __forceinline__ uint64_t uniform(uint64_t value) {
+    const uint32_t low = __shfl_sync(0xFFFFFFFF, static_cast<uint32_t>(value), 0);
+    const uint32_t high = __shfl_sync(0xFFFFFFFF, static_cast<uint32_t>(value >> 32), 0);
+    return uint64_t{high} << 32 | low;
+}
+
+// 9.7.13.17: true in one thread of a converged warp, the same one each time. What only it does, the compiler
+// issues once, not in a loop over threads.
+__device__ __forceinline__ bool elect() {
+    uint32_t elected;
+    asm volatile(
+        "{\n.reg .pred p;\nelect.sync _|p, 0xFFFFFFFF;\nselp.u32 %0, 1, 0, p;\n}"
+        : "=r"(elected));
+    return elected != 0;
+}
+
 // 9.7.13.15: mbarrier, an arrival counter in shared memory with a phase bit.
 __device__ __forceinline__ void mbarrier_init(uint32_t barrier, uint32_t arrivals) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
@@ -2751,7 +2768,7 @@ __device__ __forceinline__ void cp_async_bulk(uint32_t target, const void* sourc
 }
 
 // The same from shared to global, and its groups, which belong to the thread that issued them (9.7.9.25.3).
-__device__ __forceinline__ void cp_async_bulk_store(void* target, uint32_t source, uint32_t bytes) {
+__device__ __forceinline__ void cp_async_bulk_store(uint64_t target, uint32_t source, uint32_t bytes) {
     asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(target), "r"(source),
                  "r"(bytes)
                  : "memory");
@@ -4235,6 +4252,7 @@ constexpr int kProductWarps = 8;  // two warpgroups, 64 output channels each
 constexpr int kConverterWarps = 7;
 constexpr int kThreads = 32 * (kProductWarps + kConverterWarps + 1);  // and one warp for tickets and weights
 constexpr int kTileSlots = 4;  // tiles announced ahead; with 2, converters waited for 39 % of kb67
+constexpr int kTileCounters = 2 * kTileSlots;  // a tile in work may be kTileSlots behind the one announced
 constexpr int kMaxStages = 12;
 constexpr int kWeightBytes = kTileO * kRowBytes;     // weights of one tap and one chunk of channels
 constexpr int kBarrierReady = 1, kBarrierTaken = 2;  // hardware barriers between the product warpgroups
@@ -4244,18 +4262,23 @@ constexpr int kBarrierReady = 1, kBarrierTaken = 2;  // hardware barriers betwee
 // them into it.
 constexpr int kSliceLead = 16;
 
-enum class Mode { tf32, tf32x3, f16, bf16 };
+// Two modes keep the accuracy of fp32: f16x3 splits each operand into two fp16 numbers, tf32x3 into two TF32
+// ones, at half the speed but for all magnitudes. Tiles whose x or w f16x3 cannot hold are done again by tf32x3.
+enum class Mode { tf32, tf32x3, f16x3, f16, bf16 };
 
 template <Mode kMode>
 struct ModeTraits {
-    static constexpr bool kIsFloat = kMode == Mode::tf32 || kMode == Mode::tf32x3;
-    static constexpr bool kIsSplit = kMode == Mode::tf32x3;  // a row holds the high parts, then the low parts
-    static constexpr Operand kOperand = kIsFloat             ? Operand::tf32
-                                        : kMode == Mode::f16 ? Operand::f16
-                                                             : Operand::bf16;
-    static constexpr int kPieceChannels = kIsFloat ? 4 : 8;          // channels in 16 bytes
+    static constexpr bool kIsTf32 = kMode == Mode::tf32 || kMode == Mode::tf32x3;
+    static constexpr bool kIsFloat = kIsTf32 || kMode == Mode::f16x3;  // x, w and y are fp32
+    // A row holds the high parts, then the low parts.
+    static constexpr bool kIsSplit = kMode == Mode::tf32x3 || kMode == Mode::f16x3;
+    static constexpr Operand kOperand = kIsTf32               ? Operand::tf32
+                                        : kMode == Mode::bf16 ? Operand::bf16
+                                                              : Operand::f16;
+    static constexpr int kPieceChannels = kIsTf32 ? 4 : 8;           // channels in 16 bytes
     static constexpr int kPieces = kIsSplit ? 4 : 8;                 // pieces of a row that carry channels
     static constexpr int kChunkChannels = kPieces * kPieceChannels;  // channels in a row
+    static constexpr int kLoadChannels = kIsSplit ? 16 : kChunkChannels;  // that a converter holds at once
     using Bits = std::conditional_t<kIsFloat, uint32_t, uint16_t>;   // of one element of x, w and y
     using BitsPair = std::conditional_t<kIsFloat, uint2, uint32_t>;
     static constexpr int kElementBytes = sizeof(Bits);
@@ -4285,6 +4308,7 @@ struct Geometry {
     int32_t chunks;            // of channels
     int32_t tap_groups;        // taps that share one window, ceil(K / taps_per_group) times
     int32_t taps_per_group;
+    int32_t taps_together;  // split modes: whose products are summed before they are added to the total
     int32_t window;   // positions of x for a tile: (kN - 1)*stride + (taps_per_group - 1)*dilation + 1
     int32_t pairs;    // 1: two neighbouring elements of x can be loaded together
     int32_t batches;  // of conversion in a stage
@@ -4302,6 +4326,7 @@ struct Geometry {
 // Shared memory, in order: x stages | weight stages | staging of D, 8 warps | barriers | announced tiles.
 struct Announcement {
     int32_t tile;     // -1: no more
+    int32_t counter;  // f16x3: its counter of values too small
     int32_t sample;   // of column 0
     int32_t row;      // position of column 0 in its sample, may be negative
     int32_t channel;  // first output channel of the tile inside its group
@@ -4309,11 +4334,13 @@ struct Announcement {
 };
 
 constexpr int kBarrierBytes = (4 * kMaxStages + 2 * kTileSlots) * 8;
-constexpr int kControlBytes = kBarrierBytes + kTileSlots * static_cast<int>(sizeof(Announcement));
+constexpr int kControlBytes = kBarrierBytes + kTileSlots * static_cast<int>(sizeof(Announcement)) +
+                              kTileCounters * static_cast<int>(sizeof(int32_t));
 
-// Cuts the problem into tiles of `columns` positions. `tiles` is 0 where that cannot be.
+// Cuts the problem into tiles of `columns` positions with at most `most_taps` to a window. `tiles` is 0 where
+// that cannot be.
 template <Mode kMode>
-inline Geometry cut(const Problem& problem, int columns, int slices, bool flat) {
+inline Geometry cut(const Problem& problem, int columns, int slices, bool flat, int64_t most_taps) {
     using Traits = ModeTraits<kMode>;
     // Rows between planes, mod 8, that spread eight neighbouring positions over all banks; index: stride.
     constexpr int kPlaneResidue[9] = {0, 0, 4, 3, 2, 5, 3, 7, 1};
@@ -4327,7 +4354,7 @@ inline Geometry cut(const Problem& problem, int columns, int slices, bool flat) 
     const int free_bytes = problem.device.smem_bytes - other_bytes;
 
     // As many taps a window as leave room for two stages of x and three of weights.
-    int64_t taps = problem.K, max_shift = 0;
+    int64_t taps = most_taps, max_shift = 0;
     for (;; taps = ceil_div(taps, 2)) {
         const int64_t span = (taps - 1) * problem.dilation;
         geometry.plane_mask = 0;
@@ -4340,7 +4367,7 @@ inline Geometry cut(const Problem& problem, int columns, int slices, bool flat) 
         int64_t plane_rows = rows;
         while (planes > 1 && stride <= 8 && plane_rows % 8 != kPlaneResidue[stride]) ++plane_rows;
         const int64_t bytes = round_up((plane_rows * (planes - 1) + rows) * kRowBytes, 1024);
-        const int64_t w_least = blocks < 3 ? blocks : 3;
+        constexpr int64_t w_least = 3;
         if (2 * bytes + w_least * kWeightBytes <= free_bytes) {
             geometry.window = static_cast<int32_t>((columns - 1) * stride + span + 1);
             geometry.plane_rows = static_cast<int32_t>(plane_rows);
@@ -4364,6 +4391,8 @@ inline Geometry cut(const Problem& problem, int columns, int slices, bool flat) 
     const int64_t room = (free_bytes - 2 * geometry.x_stage_bytes) / kWeightBytes;
     geometry.resident = one_weight_tile && blocks <= room && blocks <= kMaxStages;
     geometry.w_stages = static_cast<int32_t>(geometry.resident ? blocks : room < 6 ? room : 6);
+    const int32_t together = geometry.resident || geometry.w_stages >= 6 ? 4 : geometry.w_stages >= 4 ? 2 : 1;
+    geometry.taps_together = together < taps ? together : static_cast<int32_t>(taps);
     geometry.x_stages = (free_bytes - geometry.w_stages * kWeightBytes) / geometry.x_stage_bytes;
     if (geometry.x_stages > 6) geometry.x_stages = 6;
     geometry.smem_bytes =
@@ -4435,7 +4464,7 @@ inline Cut choose_cut(const Problem& problem) {
     Cut best{};
     double best_cycles = 0;
     const auto consider = [&](int columns, int slices, bool flat) {
-        const Geometry geometry = cut<kMode>(problem, columns, slices, flat);
+        const Geometry geometry = cut<kMode>(problem, columns, slices, flat, problem.K);
         if (geometry.tiles == 0) return;
         const double cycles = estimate_cycles<kMode>(problem, geometry, columns, slices);
         if (best.columns == 0 || cycles < best_cycles) {
@@ -4452,6 +4481,16 @@ inline Cut choose_cut(const Problem& problem) {
     return best;
 }
 
+// f16x3: x * 2^8 and w * 2^e, e such that the largest weight of its output channel lies in [2^14, 2^15), become
+// high + low / 2^11, both fp16 and rounded to nearest. (Ootomo and Yokota, "Recovering single precision accuracy
+// from Tensor Cores", 2022, scale the low part so.) Scaled values below 2^16 and from 2^-12 on are then right to
+// 2^-24 of themselves, and zero is exact. Smaller ones are right to 2^-36: n of x and m of w put an error of at
+// most n * 2^15 * 2^-36 + m * 2^16 * 2^-36 into a sum, less than 2^-24 of it where it is at least 8n + 16m. Tiles
+// with larger values, or with sums below that, belong to tf32x3.
+constexpr float kXScale = 256.0f, kLowScale = 2048.0f;
+constexpr float kSmallestScaled = 1.0f / 4096, kLargestScaled = 65280.0f;
+constexpr float kSumOfSmallX = 8.0f, kSumOfSmallW = 16.0f;
+
 template <Mode kMode>
 inline size_t image_bytes(const Problem& problem) {
     return static_cast<size_t>(problem.G * ceil_div(problem.O, kTileO) *
@@ -4459,12 +4498,44 @@ inline size_t image_bytes(const Problem& problem) {
                                kWeightBytes);
 }
 
-constexpr size_t kTicketBytes = 256;
+// What the kernels of one launch share in the workspace.
+struct Scratch {
+    int32_t* tickets;    // [4]: drawn; tiles listed; unused
+    uint8_t* image;      // packed weights
+    float2* row_scaling;  // f16x3: [G][o_tiles * 128], what undoes the scales of x and w, negative where w is out of
+                          // range; how many weights are too small
+    int32_t* is_listed;  // f16x3: [tiles]
+    int32_t* list;       // f16x3: [tiles], those to be done again
+    uint8_t* safe_image;  // f16x3: packed weights of tf32x3
+};
+
+// Lays the scratch out from `base` on; returns its size.
+template <Mode kMode>
+inline size_t lay_out(const Problem& problem, const Geometry& geometry, uint8_t* base, Scratch* scratch) {
+    size_t bytes = 0;
+    const auto take = [&](size_t size) {
+        uint8_t* const place = base + bytes;
+        bytes += static_cast<size_t>(round_up(static_cast<int64_t>(size), 256));
+        return place;
+    };
+    *scratch = {};
+    scratch->tickets = reinterpret_cast<int32_t*>(take(16));
+    scratch->image = take(image_bytes<kMode>(problem));
+    if (kMode == Mode::f16x3) {
+        const size_t tile_bytes = static_cast<size_t>(geometry.tiles) * sizeof(int32_t);
+        scratch->row_scaling =
+            reinterpret_cast<float2*>(take(problem.G * geometry.o_tiles * kTileO * sizeof(float2)));
+        scratch->is_listed = reinterpret_cast<int32_t*>(take(tile_bytes));
+        scratch->list = reinterpret_cast<int32_t*>(take(tile_bytes));
+        scratch->safe_image = take(image_bytes<Mode::tf32x3>(problem));
+    }
+    return bytes;
+}
 
 inline Mode mode_of(const Problem& problem) {
     if (problem.dtype == Dtype::float16) return Mode::f16;
     if (problem.dtype == Dtype::bfloat16) return Mode::bf16;
-    return problem.precision == Precision::tf32 ? Mode::tf32 : Mode::tf32x3;
+    return problem.precision == Precision::tf32 ? Mode::tf32 : Mode::f16x3;
 }
 
 }  // namespace sm90
@@ -4477,19 +4548,25 @@ inline bool fits_gemm_sm90(const Problem& problem) {
            problem.x_stride_l < kMost && problem.G * problem.O < kMost && problem.G * problem.C < kMost;
 }
 
+namespace sm90 {
+
+template <Mode kMode>
+inline size_t scratch_bytes(const Problem& problem) {
+    Scratch scratch;
+    return lay_out<kMode>(problem, choose_cut<kMode>(problem).geometry, nullptr, &scratch);
+}
+
+}  // namespace sm90
+
 inline size_t workspace_gemm_sm90(const Problem& problem) {
-    size_t bytes = 0;
     switch (sm90::mode_of(problem)) {
         case sm90::Mode::tf32:
-            bytes = sm90::image_bytes<sm90::Mode::tf32>(problem);
-            break;
-        case sm90::Mode::tf32x3:
-            bytes = sm90::image_bytes<sm90::Mode::tf32x3>(problem);
-            break;
+            return sm90::scratch_bytes<sm90::Mode::tf32>(problem);
+        case sm90::Mode::f16x3:
+            return sm90::scratch_bytes<sm90::Mode::f16x3>(problem);
         default:
-            bytes = sm90::image_bytes<sm90::Mode::f16>(problem);
+            return sm90::scratch_bytes<sm90::Mode::f16>(problem);
     }
-    return sm90::kTicketBytes + bytes;
 }
 
 }  // namespace conv1d
@@ -4509,7 +4586,8 @@ namespace sm90 {
 // Addresses of the barriers in the shared window, and the announcements behind them.
 struct Barriers {
     uint32_t base;
-    Announcement* tile;  // [kTileSlots]
+    Announcement* tile;    // [kTileSlots]
+    int32_t* small_count;  // [kTileCounters] f16x3: values of x too small, of one tile
 
     __device__ __forceinline__ uint32_t x_full(int stage) const { return base + 8 * stage; }
     __device__ __forceinline__ uint32_t x_empty(int stage) const { return base + 8 * (kMaxStages + stage); }
@@ -4578,32 +4656,49 @@ __device__ __forceinline__ Announcement place_tile(const Geometry& geometry, con
     return place;
 }
 
-// One thread: draws tickets, announces tiles one ahead of need, streams the weights of each.
+// f16x3: puts a tile on the list of those to be done again, once.
+__device__ __forceinline__ void list_tile(const Scratch& scratch, int32_t tile) {
+    if (atomicExch(&scratch.is_listed[tile], 1) == 0)
+        scratch.list[atomicAdd(&scratch.tickets[1], 1)] = tile;
+}
+
+// One thread: draws tickets, announces tiles one ahead of need, streams the weights of each. kListed: of the
+// tiles on the list only.
+template <bool kListed>
 __device__ __forceinline__ void run_supplier(const Geometry& geometry, const Problem& problem,
-                                             uint32_t w_smem, const Barriers& barriers, const uint8_t* image,
-                                             int* ticket) {
+                                             uint32_t w_smem, const Barriers& barriers,
+                                             const Scratch& scratch) {
     Ring tiles, weights;
     tiles.parity = weights.parity = 1;  // an empty ring: the first waits return at once
     const int64_t blocks_of_tile = int64_t{geometry.chunks} * problem.K;
+    uint32_t announced = 0;
     const auto announce = [&](int32_t tile) {
         ptx::mbarrier_wait(barriers.tile_empty(tiles.stage), tiles.parity);
-        Announcement place{-1, 0, 0, 0, 0};
+        Announcement place{-1, 0, 0, 0, 0, 0};
         if (tile < geometry.tiles) place = place_tile(geometry, problem, tile);
+        place.counter = announced++ % kTileCounters;  // no one looks at that of kTileCounters tiles ago
+        barriers.small_count[place.counter] = 0;
         barriers.tile[tiles.stage] = place;
         ptx::mbarrier_arrive(barriers.tile_full(tiles.stage));
         tiles.advance(kTileSlots);
     };
-    int32_t tile = blockIdx.x;
+    const int32_t tickets = kListed ? scratch.tickets[1] : geometry.tiles;
+    const auto tile_of = [&](int32_t ticket) {
+        return ticket >= tickets ? geometry.tiles : kListed ? scratch.list[ticket] : ticket;
+    };
+    int32_t next_ticket = blockIdx.x;
+    int32_t tile = tile_of(next_ticket);
     int32_t next = tile;  // announced already, one tile ahead of the weights
     announce(next);
     for (bool first = true; tile < geometry.tiles; first = false, tile = next) {
         if (next < geometry.tiles) {
-            next = atomicAdd(ticket, 1) + gridDim.x;
+            next_ticket = kListed ? next_ticket + gridDim.x : atomicAdd(scratch.tickets, 1) + gridDim.x;
+            next = tile_of(next_ticket);
             announce(next);
         }
         if (first || !geometry.resident) {
             const int32_t which = tile % (geometry.o_tiles * static_cast<int32_t>(problem.G));
-            const uint8_t* source = image + which * blocks_of_tile * kWeightBytes;
+            const uint8_t* source = scratch.image + which * blocks_of_tile * kWeightBytes;
             for (int64_t block = 0; block < blocks_of_tile; ++block, source += kWeightBytes) {
                 const uint32_t full = barriers.w_full(weights.stage);
                 ptx::mbarrier_wait(barriers.w_empty(weights.stage), weights.parity);
@@ -4623,6 +4718,9 @@ __device__ __forceinline__ void run_supplier(const Geometry& geometry, const Pro
 // The operands of the Hopper GEMM (gemm_sm90.cuh) as wgmma takes them, K-major in swizzled rows of 128 bytes:
 // weights packed once a launch, x converted by seven warps of each block.
 
+#include <cuda_fp16.h>
+#include <type_traits>
+
 
 
 
@@ -4637,62 +4735,153 @@ __device__ __forceinline__ uint32_t round_tf32(uint32_t bits) {
     return fabsf(__uint_as_float(bits)) < __int_as_float(0x7F800000) ? bits + 0x1000 : bits;
 }
 
-// Packs w [G*O][C][K] into blocks of 16 KB in the order in which tiles use them, [G][o_tile][tap
-// group][chunk][tap]; a block is the shared-memory image of 128 output channels x one row. Zeroes the ticket
-// that the product kernel draws.
-template <Mode kMode>
-__global__ void __launch_bounds__(256)
-    pack_weights_kernel(const void* __restrict__ w,  // [G*O][C][K]
-                        uint4* __restrict__ image,   // [blocks][128][8] pieces
-                        int* __restrict__ ticket, Geometry geometry, int32_t C, int32_t O, int32_t K,
-                        int64_t pieces) {
-#if __CUDA_ARCH__ == 900
-    using Traits = ModeTraits<kMode>;
-    if (blockIdx.x == 0 && threadIdx.x == 0) *ticket = 0;
-    const int64_t index = blockIdx.x * int64_t{256} + threadIdx.x;
-    if (index >= pieces) return;
-    // Consecutive threads take consecutive output channels of one piece: index = (block*8 + piece)*128 + row.
-    const int row = static_cast<int>(index % kTileO);
-    const int piece = static_cast<int>(index / kTileO % 8);
-    int64_t block = index / kTileO / 8;
-    const int64_t block_of_image = block;
-    const int blocks_of_full_group = geometry.chunks * geometry.taps_per_group;
-    const int64_t blocks_of_tile = int64_t{geometry.chunks} * K;
-    const int64_t tile = block / blocks_of_tile;
-    block -= tile * blocks_of_tile;
-    const int tap_group = static_cast<int>(block / blocks_of_full_group);
-    block -= int64_t{tap_group} * blocks_of_full_group;
-    const int first_tap = tap_group * geometry.taps_per_group;
-    const int taps = min(geometry.taps_per_group, K - first_tap);
-    const int chunk = static_cast<int>(block / taps);
-    const int tap = first_tap + static_cast<int>(block % taps);
-    const int group = static_cast<int>(tile / geometry.o_tiles);
-    const int o = static_cast<int>(tile % geometry.o_tiles) * kTileO + row;
-    const int part = piece / Traits::kPieces;  // 0: value or high part, 1: low part
-    const int c = chunk * Traits::kChunkChannels + piece % Traits::kPieces * Traits::kPieceChannels;
+// A split of the two numbers, scaled already: the high parts, and the low parts times kLowScale.
+__device__ __forceinline__ uint32_t split_f16(float first, float second, uint32_t& low) {
+    const __half2 high = __floats2half2_rn(first, second);
+    const float2 rest = __half22float2(high);
+    const __half2 lows = __floats2half2_rn((first - rest.x) * kLowScale, (second - rest.y) * kLowScale);
+    low = *reinterpret_cast<const uint32_t*>(&lows);
+    return *reinterpret_cast<const uint32_t*>(&high);
+}
 
+// fp32 bits of magnitudes, which are ordered as the numbers are: the largest seen, and how many are too small for
+// a split by f16x3, but not zero.
+struct Range {
+    uint32_t largest = 0, small = 0;
+    __device__ __forceinline__ void add(uint32_t bits, float scale) {
+        const uint32_t magnitude = bits & 0x7FFFFFFF;
+        largest = max(largest, magnitude);
+        small += magnitude - 1 < __float_as_uint(kSmallestScaled / scale) - 1;
+    }
+};
+
+// Packs w [G*O][C][K] into blocks of 16 KB in the order in which tiles use them, [G][o_tile][tap
+// group][chunk][tap]; a block is the shared-memory image of 128 output channels x one row.
+struct PackedPlace {
+    int64_t block;
+    int32_t tap, c, part;  // first channel; part 0: value or high part, 1: low part
+};
+
+// Where piece `piece` of block `block` of a tile's weights comes from.
+template <Mode kMode>
+__device__ __forceinline__ PackedPlace packed_place(const Geometry& geometry, int32_t block, int32_t piece,
+                                                    int32_t K) {
+    using Traits = ModeTraits<kMode>;
+    const int32_t blocks_of_full_group = geometry.chunks * geometry.taps_per_group;
+    const int32_t tap_group = block / blocks_of_full_group;
+    const int32_t rest = block - tap_group * blocks_of_full_group;
+    const int32_t first_tap = tap_group * geometry.taps_per_group;
+    const int32_t taps = min(geometry.taps_per_group, K - first_tap);
+    const int32_t chunk = rest / taps;
+    return {block, first_tap + rest % taps,
+            chunk * Traits::kChunkChannels + piece % Traits::kPieces * Traits::kPieceChannels,
+            piece / Traits::kPieces};
+}
+
+// 16 bytes of the image: kPieceChannels weights from `w` on, `stride` apart, of which `count` exist, times
+// `scale`.
+template <Mode kMode>
+__device__ __forceinline__ uint4 pack_piece(const void* w, int64_t offset, int32_t stride, int32_t count,
+                                            int32_t part, float scale) {
+    using Traits = ModeTraits<kMode>;
     uint32_t words[4] = {0, 0, 0, 0};
-    if (o < O) {
-        const int64_t offset = ((int64_t{group} * O + o) * C + c) * K + tap;
+    const auto value = [&](int j) {
+        return j < count ? static_cast<const float*>(w)[offset + int64_t{j} * stride] * scale : 0.0f;
+    };
 #pragma unroll
-        for (int j = 0; j < Traits::kPieceChannels; ++j) {
-            if (c + j >= C) break;
-            if constexpr (Traits::kIsFloat) {
-                const float value = static_cast<const float*>(w)[offset + int64_t{j} * K];
-                if constexpr (Traits::kIsSplit) {
-                    const uint32_t high = ptx::cvt_rn_tf32(value);
-                    words[j] = part == 0 ? high : ptx::cvt_rn_tf32(value - __uint_as_float(high));
-                } else {
-                    words[j] = round_tf32(__float_as_uint(value));
-                }
-            } else {
-                const uint32_t value = static_cast<const uint16_t*>(w)[offset + int64_t{j} * K];
-                words[j / 2] |= value << (16 * (j % 2));
+    for (int j = 0; j < 4; ++j) {
+        if constexpr (kMode == Mode::f16x3) {
+            uint32_t low;
+            const uint32_t high = split_f16(value(2 * j), value(2 * j + 1), low);
+            words[j] = part == 0 ? high : low;
+        } else if constexpr (kMode == Mode::tf32x3) {
+            const uint32_t high = ptx::cvt_rn_tf32(value(j));
+            words[j] = part == 0 ? high : ptx::cvt_rn_tf32(value(j) - __uint_as_float(high));
+        } else if constexpr (kMode == Mode::tf32) {
+            words[j] = round_tf32(__float_as_uint(value(j)));
+        } else {
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+                if (2 * j + i < count)
+                    words[j] |= static_cast<uint32_t>(
+                                    static_cast<const uint16_t*>(w)[offset + int64_t{2 * j + i} * stride])
+                                << (16 * i);
             }
         }
     }
-    image[(block_of_image * kTileO + row) * 8 + (piece ^ (row & 7))] =
-        make_uint4(words[0], words[1], words[2], words[3]);
+    return make_uint4(words[0], words[1], words[2], words[3]);
+}
+
+// One piece a thread; consecutive threads take consecutive output channels of one piece: index =
+// (block*8 + piece)*128 + row. Zeroes the tickets.
+template <Mode kMode>
+__global__ void __launch_bounds__(256)
+    pack_weights_kernel(const void* __restrict__ w,  // [G*O][C][K]
+                        Scratch scratch, Geometry geometry, int32_t C, int32_t O, int32_t K, int64_t pieces) {
+#if __CUDA_ARCH__ == 900
+    if (blockIdx.x == 0 && threadIdx.x < 4) scratch.tickets[threadIdx.x] = 0;
+    const int64_t index = blockIdx.x * int64_t{256} + threadIdx.x;
+    if (index >= pieces) return;
+    const int row = static_cast<int>(index % kTileO), piece = static_cast<int>(index / kTileO % 8);
+    const int64_t block = index / kTileO / 8;
+    const int32_t blocks_of_tile = geometry.chunks * K;
+    const int32_t tile = static_cast<int32_t>(block / blocks_of_tile);
+    const PackedPlace from = packed_place<kMode>(
+        geometry, static_cast<int32_t>(block - int64_t{tile} * blocks_of_tile), piece, K);
+    const int32_t o = tile % geometry.o_tiles * kTileO + row;
+    const int64_t offset = ((int64_t{tile / geometry.o_tiles} * O + o) * C + from.c) * K + from.tap;
+    reinterpret_cast<uint4*>(scratch.image)[(block * kTileO + row) * 8 + (piece ^ (row & 7))] =
+        pack_piece<kMode>(w, offset, K, o < O ? C - from.c : 0, from.part, 1.0f);
+#endif
+}
+
+// One output channel a block: finds its scale and packs it for f16x3, and for tf32x3. Zeroes the tickets and
+// empties the list of tiles.
+__global__ void __launch_bounds__(128)
+    pack_split_weights_kernel(const float* __restrict__ w,  // [G*O][C][K]
+                              Scratch scratch, Geometry geometry, Geometry safe_geometry, int32_t C, int32_t O,
+                              int32_t K) {
+#if __CUDA_ARCH__ == 900
+    if (blockIdx.x == 0 && threadIdx.x < 4) scratch.tickets[threadIdx.x] = 0;
+    for (int64_t i = blockIdx.x * int64_t{128} + threadIdx.x; i < geometry.tiles; i += gridDim.x * int64_t{128})
+        scratch.is_listed[i] = 0;
+    const int32_t row = blockIdx.x % kTileO, tile = blockIdx.x / kTileO;
+    const int32_t o = tile % geometry.o_tiles * kTileO + row;
+    const int64_t first = (int64_t{tile / geometry.o_tiles} * O + o) * C * K;
+    __shared__ uint32_t largest, small;
+    if (threadIdx.x == 0) largest = small = 0;
+    __syncthreads();
+    const int32_t weights = o < O ? C * K : 0;
+    Range range;
+    for (int32_t i = threadIdx.x; i < weights; i += 128) range.add(__float_as_uint(w[first + i]), 1.0f);
+    atomicMax(&largest, range.largest);
+    __syncthreads();
+    // The largest magnitude's exponent becomes 14; beyond 2^100 either way, the scale itself could overflow.
+    const int32_t exponent = static_cast<int32_t>(largest >> 23) - 127;
+    const bool scales = exponent > -100 && exponent < 100;
+    const float scale = scales ? __uint_as_float(static_cast<uint32_t>(14 - exponent + 127) << 23) : 1.0f;
+    range = {};
+    for (int32_t i = threadIdx.x; i < weights; i += 128) range.add(__float_as_uint(w[first + i]), scale);
+    atomicAdd(&small, range.small);
+    __syncthreads();
+    if (threadIdx.x == 0)
+        scratch.row_scaling[blockIdx.x] = make_float2(
+            (scales || largest == 0 ? 1.0f : -1.0f) / (scale * kXScale), static_cast<float>(small));
+
+    const auto pack = [&](auto mode, const Geometry& cut, uint8_t* image, float by) {
+        constexpr Mode kMode = decltype(mode)::value;
+        const int32_t blocks = cut.chunks * K;
+        for (int32_t i = threadIdx.x; i < blocks * 8; i += 128) {
+            const int32_t piece = i % 8;
+            const PackedPlace from = packed_place<kMode>(cut, i / 8, piece, K);
+            const int64_t block = int64_t{tile} * blocks + from.block;
+            reinterpret_cast<uint4*>(image)[(block * kTileO + row) * 8 + (piece ^ (row & 7))] =
+                pack_piece<kMode>(w, first + int64_t{from.c} * K + from.tap, K, o < O ? C - from.c : 0,
+                                  from.part, by);
+        }
+    };
+    pack(std::integral_constant<Mode, Mode::f16x3>{}, geometry, scratch.image, scale);
+    pack(std::integral_constant<Mode, Mode::tf32x3>{}, safe_geometry, scratch.safe_image, 1.0f);
 #endif
 }
 
@@ -4707,9 +4896,11 @@ struct Converter {
     const Geometry& geometry;
     const Problem& problem;
     const Barriers& barriers;
+    const Scratch& scratch;
     uint8_t* const x_smem;
     const int lane;
     int32_t batch;  // of the current stage
+    Range range;    // f16x3: of the batch
 
     Ring tiles, stages;
     bool claimed = false;
@@ -4718,8 +4909,15 @@ struct Converter {
     int32_t tap_group = 0, chunk = 0;
 
     __device__ __forceinline__ Converter(const Geometry& geometry, const Problem& problem,
-                                         const Barriers& barriers, uint8_t* x_smem, int warp, int lane)
-        : geometry(geometry), problem(problem), barriers(barriers), x_smem(x_smem), lane(lane), batch(warp) {
+                                         const Barriers& barriers, const Scratch& scratch, uint8_t* x_smem,
+                                         int warp, int lane)
+        : geometry(geometry),
+          problem(problem),
+          barriers(barriers),
+          scratch(scratch),
+          x_smem(x_smem),
+          lane(lane),
+          batch(warp) {
         stages.parity = 1;
     }
 
@@ -4739,11 +4937,12 @@ struct Converter {
                tap_group * geometry.taps_per_group * static_cast<int32_t>(problem.dilation);
     }
 
-    // All channels of the chunk at position q of the window, and, where Word holds two elements, at q + 1.
+    // Channels of the chunk from `first` on at position q of the window, and, where Word holds two elements, at
+    // q + 1.
     template <class Word>
-    __device__ __forceinline__ void load(Word (&value)[Traits::kChunkChannels], int32_t q) {
+    __device__ __forceinline__ void load(Word (&value)[Traits::kLoadChannels], int32_t first, int32_t q) {
         const int32_t stride = static_cast<int32_t>(problem.stride);
-        const int32_t c = chunk * Traits::kChunkChannels;
+        const int32_t c = chunk * Traits::kChunkChannels + first;
         int32_t l = window_begin() + q;
         const Bits* source = x_tile;
         bool valid = q < geometry.window;
@@ -4758,14 +4957,15 @@ struct Converter {
         const int32_t channels = valid ? static_cast<int32_t>(problem.C) - c : 0;
         source += int64_t{l} * geometry.x_stride_l + int64_t{c} * geometry.x_stride_c;
 #pragma unroll
-        for (int i = 0; i < Traits::kChunkChannels; ++i, source += geometry.x_stride_c)
+        for (int i = 0; i < Traits::kLoadChannels; ++i, source += geometry.x_stride_c)
             value[i] = i < channels ? __ldg(reinterpret_cast<const Word*>(source)) : Word{};
     }
 
-    // Rounds or splits the channels at position q into their row of the current stage. get_word(i) is channel
-    // i's element, or, of 16 bits each, those of channels 2*i and 2*i + 1.
+    // Rounds or splits loaded channels at position q into their row of the current stage, from piece
+    // `first_piece` on. get_word(i) is channel i's element, or, of 16 bits each, those of channels 2*i and
+    // 2*i + 1.
     template <class GetWord>
-    __device__ __forceinline__ void store(int32_t q, GetWord get_word) {
+    __device__ __forceinline__ void store(int32_t q, int32_t first_piece, GetWord get_word) {
         const int32_t stride = static_cast<int32_t>(problem.stride);
         const int32_t row = divide_by_stride(geometry, q, stride), plane = q - row * stride;
         if (q < 0 || q >= geometry.window || !(geometry.plane_mask >> plane & 1)) return;
@@ -4773,61 +4973,83 @@ struct Converter {
         uint8_t* const target = x_smem + stages.stage * geometry.x_stage_bytes + stored_row * kRowBytes;
         const int32_t swizzle = stored_row & 7;
 #pragma unroll
-        for (int piece = 0; piece < Traits::kPieces; ++piece) {
-            uint32_t word[4], high[4];
+        for (int i = 0; i < Traits::kLoadChannels / Traits::kPieceChannels; ++i) {
+            const int32_t piece = first_piece + i;
+            uint32_t high[4], low[4];
 #pragma unroll
             for (int j = 0; j < 4; ++j) {
-                word[j] = get_word(4 * piece + j);
-                high[j] = round_element(word[j]);
+                if constexpr (kMode == Mode::f16x3) {
+                    const uint32_t first = get_word(8 * i + 2 * j), second = get_word(8 * i + 2 * j + 1);
+                    range.add(first, kXScale);
+                    range.add(second, kXScale);
+                    high[j] = split_f16(__uint_as_float(first) * kXScale, __uint_as_float(second) * kXScale,
+                                        low[j]);
+                } else if constexpr (kMode == Mode::tf32x3) {
+                    const float value = __uint_as_float(get_word(4 * i + j));
+                    high[j] = ptx::cvt_rn_tf32(value);
+                    low[j] = ptx::cvt_rn_tf32(value - __uint_as_float(high[j]));
+                } else if constexpr (kMode == Mode::tf32) {
+                    high[j] = round_tf32(get_word(4 * i + j));
+                } else {
+                    high[j] = get_word(4 * i + j);
+                }
             }
             *reinterpret_cast<uint4*>(target + ((piece ^ swizzle) << 4)) =
                 make_uint4(high[0], high[1], high[2], high[3]);
-            if constexpr (Traits::kIsSplit) {
-#pragma unroll
-                for (int j = 0; j < 4; ++j)
-                    word[j] = ptx::cvt_rn_tf32(__uint_as_float(word[j]) - __uint_as_float(high[j]));
+            if constexpr (Traits::kIsSplit)
                 *reinterpret_cast<uint4*>(target + (((piece + Traits::kPieces) ^ swizzle) << 4)) =
-                    make_uint4(word[0], word[1], word[2], word[3]);
-            }
+                    make_uint4(low[0], low[1], low[2], low[3]);
         }
     }
 
-    static __device__ __forceinline__ uint32_t round_element(uint32_t word) {
-        if constexpr (Traits::kIsSplit) return ptx::cvt_rn_tf32(__uint_as_float(word));
-        else if constexpr (Traits::kIsFloat) return round_tf32(word);
-        else return word;
-    }
-
-    __device__ __forceinline__ void convert_pairs() {
+    __device__ __forceinline__ void convert_pairs(int32_t first) {
         const int32_t q = 2 * lane + 64 * batch - (window_begin() & 1);
-        typename Traits::BitsPair value[Traits::kChunkChannels];
-        load(value, q);
+        const int32_t first_piece = first / Traits::kPieceChannels;
+        typename Traits::BitsPair value[Traits::kLoadChannels];
+        load(value, first, q);
         claim();
         if constexpr (Traits::kIsFloat) {
-            store(q, [&](int i) { return value[i].x; });
-            store(q + 1, [&](int i) { return value[i].y; });
+            store(q, first_piece, [&](int i) { return value[i].x; });
+            store(q + 1, first_piece, [&](int i) { return value[i].y; });
         } else {
-            store(q, [&](int i) { return __byte_perm(value[2 * i], value[2 * i + 1], 0x5410); });
-            store(q + 1, [&](int i) { return __byte_perm(value[2 * i], value[2 * i + 1], 0x7632); });
+            store(q, first_piece,
+                  [&](int i) { return __byte_perm(value[2 * i], value[2 * i + 1], 0x5410); });
+            store(q + 1, first_piece,
+                  [&](int i) { return __byte_perm(value[2 * i], value[2 * i + 1], 0x7632); });
         }
     }
 
-    __device__ __forceinline__ void convert_singles() {
+    __device__ __forceinline__ void convert_singles(int32_t first_channel) {
         constexpr int kTogether = Traits::kIsFloat ? 2 : 1;  // runs of 32 positions, as registers allow
 #pragma unroll 1
         for (int first = 0; first < 2; first += kTogether) {
             const int32_t q = lane + 64 * batch + 32 * first;
-            Bits value[kTogether][Traits::kChunkChannels];
+            Bits value[kTogether][Traits::kLoadChannels];
 #pragma unroll
-            for (int i = 0; i < kTogether; ++i) load(value[i], q + 32 * i);
+            for (int i = 0; i < kTogether; ++i) load(value[i], first_channel, q + 32 * i);
             claim();
 #pragma unroll
             for (int i = 0; i < kTogether; ++i) {
-                store(q + 32 * i, [&](int j) -> uint32_t {
+                store(q + 32 * i, first_channel / Traits::kPieceChannels, [&](int j) -> uint32_t {
                     if constexpr (Traits::kIsFloat) return value[i][j];
                     else return value[i][2 * j] | static_cast<uint32_t>(value[i][2 * j + 1]) << 16;
                 });
             }
+        }
+    }
+
+    __device__ __forceinline__ void convert_batch() {
+        range = Range{};
+#pragma unroll 1
+        for (int32_t first = 0; first < Traits::kChunkChannels; first += Traits::kLoadChannels) {
+            if (geometry.pairs) convert_pairs(first);
+            else convert_singles(first);
+        }
+        if constexpr (kMode == Mode::f16x3) {
+            if (__any_sync(0xFFFFFFFF, range.largest > __float_as_uint(kLargestScaled / kXScale)) && lane == 0)
+                list_tile(scratch, place.tile);
+            if (range.small > 0)
+                atomicAdd(&barriers.small_count[place.counter], static_cast<int32_t>(range.small));
         }
     }
 
@@ -4863,9 +5085,9 @@ struct Converter {
 
     __device__ __forceinline__ void run() {
         next_tile();
+        if (place.tile < 0) return;
         while (find_stage()) {
-            if (geometry.pairs) convert_pairs();
-            else convert_singles();
+            convert_batch();
             batch += kConverterWarps;
         }
     }
@@ -4902,10 +5124,12 @@ struct Product {
     const Geometry& geometry;
     const Problem& problem;
     const Barriers& barriers;
+    const Scratch& scratch;
     const uint32_t x_smem, w_smem;
     Bits* const staging;   // [kBuffers][8][kPitch], this warp's own
     const int warp, lane;  // warp of 8: 16 output channels each
     Ring stages, weights;
+    int32_t stage_before, weights_before;  // not yet released
 
     // 32 bytes of K; addresses in units of 16 bytes.
     __device__ __forceinline__ void multiply_step(float (&acc)[kValues], uint32_t w16, uint32_t x16,
@@ -4913,92 +5137,161 @@ struct Product {
         Mma::issue(acc, ptx::wgmma_descriptor(w16), ptx::wgmma_descriptor(x16), accumulate);
     }
 
-    // One tap of one chunk: 128 bytes of K.
-    __device__ __forceinline__ void multiply(float (&acc)[kValues], uint32_t w16, uint32_t x16,
-                                             bool accumulate) {
-        if constexpr (Traits::kIsSplit) {  // low parts first: the accumulator truncates
-#pragma unroll
-            for (int k = 0; k < 2; ++k) {
-                multiply_step(acc, w16 + 2 * k, x16 + 2 * (k + 2), accumulate || k > 0);
-                multiply_step(acc, w16 + 2 * (k + 2), x16 + 2 * k, true);
-            }
-#pragma unroll
-            for (int k = 0; k < 2; ++k) multiply_step(acc, w16 + 2 * k, x16 + 2 * k, true);
-        } else {
-#pragma unroll
-            for (int k = 0; k < 4; ++k) multiply_step(acc, w16 + 2 * k, x16 + 2 * k, accumulate || k > 0);
-        }
-    }
-
     __device__ __forceinline__ void release(uint32_t barrier) {
         if (lane == 0) ptx::mbarrier_arrive(barrier);
     }
 
+    // Where a tap's rows of x begin in a stage, in units of 16 bytes; taps in their order.
+    struct TapRows {
+        int32_t plane = 0, shift = 0;
+        __device__ __forceinline__ uint32_t next(const Geometry& geometry, int32_t stride, int32_t dilation) {
+            const int32_t row = stride == 1 ? shift : shift + plane_row(geometry, plane);
+            const int32_t step = dilation / stride;
+            shift += step;
+            plane += dilation - step * stride;
+            if (plane >= stride) {
+                plane -= stride;
+                ++shift;
+            }
+            return row * (kRowBytes / 16);
+        }
+    };
+
+    __device__ __forceinline__ uint32_t next_rows(TapRows& rows) {
+        return rows.next(geometry, static_cast<int32_t>(problem.stride), static_cast<int32_t>(problem.dilation));
+    }
+    __device__ __forceinline__ void wait_for_weights(const Ring& ring, bool first_tile) {
+        if (first_tile || !geometry.resident)
+            ptx::mbarrier_wait(barriers.w_full(ring.stage), ring.parity);
+    }
+    __device__ __forceinline__ uint32_t weights16(const Ring& ring) const {
+        return (w_smem + warp / 4 * 64 * kRowBytes + ring.stage * kWeightBytes) / 16;
+    }
+    // Once the first warpgroup has issued `skew` taps of a tile, the second may begin.
+    __device__ __forceinline__ void let_second_begin(int32_t& issued, int32_t taps, bool first_tile) {
+        const bool reached = issued < geometry.skew && issued + taps >= geometry.skew;
+        issued += taps;
+        if (!reached || warp >= 4) return;
+        if (!first_tile) ptx::bar_sync<kBarrierTaken>(256);
+        ptx::bar_arrive<kBarrierReady>(256);
+    }
+
+    // The products of one stage, `taps` taps of a chunk, onto acc.
+    __device__ __forceinline__ void multiply_stage(float (&acc)[kValues], int32_t taps, bool accumulate,
+                                                   int32_t& issued, bool first_tile) {
+        const uint32_t x_stage16 = (x_smem + stages.stage * geometry.x_stage_bytes) / 16;
+        TapRows rows;
+        int32_t before = -1;  // of weights: its products may still be running
+#pragma unroll 1
+        for (int tap = 0; tap < taps; ++tap) {
+            wait_for_weights(weights, first_tile);
+            const uint32_t w16 = weights16(weights), x16 = x_stage16 + next_rows(rows);
+            ptx::wgmma_fence();
+#pragma unroll
+            for (int k = 0; k < 4; ++k)
+                multiply_step(acc, w16 + 2 * k, x16 + 2 * k, accumulate || tap > 0 || k > 0);
+            ptx::wgmma_commit_group();
+            let_second_begin(issued, 1, first_tile);
+            ptx::wgmma_wait_group<1>();
+            // The group before this one is done, with it the stage of x before this one.
+            if (tap > 0 && !geometry.resident) release(barriers.w_empty(before));
+            if (tap == 0 && accumulate) release_stage_before();
+            before = weights.stage;
+            weights.advance(geometry.w_stages);
+        }
+        weights_before = before;
+    }
+
+    // The same for split operands, some taps at a time: first the products with low parts, then those of the high
+    // parts. Each sum is cut short by the accumulator (it truncates) and added to `total`, rounded to nearest.
+    __device__ __forceinline__ void multiply_stage_split(float (&acc)[kValues], float (&total)[kValues],
+                                                         int32_t taps, int32_t& issued, bool first_tile) {
+        const uint32_t x_stage16 = (x_smem + stages.stage * geometry.x_stage_bytes) / 16;
+        constexpr float kLowFactor = kMode == Mode::f16x3 ? 1 / kLowScale : 1.0f;
+        TapRows rows;
+#pragma unroll 1
+        for (int first = 0; first < taps; first += geometry.taps_together) {
+            const int count = min(geometry.taps_together, taps - first);
+            TapRows low_rows = rows;
+            Ring low_weights = weights;
+#pragma unroll
+            for (int i = 0; i < kValues; ++i) acc[i] = 0.0f;
+            ptx::wgmma_fence();
+#pragma unroll 1
+            for (int tap = 0; tap < count; ++tap) {
+                wait_for_weights(low_weights, first_tile);
+                const uint32_t w16 = weights16(low_weights), x16 = x_stage16 + next_rows(low_rows);
+#pragma unroll
+                for (int k = 0; k < 2; ++k) {
+                    multiply_step(acc, w16 + 2 * k, x16 + 2 * (k + 2), true);
+                    multiply_step(acc, w16 + 2 * (k + 2), x16 + 2 * k, true);
+                }
+                low_weights.advance(geometry.w_stages);
+            }
+            ptx::wgmma_commit_group();
+            ptx::wgmma_wait_group<0>();
+#pragma unroll
+            for (int i = 0; i < kValues; ++i) total[i] = fmaf(acc[i], kLowFactor, total[i]);
+#pragma unroll
+            for (int i = 0; i < kValues; ++i) acc[i] = 0.0f;
+            ptx::wgmma_fence();
+            low_weights = weights;
+#pragma unroll 1
+            for (int tap = 0; tap < count; ++tap) {
+                const uint32_t w16 = weights16(weights), x16 = x_stage16 + next_rows(rows);
+#pragma unroll
+                for (int k = 0; k < 2; ++k) multiply_step(acc, w16 + 2 * k, x16 + 2 * k, true);
+                weights.advance(geometry.w_stages);
+            }
+            ptx::wgmma_commit_group();
+            let_second_begin(issued, count, first_tile);
+            ptx::wgmma_wait_group<0>();
+            if (!geometry.resident) {
+                for (int tap = 0; tap < count; ++tap) {
+                    release(barriers.w_empty(low_weights.stage));
+                    low_weights.advance(geometry.w_stages);
+                }
+            }
+#pragma unroll
+            for (int i = 0; i < kValues; ++i) total[i] += acc[i];
+        }
+        release(barriers.x_empty(stages.stage));
+    }
+
+    // The last stages of weights and of x whose products may still be running.
+    __device__ __forceinline__ void release_stage_before() {
+        if (!geometry.resident) release(barriers.w_empty(weights_before));
+        release(barriers.x_empty(stage_before));
+    }
+
     // All products of one tile into acc.
     __device__ __forceinline__ void multiply_tile(float (&acc)[kValues], bool first_tile) {
-        const uint32_t w_warpgroup16 = (w_smem + warp / 4 * 64 * kRowBytes) / 16;
-        const int32_t stride = static_cast<int32_t>(problem.stride);
-        const int32_t step_shift = static_cast<int32_t>(problem.dilation / stride);
-        const int32_t step_plane = static_cast<int32_t>(problem.dilation - int64_t{step_shift} * stride);
-        float total[Traits::kIsSplit ? kValues : 1];
+        float total[kValues];
         if constexpr (Traits::kIsSplit) {
 #pragma unroll
             for (int i = 0; i < kValues; ++i) total[i] = 0.0f;
         }
         bool accumulate = false;
         int32_t issued = 0;
-        int32_t weights_done = -1, stage_done = -1;  // stages whose products may still be running
         if (geometry.resident) weights.stage = 0, weights.parity = 0;
         for (int tap_group = 0; tap_group < geometry.tap_groups; ++tap_group) {
             const int taps = min(geometry.taps_per_group,
                                  static_cast<int32_t>(problem.K) - tap_group * geometry.taps_per_group);
             for (int chunk = 0; chunk < geometry.chunks; ++chunk) {
                 ptx::mbarrier_wait(barriers.x_full(stages.stage), stages.parity);
-                const uint32_t x_stage16 = (x_smem + stages.stage * geometry.x_stage_bytes) / 16;
-                int32_t plane = 0, shift = 0;
-#pragma unroll 1
-                for (int tap = 0; tap < taps; ++tap) {
-                    ptx::mbarrier_wait(barriers.w_full(weights.stage), weights.parity);
-                    const int32_t row = stride == 1 ? shift : shift + plane_row(geometry, plane);
-                    ptx::wgmma_fence();
-                    multiply(acc, w_warpgroup16 + weights.stage * (kWeightBytes / 16),
-                             x_stage16 + row * (kRowBytes / 16), accumulate);
-                    ptx::wgmma_commit_group();
-                    if (++issued == geometry.skew && warp < 4) {
-                        if (!first_tile) ptx::bar_sync<kBarrierTaken>(256);
-                        ptx::bar_arrive<kBarrierReady>(256);
-                    }
-                    if constexpr (Traits::kIsSplit) {  // the accumulator truncates, this sum rounds to
-                                                       // nearest
-                        ptx::wgmma_wait_group<0>();
-#pragma unroll
-                        for (int i = 0; i < kValues; ++i) total[i] += acc[i];
-                    } else {
-                        accumulate = true;
-                        ptx::wgmma_wait_group<1>();  // the tap before this one is done
-                    }
-                    if (weights_done >= 0 && !geometry.resident) release(barriers.w_empty(weights_done));
-                    if (stage_done >= 0) release(barriers.x_empty(stage_done));
-                    stage_done = -1;
-                    weights_done = weights.stage;
-                    weights.advance(geometry.w_stages);
-                    shift += step_shift;
-                    plane += step_plane;
-                    if (plane >= stride) {
-                        plane -= stride;
-                        ++shift;
-                    }
-                }
-                stage_done = stages.stage;
+                if constexpr (Traits::kIsSplit) multiply_stage_split(acc, total, taps, issued, first_tile);
+                else multiply_stage(acc, taps, accumulate, issued, first_tile);
+                accumulate = true;
+                stage_before = stages.stage;
                 stages.advance(geometry.x_stages);
             }
         }
-        ptx::wgmma_wait_group<0>();
-        if (!geometry.resident) release(barriers.w_empty(weights_done));
-        release(barriers.x_empty(stage_done));
         if constexpr (Traits::kIsSplit) {
 #pragma unroll
             for (int i = 0; i < kValues; ++i) acc[i] = total[i];
+        } else {
+            ptx::wgmma_wait_group<0>();
+            release_stage_before();
         }
     }
 
@@ -5040,37 +5333,51 @@ struct Product {
         }
     }
 
-    // Eight staged rows of a slice to y, of which `target` is where column 0 of the first belongs. A row
-    // stores columns [lead - phi, kN - phi) as far as they lie in y; in flat tiles that may be in several
-    // samples. kBulk: one lane a row, one bulk copy a sample; else the whole warp, element by element.
-    template <bool kBulk>
+    // Eight staged rows of a slice to y, of which `target` is where column 0 of the first belongs. A row stores
+    // columns [first - phi, last - phi) as far as they lie in y; in flat tiles, where phi is 0, that may be in
+    // several samples. Bulk: one thread, a bulk copy a row; else the whole warp, element by element.
     __device__ __forceinline__ void store_rows(const Bits* buffer, Bits* target, const Announcement& place,
-                                               int slice, int32_t rows) {
+                                               int slice, int32_t rows, bool bulk) {
         const int32_t P = static_cast<int32_t>(problem.P);
         const int32_t first = slice == 0 ? geometry.lead : kColumns * slice, last = kColumns * (slice + 1);
         const int64_t next_sample = problem.G * problem.O * problem.P - geometry.rows_per_sample;
+        const uintptr_t y_uniform = ptx::uniform(reinterpret_cast<uintptr_t>(target));
+        if (bulk && !ptx::elect()) return;
+        int32_t t = place.row;
 #pragma unroll 1
-        for (int r = kBulk ? lane : 0; r < rows; r += kBulk ? 32 : 1) {
-            const int32_t phi = sector_offset(target, r);
-            const Bits* const source = buffer + r * kPitch + phi + kLead - kColumns * slice;
-            Bits* y = target + r * problem.P;
-            int32_t t = place.row;
-#pragma unroll 1
-            for (int32_t n = place.sample; n < problem.N && t > -kN; ++n) {
-                const int32_t begin = max(first - phi, -t), end = min(last - phi, P - t);
-                if constexpr (kBulk) {
-                    if (begin < end)
-                        ptx::cp_async_bulk_store(y + begin, ptx::smem_address(source + begin),
-                                                 (end - begin) * sizeof(Bits));
-                } else {
-#pragma unroll 4
-                    for (int32_t c = begin + lane; c < end; c += 32) y[c] = source[c];
+        for (int32_t n = place.sample; n < problem.N && t > -kN; ++n) {
+            if (bulk) {
+                const int32_t begin = max(first, -t), count = min(last, P - t) - begin;
+                const uint32_t source = ptx::smem_address(buffer + kLead - kColumns * slice + begin);
+                uintptr_t y = y_uniform + (n - place.sample) * next_sample * sizeof(Bits);
+#pragma unroll
+                for (int r = 0; r < 8; ++r, y += problem.P * sizeof(Bits)) {
+                    if (r < rows && count > 0)
+                        ptx::cp_async_bulk_store(
+                            (y & ~uintptr_t{geometry.sector_mask * sizeof(Bits)}) + begin * sizeof(Bits),
+                            source + r * kPitch * sizeof(Bits), count * sizeof(Bits));
                 }
-                if (!geometry.flat) break;
-                t -= geometry.rows_per_sample;
-                y += next_sample;
+            } else {
+#pragma unroll 1
+                for (int r = 0; r < rows; ++r) {
+                    Bits* const y = target + r * problem.P;
+                    const int32_t phi = sector_offset(target, r);
+                    const Bits* const source = buffer + r * kPitch + phi + kLead - kColumns * slice;
+                    const int32_t end = min(last - phi, P - t);
+#pragma unroll 4
+                    for (int32_t c = max(first - phi, -t) + lane; c < end; c += 32) y[c] = source[c];
+                }
             }
+            if (!geometry.flat) break;
+            t -= geometry.rows_per_sample;
+            target += next_sample;
         }
+    }
+
+    // f16x3: of row lane/4 of a half of this warp's output channels.
+    __device__ __forceinline__ float2 load_scaling(const Announcement& place, int half) {
+        return scratch.row_scaling[place.group * geometry.o_tiles * kTileO + place.channel + warp * 16 +
+                                  8 * half + lane / 4];
     }
 
     // Of row lane/4 of a half of this warp's output channels.
@@ -5115,14 +5422,9 @@ struct Product {
                 if (problem.P % 2 == 0) stage<true>(acc, buffer, i / kSlices, i % kSlices, phi);
                 else stage<false>(acc, buffer, i / kSlices, i % kSlices, phi);
             }
-            if (bulk) {
-                ptx::fence_proxy_async();
-                __syncwarp();
-                store_rows<true>(buffer, target, place, slice, rows);
-            } else {
-                __syncwarp();
-                store_rows<false>(buffer, target, place, slice, rows);
-            }
+            if (bulk) ptx::fence_proxy_async();
+            __syncwarp();
+            store_rows(buffer, target, place, slice, rows, bulk);
             ptx::cp_async_bulk_commit();
         }
     }
@@ -5172,6 +5474,25 @@ struct Product {
         }
     }
 
+    // f16x3: whether the sums are large enough for the values that were too small; see kSumOfSmallX.
+    __device__ __forceinline__ bool sums_suffice(const float (&acc)[kValues], const Announcement& place,
+                                                 const float2 (&scaling)[2]) {
+        const float of_x = kSumOfSmallX * static_cast<float>(barriers.small_count[place.counter]);
+        bool suffice = true;
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const float least = of_x + kSumOfSmallW * scaling[half].y;
+            if (least == 0.0f || place.channel + warp * 16 + 8 * half + lane / 4 >= problem.O) continue;
+#pragma unroll
+            for (int i = 0; i < kValues; ++i) {
+                const int32_t p = place.row + 8 * (i / 4) + 2 * (lane % 4) + i % 2;
+                if (i / 2 % 2 == half && (geometry.flat || (p >= 0 && p < problem.P)))
+                    suffice = suffice && fabsf(acc[i]) >= least;
+            }
+        }
+        return suffice;
+    }
+
     __device__ __forceinline__ void run() {
         Ring tiles;
         bool first_tile = true;
@@ -5187,17 +5508,27 @@ struct Product {
                 ptx::bar_arrive<kBarrierTaken>(256);
             }
             const float bias[2] = {load_bias(place, 0), load_bias(place, 1)};  // arrives during the products
+            float2 scaling[2];
+            if constexpr (kMode == Mode::f16x3) {
+                scaling[0] = load_scaling(place, 0), scaling[1] = load_scaling(place, 1);
+            }
             float acc[kValues];
             multiply_tile(acc, first_tile);
             first_tile = false;
+            if constexpr (kMode == Mode::f16x3) {
+                const bool right = scaling[0].x > 0 && scaling[1].x > 0 && sums_suffice(acc, place, scaling);
+                if (!__all_sync(0xFFFFFFFF, right) && lane == 0) list_tile(scratch, place.tile);
+#pragma unroll
+                for (int i = 0; i < kValues; ++i) acc[i] *= scaling[i / 2 % 2].x;
+            }
             bool finite = true;
-            if constexpr (Traits::kIsSplit) {
+            if constexpr (kMode == Mode::tf32x3) {
 #pragma unroll
                 for (int i = 0; i < kValues; ++i) finite = finite && isfinite(acc[i]);
                 finite = __all_sync(0xFFFFFFFF, finite);
             }
             store_tile(acc, place, bias, finite);
-            if constexpr (Traits::kIsSplit) {
+            if constexpr (kMode == Mode::tf32x3) {
                 if (!finite) mend_tile(place);
             }
         }
@@ -5240,8 +5571,7 @@ constexpr bool kNeedsRegisters = kN * (ModeTraits<kMode>::kIsSplit ? 2 : 1) > 12
 template <Mode kMode, int kN, int kSlices>
 __global__ void __launch_bounds__(kThreads, 1)
     gemm_sm90_kernel(const __grid_constant__ Problem problem, const __grid_constant__ Geometry geometry,
-                     const uint8_t* __restrict__ image,  // packed weights
-                     int* __restrict__ ticket) {
+                     const __grid_constant__ Scratch scratch) {
 #if __CUDA_ARCH__ == 900
     extern __shared__ uint8_t smem_base[];
     uint8_t* const smem = smem_base + ((1024 - (ptx::smem_address(smem_base) & 1023)) & 1023);
@@ -5250,8 +5580,9 @@ __global__ void __launch_bounds__(kThreads, 1)
     using Bits = typename ModeTraits<kMode>::Bits;
     constexpr int kWarpStagingBytes = ModeTraits<kMode>::warp_staging_bytes(kN, kSlices);
     uint8_t* const control = staging + kProductWarps * kWarpStagingBytes;
-    const Barriers barriers{ptx::smem_address(control),
-                            reinterpret_cast<Announcement*>(control + kBarrierBytes)};
+    Announcement* const announcements = reinterpret_cast<Announcement*>(control + kBarrierBytes);
+    const Barriers barriers{ptx::smem_address(control), announcements,
+                            reinterpret_cast<int32_t*>(announcements + kTileSlots)};
     if (threadIdx.x == 0) {
         for (int i = 0; i < kMaxStages; ++i) {
             ptx::mbarrier_init(barriers.x_full(i), kConverterWarps);
@@ -5274,6 +5605,7 @@ __global__ void __launch_bounds__(kThreads, 1)
         Product<kMode, kN, kSlices> product{geometry,
                                             problem,
                                             barriers,
+                                            scratch,
                                             ptx::smem_address(smem),
                                             ptx::smem_address(w_smem),
                                             reinterpret_cast<Bits*>(staging + warp * kWarpStagingBytes),
@@ -5283,29 +5615,46 @@ __global__ void __launch_bounds__(kThreads, 1)
     } else {
         if constexpr (kNeedsRegisters<kMode, kN>) ptx::setmaxnreg_dec<256 - kProductRegisters>();
         if (warp < kProductWarps + kConverterWarps) {
-            Converter<kMode> converter(geometry, problem, barriers, smem, warp - kProductWarps, lane);
+            Converter<kMode> converter(geometry, problem, barriers, scratch, smem, warp - kProductWarps, lane);
             converter.run();
         } else if (lane == 0) {
-            run_supplier(geometry, problem, ptx::smem_address(w_smem), barriers, image, ticket);
+            run_supplier<kMode == Mode::tf32x3>(geometry, problem, ptx::smem_address(w_smem), barriers, scratch);
         }
     }
 #endif
 }
 
 template <Mode kMode, int kN, int kSlices = 1>
-inline Error launch_columns(const Problem& problem, const Geometry& geometry, cudaStream_t stream) {
-    int* const ticket = static_cast<int*>(problem.workspace);
-    uint8_t* const image = static_cast<uint8_t*>(problem.workspace) + kTicketBytes;
-    const int64_t pieces = static_cast<int64_t>(image_bytes<kMode>(problem)) / 16;
-    pack_weights_kernel<kMode><<<static_cast<unsigned>(ceil_div(pieces, 256)), 256, 0, stream>>>(
-        problem.w, reinterpret_cast<uint4*>(image), ticket, geometry, static_cast<int32_t>(problem.C),
-        static_cast<int32_t>(problem.O), static_cast<int32_t>(problem.K), pieces);
+inline void launch_products(const Problem& problem, const Geometry& geometry, const Scratch& scratch,
+                            cudaStream_t stream) {
     const auto kernel = gemm_sm90_kernel<kMode, kN, kSlices>;
-    if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, geometry.smem_bytes) ==
-        cudaSuccess) {
-        const int blocks =
-            geometry.tiles < problem.device.sm_count ? geometry.tiles : problem.device.sm_count;
-        kernel<<<blocks, kThreads, geometry.smem_bytes, stream>>>(problem, geometry, image, ticket);
+    if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, geometry.smem_bytes) !=
+        cudaSuccess)
+        return;
+    const int blocks = geometry.tiles < problem.device.sm_count ? geometry.tiles : problem.device.sm_count;
+    kernel<<<blocks, kThreads, geometry.smem_bytes, stream>>>(problem, geometry, scratch);
+}
+
+template <Mode kMode, int kN, int kSlices = 1>
+inline Error launch_columns(const Problem& problem, const Geometry& geometry, cudaStream_t stream) {
+    Scratch scratch;
+    lay_out<kMode>(problem, geometry, static_cast<uint8_t*>(problem.workspace), &scratch);
+    const int32_t C = static_cast<int32_t>(problem.C), O = static_cast<int32_t>(problem.O);
+    const int32_t K = static_cast<int32_t>(problem.K);
+    if constexpr (kMode == Mode::f16x3) {
+        // The same tiles with rows of half the channels; the list then means the same to both.
+        const Geometry safe = cut<Mode::tf32x3>(problem, kN, kSlices, geometry.flat != 0, geometry.taps_per_group);
+        const unsigned rows = static_cast<unsigned>(problem.G * geometry.o_tiles * kTileO);
+        pack_split_weights_kernel<<<rows, 128, 0, stream>>>(static_cast<const float*>(problem.w), scratch,
+                                                            geometry, safe, C, O, K);
+        launch_products<kMode, kN, kSlices>(problem, geometry, scratch, stream);
+        scratch.image = scratch.safe_image;
+        launch_products<Mode::tf32x3, kN, kSlices>(problem, safe, scratch, stream);
+    } else {
+        const int64_t pieces = static_cast<int64_t>(image_bytes<kMode>(problem)) / 16;
+        pack_weights_kernel<kMode><<<static_cast<unsigned>(ceil_div(pieces, 256)), 256, 0, stream>>>(
+            problem.w, scratch, geometry, C, O, K, pieces);
+        launch_products<kMode, kN, kSlices>(problem, geometry, scratch, stream);
     }
     return launch_error();
 }
@@ -5330,8 +5679,8 @@ inline Error launch_gemm_sm90(const Problem& problem, cudaStream_t stream) {
     switch (sm90::mode_of(problem)) {
         case sm90::Mode::tf32:
             return sm90::launch_mode<sm90::Mode::tf32>(problem, stream);
-        case sm90::Mode::tf32x3:
-            return sm90::launch_mode<sm90::Mode::tf32x3>(problem, stream);
+        case sm90::Mode::f16x3:
+            return sm90::launch_mode<sm90::Mode::f16x3>(problem, stream);
         case sm90::Mode::f16:
             return sm90::launch_mode<sm90::Mode::f16>(problem, stream);
         default:
