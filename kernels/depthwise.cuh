@@ -90,22 +90,6 @@ __device__ __forceinline__ Row<Element> row_of_thread(const Params& params) {
     return row;
 }
 
-// How many elements `pointer` lies past a multiple of kCount of them.
-template <int kCount, class Element>
-__device__ __forceinline__ int misalignment(const Element* pointer) {
-    return static_cast<int>(reinterpret_cast<uint64_t>(pointer) / sizeof(Element) % kCount);
-}
-
-// Where the input row begins and ends, counted from its position l_first and cut to 0..count.
-struct Inside {
-    int begin, end;
-};
-__device__ __forceinline__ Inside inside_row(int64_t l_first, int64_t L, int count) {
-    const int64_t most = count;
-    return {static_cast<int>(min(max(-l_first, int64_t{0}), most)),
-            static_cast<int>(min(max(L - l_first, int64_t{0}), most))};
-}
-
 // Neighbours of y from `place` on, of which those within [begin, end) are stored; y + place is aligned.
 template <class Element, int kCount>
 __device__ __forceinline__ void store_vector(Element* y, int place, int begin, int end,
