@@ -15,6 +15,8 @@
 #include <type_traits>
 
 #include "problem.h"
+#include "mma.cuh"
+#include "ptx.cuh"
 #include "tile.cuh"
 
 namespace conv1d {
@@ -41,6 +43,8 @@ constexpr int kStrip = kStripVectors * kVector;        // positions of a thread
 constexpr int kChunkTaps = kVector * (kStripVectors + 1);  // after these the registers' roles repeat
 static_assert(kStripVectors % 2 == 1, "strips must be an odd number of vectors to avoid bank conflicts");
 static_assert(kPieceTaps % kChunkTaps == 0, "pieces must end with a chunk");
+
+constexpr int kSlidingThreads = 128;  // of a block of several rows: small blocks wait and work in turns
 
 constexpr int kPositions = 4;  // strided: of a thread at once
 
@@ -227,6 +231,25 @@ __global__ void __launch_bounds__(kMaxThreads)
     }
 }
 
+// Starts to bring one number to shared memory, zero where it is not inside. Without registers where the
+// architecture has such copies and the number needs no conversion.
+template <class Element>
+__device__ __forceinline__ void fetch(typename SumOf<Element>::Type* target, const Element* source,
+                                      bool inside) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    if constexpr (sizeof(*target) == sizeof(*source)) {
+        ptx::cp_async<sizeof(Element)>(ptx::smem_address(target), source, inside ? sizeof(Element) : 0);
+        return;
+    }
+#endif
+    *target = inside ? widen(*source) : typename SumOf<Element>::Type{};
+}
+__device__ __forceinline__ void fetch_wait() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    ptx::cp_async_wait_all();
+#endif
+}
+
 // Adds kChunkTaps taps, or, where not kWhole, the `taps_left` that there are. `x` and `w` are at the first
 // of them; vectors 0 to 2 of the strip's window are in registers on entry and, for the next chunk, on
 // return: vector i in window[i % 4].
@@ -276,39 +299,26 @@ __global__ void __launch_bounds__(kMaxThreads)
     const int count = y_end + (taps - 1) * dilation;
     const Inside inside = inside_row(l_first, problem.L, count);
     if (row.valid) {
-        for (int k = row.lane; k < taps; k += threads) w_smem[k] = widen(row.w[k]);
+        for (int k = row.lane; k < taps; k += threads) fetch(w_smem + k, row.w + k, true);
         const Element* x = row.x + (l_first + row.lane) * problem.x_stride_l;
         const int64_t step_x = threads * problem.x_stride_l;
         const uint32_t inside_count = inside.end - inside.begin;
-        constexpr int kBatch = 8;  // loads in flight
         const int step_run = threads / divisor, step_residue = threads % divisor;
         int run = row.lane / divisor, residue = row.lane % divisor;
-        const int last = params.run_pitch - 1;  // takes zeros from beyond the window
-        for (int i = row.lane; i < count; i += kBatch * threads) {
-            Element value[kBatch];
-#pragma unroll
-            for (int j = 0; j < kBatch; ++j) {
-                const uint32_t at = i + j * threads - inside.begin;
-                value[j] = at < inside_count ? *x : Element{};
-                x += step_x;
-            }
-            if (dilation == 1) {
-#pragma unroll
-                for (int j = 0; j < kBatch; ++j) x_smem[min(i + j * threads, last)] = widen(value[j]);
-                continue;
-            }
-#pragma unroll
-            for (int j = 0; j < kBatch; ++j) {
-                x_smem[residue * params.run_pitch + min(run, last)] = widen(value[j]);
-                run += step_run;
-                residue += step_residue;
-                if (residue >= dilation) {
-                    residue -= dilation;
-                    ++run;
-                }
+#pragma unroll 4
+        for (int i = row.lane; i < count; i += threads) {
+            const bool is_inside = static_cast<uint32_t>(i - inside.begin) < inside_count;
+            fetch(x_smem + residue * params.run_pitch + run, x, is_inside);
+            x += step_x;
+            run += step_run;
+            residue += step_residue;
+            if (residue >= dilation) {
+                residue -= dilation;
+                ++run;
             }
         }
     }
+    fetch_wait();
     __syncthreads();
     if (!row.valid) return;
 
@@ -463,22 +473,21 @@ inline Params plan(const Problem& problem, Way way, int64_t slots) {
         params.run_pitch = static_cast<int32_t>(run_pitch(problem, params.segment));
         room = slots / (params.w_pitch + problem.dilation * params.run_pitch);
     }
-    params.rows_per_block = static_cast<int32_t>(segments > 1 ? 1 : std::min(kMaxThreads / threads, room));
+    const int64_t most = way == Way::sliding ? kSlidingThreads : kMaxThreads;
+    const int64_t rows_per_block = segments > 1 ? 1 : std::min(most / threads, room);
+    params.rows_per_block = static_cast<int32_t>(std::max<int64_t>(rows_per_block, 1));
     return params;
 }
 
 template <class Element>
-Error launch_element(const Problem& problem, cudaStream_t stream) {
-    using Sum = typename SumOf<Element>::Type;
-    constexpr int64_t kSlots = kSmemBytes / sizeof(Sum);
-    const Way way = way_of(problem, kSlots);
-    const Params params = plan(problem, way, kSlots);
+Error launch_way(const Problem& problem, Way way, int64_t slots, cudaStream_t stream) {
+    const Params params = plan(problem, way, slots);
     const auto blocks =
         static_cast<unsigned>(ceil_div(params.rows, params.rows_per_block) * params.segments);
     const int threads = params.rows_per_block * params.threads_per_row;
     if (way == Way::sliding) {
         const size_t row_sums = params.w_pitch + problem.dilation * params.run_pitch;
-        const size_t smem_bytes = params.rows_per_block * row_sums * sizeof(Sum);
+        const size_t smem_bytes = params.rows_per_block * row_sums * sizeof(typename SumOf<Element>::Type);
         depthwise_sliding_kernel<Element><<<blocks, threads, smem_bytes, stream>>>(params);
     } else if (way == Way::short_taps) {
         depthwise_short_kernel<Element><<<blocks, threads, 0, stream>>>(params);
@@ -486,6 +495,12 @@ Error launch_element(const Problem& problem, cudaStream_t stream) {
         depthwise_strided_kernel<Element><<<blocks, threads, 0, stream>>>(params);
     }
     return launch_error();
+}
+
+template <class Element>
+Error launch_element(const Problem& problem, cudaStream_t stream) {
+    constexpr int64_t kSlots = kSmemBytes / sizeof(typename SumOf<Element>::Type);
+    return launch_way<Element>(problem, way_of(problem, kSlots), kSlots, stream);
 }
 
 }  // namespace depthwise
