@@ -35,6 +35,12 @@ constexpr int kWindowWides = 3;  // aligned loads that hold a window at any shif
 constexpr int kGroupTaps = 4;
 constexpr int kMaxShortTaps = 2 * kGroupTaps;
 constexpr int64_t kRounds = 6;  // over the row where the GPU is full anyway: a thread's start costs as one
+// Blocks of floats that share a multiprocessor. With four, ptxas for other architectures spills.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 900
+constexpr int kShortBlocks = 4;
+#else
+constexpr int kShortBlocks = 1;
+#endif
 
 // sliding
 constexpr int kVector = 4;
@@ -145,7 +151,7 @@ __device__ __forceinline__ void shift_down(Words& words, int bytes) {
 }
 
 template <class Element>
-__global__ void __launch_bounds__(kMaxThreads)
+__global__ void __launch_bounds__(kMaxThreads, sizeof(Element) == 4 ? kShortBlocks : 1)
     depthwise_short_kernel(const __grid_constant__ Params params) {
     using Sum = typename SumOf<Element>::Type;
     constexpr int kWide = kWideBytes / sizeof(Element);
@@ -185,33 +191,38 @@ __global__ void __launch_bounds__(kMaxThreads)
             if (k >= taps) break;
             const int shift = misalignment<kWide>(x + k);
             Sum window[kWides][kWindow];
-            if (place[0] + k - shift >= inside.begin &&
-                place[kWides - 1] + k - shift + kWindowWides * kWide <= inside.end) {
-                Words words[kWides];
+            Words words[kWides];
 #pragma unroll
-                for (int j = 0; j < kWides; ++j) {
+            for (int j = 0; j < kWides; ++j) {
 #pragma unroll
-                    for (int i = 0; i < kWindowWides; ++i) {
-                        reinterpret_cast<uint4*>(words[j].at)[i] =
-                            reinterpret_cast<const uint4*>(x + (place[j] + k - shift))[i];
+                for (int i = 0; i < kWindowWides; ++i) {
+                    const int at = place[j] + k - shift + i * kWide;
+                    uint4 wide = {};
+                    if (at >= inside.begin && at + kWide <= inside.end) {
+                        wide = *reinterpret_cast<const uint4*>(x + at);
                     }
+                    reinterpret_cast<uint4*>(words[j].at)[i] = wide;
                 }
+            }
+            // The 16 bytes in which a row begins or ends, element by element.
 #pragma unroll
-                for (int j = 0; j < kWides; ++j) {
-                    shift_down<Element>(words[j], shift * sizeof(Element));
+            for (int j = 0; j < kWides; ++j) {
+                const int first = place[j] + k - shift, last = first + kWindowWides * kWide;
+                if (first >= inside.begin && last <= inside.end) continue;
 #pragma unroll
-                    for (int i = 0; i < kWindow; ++i) {
-                        window[j][i] = widen(reinterpret_cast<const Element*>(words[j].at)[i]);
-                    }
+                for (int i = 0; i < kWindowWides * kWide; ++i) {
+                    const int begin = first + i / kWide * kWide, end = begin + kWide;
+                    if (begin >= inside.begin && end <= inside.end) continue;
+                    if (first + i < inside.begin || first + i >= inside.end) continue;
+                    reinterpret_cast<Element*>(words[j].at)[i] = x[first + i];
                 }
-            } else {
+            }
 #pragma unroll
-                for (int j = 0; j < kWides; ++j) {
+            for (int j = 0; j < kWides; ++j) {
+                shift_down<Element>(words[j], shift * sizeof(Element));
 #pragma unroll
-                    for (int i = 0; i < kWindow; ++i) {
-                        const int at = place[j] + k + i;
-                        window[j][i] = at >= inside.begin && at < inside.end ? widen(x[at]) : Sum{};
-                    }
+                for (int i = 0; i < kWindow; ++i) {
+                    window[j][i] = widen(reinterpret_cast<const Element*>(words[j].at)[i]);
                 }
             }
 #pragma unroll

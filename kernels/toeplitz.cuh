@@ -63,6 +63,7 @@ struct alignas(16) Visit {
     int32_t x_first;   // the x under y and tap 0
     int32_t x_begin, x_end;  // where the input row begins and ends
     int32_t y_begin, y_end;  // what is stored
+    float bias;              // of the channel; in its first visit
 };
 
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
@@ -97,12 +98,13 @@ __device__ __forceinline__ Visit<Element> plan_visit(const Params& params, uint3
 template <class Element>
 __device__ __forceinline__ void fetch_x(const Visit<Element>& visit, int64_t x_stride_l, int count,
                                         Element* x_smem, int thread, int threads) {
+    const Element* x_gmem = visit.x;
     const int x_begin = visit.x_begin, x_end = visit.x_end;
     int single_begin = 0, single_end = count;
     if (x_stride_l == 1) {
         single_begin = x_begin / kStrip * kStrip;
         single_end = min((x_begin + kStrip - 1) / kStrip * kStrip, count);
-        const Element* x = visit.x + thread * kStrip;
+        const Element* x = x_gmem + thread * kStrip;
         uint32_t target = ptx::smem_address(x_smem + thread * kStrip);
 #pragma unroll 1
         for (int i = thread * kStrip; i < count; i += threads * kStrip) {
@@ -114,9 +116,19 @@ __device__ __forceinline__ void fetch_x(const Visit<Element>& visit, int64_t x_s
             target += threads * 16;
         }
     }
-#pragma unroll 4
-    for (int i = single_begin + thread; i < single_end; i += threads) {
-        x_smem[i] = i >= x_begin && i < x_end ? visit.x[i * x_stride_l] : narrow<Element>(0);
+    constexpr int kBatch = 4;  // loads in flight
+#pragma unroll 1
+    for (int i = single_begin + thread; i < single_end; i += kBatch * threads) {
+        Element values[kBatch];
+#pragma unroll
+        for (int j = 0; j < kBatch; ++j) {
+            const int at = i + j * threads;
+            values[j] = at >= x_begin && at < x_end ? x_gmem[at * x_stride_l] : narrow<Element>(0);
+        }
+#pragma unroll
+        for (int j = 0; j < kBatch; ++j) {
+            if (i + j * threads < single_end) x_smem[i + j * threads] = values[j];
+        }
     }
     ptx::cp_async_commit_group();
 }
@@ -162,12 +174,9 @@ __device__ __forceinline__ void add_products(const Params& params, const Visit<E
     // Words of x are aligned; where x is not, T is moved down by one.
     const int odd = visit.x_first % 2;
     const int x_begin = strip_first * kStrip + visit.x_first - odd;
-    const uint32_t* x_words[2];  // this lane's word of the stretch's first strip, for both halves of A
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-        x_words[half] =
-            reinterpret_cast<const uint32_t*>(x_smem + x_begin + (half * 8 + group) * tiles * kStrip) + t;
-    }
+    const uint32_t* x_words =  // this lane's word of the stretch's first strip, in the upper half of A
+        reinterpret_cast<const uint32_t*>(x_smem + x_begin + group * tiles * kStrip) + t;
+    const int half_words = 8 * tiles * (kStrip / 2);  // to that of the lower half
     const int w_first = kStrip + 2 * t - group - odd;
     const uint32_t* w_words =
         reinterpret_cast<const uint32_t*>(w_smem + w_first % 2 * params.w_elems + w_first / 2 * 2);
@@ -176,26 +185,28 @@ __device__ __forceinline__ void add_products(const Params& params, const Visit<E
     const int reach = x_begin + (kStretches * tiles + 1) * kStrip;  // of step 0
     const int steps_begin = max(visit.x_begin - reach, 0) / kDepth;
     const int steps_end = min(params.steps, (max(visit.x_end - x_begin, 0) + kDepth - 1) / kDepth);
-    // So are, where taps lie far apart, steps without a tap: each tap is a run of one or two steps then.
-    const int dilation = static_cast<int>(problem.dilation);
-    const bool apart = dilation >= kDepth + kStrip;
-    const int runs = apart ? static_cast<int>(problem.K) : 1;
+    const uint32_t dilation = static_cast<uint32_t>(problem.dilation);
 #pragma unroll 1
-    for (int run = 0; run < runs; ++run) {
-        const int tap = run * dilation;
-        const int run_begin = max(steps_begin, apart ? tap / kDepth : 0);
-        const int run_end = min(steps_end, apart ? (tap + kStrip) / kDepth + 1 : params.steps);
-        if (run_begin >= run_end) continue;
+    for (int step = steps_begin; step < steps_end;) {
+        // A run of steps. Where taps lie far apart, those without a tap are left out: each tap is a run then.
+        int run_end = steps_end;
+        if (dilation >= kDepth + kStrip) {
+            const uint32_t k = (max(step * kDepth - kStrip, 0) + dilation - 1) / dilation;
+            if (k >= problem.K) break;
+            const int tap = static_cast<int>(k * dilation);
+            step = max(step, tap / kDepth);
+            run_end = min(run_end, (tap + kStrip) / kDepth + 1);
+        }
         uint32_t window[2][kWindow];  // strip i of the run's x in window[half][i % kWindow]
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
 #pragma unroll
             for (int i = 0; i < kWindow - 2; ++i) {
-                window[half][i] = x_words[half][(2 * run_begin + i) * (kStrip / 2)];
+                window[half][i] = x_words[half * half_words + (2 * step + i) * (kStrip / 2)];
             }
         }
 #pragma unroll 1
-        for (int step = run_begin; step < run_end; step += kRotation) {
+        for (; step < run_end; step += kRotation) {
 #pragma unroll
             for (int r = 0; r < kRotation; ++r) {
                 if (step + r >= run_end) break;
@@ -204,7 +215,7 @@ __device__ __forceinline__ void add_products(const Params& params, const Visit<E
 #pragma unroll
                     for (int i = kWindow - 2; i < kWindow; ++i) {
                         window[half][(2 * r + i) % kWindow] =
-                            x_words[half][(2 * (step + r) + i) * (kStrip / 2)];
+                            x_words[half * half_words + (2 * (step + r) + i) * (kStrip / 2)];
                     }
                 }
                 const uint32_t* w = w_words + (step + r) * (kDepth / 2);
@@ -219,6 +230,7 @@ __device__ __forceinline__ void add_products(const Params& params, const Visit<E
                 }
             }
         }
+        step = run_end;
     }
 }
 
@@ -316,11 +328,13 @@ __global__ void __launch_bounds__(kMaxWarps * 32, kBlocksPerSm)
     __syncthreads();
     const int count = (strips + 2 * params.steps) * kStrip;
     fetch_x(visits[0], problem.x_stride_l, count, x_smem, thread, threads);
-    float bias = 0;
+    float* const bias = &visits[0].bias;
     if (channel < params.channels) {
         fetch_w(problem, static_cast<const Element*>(problem.w) + channel * problem.K, params.w_elems, w_smem,
                 thread, threads);
-        if (problem.bias != nullptr) bias = widen(static_cast<const Element*>(problem.bias)[channel]);
+        if (thread == 0) {
+            *bias = problem.bias == nullptr ? 0 : widen(static_cast<const Element*>(problem.bias)[channel]);
+        }
     }
 #pragma unroll 1
     for (int round = 0; round < rounds; ++round) {
@@ -336,9 +350,9 @@ __global__ void __launch_bounds__(kMaxWarps * 32, kBlocksPerSm)
             const Element* x_now = x_smem + round % 2 * params.x_elems;
             float sum[kMaxTiles][4] = {};
             add_products<Element>(params, visit, strip_first, x_now, w_smem, sum);
-            stage_y<Element>(sum, bias, params.tiles, y_smem);
+            stage_y<Element>(sum, *bias, params.tiles, y_smem);
             __syncwarp();
-            store_y<Element>(params, visit, strip_first, x_now, w_smem, bias, y_smem);
+            store_y<Element>(params, visit, strip_first, x_now, w_smem, *bias, y_smem);
             __syncwarp();
         }
     }
