@@ -1231,6 +1231,237 @@ CONV1D_LIBRARY_IMPL(TORCH_EXTENSION_NAME, AutocastCPU, m) {
 
 }  // namespace
 ''',
+"mma.cuh": r'''
+#line 1 "kernels/mma.cuh"
+// One inline function an instruction, named after it: those of sm_80 and all later architectures.
+// Sections are those of the PTX ISA manual, version 9.0.
+
+#include <cstdint>
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+namespace conv1d {
+namespace ptx {
+
+// 9.7.9.25.3.1: 16 bytes, global to shared, both aligned; past the first `source_bytes` they become zeros.
+__device__ __forceinline__ void cp_async_16(uint32_t target, const void* source, uint32_t source_bytes) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(target), "l"(source),
+                 "r"(source_bytes)
+                 : "memory");
+}
+// 4, 8 or 16 bytes likewise, through the L1 cache.
+template <int kBytes>
+__device__ __forceinline__ void cp_async(uint32_t target, const void* source, uint32_t source_bytes) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(target), "l"(source), "n"(kBytes),
+                 "r"(source_bytes)
+                 : "memory");
+}
+__device__ __forceinline__ void cp_async_commit_group() {
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+// Returns once all but the latest kPending groups of this thread have landed.
+template <int kPending>
+__device__ __forceinline__ void cp_async_wait_group() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+// Returns once all copies of this thread have landed.
+__device__ __forceinline__ void cp_async_wait_all() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
+// 9.7.9.22: round to nearest, ties away from zero, at 11 significant bits.
+__device__ __forceinline__ uint32_t cvt_rna_tf32(float value) {
+    uint32_t bits;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(value));
+    return bits;
+}
+
+// 9.7.14.5: sum[16][8] += a[16][depth] * b[depth][8], where depth is 8 TF32 or 16 16-bit numbers: 8 words.
+// Of lane 4*g + t, in words of a row or column: a = (g, t), (g + 8, t), (g, t + 4), (g + 8, t + 4);
+// b = (t, g), (t + 4, g); sum = (g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1).
+#define CONV1D_MMA(shape, types)                                 \
+    asm("mma.sync.aligned." shape ".row.col.f32." types          \
+        ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "    \
+        "{%0, %1, %2, %3};"                                      \
+        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3]) \
+        : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b.x), "r"(b.y))
+
+template <class Element>
+__device__ __forceinline__ void mma(float (&sum)[4], const uint4& a, const uint2& b);
+template <>
+__device__ __forceinline__ void mma<float>(float (&sum)[4], const uint4& a, const uint2& b) {
+    CONV1D_MMA("m16n8k8", "tf32.tf32");
+}
+template <>
+__device__ __forceinline__ void mma<__half>(float (&sum)[4], const uint4& a, const uint2& b) {
+    CONV1D_MMA("m16n8k16", "f16.f16");
+}
+template <>
+__device__ __forceinline__ void mma<__nv_bfloat16>(float (&sum)[4], const uint4& a, const uint2& b) {
+    CONV1D_MMA("m16n8k16", "bf16.bf16");
+}
+#undef CONV1D_MMA
+
+}  // namespace ptx
+}  // namespace conv1d
+''',
+"ptx.cuh": r'''
+#line 1 "kernels/ptx.cuh"
+// One inline function an instruction, named after it. Sections are those of the PTX ISA manual, version 9.0.
+// Who calls one of them is compiled for an architecture that has it.
+
+#include <cstdint>
+#include <cuda_runtime.h>
+
+namespace conv1d {
+namespace ptx {
+
+// Address in the shared window, as every instruction below takes it.
+__device__ __forceinline__ uint32_t smem_address(const void* pointer) {
+    return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
+}
+
+// 9.7.9.22: round to nearest even at 11 significant bits; the result's low 13 bits are zero.
+__device__ __forceinline__ uint32_t cvt_rn_tf32(float value) {
+    uint32_t bits;
+    asm("cvt.rn.tf32.f32 %0, %1;" : "=r"(bits) : "f"(value));
+    return bits;
+}
+
+// 9.7.9.11: two neighbours, in one aligned store or in two. (Of plain stores the compiler makes two wherever
+// it merges branches.)
+__device__ __forceinline__ void st_shared(uint32_t target, float2 pair) {
+    asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(target), "f"(pair.x), "f"(pair.y) : "memory");
+}
+__device__ __forceinline__ void st_shared(uint32_t target, uint32_t pair) {
+    asm volatile("st.shared.u32 [%0], %1;" ::"r"(target), "r"(pair) : "memory");
+}
+__device__ __forceinline__ void st_shared_apart(uint32_t target, float2 pair) {
+    asm volatile("st.shared.f32 [%0], %1;\nst.shared.f32 [%0 + 4], %2;" ::"r"(target), "f"(pair.x),
+                 "f"(pair.y)
+                 : "memory");
+}
+__device__ __forceinline__ void st_shared_apart(uint32_t target, uint32_t pair) {
+    asm volatile(
+        "{\n.reg .b16 first, second;\nmov.b32 {first, second}, %1;\nst.shared.b16 [%0], first;\n"
+        "st.shared.b16 [%0 + 2], second;\n}" ::"r"(target),
+        "r"(pair)
+        : "memory");
+}
+
+// The same value in all lanes, so that the compiler knows and keeps it in a uniform register.
+__device__ __forceinline__ uint64_t uniform(uint64_t value) {
+    const uint32_t low = __shfl_sync(0xFFFFFFFF, static_cast<uint32_t>(value), 0);
+    const uint32_t high = __shfl_sync(0xFFFFFFFF, static_cast<uint32_t>(value >> 32), 0);
+    return uint64_t{high} << 32 | low;
+}
+
+// 9.7.13.17: true in one thread of a converged warp, the same one each time. What only it does, the compiler
+// issues once, not in a loop over threads.
+__device__ __forceinline__ bool elect() {
+    uint32_t elected;
+    asm volatile(
+        "{\n.reg .pred p;\nelect.sync _|p, 0xFFFFFFFF;\nselp.u32 %0, 1, 0, p;\n}"
+        : "=r"(elected));
+    return elected != 0;
+}
+
+// 9.7.13.15: mbarrier, an arrival counter in shared memory with a phase bit.
+__device__ __forceinline__ void mbarrier_init(uint32_t barrier, uint32_t arrivals) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
+}
+__device__ __forceinline__ void fence_mbarrier_init() {
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+__device__ __forceinline__ void mbarrier_arrive(uint32_t barrier) {
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+__device__ __forceinline__ void mbarrier_arrive_expect_tx(uint32_t barrier, uint32_t bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
+                 : "memory");
+}
+// Returns once the phase of this parity has completed.
+__device__ __forceinline__ void mbarrier_wait(uint32_t barrier, uint32_t parity) {
+    asm volatile(
+        "{\n"
+        ".reg .pred done;\n"
+        "again:\n"
+        "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+        "@!done bra again;\n"
+        "}" ::"r"(barrier),
+        "r"(parity)
+        : "memory");
+}
+
+// 9.7.9.25.5.2: one contiguous piece, global to shared; source, target and size are multiples of 16 bytes.
+__device__ __forceinline__ void cp_async_bulk(uint32_t target, const void* source, uint32_t bytes,
+                                              uint32_t barrier) {
+    asm volatile(
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+            target),
+        "l"(source), "r"(bytes), "r"(barrier)
+        : "memory");
+}
+
+// The same from shared to global, and its groups, which belong to the thread that issued them (9.7.9.25.3).
+__device__ __forceinline__ void cp_async_bulk_store(uint64_t target, uint32_t source, uint32_t bytes) {
+    asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(target), "r"(source),
+                 "r"(bytes)
+                 : "memory");
+}
+__device__ __forceinline__ void cp_async_bulk_commit() {
+    asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+}
+// Returns once all of this thread's groups but the last kPending have read their sources.
+template <int kPending>
+__device__ __forceinline__ void cp_async_bulk_wait_read() {
+    asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(kPending) : "memory");
+}
+
+// 9.7.13.1: hardware barrier kId, of `threads` threads; arrive does not wait.
+template <int kId>
+__device__ __forceinline__ void bar_sync(int threads) {
+    asm volatile("bar.sync %0, %1;" ::"n"(kId), "r"(threads) : "memory");
+}
+template <int kId>
+__device__ __forceinline__ void bar_arrive(int threads) {
+    asm volatile("bar.arrive %0, %1;" ::"n"(kId), "r"(threads) : "memory");
+}
+
+// 9.7.13.3: orders this thread's ordinary shared-memory writes before later reads by wgmma and bulk copies.
+__device__ __forceinline__ void fence_proxy_async() {
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+// 9.7.19.5: moves registers between the warpgroups of a block.
+template <int kRegisters>
+__device__ __forceinline__ void setmaxnreg_inc() {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+template <int kRegisters>
+__device__ __forceinline__ void setmaxnreg_dec() {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+
+// 9.7.15.7: orders register and shared-memory accesses around wgmma.
+__device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+__device__ __forceinline__ void wgmma_commit_group() {
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+template <int kPending>
+__device__ __forceinline__ void wgmma_wait_group() {
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
+}
+
+// 9.7.15.5.1.2.2: matrix descriptor of a K-major operand in rows of 128 bytes, swizzled 128 B, 8-row groups
+// 1024 B apart; `smem16` is its address in units of 16 bytes. The swizzle is a function of the address, so a
+// start of any multiple of 128 B is the same tile some rows on.
+__device__ __forceinline__ uint64_t wgmma_descriptor(uint32_t smem16) {
+    constexpr uint32_t kLeadingOffset = 1 << 16, kRowGroupOffset = 1024 / 16, kSwizzle128 = 1 << 30;
+    return (uint64_t{kRowGroupOffset | kSwizzle128} << 32) | (smem16 + kLeadingOffset);
+}
+
+}  // namespace ptx
+}  // namespace conv1d
+''',
 "tile.cuh": r'''
 #line 1 "kernels/tile.cuh"
 // What several kernels share: element types, their sums, and a block's window of x in shared memory.
@@ -1295,6 +1526,22 @@ template <class Value, int kCount>
 struct alignas(sizeof(Value) * kCount < 16 ? sizeof(Value) * kCount : 16) Vector {
     Value at[kCount];
 };
+
+// How many elements `pointer` lies past a multiple of kCount of them.
+template <int kCount, class Element>
+__device__ __forceinline__ int misalignment(const Element* pointer) {
+    return static_cast<int>(reinterpret_cast<uint64_t>(pointer) / sizeof(Element) % kCount);
+}
+
+// Where the input row begins and ends, counted from its position l_first and cut to 0..count.
+struct Inside {
+    int begin, end;
+};
+__device__ __forceinline__ Inside inside_row(int64_t l_first, int64_t L, int count) {
+    const int64_t most = count;
+    return {static_cast<int>(min(max(-l_first, int64_t{0}), most)),
+            static_cast<int>(min(max(L - l_first, int64_t{0}), most))};
+}
 
 // How the x that one block needs for some taps lies in shared memory, one row of slots a channel.
 //
@@ -1369,6 +1616,8 @@ Window<kMaxTaps> plan_window(int64_t taps, int64_t rows, int64_t stride, int64_t
 
 
 
+
+
 namespace conv1d {
 namespace depthwise {
 
@@ -1385,6 +1634,12 @@ constexpr int kWindowWides = 3;  // aligned loads that hold a window at any shif
 constexpr int kGroupTaps = 4;
 constexpr int kMaxShortTaps = 2 * kGroupTaps;
 constexpr int64_t kRounds = 6;  // over the row where the GPU is full anyway: a thread's start costs as one
+// Blocks of floats that share a multiprocessor. With four, ptxas for other architectures spills.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 900
+constexpr int kShortBlocks = 4;
+#else
+constexpr int kShortBlocks = 1;
+#endif
 
 // sliding
 constexpr int kVector = 4;
@@ -1393,6 +1648,8 @@ constexpr int kStrip = kStripVectors * kVector;        // positions of a thread
 constexpr int kChunkTaps = kVector * (kStripVectors + 1);  // after these the registers' roles repeat
 static_assert(kStripVectors % 2 == 1, "strips must be an odd number of vectors to avoid bank conflicts");
 static_assert(kPieceTaps % kChunkTaps == 0, "pieces must end with a chunk");
+
+constexpr int kSlidingThreads = 128;  // of a block of several rows: small blocks wait and work in turns
 
 constexpr int kPositions = 4;  // strided: of a thread at once
 
@@ -1440,22 +1697,6 @@ __device__ __forceinline__ Row<Element> row_of_thread(const Params& params) {
     row.y = static_cast<Element*>(problem.y) + (n * static_cast<int64_t>(channels) + o) * problem.P;
     row.bias = problem.bias == nullptr ? 0 : widen(static_cast<const Element*>(problem.bias)[o]);
     return row;
-}
-
-// How many elements `pointer` lies past a multiple of kCount of them.
-template <int kCount, class Element>
-__device__ __forceinline__ int misalignment(const Element* pointer) {
-    return static_cast<int>(reinterpret_cast<uint64_t>(pointer) / sizeof(Element) % kCount);
-}
-
-// Where the input row begins and ends, counted from its position l_first and cut to 0..count.
-struct Inside {
-    int begin, end;
-};
-__device__ __forceinline__ Inside inside_row(int64_t l_first, int64_t L, int count) {
-    const int64_t most = count;
-    return {static_cast<int>(min(max(-l_first, int64_t{0}), most)),
-            static_cast<int>(min(max(L - l_first, int64_t{0}), most))};
 }
 
 // Neighbours of y from `place` on, of which those within [begin, end) are stored; y + place is aligned.
@@ -1509,7 +1750,7 @@ __device__ __forceinline__ void shift_down(Words& words, int bytes) {
 }
 
 template <class Element>
-__global__ void __launch_bounds__(kMaxThreads)
+__global__ void __launch_bounds__(kMaxThreads, sizeof(Element) == 4 ? kShortBlocks : 1)
     depthwise_short_kernel(const __grid_constant__ Params params) {
     using Sum = typename SumOf<Element>::Type;
     constexpr int kWide = kWideBytes / sizeof(Element);
@@ -1549,33 +1790,38 @@ __global__ void __launch_bounds__(kMaxThreads)
             if (k >= taps) break;
             const int shift = misalignment<kWide>(x + k);
             Sum window[kWides][kWindow];
-            if (place[0] + k - shift >= inside.begin &&
-                place[kWides - 1] + k - shift + kWindowWides * kWide <= inside.end) {
-                Words words[kWides];
+            Words words[kWides];
 #pragma unroll
-                for (int j = 0; j < kWides; ++j) {
+            for (int j = 0; j < kWides; ++j) {
 #pragma unroll
-                    for (int i = 0; i < kWindowWides; ++i) {
-                        reinterpret_cast<uint4*>(words[j].at)[i] =
-                            reinterpret_cast<const uint4*>(x + (place[j] + k - shift))[i];
+                for (int i = 0; i < kWindowWides; ++i) {
+                    const int at = place[j] + k - shift + i * kWide;
+                    uint4 wide = {};
+                    if (at >= inside.begin && at + kWide <= inside.end) {
+                        wide = *reinterpret_cast<const uint4*>(x + at);
                     }
+                    reinterpret_cast<uint4*>(words[j].at)[i] = wide;
                 }
+            }
+            // The 16 bytes in which a row begins or ends, element by element.
 #pragma unroll
-                for (int j = 0; j < kWides; ++j) {
-                    shift_down<Element>(words[j], shift * sizeof(Element));
+            for (int j = 0; j < kWides; ++j) {
+                const int first = place[j] + k - shift, last = first + kWindowWides * kWide;
+                if (first >= inside.begin && last <= inside.end) continue;
 #pragma unroll
-                    for (int i = 0; i < kWindow; ++i) {
-                        window[j][i] = widen(reinterpret_cast<const Element*>(words[j].at)[i]);
-                    }
+                for (int i = 0; i < kWindowWides * kWide; ++i) {
+                    const int begin = first + i / kWide * kWide, end = begin + kWide;
+                    if (begin >= inside.begin && end <= inside.end) continue;
+                    if (first + i < inside.begin || first + i >= inside.end) continue;
+                    reinterpret_cast<Element*>(words[j].at)[i] = x[first + i];
                 }
-            } else {
+            }
 #pragma unroll
-                for (int j = 0; j < kWides; ++j) {
+            for (int j = 0; j < kWides; ++j) {
+                shift_down<Element>(words[j], shift * sizeof(Element));
 #pragma unroll
-                    for (int i = 0; i < kWindow; ++i) {
-                        const int at = place[j] + k + i;
-                        window[j][i] = at >= inside.begin && at < inside.end ? widen(x[at]) : Sum{};
-                    }
+                for (int i = 0; i < kWindow; ++i) {
+                    window[j][i] = widen(reinterpret_cast<const Element*>(words[j].at)[i]);
                 }
             }
 #pragma unroll
@@ -1593,6 +1839,25 @@ __global__ void __launch_bounds__(kMaxThreads)
             if (v + j * params.threads_per_row < wides) store_vector(y, place[j], y_begin, y_end, sum[j]);
         }
     }
+}
+
+// Starts to bring one number to shared memory, zero where it is not inside. Without registers where the
+// architecture has such copies and the number needs no conversion.
+template <class Element>
+__device__ __forceinline__ void fetch(typename SumOf<Element>::Type* target, const Element* source,
+                                      bool inside) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    if constexpr (sizeof(*target) == sizeof(*source)) {
+        ptx::cp_async<sizeof(Element)>(ptx::smem_address(target), source, inside ? sizeof(Element) : 0);
+        return;
+    }
+#endif
+    *target = inside ? widen(*source) : typename SumOf<Element>::Type{};
+}
+__device__ __forceinline__ void fetch_wait() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    ptx::cp_async_wait_all();
+#endif
 }
 
 // Adds kChunkTaps taps, or, where not kWhole, the `taps_left` that there are. `x` and `w` are at the first
@@ -1644,39 +1909,26 @@ __global__ void __launch_bounds__(kMaxThreads)
     const int count = y_end + (taps - 1) * dilation;
     const Inside inside = inside_row(l_first, problem.L, count);
     if (row.valid) {
-        for (int k = row.lane; k < taps; k += threads) w_smem[k] = widen(row.w[k]);
+        for (int k = row.lane; k < taps; k += threads) fetch(w_smem + k, row.w + k, true);
         const Element* x = row.x + (l_first + row.lane) * problem.x_stride_l;
         const int64_t step_x = threads * problem.x_stride_l;
         const uint32_t inside_count = inside.end - inside.begin;
-        constexpr int kBatch = 8;  // loads in flight
         const int step_run = threads / divisor, step_residue = threads % divisor;
         int run = row.lane / divisor, residue = row.lane % divisor;
-        const int last = params.run_pitch - 1;  // takes zeros from beyond the window
-        for (int i = row.lane; i < count; i += kBatch * threads) {
-            Element value[kBatch];
-#pragma unroll
-            for (int j = 0; j < kBatch; ++j) {
-                const uint32_t at = i + j * threads - inside.begin;
-                value[j] = at < inside_count ? *x : Element{};
-                x += step_x;
-            }
-            if (dilation == 1) {
-#pragma unroll
-                for (int j = 0; j < kBatch; ++j) x_smem[min(i + j * threads, last)] = widen(value[j]);
-                continue;
-            }
-#pragma unroll
-            for (int j = 0; j < kBatch; ++j) {
-                x_smem[residue * params.run_pitch + min(run, last)] = widen(value[j]);
-                run += step_run;
-                residue += step_residue;
-                if (residue >= dilation) {
-                    residue -= dilation;
-                    ++run;
-                }
+#pragma unroll 4
+        for (int i = row.lane; i < count; i += threads) {
+            const bool is_inside = static_cast<uint32_t>(i - inside.begin) < inside_count;
+            fetch(x_smem + residue * params.run_pitch + run, x, is_inside);
+            x += step_x;
+            run += step_run;
+            residue += step_residue;
+            if (residue >= dilation) {
+                residue -= dilation;
+                ++run;
             }
         }
     }
+    fetch_wait();
     __syncthreads();
     if (!row.valid) return;
 
@@ -1831,22 +2083,21 @@ inline Params plan(const Problem& problem, Way way, int64_t slots) {
         params.run_pitch = static_cast<int32_t>(run_pitch(problem, params.segment));
         room = slots / (params.w_pitch + problem.dilation * params.run_pitch);
     }
-    params.rows_per_block = static_cast<int32_t>(segments > 1 ? 1 : std::min(kMaxThreads / threads, room));
+    const int64_t most = way == Way::sliding ? kSlidingThreads : kMaxThreads;
+    const int64_t rows_per_block = segments > 1 ? 1 : std::min(most / threads, room);
+    params.rows_per_block = static_cast<int32_t>(std::max<int64_t>(rows_per_block, 1));
     return params;
 }
 
 template <class Element>
-Error launch_element(const Problem& problem, cudaStream_t stream) {
-    using Sum = typename SumOf<Element>::Type;
-    constexpr int64_t kSlots = kSmemBytes / sizeof(Sum);
-    const Way way = way_of(problem, kSlots);
-    const Params params = plan(problem, way, kSlots);
+Error launch_way(const Problem& problem, Way way, int64_t slots, cudaStream_t stream) {
+    const Params params = plan(problem, way, slots);
     const auto blocks =
         static_cast<unsigned>(ceil_div(params.rows, params.rows_per_block) * params.segments);
     const int threads = params.rows_per_block * params.threads_per_row;
     if (way == Way::sliding) {
         const size_t row_sums = params.w_pitch + problem.dilation * params.run_pitch;
-        const size_t smem_bytes = params.rows_per_block * row_sums * sizeof(Sum);
+        const size_t smem_bytes = params.rows_per_block * row_sums * sizeof(typename SumOf<Element>::Type);
         depthwise_sliding_kernel<Element><<<blocks, threads, smem_bytes, stream>>>(params);
     } else if (way == Way::short_taps) {
         depthwise_short_kernel<Element><<<blocks, threads, 0, stream>>>(params);
@@ -1854,6 +2105,12 @@ Error launch_element(const Problem& problem, cudaStream_t stream) {
         depthwise_strided_kernel<Element><<<blocks, threads, 0, stream>>>(params);
     }
     return launch_error();
+}
+
+template <class Element>
+Error launch_element(const Problem& problem, cudaStream_t stream) {
+    constexpr int64_t kSlots = kSmemBytes / sizeof(typename SumOf<Element>::Type);
+    return launch_way<Element>(problem, way_of(problem, kSlots), kSlots, stream);
 }
 
 }  // namespace depthwise
@@ -2604,228 +2861,6 @@ inline Error launch_direct(const Problem& any_problem, cudaStream_t stream) {
     return nullptr;
 }
 
-}  // namespace conv1d
-''',
-"mma.cuh": r'''
-#line 1 "kernels/mma.cuh"
-// One inline function an instruction, named after it: those of sm_80 and later that gemm_sm80.cuh and
-// fold.cuh use. Sections are those of the PTX ISA manual, version 9.0.
-
-#include <cstdint>
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
-namespace conv1d {
-namespace ptx {
-
-// 9.7.9.25.3.1: 16 bytes, global to shared, both aligned; past the first `source_bytes` they become zeros.
-__device__ __forceinline__ void cp_async_16(uint32_t target, const void* source, uint32_t source_bytes) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(target), "l"(source),
-                 "r"(source_bytes)
-                 : "memory");
-}
-__device__ __forceinline__ void cp_async_commit_group() {
-    asm volatile("cp.async.commit_group;" ::: "memory");
-}
-// Returns once all but the latest kPending groups of this thread have landed.
-template <int kPending>
-__device__ __forceinline__ void cp_async_wait_group() {
-    asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
-}
-
-// 9.7.9.22: round to nearest, ties away from zero, at 11 significant bits.
-__device__ __forceinline__ uint32_t cvt_rna_tf32(float value) {
-    uint32_t bits;
-    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(value));
-    return bits;
-}
-
-// 9.7.14.5: sum[16][8] += a[16][depth] * b[depth][8], where depth is 8 TF32 or 16 16-bit numbers: 8 words.
-// Of lane 4*g + t, in words of a row or column: a = (g, t), (g + 8, t), (g, t + 4), (g + 8, t + 4);
-// b = (t, g), (t + 4, g); sum = (g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1).
-#define CONV1D_MMA(shape, types)                                 \
-    asm("mma.sync.aligned." shape ".row.col.f32." types          \
-        ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "    \
-        "{%0, %1, %2, %3};"                                      \
-        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3]) \
-        : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b.x), "r"(b.y))
-
-template <class Element>
-__device__ __forceinline__ void mma(float (&sum)[4], const uint4& a, const uint2& b);
-template <>
-__device__ __forceinline__ void mma<float>(float (&sum)[4], const uint4& a, const uint2& b) {
-    CONV1D_MMA("m16n8k8", "tf32.tf32");
-}
-template <>
-__device__ __forceinline__ void mma<__half>(float (&sum)[4], const uint4& a, const uint2& b) {
-    CONV1D_MMA("m16n8k16", "f16.f16");
-}
-template <>
-__device__ __forceinline__ void mma<__nv_bfloat16>(float (&sum)[4], const uint4& a, const uint2& b) {
-    CONV1D_MMA("m16n8k16", "bf16.bf16");
-}
-#undef CONV1D_MMA
-
-}  // namespace ptx
-}  // namespace conv1d
-''',
-"ptx.cuh": r'''
-#line 1 "kernels/ptx.cuh"
-// One inline function an instruction, named after it. Sections are those of the PTX ISA manual, version 9.0.
-// Who calls one of them is compiled for an architecture that has it.
-
-#include <cstdint>
-#include <cuda_runtime.h>
-
-namespace conv1d {
-namespace ptx {
-
-// Address in the shared window, as every instruction below takes it.
-__device__ __forceinline__ uint32_t smem_address(const void* pointer) {
-    return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
-}
-
-// 9.7.9.22: round to nearest even at 11 significant bits; the result's low 13 bits are zero.
-__device__ __forceinline__ uint32_t cvt_rn_tf32(float value) {
-    uint32_t bits;
-    asm("cvt.rn.tf32.f32 %0, %1;" : "=r"(bits) : "f"(value));
-    return bits;
-}
-
-// 9.7.9.11: two neighbours, in one aligned store or in two. (Of plain stores the compiler makes two wherever
-// it merges branches.)
-__device__ __forceinline__ void st_shared(uint32_t target, float2 pair) {
-    asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(target), "f"(pair.x), "f"(pair.y) : "memory");
-}
-__device__ __forceinline__ void st_shared(uint32_t target, uint32_t pair) {
-    asm volatile("st.shared.u32 [%0], %1;" ::"r"(target), "r"(pair) : "memory");
-}
-__device__ __forceinline__ void st_shared_apart(uint32_t target, float2 pair) {
-    asm volatile("st.shared.f32 [%0], %1;\nst.shared.f32 [%0 + 4], %2;" ::"r"(target), "f"(pair.x),
-                 "f"(pair.y)
-                 : "memory");
-}
-__device__ __forceinline__ void st_shared_apart(uint32_t target, uint32_t pair) {
-    asm volatile(
-        "{\n.reg .b16 first, second;\nmov.b32 {first, second}, %1;\nst.shared.b16 [%0], first;\n"
-        "st.shared.b16 [%0 + 2], second;\n}" ::"r"(target),
-        "r"(pair)
-        : "memory");
-}
-
-// The same value in all lanes, so that the compiler knows and keeps it in a uniform register.
-__device__ __forceinline__ uint64_t uniform(uint64_t value) {
-    const uint32_t low = __shfl_sync(0xFFFFFFFF, static_cast<uint32_t>(value), 0);
-    const uint32_t high = __shfl_sync(0xFFFFFFFF, static_cast<uint32_t>(value >> 32), 0);
-    return uint64_t{high} << 32 | low;
-}
-
-// 9.7.13.17: true in one thread of a converged warp, the same one each time. What only it does, the compiler
-// issues once, not in a loop over threads.
-__device__ __forceinline__ bool elect() {
-    uint32_t elected;
-    asm volatile(
-        "{\n.reg .pred p;\nelect.sync _|p, 0xFFFFFFFF;\nselp.u32 %0, 1, 0, p;\n}"
-        : "=r"(elected));
-    return elected != 0;
-}
-
-// 9.7.13.15: mbarrier, an arrival counter in shared memory with a phase bit.
-__device__ __forceinline__ void mbarrier_init(uint32_t barrier, uint32_t arrivals) {
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
-}
-__device__ __forceinline__ void fence_mbarrier_init() {
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-}
-__device__ __forceinline__ void mbarrier_arrive(uint32_t barrier) {
-    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
-}
-__device__ __forceinline__ void mbarrier_arrive_expect_tx(uint32_t barrier, uint32_t bytes) {
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
-                 : "memory");
-}
-// Returns once the phase of this parity has completed.
-__device__ __forceinline__ void mbarrier_wait(uint32_t barrier, uint32_t parity) {
-    asm volatile(
-        "{\n"
-        ".reg .pred done;\n"
-        "again:\n"
-        "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-        "@!done bra again;\n"
-        "}" ::"r"(barrier),
-        "r"(parity)
-        : "memory");
-}
-
-// 9.7.9.25.5.2: one contiguous piece, global to shared; source, target and size are multiples of 16 bytes.
-__device__ __forceinline__ void cp_async_bulk(uint32_t target, const void* source, uint32_t bytes,
-                                              uint32_t barrier) {
-    asm volatile(
-        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-            target),
-        "l"(source), "r"(bytes), "r"(barrier)
-        : "memory");
-}
-
-// The same from shared to global, and its groups, which belong to the thread that issued them (9.7.9.25.3).
-__device__ __forceinline__ void cp_async_bulk_store(uint64_t target, uint32_t source, uint32_t bytes) {
-    asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(target), "r"(source),
-                 "r"(bytes)
-                 : "memory");
-}
-__device__ __forceinline__ void cp_async_bulk_commit() {
-    asm volatile("cp.async.bulk.commit_group;" ::: "memory");
-}
-// Returns once all of this thread's groups but the last kPending have read their sources.
-template <int kPending>
-__device__ __forceinline__ void cp_async_bulk_wait_read() {
-    asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(kPending) : "memory");
-}
-
-// 9.7.13.1: hardware barrier kId, of `threads` threads; arrive does not wait.
-template <int kId>
-__device__ __forceinline__ void bar_sync(int threads) {
-    asm volatile("bar.sync %0, %1;" ::"n"(kId), "r"(threads) : "memory");
-}
-template <int kId>
-__device__ __forceinline__ void bar_arrive(int threads) {
-    asm volatile("bar.arrive %0, %1;" ::"n"(kId), "r"(threads) : "memory");
-}
-
-// 9.7.13.3: orders this thread's ordinary shared-memory writes before later reads by wgmma and bulk copies.
-__device__ __forceinline__ void fence_proxy_async() {
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-}
-
-// 9.7.19.5: moves registers between the warpgroups of a block.
-template <int kRegisters>
-__device__ __forceinline__ void setmaxnreg_inc() {
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
-}
-template <int kRegisters>
-__device__ __forceinline__ void setmaxnreg_dec() {
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
-}
-
-// 9.7.15.7: orders register and shared-memory accesses around wgmma.
-__device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-__device__ __forceinline__ void wgmma_commit_group() {
-    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-}
-template <int kPending>
-__device__ __forceinline__ void wgmma_wait_group() {
-    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
-}
-
-// 9.7.15.5.1.2.2: matrix descriptor of a K-major operand in rows of 128 bytes, swizzled 128 B, 8-row groups
-// 1024 B apart; `smem16` is its address in units of 16 bytes. The swizzle is a function of the address, so a
-// start of any multiple of 128 B is the same tile some rows on.
-__device__ __forceinline__ uint64_t wgmma_descriptor(uint32_t smem16) {
-    constexpr uint32_t kLeadingOffset = 1 << 16, kRowGroupOffset = 1024 / 16, kSwizzle128 = 1 << 30;
-    return (uint64_t{kRowGroupOffset | kSwizzle128} << 32) | (smem16 + kLeadingOffset);
-}
-
-}  // namespace ptx
 }  // namespace conv1d
 ''',
 "fold.cuh": r'''
@@ -5690,10 +5725,462 @@ inline Error launch_gemm_sm90(const Problem& problem, cudaStream_t stream) {
 
 }  // namespace conv1d
 ''',
+"toeplitz.cuh": r'''
+#line 1 "kernels/toeplitz.cuh"
+// Depthwise convolution on tensor cores: one input channel a group, stride 1, any taps and dilation, 16-bit
+// dtypes, sm_80 and later. Bound by memory up to some hundred taps; FFMAs would bind from a dozen on.
+//
+// A strip is 8 neighbours of y, 16 aligned bytes. With row m of A the x from strip m on and T[k][n] = w[k-n]
+// (zero where there is no such tap; taps of a dilated filter have zeros between them):
+//
+//   y[8*m + n] = sum over k of x[8*m + k] * T[k][n]
+//
+// A product m16n8k16 adds 16 of the K + 7 (and one for x at odd addresses) numbers k to 16 strips. These lie
+// in 16 stretches of y, one strip in each, so that the strip of the next product is the next of the stretch:
+// the upper half of its x (k >= 8) was the lower half there, and a register of x serves 8 products.
+//
+// A warp takes 16 stretches of up to 7 strips, a block some warps, of one row of y or of several. x comes to
+// shared memory as it lies in global memory, by 16-byte copies that need no registers; y is put in order
+// there. A zero of T times inf or NaN of x is NaN: outputs that are NaN are summed again, by multiply-adds.
+
+#include <algorithm>
+
+
+
+
+
+
+namespace conv1d {
+namespace toeplitz {
+
+constexpr int kStrip = 8;       // positions
+constexpr int kStretches = 16;  // of a warp: the rows of a product
+constexpr int kMaxTiles = 7;    // strips of a stretch. Odd, so that 8 stretches begin in different banks
+constexpr int kDepth = 16;      // of a product
+constexpr int kWindow = kMaxTiles + 1;  // strips that the products of one step read
+constexpr int kRotation = kWindow / 2;  // steps after which the registers' roles repeat
+constexpr int kMaxWarps = 8;            // of a block
+constexpr int kRowsWarps = 4;           // of a block of several rows, at most
+constexpr int kMaxRounds = 4;           // samples of a block, where
+constexpr int kBlocks = 16;             // this many blocks a multiprocessor are left
+constexpr int kSmemBytes = 46080;       // below the 48 KB that need no permission
+constexpr int kMaxO = 4;
+constexpr int kBlocksPerSm = 3;  // of kMaxWarps: 64 registers a thread
+static_assert(kDepth == 2 * kStrip && kWindow % 2 == 0, "a step must move the window by two strips");
+
+struct Params {
+    Problem problem;
+    uint32_t channels;        // of y: G*O
+    uint32_t channel_blocks;  // of rows_per_block channels each
+    uint32_t segments;        // of a row of y, each the work of warps_per_row warps
+    int32_t rows_per_block;
+    int32_t warps_per_row;
+    uint32_t rounds;    // samples that a block takes, one after the other
+    int32_t tiles;      // strips of a stretch
+    int32_t steps;      // products from tap 0 to the last
+    int32_t x_elems;    // shared memory of a row's x
+    int32_t w_elems;    // of one of the two copies of its taps
+    int32_t row_bytes;  // of all: visits, x of two samples, w twice, y
+};
+
+// A row of one sample, as its warps see it. Computed once and kept in shared memory, where it costs no
+// registers. All places in y count from an aligned one, those in x from `x`.
+template <class Element>
+struct alignas(16) Visit {
+    const Element* x;  // aligned where rows are without gaps: at or up to 7 before the x under y and tap 0
+    Element* y;        // at or up to 7 before the segment's first
+    int32_t x_first;   // the x under y and tap 0
+    int32_t x_begin, x_end;  // where the input row begins and ends
+    int32_t y_begin, y_end;  // what is stored
+    float bias;              // of the channel; in its first visit
+};
+
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+
+template <class Element>
+__device__ __forceinline__ Visit<Element> plan_visit(const Params& params, uint32_t n, uint32_t channel,
+                                                     int64_t segment_first, int strips) {
+    const Problem& problem = params.problem;
+    const uint32_t c = channel / static_cast<uint32_t>(problem.O);
+    Visit<Element> visit;
+    visit.y =
+        static_cast<Element*>(problem.y) + (n * static_cast<int64_t>(params.channels) + channel) * problem.P;
+    const int64_t p_first = segment_first - misalignment<kStrip>(visit.y);
+    visit.y += p_first;
+    visit.y_begin = static_cast<int>(max(-p_first, int64_t{0}));
+    visit.y_end = static_cast<int>(min(problem.P - p_first, int64_t{strips * kStrip}));
+    visit.x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n + c * problem.x_stride_c;
+    int64_t l_first = p_first - problem.pad_left;
+    visit.x_first = problem.x_stride_l == 1 ? misalignment<kStrip>(visit.x + l_first) : 0;
+    l_first -= visit.x_first;
+    visit.x += l_first * problem.x_stride_l;
+    const Inside inside = inside_row(l_first, problem.L, params.x_elems);
+    visit.x_begin = inside.begin;
+    visit.x_end = inside.end;
+    if (channel >= params.channels) visit.x_begin = visit.x_end = visit.y_end = 0;
+    return visit;
+}
+
+// Starts to bring the x of a visit. Rows without gaps come in chunks of 16 bytes. A copy can put zeros behind
+// what it brings, not before: so the chunk in which the row begins, and all x of rows with gaps, go element
+// by element.
+template <class Element>
+__device__ __forceinline__ void fetch_x(const Visit<Element>& visit, int64_t x_stride_l, int count,
+                                        Element* x_smem, int thread, int threads) {
+    const Element* x_gmem = visit.x;
+    const int x_begin = visit.x_begin, x_end = visit.x_end;
+    int single_begin = 0, single_end = count;
+    if (x_stride_l == 1) {
+        single_begin = x_begin / kStrip * kStrip;
+        single_end = min((x_begin + kStrip - 1) / kStrip * kStrip, count);
+        const Element* x = x_gmem + thread * kStrip;
+        uint32_t target = ptx::smem_address(x_smem + thread * kStrip);
+#pragma unroll 1
+        for (int i = thread * kStrip; i < count; i += threads * kStrip) {
+            const int within = i < x_begin ? 0 : min(max(x_end - i, 0), kStrip);
+            if (i != single_begin || single_end == single_begin) {
+                ptx::cp_async_16(target, x, within * sizeof(Element));
+            }
+            x += threads * kStrip;
+            target += threads * 16;
+        }
+    }
+    constexpr int kBatch = 4;  // loads in flight
+#pragma unroll 1
+    for (int i = single_begin + thread; i < single_end; i += kBatch * threads) {
+        Element values[kBatch];
+#pragma unroll
+        for (int j = 0; j < kBatch; ++j) {
+            const int at = i + j * threads;
+            values[j] = at >= x_begin && at < x_end ? x_gmem[at * x_stride_l] : narrow<Element>(0);
+        }
+#pragma unroll
+        for (int j = 0; j < kBatch; ++j) {
+            if (i + j * threads < single_end) x_smem[i + j * threads] = values[j];
+        }
+    }
+    ptx::cp_async_commit_group();
+}
+
+// The taps with the zeros around and between them: tap k at element kStrip + k*dilation. The second copy is
+// one element ahead, so that any two neighbours are an aligned word of one of them.
+template <class Element>
+__device__ __forceinline__ void fetch_w(const Problem& problem, const Element* w, int w_elems,
+                                        Element* w_smem, int thread, int threads) {
+    const uint32_t dilation = static_cast<uint32_t>(problem.dilation);
+#pragma unroll 1
+    for (int i = thread; i < w_elems; i += threads) {
+        const uint32_t offset = i - kStrip;  // huge before tap 0
+        const uint32_t k = offset / dilation;
+        const bool tap = k < problem.K && k * dilation == offset;
+        const Element value = tap ? w[k] : narrow<Element>(0);
+        w_smem[i] = value;
+        if (i > 0) w_smem[w_elems + i - 1] = value;
+    }
+}
+
+// Two 16-bit numbers of which one at least is NaN.
+template <class Element>
+__device__ __forceinline__ bool holds_nan(uint4 words) {
+    constexpr uint32_t kInf = std::is_same<Element, __half>::value ? 0x7c00 : 0x7f80;
+    constexpr uint32_t kCarry = (0x7fff - kInf) * 0x10001;  // lifts just what is above inf into the sign bit
+    uint32_t seen = 0;
+    seen |= (words.x & 0x7fff7fff) + kCarry;
+    seen |= (words.y & 0x7fff7fff) + kCarry;
+    seen |= (words.z & 0x7fff7fff) + kCarry;
+    seen |= (words.w & 0x7fff7fff) + kCarry;
+    return (seen & 0x80008000) != 0;
+}
+
+// The sums of a warp's outputs: of stretch group (+ 8) and strip `tile`, numbers 2*t and 2*t + 1.
+template <class Element>
+__device__ __forceinline__ void add_products(const Params& params, const Visit<Element>& visit,
+                                             int strip_first, const Element* x_smem, const Element* w_smem,
+                                             float (&sum)[kMaxTiles][4]) {
+    const Problem& problem = params.problem;
+    const int tiles = params.tiles;
+    const int lane = threadIdx.x % 32, group = lane / 4, t = lane % 4;
+    // Words of x are aligned; where x is not, T is moved down by one.
+    const int odd = visit.x_first % 2;
+    const int x_begin = strip_first * kStrip + visit.x_first - odd;
+    const uint32_t* x_words =  // this lane's word of the stretch's first strip, in the upper half of A
+        reinterpret_cast<const uint32_t*>(x_smem + x_begin + group * tiles * kStrip) + t;
+    const int half_words = 8 * tiles * (kStrip / 2);  // to that of the lower half
+    const int w_first = kStrip + 2 * t - group - odd;
+    const uint32_t* w_words =
+        reinterpret_cast<const uint32_t*>(w_smem + w_first % 2 * params.w_elems + w_first / 2 * 2);
+
+    // Steps that see nothing but padding are left out.
+    const int reach = x_begin + (kStretches * tiles + 1) * kStrip;  // of step 0
+    const int steps_begin = max(visit.x_begin - reach, 0) / kDepth;
+    const int steps_end = min(params.steps, (max(visit.x_end - x_begin, 0) + kDepth - 1) / kDepth);
+    const uint32_t dilation = static_cast<uint32_t>(problem.dilation);
+#pragma unroll 1
+    for (int step = steps_begin; step < steps_end;) {
+        // A run of steps. Where taps lie far apart, those without a tap are left out: each tap is a run then.
+        int run_end = steps_end;
+        if (dilation >= kDepth + kStrip) {
+            const uint32_t k = (max(step * kDepth - kStrip, 0) + dilation - 1) / dilation;
+            if (k >= problem.K) break;
+            const int tap = static_cast<int>(k * dilation);
+            step = max(step, tap / kDepth);
+            run_end = min(run_end, (tap + kStrip) / kDepth + 1);
+        }
+        uint32_t window[2][kWindow];  // strip i of the run's x in window[half][i % kWindow]
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+#pragma unroll
+            for (int i = 0; i < kWindow - 2; ++i) {
+                window[half][i] = x_words[half * half_words + (2 * step + i) * (kStrip / 2)];
+            }
+        }
+#pragma unroll 1
+        for (; step < run_end; step += kRotation) {
+#pragma unroll
+            for (int r = 0; r < kRotation; ++r) {
+                if (step + r >= run_end) break;
+#pragma unroll
+                for (int half = 0; half < 2; ++half) {
+#pragma unroll
+                    for (int i = kWindow - 2; i < kWindow; ++i) {
+                        window[half][(2 * r + i) % kWindow] =
+                            x_words[half * half_words + (2 * (step + r) + i) * (kStrip / 2)];
+                    }
+                }
+                const uint32_t* w = w_words + (step + r) * (kDepth / 2);
+                const uint2 w_frag = {w[0], w[kStrip / 2]};
+                // Also beyond `tiles`: what comes of it is not stored.
+#pragma unroll
+                for (int tile = 0; tile < kMaxTiles; ++tile) {
+                    const int lower = (2 * r + tile) % kWindow, upper = (2 * r + tile + 1) % kWindow;
+                    const uint4 x_frag = {window[0][lower], window[1][lower], window[0][upper],
+                                          window[1][upper]};
+                    ptx::mma<Element>(sum[tile], x_frag, w_frag);
+                }
+            }
+        }
+        step = run_end;
+    }
+}
+
+// Puts a warp's sums in order.
+template <class Element>
+__device__ __forceinline__ void stage_y(const float (&sum)[kMaxTiles][4], float bias, int tiles,
+                                        Element* y_smem) {
+    const int lane = threadIdx.x % 32, group = lane / 4, t = lane % 4;
+#pragma unroll
+    for (int tile = 0; tile < kMaxTiles; ++tile) {
+        if (tile >= tiles) break;
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            Vector<Element, 2> pair;
+            pair.at[0] = narrow<Element>(sum[tile][2 * half] + bias);
+            pair.at[1] = narrow<Element>(sum[tile][2 * half + 1] + bias);
+            const int strip = (half * 8 + group) * tiles + tile;
+            reinterpret_cast<Vector<Element, 2>*>(y_smem + strip * kStrip)[t] = pair;
+        }
+    }
+}
+
+// Sums again those of a strip's outputs that are NaN, by multiply-adds; `x` is under the strip's first and
+// tap 0.
+template <class Element>
+__device__ __forceinline__ void mend(const Problem& problem, const Element* x, const Element* w, float bias,
+                                     Element* strip_smem) {
+    const int taps = static_cast<int>(problem.K), dilation = static_cast<int>(problem.dilation);
+#pragma unroll 1
+    for (int i = 0; i < kStrip; ++i) {
+        float sum = widen(strip_smem[i]);
+        if (sum == sum) continue;
+        sum = bias;
+#pragma unroll 1
+        for (int k = 0; k < taps; ++k) sum += widen(w[k * dilation]) * widen(x[i + k * dilation]);
+        strip_smem[i] = narrow<Element>(sum);
+    }
+}
+
+// Stores a warp's strips, 16 bytes a lane.
+template <class Element>
+__device__ __forceinline__ void store_y(const Params& params, const Visit<Element>& visit, int strip_first,
+                                        const Element* x_smem, const Element* w_smem, float bias,
+                                        Element* y_smem) {
+    Element* const y = visit.y;
+    const int y_begin = visit.y_begin, y_end = visit.y_end;
+#pragma unroll 1
+    for (int strip = threadIdx.x % 32; strip < kStretches * params.tiles; strip += 32) {
+        const int first = (strip_first + strip) * kStrip;
+        if (first >= y_end) break;
+        Element* strip_smem = y_smem + strip * kStrip;
+        if (holds_nan<Element>(*reinterpret_cast<const uint4*>(strip_smem))) {
+            mend<Element>(params.problem, x_smem + visit.x_first + first, w_smem + kStrip, bias, strip_smem);
+        }
+        if (first >= y_begin && first + kStrip <= y_end) {
+            *reinterpret_cast<uint4*>(y + first) = *reinterpret_cast<const uint4*>(strip_smem);
+            continue;
+        }
+#pragma unroll 1
+        for (int i = max(y_begin - first, 0); i < min(y_end - first, kStrip); ++i) {
+            y[first + i] = strip_smem[i];
+        }
+    }
+}
+
+#endif
+
+template <class Element>
+__global__ void __launch_bounds__(kMaxWarps * 32, kBlocksPerSm)
+    depthwise_toeplitz_kernel(const __grid_constant__ Params params) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+    extern __shared__ __align__(16) unsigned char smem[];
+    const Problem& problem = params.problem;
+    const int thread = threadIdx.x, threads = params.warps_per_row * 32;  // of a row
+    const int strips = params.warps_per_row * kStretches * params.tiles;
+    const int strip_first = thread / 32 * kStretches * params.tiles;  // of the warp
+
+    // Rows and blocks are fewer than 2^31 (fits_toeplitz): divisions are of 32 bits.
+    uint32_t block = blockIdx.x;
+    int64_t segment_first = 0;
+    if (params.segments > 1) {
+        segment_first = block % params.segments * static_cast<int64_t>(strips * kStrip);
+        block /= params.segments;
+    }
+    const uint32_t channel = block % params.channel_blocks * params.rows_per_block + threadIdx.y;
+    const uint32_t n = block / params.channel_blocks * params.rounds;
+    const int rounds = static_cast<int>(min(static_cast<uint32_t>(problem.N) - n, params.rounds));
+
+    Visit<Element>* const visits = reinterpret_cast<Visit<Element>*>(smem + threadIdx.y * params.row_bytes);
+    Element* const x_smem = reinterpret_cast<Element*>(visits + kMaxRounds);  // two buffers
+    Element* const w_smem = x_smem + 2 * params.x_elems;
+    Element* const y_smem = w_smem + 2 * params.w_elems + strip_first * kStrip;
+    if (thread < rounds)
+        visits[thread] = plan_visit<Element>(params, n + thread, channel, segment_first, strips);
+    __syncthreads();
+    const int count = (strips + 2 * params.steps) * kStrip;
+    fetch_x(visits[0], problem.x_stride_l, count, x_smem, thread, threads);
+    float* const bias = &visits[0].bias;
+    if (channel < params.channels) {
+        fetch_w(problem, static_cast<const Element*>(problem.w) + channel * problem.K, params.w_elems, w_smem,
+                thread, threads);
+        if (thread == 0) {
+            *bias = problem.bias == nullptr ? 0 : widen(static_cast<const Element*>(problem.bias)[channel]);
+        }
+    }
+#pragma unroll 1
+    for (int round = 0; round < rounds; ++round) {
+        // The next sample's x comes while this one's is multiplied.
+        ptx::cp_async_wait_group<0>();
+        __syncthreads();
+        if (round + 1 < rounds) {
+            fetch_x(visits[round + 1], problem.x_stride_l, count, x_smem + (round + 1) % 2 * params.x_elems,
+                    thread, threads);
+        }
+        const Visit<Element>& visit = visits[round];
+        if (strip_first * kStrip < visit.y_end) {
+            const Element* x_now = x_smem + round % 2 * params.x_elems;
+            float sum[kMaxTiles][4] = {};
+            add_products<Element>(params, visit, strip_first, x_now, w_smem, sum);
+            stage_y<Element>(sum, *bias, params.tiles, y_smem);
+            __syncwarp();
+            store_y<Element>(params, visit, strip_first, x_now, w_smem, *bias, y_smem);
+            __syncwarp();
+        }
+    }
+#endif
+}
+
+// Positions that the taps span. Taps further apart than this fit no block's shared memory.
+constexpr int64_t kMaxSpan = 1 << 14;
+inline int64_t span(const Problem& problem) {
+    const bool small = problem.K <= kMaxSpan && problem.dilation <= kMaxSpan;
+    return small ? (problem.K - 1) * problem.dilation + 1 : kMaxSpan + 1;
+}
+
+inline int64_t strips_of_row(const Problem& problem) {
+    const int64_t row_bytes = problem.P * element_bytes(problem.dtype);
+    const bool aligned = row_bytes % 16 == 0 && reinterpret_cast<uint64_t>(problem.y) % 16 == 0;
+    return ceil_div(problem.P + (aligned ? 0 : kStrip - 1), kStrip);
+}
+
+// Rows of `warps`, in segments of at most `most` of them.
+inline Params plan_segments(const Problem& problem, int64_t warps, int64_t tiles, int64_t most) {
+    Params params{};
+    params.problem = problem;
+    const int64_t segments = ceil_div(warps, most);
+    params.segments = static_cast<uint32_t>(segments);
+    params.warps_per_row = static_cast<int32_t>(ceil_div(warps, segments));
+    params.tiles = static_cast<int32_t>(tiles);
+    params.steps = static_cast<int32_t>(ceil_div(span(problem) + kStrip, kDepth));
+    const int64_t strips = params.warps_per_row * kStretches * tiles;
+    // All that the last step reads, for the tiles that are not stored too, and some for x_first.
+    params.x_elems = static_cast<int32_t>((strips + 2 * params.steps + kWindow) * kStrip);
+    // The copies begin 16 banks apart.
+    params.w_elems = static_cast<int32_t>(round_up(kStrip + params.steps * kDepth, 64) + 32);
+    const int64_t elems = 2 * params.x_elems + 2 * params.w_elems + strips * kStrip;
+    params.row_bytes = static_cast<int32_t>(kMaxRounds * sizeof(Visit<uint16_t>) + elems * sizeof(uint16_t));
+    return params;
+}
+
+// row_bytes is beyond kSmemBytes where not even one warp's work fits.
+inline Params plan(const Problem& problem) {
+    const int64_t strips = strips_of_row(problem);
+    int64_t warps = ceil_div(strips, kStretches * kMaxTiles);
+    // Few rows are cut further, until each multiprocessor has work.
+    const int64_t channels = problem.G * problem.O, rows = problem.N * channels;
+    while (rows * warps < 8 * problem.device.sm_count && strips > 2 * kStretches * warps) warps *= 2;
+    const int64_t tiles = ceil_div(strips, kStretches * warps);
+    Params params = plan_segments(problem, warps, tiles, kMaxWarps);
+    for (int64_t most = kMaxWarps / 2; most > 0 && params.row_bytes > kSmemBytes; most /= 2) {
+        params = plan_segments(problem, warps, tiles, most);
+    }
+    params.rows_per_block = 1;
+    if (params.segments == 1 && params.row_bytes <= kSmemBytes) {
+        const int64_t most = std::min<int64_t>(kRowsWarps / warps, kSmemBytes / params.row_bytes);
+        params.rows_per_block = static_cast<int32_t>(std::max<int64_t>(most, 1));
+    }
+    params.channels = static_cast<uint32_t>(channels);
+    params.channel_blocks = static_cast<uint32_t>(ceil_div(channels, params.rows_per_block));
+    const int64_t blocks = params.channel_blocks * problem.N * params.segments;
+    const int64_t full = blocks / (kBlocks * std::max(problem.device.sm_count, 1));
+    params.rounds =
+        static_cast<uint32_t>(std::max<int64_t>(1, std::min({full, problem.N, int64_t{kMaxRounds}})));
+    return params;
+}
+
+template <class Element>
+Error launch_element(const Params& params, cudaStream_t stream) {
+    const auto blocks = static_cast<unsigned>(ceil_div(params.problem.N, params.rounds) *
+                                              params.channel_blocks * params.segments);
+    const dim3 threads(params.warps_per_row * 32, params.rows_per_block);
+    const int smem_bytes = params.rows_per_block * params.row_bytes;
+    depthwise_toeplitz_kernel<Element><<<blocks, threads, smem_bytes, stream>>>(params);
+    return launch_error();
+}
+
+}  // namespace toeplitz
+
+inline bool fits_toeplitz(const Problem& any_problem) {
+    const Problem problem = canonical(any_problem);
+    if (element_bytes(problem.dtype) != 2 || problem.device.arch < 80) return false;
+    if (problem.C != 1 || problem.O > toeplitz::kMaxO || problem.stride != 1) return false;
+    if (toeplitz::span(problem) > toeplitz::kMaxSpan) return false;
+    // A block takes at least a warp's work of a row, of which there are fewer than P / 16 + 1.
+    if (problem.N * problem.G * problem.O * (problem.P / 16 + 1) > kMaxBlocks) return false;
+    return toeplitz::plan(problem).row_bytes <= toeplitz::kSmemBytes;
+}
+
+inline Error launch_toeplitz(const Problem& any_problem, cudaStream_t stream) {
+    const toeplitz::Params params = toeplitz::plan(canonical(any_problem));
+    if (params.problem.dtype == Dtype::float16) return toeplitz::launch_element<__half>(params, stream);
+    return toeplitz::launch_element<__nv_bfloat16>(params, stream);
+}
+
+}  // namespace conv1d
+''',
 "dispatch.cuh": r'''
 #line 1 "kernels/dispatch.cuh"
 // THE table of routes. The first row whose `fits` holds takes the problem; nothing else decides.
 // Each row carries the measurement that put it where it stands (H200; results/ has the full table).
+
 
 
 
@@ -5714,6 +6201,7 @@ struct Route {
 inline size_t no_workspace(const Problem&) { return 0; }
 
 constexpr Route kRoutes[] = {
+    {"toeplitz", fits_toeplitz, no_workspace, launch_toeplitz},
     {"depthwise", fits_depthwise, no_workspace, launch_depthwise},
     {"fold_sm80", fits_fold_sm80, no_workspace, launch_fold_sm80},
     {"gemm_sm90", fits_gemm_sm90, workspace_gemm_sm90, launch_gemm_sm90},
@@ -5758,11 +6246,11 @@ _conv1d_units = {
     ],
     "cuda_sources": [
         "problem.h",
+        "mma.cuh",
+        "ptx.cuh",
         "tile.cuh",
         "depthwise.cuh",
         "direct.cuh",
-        "mma.cuh",
-        "ptx.cuh",
         "fold.cuh",
         "gemm_sm80.cuh",
         "wgmma.cuh",
@@ -5771,6 +6259,7 @@ _conv1d_units = {
         "gemm_sm90_convert.cuh",
         "gemm_sm90_product.cuh",
         "gemm_sm90.cuh",
+        "toeplitz.cuh",
         "dispatch.cuh",
         "conv1d.cu",
     ],

@@ -15,6 +15,8 @@
 #include <type_traits>
 
 #include "problem.h"
+#include "mma.cuh"
+#include "ptx.cuh"
 #include "tile.cuh"
 
 namespace conv1d {
@@ -33,6 +35,12 @@ constexpr int kWindowWides = 3;  // aligned loads that hold a window at any shif
 constexpr int kGroupTaps = 4;
 constexpr int kMaxShortTaps = 2 * kGroupTaps;
 constexpr int64_t kRounds = 6;  // over the row where the GPU is full anyway: a thread's start costs as one
+// Blocks of floats that share a multiprocessor. With four, ptxas for other architectures spills.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 900
+constexpr int kShortBlocks = 4;
+#else
+constexpr int kShortBlocks = 1;
+#endif
 
 // sliding
 constexpr int kVector = 4;
@@ -41,6 +49,8 @@ constexpr int kStrip = kStripVectors * kVector;        // positions of a thread
 constexpr int kChunkTaps = kVector * (kStripVectors + 1);  // after these the registers' roles repeat
 static_assert(kStripVectors % 2 == 1, "strips must be an odd number of vectors to avoid bank conflicts");
 static_assert(kPieceTaps % kChunkTaps == 0, "pieces must end with a chunk");
+
+constexpr int kSlidingThreads = 128;  // of a block of several rows: small blocks wait and work in turns
 
 constexpr int kPositions = 4;  // strided: of a thread at once
 
@@ -88,22 +98,6 @@ __device__ __forceinline__ Row<Element> row_of_thread(const Params& params) {
     row.y = static_cast<Element*>(problem.y) + (n * static_cast<int64_t>(channels) + o) * problem.P;
     row.bias = problem.bias == nullptr ? 0 : widen(static_cast<const Element*>(problem.bias)[o]);
     return row;
-}
-
-// How many elements `pointer` lies past a multiple of kCount of them.
-template <int kCount, class Element>
-__device__ __forceinline__ int misalignment(const Element* pointer) {
-    return static_cast<int>(reinterpret_cast<uint64_t>(pointer) / sizeof(Element) % kCount);
-}
-
-// Where the input row begins and ends, counted from its position l_first and cut to 0..count.
-struct Inside {
-    int begin, end;
-};
-__device__ __forceinline__ Inside inside_row(int64_t l_first, int64_t L, int count) {
-    const int64_t most = count;
-    return {static_cast<int>(min(max(-l_first, int64_t{0}), most)),
-            static_cast<int>(min(max(L - l_first, int64_t{0}), most))};
 }
 
 // Neighbours of y from `place` on, of which those within [begin, end) are stored; y + place is aligned.
@@ -157,7 +151,7 @@ __device__ __forceinline__ void shift_down(Words& words, int bytes) {
 }
 
 template <class Element>
-__global__ void __launch_bounds__(kMaxThreads)
+__global__ void __launch_bounds__(kMaxThreads, sizeof(Element) == 4 ? kShortBlocks : 1)
     depthwise_short_kernel(const __grid_constant__ Params params) {
     using Sum = typename SumOf<Element>::Type;
     constexpr int kWide = kWideBytes / sizeof(Element);
@@ -197,33 +191,38 @@ __global__ void __launch_bounds__(kMaxThreads)
             if (k >= taps) break;
             const int shift = misalignment<kWide>(x + k);
             Sum window[kWides][kWindow];
-            if (place[0] + k - shift >= inside.begin &&
-                place[kWides - 1] + k - shift + kWindowWides * kWide <= inside.end) {
-                Words words[kWides];
+            Words words[kWides];
 #pragma unroll
-                for (int j = 0; j < kWides; ++j) {
+            for (int j = 0; j < kWides; ++j) {
 #pragma unroll
-                    for (int i = 0; i < kWindowWides; ++i) {
-                        reinterpret_cast<uint4*>(words[j].at)[i] =
-                            reinterpret_cast<const uint4*>(x + (place[j] + k - shift))[i];
+                for (int i = 0; i < kWindowWides; ++i) {
+                    const int at = place[j] + k - shift + i * kWide;
+                    uint4 wide = {};
+                    if (at >= inside.begin && at + kWide <= inside.end) {
+                        wide = *reinterpret_cast<const uint4*>(x + at);
                     }
+                    reinterpret_cast<uint4*>(words[j].at)[i] = wide;
                 }
+            }
+            // The 16 bytes in which a row begins or ends, element by element.
 #pragma unroll
-                for (int j = 0; j < kWides; ++j) {
-                    shift_down<Element>(words[j], shift * sizeof(Element));
+            for (int j = 0; j < kWides; ++j) {
+                const int first = place[j] + k - shift, last = first + kWindowWides * kWide;
+                if (first >= inside.begin && last <= inside.end) continue;
 #pragma unroll
-                    for (int i = 0; i < kWindow; ++i) {
-                        window[j][i] = widen(reinterpret_cast<const Element*>(words[j].at)[i]);
-                    }
+                for (int i = 0; i < kWindowWides * kWide; ++i) {
+                    const int begin = first + i / kWide * kWide, end = begin + kWide;
+                    if (begin >= inside.begin && end <= inside.end) continue;
+                    if (first + i < inside.begin || first + i >= inside.end) continue;
+                    reinterpret_cast<Element*>(words[j].at)[i] = x[first + i];
                 }
-            } else {
+            }
 #pragma unroll
-                for (int j = 0; j < kWides; ++j) {
+            for (int j = 0; j < kWides; ++j) {
+                shift_down<Element>(words[j], shift * sizeof(Element));
 #pragma unroll
-                    for (int i = 0; i < kWindow; ++i) {
-                        const int at = place[j] + k + i;
-                        window[j][i] = at >= inside.begin && at < inside.end ? widen(x[at]) : Sum{};
-                    }
+                for (int i = 0; i < kWindow; ++i) {
+                    window[j][i] = widen(reinterpret_cast<const Element*>(words[j].at)[i]);
                 }
             }
 #pragma unroll
@@ -241,6 +240,25 @@ __global__ void __launch_bounds__(kMaxThreads)
             if (v + j * params.threads_per_row < wides) store_vector(y, place[j], y_begin, y_end, sum[j]);
         }
     }
+}
+
+// Starts to bring one number to shared memory, zero where it is not inside. Without registers where the
+// architecture has such copies and the number needs no conversion.
+template <class Element>
+__device__ __forceinline__ void fetch(typename SumOf<Element>::Type* target, const Element* source,
+                                      bool inside) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    if constexpr (sizeof(*target) == sizeof(*source)) {
+        ptx::cp_async<sizeof(Element)>(ptx::smem_address(target), source, inside ? sizeof(Element) : 0);
+        return;
+    }
+#endif
+    *target = inside ? widen(*source) : typename SumOf<Element>::Type{};
+}
+__device__ __forceinline__ void fetch_wait() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    ptx::cp_async_wait_all();
+#endif
 }
 
 // Adds kChunkTaps taps, or, where not kWhole, the `taps_left` that there are. `x` and `w` are at the first
@@ -292,39 +310,26 @@ __global__ void __launch_bounds__(kMaxThreads)
     const int count = y_end + (taps - 1) * dilation;
     const Inside inside = inside_row(l_first, problem.L, count);
     if (row.valid) {
-        for (int k = row.lane; k < taps; k += threads) w_smem[k] = widen(row.w[k]);
+        for (int k = row.lane; k < taps; k += threads) fetch(w_smem + k, row.w + k, true);
         const Element* x = row.x + (l_first + row.lane) * problem.x_stride_l;
         const int64_t step_x = threads * problem.x_stride_l;
         const uint32_t inside_count = inside.end - inside.begin;
-        constexpr int kBatch = 8;  // loads in flight
         const int step_run = threads / divisor, step_residue = threads % divisor;
         int run = row.lane / divisor, residue = row.lane % divisor;
-        const int last = params.run_pitch - 1;  // takes zeros from beyond the window
-        for (int i = row.lane; i < count; i += kBatch * threads) {
-            Element value[kBatch];
-#pragma unroll
-            for (int j = 0; j < kBatch; ++j) {
-                const uint32_t at = i + j * threads - inside.begin;
-                value[j] = at < inside_count ? *x : Element{};
-                x += step_x;
-            }
-            if (dilation == 1) {
-#pragma unroll
-                for (int j = 0; j < kBatch; ++j) x_smem[min(i + j * threads, last)] = widen(value[j]);
-                continue;
-            }
-#pragma unroll
-            for (int j = 0; j < kBatch; ++j) {
-                x_smem[residue * params.run_pitch + min(run, last)] = widen(value[j]);
-                run += step_run;
-                residue += step_residue;
-                if (residue >= dilation) {
-                    residue -= dilation;
-                    ++run;
-                }
+#pragma unroll 4
+        for (int i = row.lane; i < count; i += threads) {
+            const bool is_inside = static_cast<uint32_t>(i - inside.begin) < inside_count;
+            fetch(x_smem + residue * params.run_pitch + run, x, is_inside);
+            x += step_x;
+            run += step_run;
+            residue += step_residue;
+            if (residue >= dilation) {
+                residue -= dilation;
+                ++run;
             }
         }
     }
+    fetch_wait();
     __syncthreads();
     if (!row.valid) return;
 
@@ -479,22 +484,21 @@ inline Params plan(const Problem& problem, Way way, int64_t slots) {
         params.run_pitch = static_cast<int32_t>(run_pitch(problem, params.segment));
         room = slots / (params.w_pitch + problem.dilation * params.run_pitch);
     }
-    params.rows_per_block = static_cast<int32_t>(segments > 1 ? 1 : std::min(kMaxThreads / threads, room));
+    const int64_t most = way == Way::sliding ? kSlidingThreads : kMaxThreads;
+    const int64_t rows_per_block = segments > 1 ? 1 : std::min(most / threads, room);
+    params.rows_per_block = static_cast<int32_t>(std::max<int64_t>(rows_per_block, 1));
     return params;
 }
 
 template <class Element>
-Error launch_element(const Problem& problem, cudaStream_t stream) {
-    using Sum = typename SumOf<Element>::Type;
-    constexpr int64_t kSlots = kSmemBytes / sizeof(Sum);
-    const Way way = way_of(problem, kSlots);
-    const Params params = plan(problem, way, kSlots);
+Error launch_way(const Problem& problem, Way way, int64_t slots, cudaStream_t stream) {
+    const Params params = plan(problem, way, slots);
     const auto blocks =
         static_cast<unsigned>(ceil_div(params.rows, params.rows_per_block) * params.segments);
     const int threads = params.rows_per_block * params.threads_per_row;
     if (way == Way::sliding) {
         const size_t row_sums = params.w_pitch + problem.dilation * params.run_pitch;
-        const size_t smem_bytes = params.rows_per_block * row_sums * sizeof(Sum);
+        const size_t smem_bytes = params.rows_per_block * row_sums * sizeof(typename SumOf<Element>::Type);
         depthwise_sliding_kernel<Element><<<blocks, threads, smem_bytes, stream>>>(params);
     } else if (way == Way::short_taps) {
         depthwise_short_kernel<Element><<<blocks, threads, 0, stream>>>(params);
@@ -502,6 +506,12 @@ Error launch_element(const Problem& problem, cudaStream_t stream) {
         depthwise_strided_kernel<Element><<<blocks, threads, 0, stream>>>(params);
     }
     return launch_error();
+}
+
+template <class Element>
+Error launch_element(const Problem& problem, cudaStream_t stream) {
+    constexpr int64_t kSlots = kSmemBytes / sizeof(typename SumOf<Element>::Type);
+    return launch_way<Element>(problem, way_of(problem, kSlots), kSlots, stream);
 }
 
 }  // namespace depthwise

@@ -7,6 +7,7 @@
 #include "fold.cuh"
 #include "gemm_sm80.cuh"
 #include "gemm_sm90.cuh"
+#include "toeplitz.cuh"
 
 namespace conv1d {
 
@@ -20,6 +21,7 @@ struct Route {
 inline size_t no_workspace(const Problem&) { return 0; }
 
 constexpr Route kRoutes[] = {
+    {"toeplitz", fits_toeplitz, no_workspace, launch_toeplitz},
     {"depthwise", fits_depthwise, no_workspace, launch_depthwise},
     {"fold_sm80", fits_fold_sm80, no_workspace, launch_fold_sm80},
     {"gemm_sm90", fits_gemm_sm90, workspace_gemm_sm90, launch_gemm_sm90},

@@ -1,5 +1,5 @@
-// One inline function an instruction, named after it: those of sm_80 and later that gemm_sm80.cuh and
-// fold.cuh use. Sections are those of the PTX ISA manual, version 9.0.
+// One inline function an instruction, named after it: those of sm_80 and all later architectures.
+// Sections are those of the PTX ISA manual, version 9.0.
 #pragma once
 #include <cstdint>
 #include <cuda_bf16.h>
@@ -14,6 +14,13 @@ __device__ __forceinline__ void cp_async_16(uint32_t target, const void* source,
                  "r"(source_bytes)
                  : "memory");
 }
+// 4, 8 or 16 bytes likewise, through the L1 cache.
+template <int kBytes>
+__device__ __forceinline__ void cp_async(uint32_t target, const void* source, uint32_t source_bytes) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(target), "l"(source), "n"(kBytes),
+                 "r"(source_bytes)
+                 : "memory");
+}
 __device__ __forceinline__ void cp_async_commit_group() {
     asm volatile("cp.async.commit_group;" ::: "memory");
 }
@@ -22,6 +29,8 @@ template <int kPending>
 __device__ __forceinline__ void cp_async_wait_group() {
     asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
+// Returns once all copies of this thread have landed.
+__device__ __forceinline__ void cp_async_wait_all() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
 // 9.7.9.22: round to nearest, ties away from zero, at 11 significant bits.
 __device__ __forceinline__ uint32_t cvt_rna_tf32(float value) {

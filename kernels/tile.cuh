@@ -61,6 +61,22 @@ struct alignas(sizeof(Value) * kCount < 16 ? sizeof(Value) * kCount : 16) Vector
     Value at[kCount];
 };
 
+// How many elements `pointer` lies past a multiple of kCount of them.
+template <int kCount, class Element>
+__device__ __forceinline__ int misalignment(const Element* pointer) {
+    return static_cast<int>(reinterpret_cast<uint64_t>(pointer) / sizeof(Element) % kCount);
+}
+
+// Where the input row begins and ends, counted from its position l_first and cut to 0..count.
+struct Inside {
+    int begin, end;
+};
+__device__ __forceinline__ Inside inside_row(int64_t l_first, int64_t L, int count) {
+    const int64_t most = count;
+    return {static_cast<int>(min(max(-l_first, int64_t{0}), most)),
+            static_cast<int>(min(max(L - l_first, int64_t{0}), most))};
+}
+
 // How the x that one block needs for some taps lies in shared memory, one row of slots a channel.
 //
 // Tap k of the window (counted from its first) reads x at offset row*stride + k*dilation, where row counts
