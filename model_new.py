@@ -3545,14 +3545,20 @@ inline bool beats_direct(const Problem& problem, double products) {
 
 }  // namespace fold
 
-// fp32, fp16 and bf16 from sm_80 on. Fewer than 16 input channels a group; on Hopper up to 64 where the wide
-// tiles of gemm_sm90 would be mostly empty.
+// fp32, fp16 and bf16 from sm_80 on. Fewer than 16 input channels a group; on Hopper in 16 bits up to 32 where
+// the wide tiles of gemm_sm90 would be mostly empty (hifigan_msd_g4: 0.21 ms there, 0.25 by gemm_sm90). Sums too
+// short for tensor cores to pay stay with "direct" (ms by this route and by that: convtasnet_enc, 16 products, TF32
+// 0.070 and 0.076, fp32 0.083 and 0.076, bf16 0.060 and 0.073; encodec_stem, 7 products, bf16 0.127 and 0.120).
 inline bool fits_fold_sm80(const Problem& any_problem) {
     const Problem problem = canonical(any_problem);
     if (problem.dtype == Dtype::float64 || problem.device.arch < 80 || problem.O < 8) return false;
+    const bool is_float = problem.dtype == Dtype::float32;
     const bool narrow_group =
-        problem.device.arch == 90 && problem.C <= 64 && problem.O <= 48 && problem.K >= 4 && problem.P >= 96;
+        problem.device.arch == 90 && !is_float && problem.C <= 32 && problem.O <= 32 && problem.K >= 32;
     if (problem.C >= 16 && !narrow_group) return false;
+    const bool is_tf32 = problem.precision == Precision::tf32;
+    const int64_t least_products = !is_float ? 10 : !is_tf32 ? 48 : problem.O >= 128 ? 10 : 32;
+    if (problem.C * problem.K < least_products) return false;
     // What one block spans is counted in 32 bits.
     if (problem.stride > 64 || problem.K > 8192 || problem.dilation > 8192 ||
         problem.K * problem.dilation > 32768)
@@ -4343,7 +4349,6 @@ struct Geometry {
     int32_t chunks;            // of channels
     int32_t tap_groups;        // taps that share one window, ceil(K / taps_per_group) times
     int32_t taps_per_group;
-    int32_t taps_together;  // split modes: whose products are summed before they are added to the total
     int32_t window;   // positions of x for a tile: (kN - 1)*stride + (taps_per_group - 1)*dilation + 1
     int32_t pairs;    // 1: two neighbouring elements of x can be loaded together
     int32_t batches;  // of conversion in a stage
@@ -4426,8 +4431,6 @@ inline Geometry cut(const Problem& problem, int columns, int slices, bool flat, 
     const int64_t room = (free_bytes - 2 * geometry.x_stage_bytes) / kWeightBytes;
     geometry.resident = one_weight_tile && blocks <= room && blocks <= kMaxStages;
     geometry.w_stages = static_cast<int32_t>(geometry.resident ? blocks : room < 6 ? room : 6);
-    const int32_t together = geometry.resident || geometry.w_stages >= 6 ? 4 : geometry.w_stages >= 4 ? 2 : 1;
-    geometry.taps_together = together < taps ? together : static_cast<int32_t>(taps);
     geometry.x_stages = (free_bytes - geometry.w_stages * kWeightBytes) / geometry.x_stage_bytes;
     if (geometry.x_stages > 6) geometry.x_stages = 6;
     geometry.smem_bytes =
@@ -4478,7 +4481,9 @@ inline double estimate_cycles(const Problem& problem, const Geometry& geometry, 
     using Traits = ModeTraits<kMode>;
     constexpr double kBytesPerCycle = 32;  // of one multiprocessor from L2
     const double blocks = static_cast<double>(geometry.chunks) * static_cast<double>(problem.K);
-    const double products = blocks * (Traits::kIsSplit ? 6 : 4) * columns;
+    // Six products of 32 bytes a block of split operands; f16x3 waits for them twice.
+    const double steps = kMode == Mode::f16x3 ? 8.5 : Traits::kIsSplit ? 6 : 4;
+    const double products = blocks * steps * columns;
     const double stages = static_cast<double>(geometry.chunks) * geometry.tap_groups;
     const double bytes = stages * geometry.window * Traits::kChunkChannels * Traits::kElementBytes +
                          (geometry.resident ? 0 : blocks * kWeightBytes) +
@@ -4491,21 +4496,18 @@ inline double estimate_cycles(const Problem& problem, const Geometry& geometry, 
 struct Cut {
     Geometry geometry;
     int columns;  // 0: none fits
+    double cycles;
     int slices;
 };
 
 template <Mode kMode>
 inline Cut choose_cut(const Problem& problem) {
     Cut best{};
-    double best_cycles = 0;
     const auto consider = [&](int columns, int slices, bool flat) {
         const Geometry geometry = cut<kMode>(problem, columns, slices, flat, problem.K);
         if (geometry.tiles == 0) return;
         const double cycles = estimate_cycles<kMode>(problem, geometry, columns, slices);
-        if (best.columns == 0 || cycles < best_cycles) {
-            best = {geometry, columns, slices};
-            best_cycles = cycles;
-        }
+        if (best.columns == 0 || cycles < best.cycles) best = {geometry, columns, cycles, slices};
     };
     for (const bool flat : {false, true}) {
         if (!ModeTraits<kMode>::kIsSplit) consider(192, 1, flat);
@@ -4567,10 +4569,15 @@ inline size_t lay_out(const Problem& problem, const Geometry& geometry, uint8_t*
     return bytes;
 }
 
+// f16x3 packs the weights for both modes and launches the second one, even where no tile needs it: some 10 us.
+constexpr double kSecondModeCycles = 20000;
+
 inline Mode mode_of(const Problem& problem) {
     if (problem.dtype == Dtype::float16) return Mode::f16;
     if (problem.dtype == Dtype::bfloat16) return Mode::bf16;
-    return problem.precision == Precision::tf32 ? Mode::tf32 : Mode::f16x3;
+    if (problem.precision == Precision::tf32) return Mode::tf32;
+    const double cycles = choose_cut<Mode::f16x3>(problem).cycles + kSecondModeCycles;
+    return cycles < choose_cut<Mode::tf32x3>(problem).cycles ? Mode::f16x3 : Mode::tf32x3;
 }
 
 }  // namespace sm90
@@ -4597,6 +4604,8 @@ inline size_t workspace_gemm_sm90(const Problem& problem) {
     switch (sm90::mode_of(problem)) {
         case sm90::Mode::tf32:
             return sm90::scratch_bytes<sm90::Mode::tf32>(problem);
+        case sm90::Mode::tf32x3:
+            return sm90::scratch_bytes<sm90::Mode::tf32x3>(problem);
         case sm90::Mode::f16x3:
             return sm90::scratch_bytes<sm90::Mode::f16x3>(problem);
         default:
@@ -4697,9 +4706,9 @@ __device__ __forceinline__ void list_tile(const Scratch& scratch, int32_t tile) 
         scratch.list[atomicAdd(&scratch.tickets[1], 1)] = tile;
 }
 
-// One thread: draws tickets, announces tiles one ahead of need, streams the weights of each. kListed: of the
-// tiles on the list only.
-template <bool kListed>
+// One thread: draws tickets, announces tiles one ahead of need, streams the weights of each. kMayBeListed: where
+// there is a list, of the tiles on it only.
+template <bool kMayBeListed>
 __device__ __forceinline__ void run_supplier(const Geometry& geometry, const Problem& problem,
                                              uint32_t w_smem, const Barriers& barriers,
                                              const Scratch& scratch) {
@@ -4717,9 +4726,10 @@ __device__ __forceinline__ void run_supplier(const Geometry& geometry, const Pro
         ptx::mbarrier_arrive(barriers.tile_full(tiles.stage));
         tiles.advance(kTileSlots);
     };
-    const int32_t tickets = kListed ? scratch.tickets[1] : geometry.tiles;
+    const bool listed = kMayBeListed && scratch.list != nullptr;
+    const int32_t tickets = listed ? scratch.tickets[1] : geometry.tiles;
     const auto tile_of = [&](int32_t ticket) {
-        return ticket >= tickets ? geometry.tiles : kListed ? scratch.list[ticket] : ticket;
+        return ticket >= tickets ? geometry.tiles : listed ? scratch.list[ticket] : ticket;
     };
     int32_t next_ticket = blockIdx.x;
     int32_t tile = tile_of(next_ticket);
@@ -4727,7 +4737,7 @@ __device__ __forceinline__ void run_supplier(const Geometry& geometry, const Pro
     announce(next);
     for (bool first = true; tile < geometry.tiles; first = false, tile = next) {
         if (next < geometry.tiles) {
-            next_ticket = kListed ? next_ticket + gridDim.x : atomicAdd(scratch.tickets, 1) + gridDim.x;
+            next_ticket = (listed ? next_ticket : atomicAdd(scratch.tickets, 1)) + gridDim.x;
             next = tile_of(next_ticket);
             announce(next);
         }
@@ -5164,7 +5174,6 @@ struct Product {
     Bits* const staging;   // [kBuffers][8][kPitch], this warp's own
     const int warp, lane;  // warp of 8: 16 output channels each
     Ring stages, weights;
-    int32_t stage_before, weights_before;  // not yet released
 
     // 32 bytes of K; addresses in units of 16 bytes.
     __device__ __forceinline__ void multiply_step(float (&acc)[kValues], uint32_t w16, uint32_t x16,
@@ -5172,161 +5181,102 @@ struct Product {
         Mma::issue(acc, ptx::wgmma_descriptor(w16), ptx::wgmma_descriptor(x16), accumulate);
     }
 
+    // One tap of one chunk, 128 bytes of K, issued and committed. Split: on return acc is not yet in `total`.
+    template <int kTotal>
+    __device__ __forceinline__ void multiply(float (&acc)[kValues], float (&total)[kTotal], uint32_t w16,
+                                             uint32_t x16, bool accumulate) {
+        ptx::wgmma_fence();
+        if constexpr (Traits::kIsSplit) {  // low parts first: the accumulator truncates
+#pragma unroll
+            for (int k = 0; k < 2; ++k) {
+                multiply_step(acc, w16 + 2 * k, x16 + 2 * (k + 2), k > 0);
+                multiply_step(acc, w16 + 2 * (k + 2), x16 + 2 * k, true);
+            }
+            if constexpr (kMode == Mode::f16x3) {  // these are too large by kLowScale
+                ptx::wgmma_commit_group();
+                ptx::wgmma_wait_group<0>();
+#pragma unroll
+                for (int i = 0; i < kValues; ++i) total[i] = fmaf(acc[i], 1 / kLowScale, total[i]);
+                ptx::wgmma_fence();
+            }
+#pragma unroll
+            for (int k = 0; k < 2; ++k)
+                multiply_step(acc, w16 + 2 * k, x16 + 2 * k, kMode == Mode::tf32x3 || k > 0);
+        } else {
+#pragma unroll
+            for (int k = 0; k < 4; ++k) multiply_step(acc, w16 + 2 * k, x16 + 2 * k, accumulate || k > 0);
+        }
+        ptx::wgmma_commit_group();
+    }
+
     __device__ __forceinline__ void release(uint32_t barrier) {
         if (lane == 0) ptx::mbarrier_arrive(barrier);
     }
 
-    // Where a tap's rows of x begin in a stage, in units of 16 bytes; taps in their order.
-    struct TapRows {
-        int32_t plane = 0, shift = 0;
-        __device__ __forceinline__ uint32_t next(const Geometry& geometry, int32_t stride, int32_t dilation) {
-            const int32_t row = stride == 1 ? shift : shift + plane_row(geometry, plane);
-            const int32_t step = dilation / stride;
-            shift += step;
-            plane += dilation - step * stride;
-            if (plane >= stride) {
-                plane -= stride;
-                ++shift;
-            }
-            return row * (kRowBytes / 16);
-        }
-    };
-
-    __device__ __forceinline__ uint32_t next_rows(TapRows& rows) {
-        return rows.next(geometry, static_cast<int32_t>(problem.stride), static_cast<int32_t>(problem.dilation));
-    }
-    __device__ __forceinline__ void wait_for_weights(const Ring& ring, bool first_tile) {
-        if (first_tile || !geometry.resident)
-            ptx::mbarrier_wait(barriers.w_full(ring.stage), ring.parity);
-    }
-    __device__ __forceinline__ uint32_t weights16(const Ring& ring) const {
-        return (w_smem + warp / 4 * 64 * kRowBytes + ring.stage * kWeightBytes) / 16;
-    }
-    // Once the first warpgroup has issued `skew` taps of a tile, the second may begin.
-    __device__ __forceinline__ void let_second_begin(int32_t& issued, int32_t taps, bool first_tile) {
-        const bool reached = issued < geometry.skew && issued + taps >= geometry.skew;
-        issued += taps;
-        if (!reached || warp >= 4) return;
-        if (!first_tile) ptx::bar_sync<kBarrierTaken>(256);
-        ptx::bar_arrive<kBarrierReady>(256);
-    }
-
-    // The products of one stage, `taps` taps of a chunk, onto acc.
-    __device__ __forceinline__ void multiply_stage(float (&acc)[kValues], int32_t taps, bool accumulate,
-                                                   int32_t& issued, bool first_tile) {
-        const uint32_t x_stage16 = (x_smem + stages.stage * geometry.x_stage_bytes) / 16;
-        TapRows rows;
-        int32_t before = -1;  // of weights: its products may still be running
-#pragma unroll 1
-        for (int tap = 0; tap < taps; ++tap) {
-            wait_for_weights(weights, first_tile);
-            const uint32_t w16 = weights16(weights), x16 = x_stage16 + next_rows(rows);
-            ptx::wgmma_fence();
-#pragma unroll
-            for (int k = 0; k < 4; ++k)
-                multiply_step(acc, w16 + 2 * k, x16 + 2 * k, accumulate || tap > 0 || k > 0);
-            ptx::wgmma_commit_group();
-            let_second_begin(issued, 1, first_tile);
-            ptx::wgmma_wait_group<1>();
-            // The group before this one is done, with it the stage of x before this one.
-            if (tap > 0 && !geometry.resident) release(barriers.w_empty(before));
-            if (tap == 0 && accumulate) release_stage_before();
-            before = weights.stage;
-            weights.advance(geometry.w_stages);
-        }
-        weights_before = before;
-    }
-
-    // The same for split operands, some taps at a time: first the products with low parts, then those of the high
-    // parts. Each sum is cut short by the accumulator (it truncates) and added to `total`, rounded to nearest.
-    __device__ __forceinline__ void multiply_stage_split(float (&acc)[kValues], float (&total)[kValues],
-                                                         int32_t taps, int32_t& issued, bool first_tile) {
-        const uint32_t x_stage16 = (x_smem + stages.stage * geometry.x_stage_bytes) / 16;
-        constexpr float kLowFactor = kMode == Mode::f16x3 ? 1 / kLowScale : 1.0f;
-        TapRows rows;
-#pragma unroll 1
-        for (int first = 0; first < taps; first += geometry.taps_together) {
-            const int count = min(geometry.taps_together, taps - first);
-            TapRows low_rows = rows;
-            Ring low_weights = weights;
-#pragma unroll
-            for (int i = 0; i < kValues; ++i) acc[i] = 0.0f;
-            ptx::wgmma_fence();
-#pragma unroll 1
-            for (int tap = 0; tap < count; ++tap) {
-                wait_for_weights(low_weights, first_tile);
-                const uint32_t w16 = weights16(low_weights), x16 = x_stage16 + next_rows(low_rows);
-#pragma unroll
-                for (int k = 0; k < 2; ++k) {
-                    multiply_step(acc, w16 + 2 * k, x16 + 2 * (k + 2), true);
-                    multiply_step(acc, w16 + 2 * (k + 2), x16 + 2 * k, true);
-                }
-                low_weights.advance(geometry.w_stages);
-            }
-            ptx::wgmma_commit_group();
-            ptx::wgmma_wait_group<0>();
-#pragma unroll
-            for (int i = 0; i < kValues; ++i) total[i] = fmaf(acc[i], kLowFactor, total[i]);
-#pragma unroll
-            for (int i = 0; i < kValues; ++i) acc[i] = 0.0f;
-            ptx::wgmma_fence();
-            low_weights = weights;
-#pragma unroll 1
-            for (int tap = 0; tap < count; ++tap) {
-                const uint32_t w16 = weights16(weights), x16 = x_stage16 + next_rows(rows);
-#pragma unroll
-                for (int k = 0; k < 2; ++k) multiply_step(acc, w16 + 2 * k, x16 + 2 * k, true);
-                weights.advance(geometry.w_stages);
-            }
-            ptx::wgmma_commit_group();
-            let_second_begin(issued, count, first_tile);
-            ptx::wgmma_wait_group<0>();
-            if (!geometry.resident) {
-                for (int tap = 0; tap < count; ++tap) {
-                    release(barriers.w_empty(low_weights.stage));
-                    low_weights.advance(geometry.w_stages);
-                }
-            }
-#pragma unroll
-            for (int i = 0; i < kValues; ++i) total[i] += acc[i];
-        }
-        release(barriers.x_empty(stages.stage));
-    }
-
-    // The last stages of weights and of x whose products may still be running.
-    __device__ __forceinline__ void release_stage_before() {
-        if (!geometry.resident) release(barriers.w_empty(weights_before));
-        release(barriers.x_empty(stage_before));
-    }
-
     // All products of one tile into acc.
     __device__ __forceinline__ void multiply_tile(float (&acc)[kValues], bool first_tile) {
-        float total[kValues];
+        const uint32_t w_warpgroup16 = (w_smem + warp / 4 * 64 * kRowBytes) / 16;
+        const int32_t stride = static_cast<int32_t>(problem.stride);
+        const int32_t step_shift = static_cast<int32_t>(problem.dilation / stride);
+        const int32_t step_plane = static_cast<int32_t>(problem.dilation - int64_t{step_shift} * stride);
+        float total[Traits::kIsSplit ? kValues : 1];
         if constexpr (Traits::kIsSplit) {
 #pragma unroll
             for (int i = 0; i < kValues; ++i) total[i] = 0.0f;
         }
         bool accumulate = false;
         int32_t issued = 0;
+        int32_t weights_done = -1, stage_done = -1;  // stages whose products may still be running
         if (geometry.resident) weights.stage = 0, weights.parity = 0;
         for (int tap_group = 0; tap_group < geometry.tap_groups; ++tap_group) {
             const int taps = min(geometry.taps_per_group,
                                  static_cast<int32_t>(problem.K) - tap_group * geometry.taps_per_group);
             for (int chunk = 0; chunk < geometry.chunks; ++chunk) {
                 ptx::mbarrier_wait(barriers.x_full(stages.stage), stages.parity);
-                if constexpr (Traits::kIsSplit) multiply_stage_split(acc, total, taps, issued, first_tile);
-                else multiply_stage(acc, taps, accumulate, issued, first_tile);
-                accumulate = true;
-                stage_before = stages.stage;
+                const uint32_t x_stage16 = (x_smem + stages.stage * geometry.x_stage_bytes) / 16;
+                int32_t plane = 0, shift = 0;
+#pragma unroll 1
+                for (int tap = 0; tap < taps; ++tap) {
+                    if (first_tile || !geometry.resident)
+                        ptx::mbarrier_wait(barriers.w_full(weights.stage), weights.parity);
+                    const int32_t row = stride == 1 ? shift : shift + plane_row(geometry, plane);
+                    multiply(acc, total, w_warpgroup16 + weights.stage * (kWeightBytes / 16),
+                             x_stage16 + row * (kRowBytes / 16), accumulate);
+                    if (++issued == geometry.skew && warp < 4) {
+                        if (!first_tile) ptx::bar_sync<kBarrierTaken>(256);
+                        ptx::bar_arrive<kBarrierReady>(256);
+                    }
+                    if constexpr (Traits::kIsSplit) {  // the accumulator truncates, this sum rounds to
+                                                       // nearest
+                        ptx::wgmma_wait_group<0>();
+#pragma unroll
+                        for (int i = 0; i < kValues; ++i) total[i] += acc[i];
+                    } else {
+                        accumulate = true;
+                        ptx::wgmma_wait_group<1>();  // the tap before this one is done
+                    }
+                    if (weights_done >= 0 && !geometry.resident) release(barriers.w_empty(weights_done));
+                    if (stage_done >= 0) release(barriers.x_empty(stage_done));
+                    stage_done = -1;
+                    weights_done = weights.stage;
+                    weights.advance(geometry.w_stages);
+                    shift += step_shift;
+                    plane += step_plane;
+                    if (plane >= stride) {
+                        plane -= stride;
+                        ++shift;
+                    }
+                }
+                stage_done = stages.stage;
                 stages.advance(geometry.x_stages);
             }
         }
+        ptx::wgmma_wait_group<0>();
+        if (!geometry.resident) release(barriers.w_empty(weights_done));
+        release(barriers.x_empty(stage_done));
         if constexpr (Traits::kIsSplit) {
 #pragma unroll
             for (int i = 0; i < kValues; ++i) acc[i] = total[i];
-        } else {
-            ptx::wgmma_wait_group<0>();
-            release_stage_before();
         }
     }
 
@@ -5714,6 +5664,8 @@ inline Error launch_gemm_sm90(const Problem& problem, cudaStream_t stream) {
     switch (sm90::mode_of(problem)) {
         case sm90::Mode::tf32:
             return sm90::launch_mode<sm90::Mode::tf32>(problem, stream);
+        case sm90::Mode::tf32x3:
+            return sm90::launch_mode<sm90::Mode::tf32x3>(problem, stream);
         case sm90::Mode::f16x3:
             return sm90::launch_mode<sm90::Mode::f16x3>(problem, stream);
         case sm90::Mode::f16:
@@ -5762,7 +5714,7 @@ constexpr int kRotation = kWindow / 2;  // steps after which the registers' role
 constexpr int kMaxWarps = 8;            // of a block
 constexpr int kRowsWarps = 4;           // of a block of several rows, at most
 constexpr int kMaxRounds = 4;           // samples of a block, where
-constexpr int kBlocks = 16;             // this many blocks a multiprocessor are left
+constexpr int kBlocks = 4;              // this many blocks a multiprocessor are left
 constexpr int kSmemBytes = 46080;       // below the 48 KB that need no permission
 constexpr int kMaxO = 4;
 constexpr int kBlocksPerSm = 3;  // of kMaxWarps: 64 registers a thread

@@ -135,6 +135,8 @@ inline Error launch_gemm_sm90(const Problem& problem, cudaStream_t stream) {
     switch (sm90::mode_of(problem)) {
         case sm90::Mode::tf32:
             return sm90::launch_mode<sm90::Mode::tf32>(problem, stream);
+        case sm90::Mode::tf32x3:
+            return sm90::launch_mode<sm90::Mode::tf32x3>(problem, stream);
         case sm90::Mode::f16x3:
             return sm90::launch_mode<sm90::Mode::f16x3>(problem, stream);
         case sm90::Mode::f16:

@@ -87,9 +87,9 @@ __device__ __forceinline__ void list_tile(const Scratch& scratch, int32_t tile) 
         scratch.list[atomicAdd(&scratch.tickets[1], 1)] = tile;
 }
 
-// One thread: draws tickets, announces tiles one ahead of need, streams the weights of each. kListed: of the
-// tiles on the list only.
-template <bool kListed>
+// One thread: draws tickets, announces tiles one ahead of need, streams the weights of each. kMayBeListed: where
+// there is a list, of the tiles on it only.
+template <bool kMayBeListed>
 __device__ __forceinline__ void run_supplier(const Geometry& geometry, const Problem& problem,
                                              uint32_t w_smem, const Barriers& barriers,
                                              const Scratch& scratch) {
@@ -107,9 +107,10 @@ __device__ __forceinline__ void run_supplier(const Geometry& geometry, const Pro
         ptx::mbarrier_arrive(barriers.tile_full(tiles.stage));
         tiles.advance(kTileSlots);
     };
-    const int32_t tickets = kListed ? scratch.tickets[1] : geometry.tiles;
+    const bool listed = kMayBeListed && scratch.list != nullptr;
+    const int32_t tickets = listed ? scratch.tickets[1] : geometry.tiles;
     const auto tile_of = [&](int32_t ticket) {
-        return ticket >= tickets ? geometry.tiles : kListed ? scratch.list[ticket] : ticket;
+        return ticket >= tickets ? geometry.tiles : listed ? scratch.list[ticket] : ticket;
     };
     int32_t next_ticket = blockIdx.x;
     int32_t tile = tile_of(next_ticket);
@@ -117,7 +118,7 @@ __device__ __forceinline__ void run_supplier(const Geometry& geometry, const Pro
     announce(next);
     for (bool first = true; tile < geometry.tiles; first = false, tile = next) {
         if (next < geometry.tiles) {
-            next_ticket = kListed ? next_ticket + gridDim.x : atomicAdd(scratch.tickets, 1) + gridDim.x;
+            next_ticket = (listed ? next_ticket : atomicAdd(scratch.tickets, 1)) + gridDim.x;
             next = tile_of(next_ticket);
             announce(next);
         }

@@ -73,7 +73,6 @@ struct Geometry {
     int32_t chunks;            // of channels
     int32_t tap_groups;        // taps that share one window, ceil(K / taps_per_group) times
     int32_t taps_per_group;
-    int32_t taps_together;  // split modes: whose products are summed before they are added to the total
     int32_t window;   // positions of x for a tile: (kN - 1)*stride + (taps_per_group - 1)*dilation + 1
     int32_t pairs;    // 1: two neighbouring elements of x can be loaded together
     int32_t batches;  // of conversion in a stage
@@ -156,8 +155,6 @@ inline Geometry cut(const Problem& problem, int columns, int slices, bool flat, 
     const int64_t room = (free_bytes - 2 * geometry.x_stage_bytes) / kWeightBytes;
     geometry.resident = one_weight_tile && blocks <= room && blocks <= kMaxStages;
     geometry.w_stages = static_cast<int32_t>(geometry.resident ? blocks : room < 6 ? room : 6);
-    const int32_t together = geometry.resident || geometry.w_stages >= 6 ? 4 : geometry.w_stages >= 4 ? 2 : 1;
-    geometry.taps_together = together < taps ? together : static_cast<int32_t>(taps);
     geometry.x_stages = (free_bytes - geometry.w_stages * kWeightBytes) / geometry.x_stage_bytes;
     if (geometry.x_stages > 6) geometry.x_stages = 6;
     geometry.smem_bytes =
@@ -208,7 +205,9 @@ inline double estimate_cycles(const Problem& problem, const Geometry& geometry, 
     using Traits = ModeTraits<kMode>;
     constexpr double kBytesPerCycle = 32;  // of one multiprocessor from L2
     const double blocks = static_cast<double>(geometry.chunks) * static_cast<double>(problem.K);
-    const double products = blocks * (Traits::kIsSplit ? 6 : 4) * columns;
+    // Six products of 32 bytes a block of split operands; f16x3 waits for them twice.
+    const double steps = kMode == Mode::f16x3 ? 8.5 : Traits::kIsSplit ? 6 : 4;
+    const double products = blocks * steps * columns;
     const double stages = static_cast<double>(geometry.chunks) * geometry.tap_groups;
     const double bytes = stages * geometry.window * Traits::kChunkChannels * Traits::kElementBytes +
                          (geometry.resident ? 0 : blocks * kWeightBytes) +
@@ -221,21 +220,18 @@ inline double estimate_cycles(const Problem& problem, const Geometry& geometry, 
 struct Cut {
     Geometry geometry;
     int columns;  // 0: none fits
+    double cycles;
     int slices;
 };
 
 template <Mode kMode>
 inline Cut choose_cut(const Problem& problem) {
     Cut best{};
-    double best_cycles = 0;
     const auto consider = [&](int columns, int slices, bool flat) {
         const Geometry geometry = cut<kMode>(problem, columns, slices, flat, problem.K);
         if (geometry.tiles == 0) return;
         const double cycles = estimate_cycles<kMode>(problem, geometry, columns, slices);
-        if (best.columns == 0 || cycles < best_cycles) {
-            best = {geometry, columns, slices};
-            best_cycles = cycles;
-        }
+        if (best.columns == 0 || cycles < best.cycles) best = {geometry, columns, cycles, slices};
     };
     for (const bool flat : {false, true}) {
         if (!ModeTraits<kMode>::kIsSplit) consider(192, 1, flat);
@@ -297,10 +293,15 @@ inline size_t lay_out(const Problem& problem, const Geometry& geometry, uint8_t*
     return bytes;
 }
 
+// f16x3 packs the weights for both modes and launches the second one, even where no tile needs it: some 10 us.
+constexpr double kSecondModeCycles = 20000;
+
 inline Mode mode_of(const Problem& problem) {
     if (problem.dtype == Dtype::float16) return Mode::f16;
     if (problem.dtype == Dtype::bfloat16) return Mode::bf16;
-    return problem.precision == Precision::tf32 ? Mode::tf32 : Mode::f16x3;
+    if (problem.precision == Precision::tf32) return Mode::tf32;
+    const double cycles = choose_cut<Mode::f16x3>(problem).cycles + kSecondModeCycles;
+    return cycles < choose_cut<Mode::tf32x3>(problem).cycles ? Mode::f16x3 : Mode::tf32x3;
 }
 
 }  // namespace sm90
@@ -327,6 +328,8 @@ inline size_t workspace_gemm_sm90(const Problem& problem) {
     switch (sm90::mode_of(problem)) {
         case sm90::Mode::tf32:
             return sm90::scratch_bytes<sm90::Mode::tf32>(problem);
+        case sm90::Mode::tf32x3:
+            return sm90::scratch_bytes<sm90::Mode::tf32x3>(problem);
         case sm90::Mode::f16x3:
             return sm90::scratch_bytes<sm90::Mode::f16x3>(problem);
         default:

@@ -29,7 +29,6 @@ struct Product {
     Bits* const staging;   // [kBuffers][8][kPitch], this warp's own
     const int warp, lane;  // warp of 8: 16 output channels each
     Ring stages, weights;
-    int32_t stage_before, weights_before;  // not yet released
 
     // 32 bytes of K; addresses in units of 16 bytes.
     __device__ __forceinline__ void multiply_step(float (&acc)[kValues], uint32_t w16, uint32_t x16,
@@ -37,161 +36,102 @@ struct Product {
         Mma::issue(acc, ptx::wgmma_descriptor(w16), ptx::wgmma_descriptor(x16), accumulate);
     }
 
+    // One tap of one chunk, 128 bytes of K, issued and committed. Split: on return acc is not yet in `total`.
+    template <int kTotal>
+    __device__ __forceinline__ void multiply(float (&acc)[kValues], float (&total)[kTotal], uint32_t w16,
+                                             uint32_t x16, bool accumulate) {
+        ptx::wgmma_fence();
+        if constexpr (Traits::kIsSplit) {  // low parts first: the accumulator truncates
+#pragma unroll
+            for (int k = 0; k < 2; ++k) {
+                multiply_step(acc, w16 + 2 * k, x16 + 2 * (k + 2), k > 0);
+                multiply_step(acc, w16 + 2 * (k + 2), x16 + 2 * k, true);
+            }
+            if constexpr (kMode == Mode::f16x3) {  // these are too large by kLowScale
+                ptx::wgmma_commit_group();
+                ptx::wgmma_wait_group<0>();
+#pragma unroll
+                for (int i = 0; i < kValues; ++i) total[i] = fmaf(acc[i], 1 / kLowScale, total[i]);
+                ptx::wgmma_fence();
+            }
+#pragma unroll
+            for (int k = 0; k < 2; ++k)
+                multiply_step(acc, w16 + 2 * k, x16 + 2 * k, kMode == Mode::tf32x3 || k > 0);
+        } else {
+#pragma unroll
+            for (int k = 0; k < 4; ++k) multiply_step(acc, w16 + 2 * k, x16 + 2 * k, accumulate || k > 0);
+        }
+        ptx::wgmma_commit_group();
+    }
+
     __device__ __forceinline__ void release(uint32_t barrier) {
         if (lane == 0) ptx::mbarrier_arrive(barrier);
     }
 
-    // Where a tap's rows of x begin in a stage, in units of 16 bytes; taps in their order.
-    struct TapRows {
-        int32_t plane = 0, shift = 0;
-        __device__ __forceinline__ uint32_t next(const Geometry& geometry, int32_t stride, int32_t dilation) {
-            const int32_t row = stride == 1 ? shift : shift + plane_row(geometry, plane);
-            const int32_t step = dilation / stride;
-            shift += step;
-            plane += dilation - step * stride;
-            if (plane >= stride) {
-                plane -= stride;
-                ++shift;
-            }
-            return row * (kRowBytes / 16);
-        }
-    };
-
-    __device__ __forceinline__ uint32_t next_rows(TapRows& rows) {
-        return rows.next(geometry, static_cast<int32_t>(problem.stride), static_cast<int32_t>(problem.dilation));
-    }
-    __device__ __forceinline__ void wait_for_weights(const Ring& ring, bool first_tile) {
-        if (first_tile || !geometry.resident)
-            ptx::mbarrier_wait(barriers.w_full(ring.stage), ring.parity);
-    }
-    __device__ __forceinline__ uint32_t weights16(const Ring& ring) const {
-        return (w_smem + warp / 4 * 64 * kRowBytes + ring.stage * kWeightBytes) / 16;
-    }
-    // Once the first warpgroup has issued `skew` taps of a tile, the second may begin.
-    __device__ __forceinline__ void let_second_begin(int32_t& issued, int32_t taps, bool first_tile) {
-        const bool reached = issued < geometry.skew && issued + taps >= geometry.skew;
-        issued += taps;
-        if (!reached || warp >= 4) return;
-        if (!first_tile) ptx::bar_sync<kBarrierTaken>(256);
-        ptx::bar_arrive<kBarrierReady>(256);
-    }
-
-    // The products of one stage, `taps` taps of a chunk, onto acc.
-    __device__ __forceinline__ void multiply_stage(float (&acc)[kValues], int32_t taps, bool accumulate,
-                                                   int32_t& issued, bool first_tile) {
-        const uint32_t x_stage16 = (x_smem + stages.stage * geometry.x_stage_bytes) / 16;
-        TapRows rows;
-        int32_t before = -1;  // of weights: its products may still be running
-#pragma unroll 1
-        for (int tap = 0; tap < taps; ++tap) {
-            wait_for_weights(weights, first_tile);
-            const uint32_t w16 = weights16(weights), x16 = x_stage16 + next_rows(rows);
-            ptx::wgmma_fence();
-#pragma unroll
-            for (int k = 0; k < 4; ++k)
-                multiply_step(acc, w16 + 2 * k, x16 + 2 * k, accumulate || tap > 0 || k > 0);
-            ptx::wgmma_commit_group();
-            let_second_begin(issued, 1, first_tile);
-            ptx::wgmma_wait_group<1>();
-            // The group before this one is done, with it the stage of x before this one.
-            if (tap > 0 && !geometry.resident) release(barriers.w_empty(before));
-            if (tap == 0 && accumulate) release_stage_before();
-            before = weights.stage;
-            weights.advance(geometry.w_stages);
-        }
-        weights_before = before;
-    }
-
-    // The same for split operands, some taps at a time: first the products with low parts, then those of the high
-    // parts. Each sum is cut short by the accumulator (it truncates) and added to `total`, rounded to nearest.
-    __device__ __forceinline__ void multiply_stage_split(float (&acc)[kValues], float (&total)[kValues],
-                                                         int32_t taps, int32_t& issued, bool first_tile) {
-        const uint32_t x_stage16 = (x_smem + stages.stage * geometry.x_stage_bytes) / 16;
-        constexpr float kLowFactor = kMode == Mode::f16x3 ? 1 / kLowScale : 1.0f;
-        TapRows rows;
-#pragma unroll 1
-        for (int first = 0; first < taps; first += geometry.taps_together) {
-            const int count = min(geometry.taps_together, taps - first);
-            TapRows low_rows = rows;
-            Ring low_weights = weights;
-#pragma unroll
-            for (int i = 0; i < kValues; ++i) acc[i] = 0.0f;
-            ptx::wgmma_fence();
-#pragma unroll 1
-            for (int tap = 0; tap < count; ++tap) {
-                wait_for_weights(low_weights, first_tile);
-                const uint32_t w16 = weights16(low_weights), x16 = x_stage16 + next_rows(low_rows);
-#pragma unroll
-                for (int k = 0; k < 2; ++k) {
-                    multiply_step(acc, w16 + 2 * k, x16 + 2 * (k + 2), true);
-                    multiply_step(acc, w16 + 2 * (k + 2), x16 + 2 * k, true);
-                }
-                low_weights.advance(geometry.w_stages);
-            }
-            ptx::wgmma_commit_group();
-            ptx::wgmma_wait_group<0>();
-#pragma unroll
-            for (int i = 0; i < kValues; ++i) total[i] = fmaf(acc[i], kLowFactor, total[i]);
-#pragma unroll
-            for (int i = 0; i < kValues; ++i) acc[i] = 0.0f;
-            ptx::wgmma_fence();
-            low_weights = weights;
-#pragma unroll 1
-            for (int tap = 0; tap < count; ++tap) {
-                const uint32_t w16 = weights16(weights), x16 = x_stage16 + next_rows(rows);
-#pragma unroll
-                for (int k = 0; k < 2; ++k) multiply_step(acc, w16 + 2 * k, x16 + 2 * k, true);
-                weights.advance(geometry.w_stages);
-            }
-            ptx::wgmma_commit_group();
-            let_second_begin(issued, count, first_tile);
-            ptx::wgmma_wait_group<0>();
-            if (!geometry.resident) {
-                for (int tap = 0; tap < count; ++tap) {
-                    release(barriers.w_empty(low_weights.stage));
-                    low_weights.advance(geometry.w_stages);
-                }
-            }
-#pragma unroll
-            for (int i = 0; i < kValues; ++i) total[i] += acc[i];
-        }
-        release(barriers.x_empty(stages.stage));
-    }
-
-    // The last stages of weights and of x whose products may still be running.
-    __device__ __forceinline__ void release_stage_before() {
-        if (!geometry.resident) release(barriers.w_empty(weights_before));
-        release(barriers.x_empty(stage_before));
-    }
-
     // All products of one tile into acc.
     __device__ __forceinline__ void multiply_tile(float (&acc)[kValues], bool first_tile) {
-        float total[kValues];
+        const uint32_t w_warpgroup16 = (w_smem + warp / 4 * 64 * kRowBytes) / 16;
+        const int32_t stride = static_cast<int32_t>(problem.stride);
+        const int32_t step_shift = static_cast<int32_t>(problem.dilation / stride);
+        const int32_t step_plane = static_cast<int32_t>(problem.dilation - int64_t{step_shift} * stride);
+        float total[Traits::kIsSplit ? kValues : 1];
         if constexpr (Traits::kIsSplit) {
 #pragma unroll
             for (int i = 0; i < kValues; ++i) total[i] = 0.0f;
         }
         bool accumulate = false;
         int32_t issued = 0;
+        int32_t weights_done = -1, stage_done = -1;  // stages whose products may still be running
         if (geometry.resident) weights.stage = 0, weights.parity = 0;
         for (int tap_group = 0; tap_group < geometry.tap_groups; ++tap_group) {
             const int taps = min(geometry.taps_per_group,
                                  static_cast<int32_t>(problem.K) - tap_group * geometry.taps_per_group);
             for (int chunk = 0; chunk < geometry.chunks; ++chunk) {
                 ptx::mbarrier_wait(barriers.x_full(stages.stage), stages.parity);
-                if constexpr (Traits::kIsSplit) multiply_stage_split(acc, total, taps, issued, first_tile);
-                else multiply_stage(acc, taps, accumulate, issued, first_tile);
-                accumulate = true;
-                stage_before = stages.stage;
+                const uint32_t x_stage16 = (x_smem + stages.stage * geometry.x_stage_bytes) / 16;
+                int32_t plane = 0, shift = 0;
+#pragma unroll 1
+                for (int tap = 0; tap < taps; ++tap) {
+                    if (first_tile || !geometry.resident)
+                        ptx::mbarrier_wait(barriers.w_full(weights.stage), weights.parity);
+                    const int32_t row = stride == 1 ? shift : shift + plane_row(geometry, plane);
+                    multiply(acc, total, w_warpgroup16 + weights.stage * (kWeightBytes / 16),
+                             x_stage16 + row * (kRowBytes / 16), accumulate);
+                    if (++issued == geometry.skew && warp < 4) {
+                        if (!first_tile) ptx::bar_sync<kBarrierTaken>(256);
+                        ptx::bar_arrive<kBarrierReady>(256);
+                    }
+                    if constexpr (Traits::kIsSplit) {  // the accumulator truncates, this sum rounds to
+                                                       // nearest
+                        ptx::wgmma_wait_group<0>();
+#pragma unroll
+                        for (int i = 0; i < kValues; ++i) total[i] += acc[i];
+                    } else {
+                        accumulate = true;
+                        ptx::wgmma_wait_group<1>();  // the tap before this one is done
+                    }
+                    if (weights_done >= 0 && !geometry.resident) release(barriers.w_empty(weights_done));
+                    if (stage_done >= 0) release(barriers.x_empty(stage_done));
+                    stage_done = -1;
+                    weights_done = weights.stage;
+                    weights.advance(geometry.w_stages);
+                    shift += step_shift;
+                    plane += step_plane;
+                    if (plane >= stride) {
+                        plane -= stride;
+                        ++shift;
+                    }
+                }
+                stage_done = stages.stage;
                 stages.advance(geometry.x_stages);
             }
         }
+        ptx::wgmma_wait_group<0>();
+        if (!geometry.resident) release(barriers.w_empty(weights_done));
+        release(barriers.x_empty(stage_done));
         if constexpr (Traits::kIsSplit) {
 #pragma unroll
             for (int i = 0; i < kValues; ++i) acc[i] = total[i];
-        } else {
-            ptx::wgmma_wait_group<0>();
-            release_stage_before();
         }
     }
 
