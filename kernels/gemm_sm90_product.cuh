@@ -232,7 +232,7 @@ struct Product {
 
     // D through shared memory to y, 8 output channels at a time.
     __device__ __forceinline__ void store_tile(float (&acc)[kValues], const Announcement& place,
-                                               const float (&bias)[2], bool finite) {
+                                               const float (&bias)[2], bool sound) {
 #pragma unroll
         for (int i = 0; i < kValues; ++i) acc[i] += bias[i / 2 % 2];
         const int32_t channel = place.channel + warp * 16;  // the first of 16, inside the group
@@ -242,7 +242,7 @@ struct Product {
             place.row;
         const bool inside = place.row >= 0 && place.row + kN <= problem.P;
         // What is mended afterwards must not come late.
-        const bool bulk = geometry.bulk && (geometry.lead == 0 || inside) && finite;
+        const bool bulk = geometry.bulk && (geometry.lead == 0 || inside) && sound;
 #pragma unroll 1
         for (int step = 0; step < 2 * kSlices; ++step) {
             const int half = step / kSlices, slice = step % kSlices;
@@ -290,8 +290,13 @@ struct Product {
         return problem.bias == nullptr ? sum : sum + static_cast<const float*>(problem.bias)[channel];
     }
 
-    // Does this warp's outputs again where they are not finite: an infinity splits into parts that cancel to
-    // NaN.
+    // Whether a sum of split operands can be trusted: an infinity splits into parts that cancel to NaN, and the
+    // low part of a number near the end of the range is lost.
+    static __device__ __forceinline__ bool is_sound(float sum) {
+        return sum == 0.0f || (fabsf(sum) >= 0x1p-90f && isfinite(sum));
+    }
+
+    // Does this warp's outputs again where they are not sound.
     __device__ __forceinline__ void mend_tile(const Announcement& place) {
         __syncwarp();
 #pragma unroll 1
@@ -309,7 +314,7 @@ struct Product {
                 const int32_t n = place.sample + (geometry.flat ? wrap_row(geometry, p) : 0);
                 if (n >= problem.N || p < 0 || p >= problem.P) continue;
                 float* const value = y + n * sample_values + p;
-                if (!isfinite(*value)) *value = exact_output(n, channel, place.group, p);
+                if (!is_sound(*value)) *value = exact_output(n, channel, place.group, p);
             }
         }
     }
@@ -361,15 +366,15 @@ struct Product {
 #pragma unroll
                 for (int i = 0; i < kValues; ++i) acc[i] *= scaling[i / 2 % 2].x;
             }
-            bool finite = true;
+            bool sound = true;
             if constexpr (kMode == Mode::tf32x3) {
 #pragma unroll
-                for (int i = 0; i < kValues; ++i) finite = finite && isfinite(acc[i]);
-                finite = __all_sync(0xFFFFFFFF, finite);
+                for (int i = 0; i < kValues; ++i) sound = sound && is_sound(acc[i]);
+                sound = __all_sync(0xFFFFFFFF, sound);
             }
-            store_tile(acc, place, bias, finite);
+            store_tile(acc, place, bias, sound);
             if constexpr (kMode == Mode::tf32x3) {
-                if (!finite) mend_tile(place);
+                if (!sound) mend_tile(place);
             }
         }
         if (geometry.skew > 0 && warp < 4 && !first_tile) ptx::bar_sync<kBarrierTaken>(256);

@@ -5,7 +5,8 @@ import random
 import pytest
 import torch
 
-from problems import LAYOUTS, MODES, Problem, assert_accurate, draw, run_by, tf32
+from problems import LAYOUTS, MODES, Problem, assert_accurate, draw, reference, run_by, tf32
+from reference import UNDERFLOW
 
 FAMILIES = ["dense", "grouped", "depthwise", "few channels", "small groups", "few outputs"]
 
@@ -63,6 +64,11 @@ EDGES = {
     "depthwise, two outputs, several segments": Problem(1, 1, 2, 15001, 300, padding=(7, 290), groups=3),
     "depthwise, few taps, dilated, odd rows": Problem(3, 1, 1, 2051, 2, dilation=301, groups=50),
     "depthwise, strided": Problem(3, 1, 1, 1001, 5, stride=3, dilation=2, padding=(4, 4), groups=20),
+    # Large enough for Hopper's GEMM to split fp32 into fp16.
+    "dense, large": Problem(24, 128, 128, 3001, 3, padding=(1, 1)),
+    "dense, large, strided, ragged": Problem(16, 200, 300, 3007, 5, stride=2, dilation=3, padding=(2, 9)),
+    "dense, large, many short rows": Problem(400, 130, 256, 63, 5, padding=(2, 2)),
+    "dense, large, two groups, aligned rows": Problem(16, 96, 130, 2048, 7, padding=(3, 3), groups=2),
     "many samples": Problem(65536, 3, 5, 5, 3, padding=(1, 1)),
     "many samples, dense": Problem(65536, 16, 8, 5, 3, padding=(1, 1)),
     "many samples, depthwise": Problem(65536, 1, 1, 5, 3, padding=(1, 1), groups=4),
@@ -146,6 +152,7 @@ def test_each_route_takes_something(model_new):
             Problem(2, 64, 128, 4096, 3),
             Problem(2, 1, 1, 4096, 3, groups=8),
             Problem(2, 3, 8, 512, 3),
+            Problem(2, 4, 32, 512, 15),
         ]:
             with tf32(allowed):
                 chosen.update(
@@ -194,6 +201,55 @@ def test_inf_and_nan_stay_where_they_belong(model_new, route, mode):
                     -1
                 )  # output 198 reads position 200 by tap 4
                 assert torch.equal(y[window], (weight * value).flatten())
+
+
+def hostile(kind, shape, generator):
+    """fp32 numbers of magnitudes that a split into smaller formats may not hold."""
+
+    def random(*shape):
+        return torch.randn(shape, generator=generator, device="cuda")
+
+    def uniform(*shape):
+        return torch.rand(shape, generator=generator, device="cuda")
+
+    x = random(*shape)
+    N, C, L = shape
+    if kind == "log-uniform":
+        return x * torch.exp2(120 * uniform(*shape) - 60)
+    if kind == "silence beside full scale":
+        return x * torch.where(torch.arange(L, device="cuda") // 50 % 2 == 0, 1.0, 2.0**-30)
+    if kind == "one outlier":
+        x[N // 2, C // 2, L // 2] = 1e30
+    if kind == "channels of any scale":
+        return x * torch.exp2(80 * uniform(1, C, 1) - 40)
+    return x * {"large": 1e5, "small": 1e-3, "tiny": 1e-12, "subnormal": 1e-39}.get(kind, 1.0)
+
+
+@pytest.mark.parametrize("size", ["large", "small"])
+@pytest.mark.parametrize(
+    "kind",
+    ["log-uniform", "silence beside full scale", "one outlier", "channels of any scale"]
+    + ["large", "small", "tiny", "subnormal"],
+)
+def test_fp32_is_accurate_for_hostile_data(model_new, kind, size):
+    """Each output, against the sum of the magnitudes in its own window: three roundings of 2^-24 for the
+    operands of a product, and truncations of the tensor core's sums, promoted after at most 128 products; in
+    all below 2^-20. Weights of the channels undo the scales of x, so that all channels count."""
+    N, C, O, L, K = (24, 64, 128, 6001, 3) if size == "large" else (3, 40, 70, 301, 5)
+    generator = torch.Generator("cuda").manual_seed(1)
+    x = hostile(kind, (N, C, L), generator)
+    weight = torch.randn(O, C, K, generator=generator, device="cuda")
+    if kind == "channels of any scale":
+        weight /= x.abs().amax(dim=(0, 2))[:, None]
+    for route in ["chosen", *model_new._conv1d_ops.routes()]:
+        arguments = (x, weight, None, (1,), (1, 1), (1,), 1)
+        with tf32(False):
+            y = run(model_new._conv1d_ops, route, arguments)
+        if y is None:
+            continue
+        expected, magnitude = reference(arguments, False)
+        excess = (y.double() - expected).abs() - 2.0**-20 * magnitude - C * K * UNDERFLOW[torch.float32]
+        assert (excess <= 0).all(), f"{route}: {((y.double() - expected).abs() / magnitude).max():.3e}"
 
 
 def test_results_beyond_the_range_are_inf(model_new, route):

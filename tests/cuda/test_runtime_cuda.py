@@ -102,7 +102,7 @@ def test_a_sample_does_not_depend_on_its_batch(model_new, route, mode):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_memory_is_the_output_and_packed_weights(model_new, route, mode):
-    """At the peak: y, and at most the weights twice as fp32 (a high and a low part)."""
+    """At the peak: y, and at most the weights split for two modes (4 and 8 bytes each) and 8 bytes a tile."""
     dtype, allowed = MODES[mode]
     arguments = Problem(8, 64, 128, 65536, 3).arguments(dtype)
     x, weight = arguments[:2]
@@ -118,7 +118,7 @@ def test_memory_is_the_output_and_packed_weights(model_new, route, mode):
         requested = lambda when: torch.cuda.memory_stats()[f"requested_bytes.all.{when}"]
         before = requested("current")
         y = run_by(model_new._conv1d_ops, route, arguments)
-        assert y_bytes <= requested("peak") - before <= y_bytes + 2 * 4 * weight.numel() + 4096
+        assert y_bytes <= requested("peak") - before <= y_bytes + 12 * weight.numel() + y.numel() // 256
         assert requested("current") - before == y_bytes
 
 
