@@ -4483,7 +4483,7 @@ inline double estimate_cycles(const Problem& problem, const Geometry& geometry, 
     const double blocks = static_cast<double>(geometry.chunks) * static_cast<double>(problem.K);
     // Six products of 32 bytes a block of split operands; f16x3 waits for them twice.
     const double steps = kMode == Mode::f16x3 ? 8.5 : Traits::kIsSplit ? 6 : 4;
-    const double products = blocks * steps * columns;
+    const double products = blocks * steps * columns * (problem.O <= kTileO / 2 ? 0.5 : 1);
     const double stages = static_cast<double>(geometry.chunks) * geometry.tap_groups;
     const double bytes = stages * geometry.window * Traits::kChunkChannels * Traits::kElementBytes +
                          (geometry.resident ? 0 : blocks * kWeightBytes) +
@@ -5181,10 +5181,19 @@ struct Product {
         Mma::issue(acc, ptx::wgmma_descriptor(w16), ptx::wgmma_descriptor(x16), accumulate);
     }
 
-    // One tap of one chunk, 128 bytes of K, issued and committed. Split: on return acc is not yet in `total`.
+    // kSteps steps from the beginning of a row on.
+    template <int kSteps>
+    __device__ __forceinline__ void multiply_steps(float (&acc)[kValues], uint32_t w16, uint32_t x16,
+                                                   bool accumulate) {
+#pragma unroll
+        for (int k = 0; k < kSteps; ++k) multiply_step(acc, w16 + 2 * k, x16 + 2 * k, accumulate || k > 0);
+    }
+
+    // One tap of one chunk, 128 bytes of K, issued and committed. half_empty: the second half carries no channels.
+    // Split: on return acc is not yet in `total`.
     template <int kTotal>
     __device__ __forceinline__ void multiply(float (&acc)[kValues], float (&total)[kTotal], uint32_t w16,
-                                             uint32_t x16, bool accumulate) {
+                                             uint32_t x16, bool half_empty, bool accumulate) {
         ptx::wgmma_fence();
         if constexpr (Traits::kIsSplit) {  // low parts first: the accumulator truncates
 #pragma unroll
@@ -5199,12 +5208,11 @@ struct Product {
                 for (int i = 0; i < kValues; ++i) total[i] = fmaf(acc[i], 1 / kLowScale, total[i]);
                 ptx::wgmma_fence();
             }
-#pragma unroll
-            for (int k = 0; k < 2; ++k)
-                multiply_step(acc, w16 + 2 * k, x16 + 2 * k, kMode == Mode::tf32x3 || k > 0);
+            multiply_steps<2>(acc, w16, x16, kMode == Mode::tf32x3);
+        } else if (half_empty) {
+            multiply_steps<2>(acc, w16, x16, accumulate);
         } else {
-#pragma unroll
-            for (int k = 0; k < 4; ++k) multiply_step(acc, w16 + 2 * k, x16 + 2 * k, accumulate || k > 0);
+            multiply_steps<4>(acc, w16, x16, accumulate);
         }
         ptx::wgmma_commit_group();
     }
@@ -5214,7 +5222,10 @@ struct Product {
     }
 
     // All products of one tile into acc.
-    __device__ __forceinline__ void multiply_tile(float (&acc)[kValues], bool first_tile) {
+    __device__ __forceinline__ void multiply_tile(float (&acc)[kValues], const Announcement& place,
+                                                  bool first_tile) {
+        // A warpgroup without output channels multiplies nothing, but passes the stages on like the other.
+        const bool idle = place.channel + warp / 4 * 64 >= problem.O;
         const uint32_t w_warpgroup16 = (w_smem + warp / 4 * 64 * kRowBytes) / 16;
         const int32_t stride = static_cast<int32_t>(problem.stride);
         const int32_t step_shift = static_cast<int32_t>(problem.dilation / stride);
@@ -5234,14 +5245,16 @@ struct Product {
             for (int chunk = 0; chunk < geometry.chunks; ++chunk) {
                 ptx::mbarrier_wait(barriers.x_full(stages.stage), stages.parity);
                 const uint32_t x_stage16 = (x_smem + stages.stage * geometry.x_stage_bytes) / 16;
+                const bool half_empty = problem.C - chunk * Traits::kChunkChannels <= Traits::kChunkChannels / 2;
                 int32_t plane = 0, shift = 0;
 #pragma unroll 1
                 for (int tap = 0; tap < taps; ++tap) {
                     if (first_tile || !geometry.resident)
                         ptx::mbarrier_wait(barriers.w_full(weights.stage), weights.parity);
                     const int32_t row = stride == 1 ? shift : shift + plane_row(geometry, plane);
-                    multiply(acc, total, w_warpgroup16 + weights.stage * (kWeightBytes / 16),
-                             x_stage16 + row * (kRowBytes / 16), accumulate);
+                    if (!idle)
+                        multiply(acc, total, w_warpgroup16 + weights.stage * (kWeightBytes / 16),
+                                 x_stage16 + row * (kRowBytes / 16), half_empty, accumulate);
                     if (++issued == geometry.skew && warp < 4) {
                         if (!first_tile) ptx::bar_sync<kBarrierTaken>(256);
                         ptx::bar_arrive<kBarrierReady>(256);
@@ -5249,8 +5262,10 @@ struct Product {
                     if constexpr (Traits::kIsSplit) {  // the accumulator truncates, this sum rounds to
                                                        // nearest
                         ptx::wgmma_wait_group<0>();
+                        if (!idle) {
 #pragma unroll
-                        for (int i = 0; i < kValues; ++i) total[i] += acc[i];
+                            for (int i = 0; i < kValues; ++i) total[i] += acc[i];
+                        }
                     } else {
                         accumulate = true;
                         ptx::wgmma_wait_group<1>();  // the tap before this one is done
@@ -5377,7 +5392,7 @@ struct Product {
 
     // D through shared memory to y, 8 output channels at a time.
     __device__ __forceinline__ void store_tile(float (&acc)[kValues], const Announcement& place,
-                                               const float (&bias)[2], bool finite) {
+                                               const float (&bias)[2], bool sound) {
 #pragma unroll
         for (int i = 0; i < kValues; ++i) acc[i] += bias[i / 2 % 2];
         const int32_t channel = place.channel + warp * 16;  // the first of 16, inside the group
@@ -5387,7 +5402,7 @@ struct Product {
             place.row;
         const bool inside = place.row >= 0 && place.row + kN <= problem.P;
         // What is mended afterwards must not come late.
-        const bool bulk = geometry.bulk && (geometry.lead == 0 || inside) && finite;
+        const bool bulk = geometry.bulk && (geometry.lead == 0 || inside) && sound;
 #pragma unroll 1
         for (int step = 0; step < 2 * kSlices; ++step) {
             const int half = step / kSlices, slice = step % kSlices;
@@ -5435,8 +5450,13 @@ struct Product {
         return problem.bias == nullptr ? sum : sum + static_cast<const float*>(problem.bias)[channel];
     }
 
-    // Does this warp's outputs again where they are not finite: an infinity splits into parts that cancel to
-    // NaN.
+    // Whether a sum of split operands can be trusted: an infinity splits into parts that cancel to NaN, and the
+    // low part of a number near the end of the range is lost.
+    static __device__ __forceinline__ bool is_sound(float sum) {
+        return sum == 0.0f || (fabsf(sum) >= 0x1p-90f && isfinite(sum));
+    }
+
+    // Does this warp's outputs again where they are not sound.
     __device__ __forceinline__ void mend_tile(const Announcement& place) {
         __syncwarp();
 #pragma unroll 1
@@ -5454,7 +5474,7 @@ struct Product {
                 const int32_t n = place.sample + (geometry.flat ? wrap_row(geometry, p) : 0);
                 if (n >= problem.N || p < 0 || p >= problem.P) continue;
                 float* const value = y + n * sample_values + p;
-                if (!isfinite(*value)) *value = exact_output(n, channel, place.group, p);
+                if (!is_sound(*value)) *value = exact_output(n, channel, place.group, p);
             }
         }
     }
@@ -5498,7 +5518,7 @@ struct Product {
                 scaling[0] = load_scaling(place, 0), scaling[1] = load_scaling(place, 1);
             }
             float acc[kValues];
-            multiply_tile(acc, first_tile);
+            multiply_tile(acc, place, first_tile);
             first_tile = false;
             if constexpr (kMode == Mode::f16x3) {
                 const bool right = scaling[0].x > 0 && scaling[1].x > 0 && sums_suffice(acc, place, scaling);
@@ -5506,15 +5526,15 @@ struct Product {
 #pragma unroll
                 for (int i = 0; i < kValues; ++i) acc[i] *= scaling[i / 2 % 2].x;
             }
-            bool finite = true;
+            bool sound = true;
             if constexpr (kMode == Mode::tf32x3) {
 #pragma unroll
-                for (int i = 0; i < kValues; ++i) finite = finite && isfinite(acc[i]);
-                finite = __all_sync(0xFFFFFFFF, finite);
+                for (int i = 0; i < kValues; ++i) sound = sound && is_sound(acc[i]);
+                sound = __all_sync(0xFFFFFFFF, sound);
             }
-            store_tile(acc, place, bias, finite);
+            store_tile(acc, place, bias, sound);
             if constexpr (kMode == Mode::tf32x3) {
-                if (!finite) mend_tile(place);
+                if (!sound) mend_tile(place);
             }
         }
         if (geometry.skew > 0 && warp < 4 && !first_tile) ptx::bar_sync<kBarrierTaken>(256);

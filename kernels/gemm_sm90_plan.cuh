@@ -207,7 +207,7 @@ inline double estimate_cycles(const Problem& problem, const Geometry& geometry, 
     const double blocks = static_cast<double>(geometry.chunks) * static_cast<double>(problem.K);
     // Six products of 32 bytes a block of split operands; f16x3 waits for them twice.
     const double steps = kMode == Mode::f16x3 ? 8.5 : Traits::kIsSplit ? 6 : 4;
-    const double products = blocks * steps * columns;
+    const double products = blocks * steps * columns * (problem.O <= kTileO / 2 ? 0.5 : 1);
     const double stages = static_cast<double>(geometry.chunks) * geometry.tap_groups;
     const double bytes = stages * geometry.window * Traits::kChunkChannels * Traits::kElementBytes +
                          (geometry.resident ? 0 : blocks * kWeightBytes) +

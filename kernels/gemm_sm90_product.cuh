@@ -36,10 +36,19 @@ struct Product {
         Mma::issue(acc, ptx::wgmma_descriptor(w16), ptx::wgmma_descriptor(x16), accumulate);
     }
 
-    // One tap of one chunk, 128 bytes of K, issued and committed. Split: on return acc is not yet in `total`.
+    // kSteps steps from the beginning of a row on.
+    template <int kSteps>
+    __device__ __forceinline__ void multiply_steps(float (&acc)[kValues], uint32_t w16, uint32_t x16,
+                                                   bool accumulate) {
+#pragma unroll
+        for (int k = 0; k < kSteps; ++k) multiply_step(acc, w16 + 2 * k, x16 + 2 * k, accumulate || k > 0);
+    }
+
+    // One tap of one chunk, 128 bytes of K, issued and committed. half_empty: the second half carries no channels.
+    // Split: on return acc is not yet in `total`.
     template <int kTotal>
     __device__ __forceinline__ void multiply(float (&acc)[kValues], float (&total)[kTotal], uint32_t w16,
-                                             uint32_t x16, bool accumulate) {
+                                             uint32_t x16, bool half_empty, bool accumulate) {
         ptx::wgmma_fence();
         if constexpr (Traits::kIsSplit) {  // low parts first: the accumulator truncates
 #pragma unroll
@@ -54,12 +63,11 @@ struct Product {
                 for (int i = 0; i < kValues; ++i) total[i] = fmaf(acc[i], 1 / kLowScale, total[i]);
                 ptx::wgmma_fence();
             }
-#pragma unroll
-            for (int k = 0; k < 2; ++k)
-                multiply_step(acc, w16 + 2 * k, x16 + 2 * k, kMode == Mode::tf32x3 || k > 0);
+            multiply_steps<2>(acc, w16, x16, kMode == Mode::tf32x3);
+        } else if (half_empty) {
+            multiply_steps<2>(acc, w16, x16, accumulate);
         } else {
-#pragma unroll
-            for (int k = 0; k < 4; ++k) multiply_step(acc, w16 + 2 * k, x16 + 2 * k, accumulate || k > 0);
+            multiply_steps<4>(acc, w16, x16, accumulate);
         }
         ptx::wgmma_commit_group();
     }
@@ -69,7 +77,10 @@ struct Product {
     }
 
     // All products of one tile into acc.
-    __device__ __forceinline__ void multiply_tile(float (&acc)[kValues], bool first_tile) {
+    __device__ __forceinline__ void multiply_tile(float (&acc)[kValues], const Announcement& place,
+                                                  bool first_tile) {
+        // A warpgroup without output channels multiplies nothing, but passes the stages on like the other.
+        const bool idle = place.channel + warp / 4 * 64 >= problem.O;
         const uint32_t w_warpgroup16 = (w_smem + warp / 4 * 64 * kRowBytes) / 16;
         const int32_t stride = static_cast<int32_t>(problem.stride);
         const int32_t step_shift = static_cast<int32_t>(problem.dilation / stride);
@@ -89,14 +100,16 @@ struct Product {
             for (int chunk = 0; chunk < geometry.chunks; ++chunk) {
                 ptx::mbarrier_wait(barriers.x_full(stages.stage), stages.parity);
                 const uint32_t x_stage16 = (x_smem + stages.stage * geometry.x_stage_bytes) / 16;
+                const bool half_empty = problem.C - chunk * Traits::kChunkChannels <= Traits::kChunkChannels / 2;
                 int32_t plane = 0, shift = 0;
 #pragma unroll 1
                 for (int tap = 0; tap < taps; ++tap) {
                     if (first_tile || !geometry.resident)
                         ptx::mbarrier_wait(barriers.w_full(weights.stage), weights.parity);
                     const int32_t row = stride == 1 ? shift : shift + plane_row(geometry, plane);
-                    multiply(acc, total, w_warpgroup16 + weights.stage * (kWeightBytes / 16),
-                             x_stage16 + row * (kRowBytes / 16), accumulate);
+                    if (!idle)
+                        multiply(acc, total, w_warpgroup16 + weights.stage * (kWeightBytes / 16),
+                                 x_stage16 + row * (kRowBytes / 16), half_empty, accumulate);
                     if (++issued == geometry.skew && warp < 4) {
                         if (!first_tile) ptx::bar_sync<kBarrierTaken>(256);
                         ptx::bar_arrive<kBarrierReady>(256);
@@ -104,8 +117,10 @@ struct Product {
                     if constexpr (Traits::kIsSplit) {  // the accumulator truncates, this sum rounds to
                                                        // nearest
                         ptx::wgmma_wait_group<0>();
+                        if (!idle) {
 #pragma unroll
-                        for (int i = 0; i < kValues; ++i) total[i] += acc[i];
+                            for (int i = 0; i < kValues; ++i) total[i] += acc[i];
+                        }
                     } else {
                         accumulate = true;
                         ptx::wgmma_wait_group<1>();  // the tap before this one is done
@@ -358,7 +373,7 @@ struct Product {
                 scaling[0] = load_scaling(place, 0), scaling[1] = load_scaling(place, 1);
             }
             float acc[kValues];
-            multiply_tile(acc, first_tile);
+            multiply_tile(acc, place, first_tile);
             first_tile = false;
             if constexpr (kMode == Mode::f16x3) {
                 const bool right = scaling[0].x > 0 && scaling[1].x > 0 && sums_suffice(acc, place, scaling);
