@@ -678,17 +678,14 @@ inline bool beats_direct(const Problem& problem, double products) {
 
 }  // namespace fold
 
-// fp32, fp16 and bf16 from sm_80 on. Fewer than 16 input channels a group; on Hopper in 16 bits up to 32 where
-// the wide tiles of gemm_sm90 would be mostly empty (hifigan_msd_g4: 0.21 ms there, 0.25 by gemm_sm90). Sums too
-// short for tensor cores to pay stay with "direct" (ms by this route and by that: convtasnet_enc, 16 products, TF32
-// 0.070 and 0.076, fp32 0.083 and 0.076, bf16 0.060 and 0.073; encodec_stem, 7 products, bf16 0.127 and 0.120).
+// fp32, fp16 and bf16 from sm_80 on, fewer than 16 input channels a group. Sums too short for tensor cores to pay
+// stay with "direct" (ms by this route and by that: convtasnet_enc, 16 products, fp32 0.083 and 0.076, bf16 0.060
+// and 0.073; encodec_stem, 7 products, TF32 0.183 and 0.157, bf16 0.127 and 0.120).
 inline bool fits_fold_sm80(const Problem& any_problem) {
     const Problem problem = canonical(any_problem);
     if (problem.dtype == Dtype::float64 || problem.device.arch < 80 || problem.O < 8) return false;
+    if (problem.C >= 16) return false;
     const bool is_float = problem.dtype == Dtype::float32;
-    const bool narrow_group =
-        problem.device.arch == 90 && !is_float && problem.C <= 32 && problem.O <= 32 && problem.K >= 32;
-    if (problem.C >= 16 && !narrow_group) return false;
     const bool is_tf32 = problem.precision == Precision::tf32;
     const int64_t least_products = !is_float ? 10 : !is_tf32 ? 48 : problem.O >= 128 ? 10 : 32;
     if (problem.C * problem.K < least_products) return false;

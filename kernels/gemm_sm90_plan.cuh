@@ -154,9 +154,15 @@ inline Geometry cut(const Problem& problem, int columns, int slices, bool flat, 
     const bool one_weight_tile = geometry.o_tiles * problem.G == 1;
     const int64_t room = (free_bytes - 2 * geometry.x_stage_bytes) / kWeightBytes;
     geometry.resident = one_weight_tile && blocks <= room && blocks <= kMaxStages;
-    geometry.w_stages = static_cast<int32_t>(geometry.resident ? blocks : room < 6 ? room : 6);
-    geometry.x_stages = (free_bytes - geometry.w_stages * kWeightBytes) / geometry.x_stage_bytes;
-    if (geometry.x_stages > 6) geometry.x_stages = 6;
+    const auto x_stages_beside = [&](int64_t w_stages) {
+        const int64_t stages = (free_bytes - w_stages * kWeightBytes) / geometry.x_stage_bytes;
+        return static_cast<int32_t>(stages < 6 ? stages : 6);
+    };
+    int64_t w_stages = geometry.resident ? blocks : room < 6 ? room : 6;
+    while (!geometry.resident && w_stages > 4 && x_stages_beside(w_stages) < 3 && x_stages_beside(4) >= 3)
+        --w_stages;
+    geometry.w_stages = static_cast<int32_t>(w_stages);
+    geometry.x_stages = x_stages_beside(w_stages);
     geometry.smem_bytes =
         geometry.x_stages * geometry.x_stage_bytes + geometry.w_stages * kWeightBytes + other_bytes;
 
