@@ -354,11 +354,16 @@ enum class Dtype : int32_t { float32, float64, float16, bfloat16 };
 // 11 bits.
 enum class Precision : int32_t { ieee, tf32 };
 
+// What y goes through before it is stored: as if y were rounded to its element type first and the activation
+// computed from that in the type of sums. gelu is x/2 * (1 + erf(x/sqrt(2))), silu x / (1 + exp(-x)).
+enum class Activation : int32_t { none, relu, gelu, silu };
+
 // What a kernel must know of the GPU it runs on. On the CPU all are zero.
 struct Device {
     int32_t arch;        // compute capability, 10*major + minor: 90 is Hopper
     int32_t sm_count;    // multiprocessors
     int32_t smem_bytes;  // shared memory that one block may ask for
+    int32_t index;       // among the GPUs that the process sees
 };
 
 struct Problem {
@@ -381,6 +386,7 @@ struct Problem {
 
     Dtype dtype;          // of x, w, bias and y alike
     Precision precision;  // matters for float32 only
+    Activation activation;  // of CUDA kernels; the CPU kernel leaves it to its caller
     Device device;
 };
 
@@ -1239,6 +1245,9 @@ CONV1D_LIBRARY_IMPL(TORCH_EXTENSION_NAME, AutocastCPU, m) {
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
+#include <atomic>
+#include <type_traits>
+
 
 
 namespace conv1d {
@@ -1252,6 +1261,24 @@ constexpr int64_t kMaxBlocks = 2147483647;
 inline Error launch_error() {
     const cudaError_t error = cudaGetLastError();
     return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+}
+
+// Lets a kernel's blocks have all the shared memory that there is, beyond 48 KB. Asked once a device: asking
+// at each launch would cost about 1 us of it.
+template <auto kKernel>
+Error allow_smem(const Device& device) {
+    static std::atomic<uint64_t> allowed{0};  // one bit a device
+    const uint64_t bit = device.index < 64 ? uint64_t{1} << device.index : 0;
+    if (allowed.load(std::memory_order_relaxed) & bit) return nullptr;
+    cudaFuncAttributes attributes;
+    cudaError_t error = cudaFuncGetAttributes(&attributes, kKernel);
+    if (error == cudaSuccess) {
+        const int most = device.smem_bytes - static_cast<int>(attributes.sharedSizeBytes);
+        error = cudaFuncSetAttribute(kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
+    }
+    if (error != cudaSuccess) return cudaGetErrorString(error);
+    allowed.fetch_or(bit, std::memory_order_relaxed);
+    return nullptr;
 }
 
 // The same problem without numbers that do not matter: a stride that no second position uses, or a dilation
@@ -1288,6 +1315,54 @@ __device__ __forceinline__ __half narrow<__half>(float sum) {
 template <>
 __device__ __forceinline__ __nv_bfloat16 narrow<__nv_bfloat16>(float sum) {
     return __float2bfloat16_rn(sum);
+}
+
+// gelu or silu of one value, as PyTorch's kernels compute them.
+template <class Sum>
+__device__ __forceinline__ Sum smooth_activation(Activation activation, Sum value) {
+    if (activation == Activation::silu) return value / (Sum{1} + exp(-value));
+    return value * Sum{0.5} * (Sum{1} + erf(value * Sum{0.70710678118654752440}));
+}
+
+// The same as a call: in the unrolled loops of kernels that store from registers it would be some 50
+// instructions a value.
+template <class Sum>
+__device__ __noinline__ Sum call_smooth_activation(Activation activation, Sum value) {
+    return smooth_activation(activation, value);
+}
+
+// What y holds where an activation follows the sum, bias included. relu hands NaN through.
+template <class Element, bool kCall = false>
+__device__ __forceinline__ Element activate(Activation activation, typename SumOf<Element>::Type sum) {
+    const auto value = widen(narrow<Element>(sum));
+    if (activation == Activation::relu) return narrow<Element>(value < 0 ? 0 : value);
+    if constexpr (kCall) return narrow<Element>(call_smooth_activation(activation, value));
+    else return narrow<Element>(smooth_activation(activation, value));
+}
+
+// What y holds of a sum, bias included.
+template <class Element, bool kActivated>
+__device__ __forceinline__ Element finish(const Problem& problem, typename SumOf<Element>::Type sum) {
+    if constexpr (kActivated) return activate<Element, true>(problem.activation, sum);
+    else return narrow<Element>(sum);
+}
+
+// Calls launch(element, activated) for the problem's element type; activated::value is whether an activation
+// follows. Kernels that store from registers have an instance of their own for that: it costs the other
+// nothing.
+template <class Launch>
+Error launch_instance(const Problem& problem, Launch launch) {
+    const auto with_element = [&](auto element) {
+        return problem.activation == Activation::none ? launch(element, std::false_type{})
+                                                      : launch(element, std::true_type{});
+    };
+    switch (problem.dtype) {
+        case Dtype::float32: return with_element(float{});
+        case Dtype::float64: return with_element(double{});
+        case Dtype::float16: return with_element(__half{});
+        case Dtype::bfloat16: return with_element(__nv_bfloat16{});
+    }
+    return nullptr;
 }
 
 // Values that move together.
@@ -1459,15 +1534,15 @@ __device__ __forceinline__ Inside inside_row(int64_t l_first, int64_t L, int cou
 }
 
 // Neighbours of y from `place` on, of which those within [begin, end) are stored; y + place is aligned.
-template <class Element, int kCount>
-__device__ __forceinline__ void store_vector(Element* y, int place, int begin, int end,
-                                             const typename SumOf<Element>::Type (&sum)[kCount]) {
+template <bool kActivated, class Element, int kCount>
+__device__ __forceinline__ void store_vector(const Problem& problem, Element* y, int place, int begin,
+                                             int end, const typename SumOf<Element>::Type (&sum)[kCount]) {
     // Of plain stores the compiler makes narrow ones, to share them with the branch below.
     using Piece = typename std::conditional<kCount * sizeof(Element) % 16 == 0, uint4, uint2>::type;
     constexpr int kPieces = kCount * sizeof(Element) / sizeof(Piece);
     alignas(16) Element out[kCount];
 #pragma unroll
-    for (int i = 0; i < kCount; ++i) out[i] = narrow<Element>(sum[i]);
+    for (int i = 0; i < kCount; ++i) out[i] = finish<Element, kActivated>(problem, sum[i]);
     if (place >= begin && place + kCount <= end) {
 #pragma unroll
         for (int i = 0; i < kPieces; ++i) {
@@ -1508,9 +1583,8 @@ __device__ __forceinline__ void shift_down(Words& words, int bytes) {
     }
 }
 
-template <class Element>
-__global__ void __launch_bounds__(kMaxThreads)
-    depthwise_short_kernel(const __grid_constant__ Params params) {
+template <class Element, bool kActivated>
+__global__ void __launch_bounds__(kMaxThreads) depthwise_short_kernel(const __grid_constant__ Params params) {
     using Sum = typename SumOf<Element>::Type;
     constexpr int kWide = kWideBytes / sizeof(Element);
     constexpr int kWindow = kWide + kGroupTaps - 1;
@@ -1590,7 +1664,9 @@ __global__ void __launch_bounds__(kMaxThreads)
         }
 #pragma unroll
         for (int j = 0; j < kWides; ++j) {
-            if (v + j * params.threads_per_row < wides) store_vector(y, place[j], y_begin, y_end, sum[j]);
+            if (v + j * params.threads_per_row < wides) {
+                store_vector<kActivated>(problem, y, place[j], y_begin, y_end, sum[j]);
+            }
         }
     }
 }
@@ -1621,7 +1697,7 @@ __device__ __forceinline__ void add_chunk(const Vector<Sum, kVector>* x, const V
 }
 
 // Stride 1.
-template <class Element>
+template <class Element, bool kActivated>
 __global__ void __launch_bounds__(kMaxThreads)
     depthwise_sliding_kernel(const __grid_constant__ Params params) {
     using Sum = typename SumOf<Element>::Type;
@@ -1723,20 +1799,20 @@ __global__ void __launch_bounds__(kMaxThreads)
                 Sum out[kVector];
 #pragma unroll
                 for (int i = 0; i < kVector; ++i) out[i] = sum[v * kVector + i];
-                store_vector(y, first + v * kVector, y_begin, y_end, out);
+                store_vector<kActivated>(problem, y, first + v * kVector, y_begin, y_end, out);
             }
         } else {
 #pragma unroll
             for (int i = 0; i < kStrip; ++i) {
                 const int place = (first + i) * dilation + residue;
-                if (place < y_end) y[place] = narrow<Element>(sum[i]);
+                if (place < y_end) y[place] = finish<Element, kActivated>(problem, sum[i]);
             }
         }
     }
 }
 
 // Any stride, any dilation: a thread computes positions threads_per_row apart, four at once.
-template <class Element>
+template <class Element, bool kActivated>
 __global__ void __launch_bounds__(kMaxThreads)
     depthwise_strided_kernel(const __grid_constant__ Params params) {
     using Sum = typename SumOf<Element>::Type;
@@ -1763,7 +1839,9 @@ __global__ void __launch_bounds__(kMaxThreads)
 #pragma unroll
         for (int i = 0; i < kPositions; ++i) {
             const int64_t place = p + i * params.threads_per_row;
-            if (place < row.p_end) row.y[place] = narrow<Element>(sum[i] + row.bias);
+            if (place < row.p_end) {
+                row.y[place] = finish<Element, kActivated>(problem, sum[i] + row.bias);
+            }
         }
     }
 }
@@ -1835,7 +1913,7 @@ inline Params plan(const Problem& problem, Way way, int64_t slots) {
     return params;
 }
 
-template <class Element>
+template <class Element, bool kActivated>
 Error launch_element(const Problem& problem, cudaStream_t stream) {
     using Sum = typename SumOf<Element>::Type;
     constexpr int64_t kSlots = kSmemBytes / sizeof(Sum);
@@ -1847,11 +1925,11 @@ Error launch_element(const Problem& problem, cudaStream_t stream) {
     if (way == Way::sliding) {
         const size_t row_sums = params.w_pitch + problem.dilation * params.run_pitch;
         const size_t smem_bytes = params.rows_per_block * row_sums * sizeof(Sum);
-        depthwise_sliding_kernel<Element><<<blocks, threads, smem_bytes, stream>>>(params);
+        depthwise_sliding_kernel<Element, kActivated><<<blocks, threads, smem_bytes, stream>>>(params);
     } else if (way == Way::short_taps) {
-        depthwise_short_kernel<Element><<<blocks, threads, 0, stream>>>(params);
+        depthwise_short_kernel<Element, kActivated><<<blocks, threads, 0, stream>>>(params);
     } else {
-        depthwise_strided_kernel<Element><<<blocks, threads, 0, stream>>>(params);
+        depthwise_strided_kernel<Element, kActivated><<<blocks, threads, 0, stream>>>(params);
     }
     return launch_error();
 }
@@ -1866,14 +1944,9 @@ inline bool fits_depthwise(const Problem& problem) {
 
 inline Error launch_depthwise(const Problem& any_problem, cudaStream_t stream) {
     const Problem problem = canonical(any_problem);
-    using depthwise::launch_element;
-    switch (problem.dtype) {
-        case Dtype::float32: return launch_element<float>(problem, stream);
-        case Dtype::float64: return launch_element<double>(problem, stream);
-        case Dtype::float16: return launch_element<__half>(problem, stream);
-        case Dtype::bfloat16: return launch_element<__nv_bfloat16>(problem, stream);
-    }
-    return nullptr;
+    return launch_instance(problem, [&](auto element, auto activated) {
+        return depthwise::launch_element<decltype(element), decltype(activated)::value>(problem, stream);
+    });
 }
 
 }  // namespace conv1d
@@ -2072,6 +2145,32 @@ __device__ __forceinline__ void store(const Params& params, const Place& place, 
     }
 }
 
+// Activates what this thread has stored of its tile. Apart from store, whose 64 unrolled values would make
+// that 1,000 instructions; next to the reduction, reading y back costs little.
+template <class Tile>
+__device__ __forceinline__ void activate_stored(const Params& params, const Place& place, uint32_t thread_o,
+                                                uint32_t thread_p) {
+    using Element = typename Tile::Element;
+    const Problem& problem = params.problem;
+    const int64_t channel = place.g * problem.O + place.o_begin + thread_o;
+    const int rows = static_cast<int>(min(problem.O - place.o_begin - thread_o, int64_t{Tile::kThreadO}));
+#pragma unroll 1
+    for (int j = 0; j < kThreadP; ++j) {
+        const Position at = position_at(params, place, place.p_begin + thread_p + 32 * j);
+        if (!at.valid) continue;
+        Element* y =
+            static_cast<Element*>(problem.y) + (at.n * problem.G * problem.O + channel) * problem.P + at.p;
+        Element value[Tile::kThreadO];
+#pragma unroll
+        for (int i = 0; i < Tile::kThreadO; ++i) value[i] = i < rows ? y[i * problem.P] : Element{};
+#pragma unroll
+        for (int i = 0; i < Tile::kThreadO; ++i) {
+            value[i] = activate<Element, true>(problem.activation, widen(value[i]));
+            if (i < rows) y[i * problem.P] = value[i];
+        }
+    }
+}
+
 // Blocks that share a multiprocessor's registers. With two, ptxas for sm_120 spills some of the largest tile.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
 constexpr int kBlocksPerSm = 1;
@@ -2123,6 +2222,9 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
                 products += channels * taps;
             } while (++step < params.steps && (!Tile::kPieces || products < kPieceProducts));
             store<Tile>(params, place, thread_o, thread_p, first_piece, step == params.steps, sum);
+        }
+        if (problem.activation != Activation::none) {
+            activate_stored<Tile>(params, place, thread_o, thread_p);
         }
     }
 }
@@ -2254,7 +2356,7 @@ __device__ __forceinline__ void fill_short(const ShortParams& params, int64_t n,
     }
 }
 
-template <class Tile>
+template <class Tile, bool kActivated>
 __global__ void __launch_bounds__(kThreads, 2)
     direct_short_kernel(const __grid_constant__ ShortParams params) {
     using Element = typename Tile::Element;
@@ -2322,7 +2424,7 @@ __global__ void __launch_bounds__(kThreads, 2)
             const Sum bias = w_row[i];
 #pragma unroll
             for (int j = 0; j < Tile::kThreadP; ++j) {
-                if (32 * j < left) y[32 * j] = narrow<Element>(sum[i][j] + bias);
+                if (32 * j < left) y[32 * j] = finish<Element, kActivated>(problem, sum[i][j] + bias);
             }
             y += problem.P;
         }
@@ -2389,14 +2491,14 @@ ShortParams plan_short(const Problem& problem) {
     return params;
 }
 
-template <class Tile>
+template <class Tile, bool kActivated>
 Error launch_short(const ShortParams& params, cudaStream_t stream) {
     if (params.smem_bytes > kSmemBytes) {
-        cudaFuncSetAttribute(direct_short_kernel<Tile>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                             static_cast<int>(params.smem_bytes));
+        const Error error = allow_smem<direct_short_kernel<Tile, kActivated>>(params.problem.device);
+        if (error != nullptr) return error;
     }
     const int threads = 32 * params.warps_o * params.warps_p;
-    direct_short_kernel<Tile>
+    direct_short_kernel<Tile, kActivated>
         <<<static_cast<unsigned>(params.tiles), threads, params.smem_bytes, stream>>>(params);
     return launch_error();
 }
@@ -2420,7 +2522,7 @@ struct ProjectParams {
     size_t smem_bytes;
 };
 
-template <class Tile>
+template <class Tile, bool kActivated>
 __global__ void __launch_bounds__(kThreads, 3)
     direct_project_kernel(const __grid_constant__ ProjectParams params) {
     using Element = typename Tile::Element;
@@ -2509,7 +2611,7 @@ __global__ void __launch_bounds__(kThreads, 3)
             const Sum* t = t_smem + o * taps * tile_l + p * stride;
             Sum total = 0;
             for (int32_t k = 0; k < taps; ++k) total += t[k * step];
-            y[p] = narrow<Element>(total + bias);
+            y[p] = finish<Element, kActivated>(problem, total + bias);
         }
     }
 }
@@ -2550,9 +2652,9 @@ ProjectParams plan_project(const Problem& problem) {
     return params;
 }
 
-template <class Tile>
+template <class Tile, bool kActivated>
 Error launch_project(const ProjectParams& params, cudaStream_t stream) {
-    direct_project_kernel<Tile>
+    direct_project_kernel<Tile, kActivated>
         <<<static_cast<unsigned>(params.tiles), params.threads, params.smem_bytes, stream>>>(params);
     return launch_error();
 }
@@ -2561,22 +2663,22 @@ Error launch_project(const ProjectParams& params, cudaStream_t stream) {
 template <class Element>
 constexpr int kShortO = std::is_same<Element, double>::value ? 4 : 8;
 
-template <class Element>
+template <class Element, bool kActivated>
 Error launch_element(const Problem& problem, cudaStream_t stream) {
     using Project = ProjectTile<Element, 8>;
     using Wide = ShortTile<Element, kShortO<Element>, 8>;
     using Slim = ShortTile<Element, kShortO<Element>, 2>;
     if (problem.O * problem.K <= Project::kRows) {
         const ProjectParams project = plan_project<Project>(problem);
-        if (project.tiles > 0) return launch_project<Project>(project, stream);
+        if (project.tiles > 0) return launch_project<Project, kActivated>(project, stream);
     }
     if (problem.O > 4) {
         // Wide tiles where they fill the multiprocessors, slim ones for short rows and tiny problems.
         const ShortParams wide = plan_short<Wide>(problem);
         if (problem.P >= 192 && wide.tiles >= 2 * problem.device.sm_count)
-            return launch_short<Wide>(wide, stream);
+            return launch_short<Wide, kActivated>(wide, stream);
         const ShortParams slim = plan_short<Slim>(problem);
-        if (slim.tiles > 0) return launch_short<Slim>(slim, stream);
+        if (slim.tiles > 0) return launch_short<Slim, kActivated>(slim, stream);
     }
     if constexpr (std::is_same<Element, double>::value) {
         if (problem.O <= 4) return launch_tile<Tile<double, 2, 2>>(problem, stream);
@@ -2594,14 +2696,9 @@ inline bool fits_direct(const Problem&) { return true; }
 
 inline Error launch_direct(const Problem& any_problem, cudaStream_t stream) {
     const Problem problem = canonical(any_problem);
-    using direct::launch_element;
-    switch (problem.dtype) {
-        case Dtype::float32: return launch_element<float>(problem, stream);
-        case Dtype::float64: return launch_element<double>(problem, stream);
-        case Dtype::float16: return launch_element<__half>(problem, stream);
-        case Dtype::bfloat16: return launch_element<__nv_bfloat16>(problem, stream);
-    }
-    return nullptr;
+    return launch_instance(problem, [&](auto element, auto activated) {
+        return direct::launch_element<decltype(element), decltype(activated)::value>(problem, stream);
+    });
 }
 
 }  // namespace conv1d
@@ -2826,6 +2923,7 @@ __device__ __forceinline__ uint64_t wgmma_descriptor(uint32_t smem16) {
 // sample to the next ("flat").
 
 #include <cstring>
+#include <type_traits>
 
 
 
@@ -3180,16 +3278,23 @@ __device__ __forceinline__ void store_rows(const Params& params, const Place& pl
         const Element* bias = static_cast<const Element*>(problem.bias) + channel;
         Element* y =
             static_cast<Element*>(problem.y) + (n * problem.G * problem.O + channel) * problem.P + p;
-#pragma unroll 4
-        for (int row = lane / kLanes; row < rows; row += 32 / kLanes) {
-            const auto sums =
-                *reinterpret_cast<const Vector<float, kVector>*>(staged + row * Tile::kStagePitch + column);
-            const float bias_value = problem.bias == nullptr ? 0.0f : widen(bias[row]);
-            Vector<Element, kVector> out;
+        const auto store = [&](auto activated) {
+            constexpr int kUnroll = decltype(activated)::value ? 1 : 4;
+#pragma unroll kUnroll
+            for (int row = lane / kLanes; row < rows; row += 32 / kLanes) {
+                const auto sums = *reinterpret_cast<const Vector<float, kVector>*>(
+                    staged + row * Tile::kStagePitch + column);
+                const float bias_value = problem.bias == nullptr ? 0.0f : widen(bias[row]);
+                Vector<Element, kVector> out;
 #pragma unroll
-            for (int v = 0; v < kVector; ++v) out.at[v] = narrow<Element>(sums.at[v] + bias_value);
-            *reinterpret_cast<Vector<Element, kVector>*>(y + row * problem.P) = out;
-        }
+                for (int v = 0; v < kVector; ++v) {
+                    out.at[v] = finish<Element, decltype(activated)::value>(problem, sums.at[v] + bias_value);
+                }
+                *reinterpret_cast<Vector<Element, kVector>*>(y + row * problem.P) = out;
+            }
+        };
+        if (problem.activation == Activation::none) store(std::false_type{});
+        else store(std::true_type{});
     }
 }
 
@@ -3362,9 +3467,9 @@ struct Launch {
             params.chunk_words / kMmaWords, params.chunks, vectors);
         const int64_t samples = params.flat ? 1 : problem.N;
         const auto blocks = static_cast<unsigned>(params.o_tiles * params.p_tiles * problem.G * samples);
-        const auto kernel = gemm_sm80_forward_kernel<Tile>;
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, params.smem_bytes);
-        kernel<<<blocks, kThreads, params.smem_bytes, stream>>>(params);
+        const Error error = allow_smem<gemm_sm80_forward_kernel<Tile>>(problem.device);
+        if (error != nullptr) return error;
+        gemm_sm80_forward_kernel<Tile><<<blocks, kThreads, params.smem_bytes, stream>>>(params);
         return launch_error();
     }
 };
@@ -4181,6 +4286,7 @@ struct Converter {
 
 
 
+
 namespace conv1d {
 namespace sm90 {
 
@@ -4189,6 +4295,8 @@ struct Product {
     using Traits = ModeTraits<kMode>;
     using Mma = Wgmma<Traits::kOperand, kN>;
     using Bits = typename Traits::Bits;
+    using Element = std::conditional_t<Traits::kIsFloat, float,
+                                       std::conditional_t<kMode == Mode::f16, __half, __nv_bfloat16>>;
     static constexpr int kValues = kN / 2;
     static constexpr int kPitch = Traits::stage_pitch(kN, kSlices);
     static constexpr int kColumns = kN / kSlices, kLead = kSlices > 1 ? kSliceLead : 0;  // of a slice
@@ -4334,6 +4442,20 @@ struct Product {
         }
     }
 
+    // Activates what is staged, in place; what lies between the rows as well, which nobody reads.
+    __device__ __forceinline__ void activate_staged(Bits* buffer) {
+        auto* const values = reinterpret_cast<Vector<Element, 4>*>(buffer);
+        __syncwarp();
+#pragma unroll 1
+        for (int i = lane; i < 8 * kPitch / 4; i += 32) {
+            Vector<Element, 4> value = values[i];
+#pragma unroll
+            for (int j = 0; j < 4; ++j)
+                value.at[j] = activate<Element>(problem.activation, widen(value.at[j]));
+            values[i] = value;
+        }
+    }
+
     // Eight staged rows of a slice to y, of which `target` is where column 0 of the first belongs. A row
     // stores columns [lead - phi, kN - phi) as far as they lie in y; in flat tiles that may be in several
     // samples. kBulk: one lane a row, one bulk copy a sample; else the whole warp, element by element.
@@ -4409,6 +4531,7 @@ struct Product {
                 if (problem.P % 2 == 0) stage<true>(acc, buffer, i / kSlices, i % kSlices, phi);
                 else stage<false>(acc, buffer, i / kSlices, i % kSlices, phi);
             }
+            if (problem.activation != Activation::none) activate_staged(buffer);
             if (bulk) {
                 ptx::fence_proxy_async();
                 __syncwarp();
@@ -4461,7 +4584,10 @@ struct Product {
                 const int32_t n = place.sample + (geometry.flat ? wrap_row(geometry, p) : 0);
                 if (n >= problem.N || p < 0 || p >= problem.P) continue;
                 float* const value = y + n * sample_values + p;
-                if (!isfinite(*value)) *value = exact_output(n, channel, place.group, p);
+                if (isfinite(*value)) continue;
+                const float sum = exact_output(n, channel, place.group, p);
+                *value =
+                    problem.activation == Activation::none ? sum : activate<float>(problem.activation, sum);
             }
         }
     }
@@ -4594,13 +4720,11 @@ inline Error launch_columns(const Problem& problem, const Geometry& geometry, cu
     pack_weights_kernel<kMode><<<static_cast<unsigned>(ceil_div(pieces, 256)), 256, 0, stream>>>(
         problem.w, reinterpret_cast<uint4*>(image), ticket, geometry, static_cast<int32_t>(problem.C),
         static_cast<int32_t>(problem.O), static_cast<int32_t>(problem.K), pieces);
-    const auto kernel = gemm_sm90_kernel<kMode, kN, kSlices>;
-    if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, geometry.smem_bytes) ==
-        cudaSuccess) {
-        const int blocks =
-            geometry.tiles < problem.device.sm_count ? geometry.tiles : problem.device.sm_count;
-        kernel<<<blocks, kThreads, geometry.smem_bytes, stream>>>(problem, geometry, image, ticket);
-    }
+    const Error error = allow_smem<gemm_sm90_kernel<kMode, kN, kSlices>>(problem.device);
+    if (error != nullptr) return error;
+    const int blocks = geometry.tiles < problem.device.sm_count ? geometry.tiles : problem.device.sm_count;
+    gemm_sm90_kernel<kMode, kN, kSlices>
+        <<<blocks, kThreads, geometry.smem_bytes, stream>>>(problem, geometry, image, ticket);
     return launch_error();
 }
 

@@ -87,13 +87,11 @@ inline Error launch_columns(const Problem& problem, const Geometry& geometry, cu
     pack_weights_kernel<kMode><<<static_cast<unsigned>(ceil_div(pieces, 256)), 256, 0, stream>>>(
         problem.w, reinterpret_cast<uint4*>(image), ticket, geometry, static_cast<int32_t>(problem.C),
         static_cast<int32_t>(problem.O), static_cast<int32_t>(problem.K), pieces);
-    const auto kernel = gemm_sm90_kernel<kMode, kN, kSlices>;
-    if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, geometry.smem_bytes) ==
-        cudaSuccess) {
-        const int blocks =
-            geometry.tiles < problem.device.sm_count ? geometry.tiles : problem.device.sm_count;
-        kernel<<<blocks, kThreads, geometry.smem_bytes, stream>>>(problem, geometry, image, ticket);
-    }
+    const Error error = allow_smem<gemm_sm90_kernel<kMode, kN, kSlices>>(problem.device);
+    if (error != nullptr) return error;
+    const int blocks = geometry.tiles < problem.device.sm_count ? geometry.tiles : problem.device.sm_count;
+    gemm_sm90_kernel<kMode, kN, kSlices>
+        <<<blocks, kThreads, geometry.smem_bytes, stream>>>(problem, geometry, image, ticket);
     return launch_error();
 }
 

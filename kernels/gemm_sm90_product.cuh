@@ -7,6 +7,7 @@
 #include "gemm_sm90_plan.cuh"
 #include "problem.h"
 #include "ptx.cuh"
+#include "tile.cuh"
 #include "wgmma.cuh"
 
 namespace conv1d {
@@ -17,6 +18,8 @@ struct Product {
     using Traits = ModeTraits<kMode>;
     using Mma = Wgmma<Traits::kOperand, kN>;
     using Bits = typename Traits::Bits;
+    using Element = std::conditional_t<Traits::kIsFloat, float,
+                                       std::conditional_t<kMode == Mode::f16, __half, __nv_bfloat16>>;
     static constexpr int kValues = kN / 2;
     static constexpr int kPitch = Traits::stage_pitch(kN, kSlices);
     static constexpr int kColumns = kN / kSlices, kLead = kSlices > 1 ? kSliceLead : 0;  // of a slice
@@ -162,6 +165,20 @@ struct Product {
         }
     }
 
+    // Activates what is staged, in place; what lies between the rows as well, which nobody reads.
+    __device__ __forceinline__ void activate_staged(Bits* buffer) {
+        auto* const values = reinterpret_cast<Vector<Element, 4>*>(buffer);
+        __syncwarp();
+#pragma unroll 1
+        for (int i = lane; i < 8 * kPitch / 4; i += 32) {
+            Vector<Element, 4> value = values[i];
+#pragma unroll
+            for (int j = 0; j < 4; ++j)
+                value.at[j] = activate<Element>(problem.activation, widen(value.at[j]));
+            values[i] = value;
+        }
+    }
+
     // Eight staged rows of a slice to y, of which `target` is where column 0 of the first belongs. A row
     // stores columns [lead - phi, kN - phi) as far as they lie in y; in flat tiles that may be in several
     // samples. kBulk: one lane a row, one bulk copy a sample; else the whole warp, element by element.
@@ -237,6 +254,7 @@ struct Product {
                 if (problem.P % 2 == 0) stage<true>(acc, buffer, i / kSlices, i % kSlices, phi);
                 else stage<false>(acc, buffer, i / kSlices, i % kSlices, phi);
             }
+            if (problem.activation != Activation::none) activate_staged(buffer);
             if (bulk) {
                 ptx::fence_proxy_async();
                 __syncwarp();
@@ -289,7 +307,10 @@ struct Product {
                 const int32_t n = place.sample + (geometry.flat ? wrap_row(geometry, p) : 0);
                 if (n >= problem.N || p < 0 || p >= problem.P) continue;
                 float* const value = y + n * sample_values + p;
-                if (!isfinite(*value)) *value = exact_output(n, channel, place.group, p);
+                if (isfinite(*value)) continue;
+                const float sum = exact_output(n, channel, place.group, p);
+                *value =
+                    problem.activation == Activation::none ? sum : activate<float>(problem.activation, sum);
             }
         }
     }

@@ -4,6 +4,9 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
+#include <atomic>
+#include <type_traits>
+
 #include "problem.h"
 
 namespace conv1d {
@@ -17,6 +20,24 @@ constexpr int64_t kMaxBlocks = 2147483647;
 inline Error launch_error() {
     const cudaError_t error = cudaGetLastError();
     return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+}
+
+// Lets a kernel's blocks have all the shared memory that there is, beyond 48 KB. Asked once a device: asking
+// at each launch would cost about 1 us of it.
+template <auto kKernel>
+Error allow_smem(const Device& device) {
+    static std::atomic<uint64_t> allowed{0};  // one bit a device
+    const uint64_t bit = device.index < 64 ? uint64_t{1} << device.index : 0;
+    if (allowed.load(std::memory_order_relaxed) & bit) return nullptr;
+    cudaFuncAttributes attributes;
+    cudaError_t error = cudaFuncGetAttributes(&attributes, kKernel);
+    if (error == cudaSuccess) {
+        const int most = device.smem_bytes - static_cast<int>(attributes.sharedSizeBytes);
+        error = cudaFuncSetAttribute(kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
+    }
+    if (error != cudaSuccess) return cudaGetErrorString(error);
+    allowed.fetch_or(bit, std::memory_order_relaxed);
+    return nullptr;
 }
 
 // The same problem without numbers that do not matter: a stride that no second position uses, or a dilation
@@ -53,6 +74,54 @@ __device__ __forceinline__ __half narrow<__half>(float sum) {
 template <>
 __device__ __forceinline__ __nv_bfloat16 narrow<__nv_bfloat16>(float sum) {
     return __float2bfloat16_rn(sum);
+}
+
+// gelu or silu of one value, as PyTorch's kernels compute them.
+template <class Sum>
+__device__ __forceinline__ Sum smooth_activation(Activation activation, Sum value) {
+    if (activation == Activation::silu) return value / (Sum{1} + exp(-value));
+    return value * Sum{0.5} * (Sum{1} + erf(value * Sum{0.70710678118654752440}));
+}
+
+// The same as a call: in the unrolled loops of kernels that store from registers it would be some 50
+// instructions a value.
+template <class Sum>
+__device__ __noinline__ Sum call_smooth_activation(Activation activation, Sum value) {
+    return smooth_activation(activation, value);
+}
+
+// What y holds where an activation follows the sum, bias included. relu hands NaN through.
+template <class Element, bool kCall = false>
+__device__ __forceinline__ Element activate(Activation activation, typename SumOf<Element>::Type sum) {
+    const auto value = widen(narrow<Element>(sum));
+    if (activation == Activation::relu) return narrow<Element>(value < 0 ? 0 : value);
+    if constexpr (kCall) return narrow<Element>(call_smooth_activation(activation, value));
+    else return narrow<Element>(smooth_activation(activation, value));
+}
+
+// What y holds of a sum, bias included.
+template <class Element, bool kActivated>
+__device__ __forceinline__ Element finish(const Problem& problem, typename SumOf<Element>::Type sum) {
+    if constexpr (kActivated) return activate<Element, true>(problem.activation, sum);
+    else return narrow<Element>(sum);
+}
+
+// Calls launch(element, activated) for the problem's element type; activated::value is whether an activation
+// follows. Kernels that store from registers have an instance of their own for that: it costs the other
+// nothing.
+template <class Launch>
+Error launch_instance(const Problem& problem, Launch launch) {
+    const auto with_element = [&](auto element) {
+        return problem.activation == Activation::none ? launch(element, std::false_type{})
+                                                      : launch(element, std::true_type{});
+    };
+    switch (problem.dtype) {
+        case Dtype::float32: return with_element(float{});
+        case Dtype::float64: return with_element(double{});
+        case Dtype::float16: return with_element(__half{});
+        case Dtype::bfloat16: return with_element(__nv_bfloat16{});
+    }
+    return nullptr;
 }
 
 // Values that move together.
