@@ -1,4 +1,4 @@
-"""activation= gives what torch's function of that name gives on the convolution, under everything that calls it."""
+"""activation= gives what torch's function of that name gives on the convolution, whatever calls it."""
 
 import copy
 import inspect

@@ -36,8 +36,8 @@ ULP = {torch.float32: 2.0**-23, torch.float64: 2.0**-52, torch.float16: 2.0**-10
 
 
 def assert_activated(y, plain, name, context):
-    """Within one unit in the last place of what torch makes of the same route's plain result. Where gelu and silu
-    come close to 0 from below they are differences of numbers as large as x: there the unit is that of x's sum."""
+    """Within one unit in the last place of what torch makes of the same route's plain result. Where gelu comes
+    close to 0 from below it is a difference of numbers as large as x: there the unit is that of x."""
     expected = SEPARATE[name](plain)
     assert y.shape == expected.shape and y.dtype == expected.dtype and y.is_contiguous(), context
     assert torch.equal(y.isnan(), expected.isnan()), context
@@ -48,7 +48,8 @@ def assert_activated(y, plain, name, context):
         return
     exact, wide = expected[inside].double(), plain[inside].double()
     sums = ULP[torch.float64 if y.dtype == torch.float64 else torch.float32]
-    unit = ULP[y.dtype] * exact.abs() + sums * wide.abs() + torch.finfo(y.dtype).smallest_normal * ULP[y.dtype]
+    least = torch.finfo(y.dtype).smallest_normal * ULP[y.dtype]
+    unit = ULP[y.dtype] * exact.abs() + sums * wide.abs() + least
     assert ((y[inside].double() - exact).abs() <= unit).all(), context
 
 
@@ -81,7 +82,8 @@ def test_layouts(model_new, layout, name):
     ops = model_new._conv1d_ops
     for mode, (dtype, allowed) in MODES.items():
         for C, O, groups in [(32, 64, 1), (1, 1, 24), (3, 5, 2)]:
-            arguments = Problem(2, C, O, 259, 3, padding=(1, 1), groups=groups, layout=layout).arguments(dtype)
+            problem = Problem(2, C, O, 259, 3, padding=(1, 1), groups=groups, layout=layout)
+            arguments = problem.arguments(dtype)
             with tf32(allowed):
                 for route in ops.routes():
                     plain = run_by(ops, route, arguments)
