@@ -101,15 +101,15 @@ __device__ __forceinline__ Row<Element> row_of_thread(const Params& params) {
 }
 
 // Neighbours of y from `place` on, of which those within [begin, end) are stored; y + place is aligned.
-template <class Element, int kCount>
-__device__ __forceinline__ void store_vector(Element* y, int place, int begin, int end,
-                                             const typename SumOf<Element>::Type (&sum)[kCount]) {
+template <bool kActivated, class Element, int kCount>
+__device__ __forceinline__ void store_vector(const Problem& problem, Element* y, int place, int begin,
+                                             int end, const typename SumOf<Element>::Type (&sum)[kCount]) {
     // Of plain stores the compiler makes narrow ones, to share them with the branch below.
     using Piece = typename std::conditional<kCount * sizeof(Element) % 16 == 0, uint4, uint2>::type;
     constexpr int kPieces = kCount * sizeof(Element) / sizeof(Piece);
     alignas(16) Element out[kCount];
 #pragma unroll
-    for (int i = 0; i < kCount; ++i) out[i] = narrow<Element>(sum[i]);
+    for (int i = 0; i < kCount; ++i) out[i] = finish<Element, kActivated>(problem, sum[i]);
     if (place >= begin && place + kCount <= end) {
 #pragma unroll
         for (int i = 0; i < kPieces; ++i) {
@@ -150,7 +150,7 @@ __device__ __forceinline__ void shift_down(Words& words, int bytes) {
     }
 }
 
-template <class Element>
+template <class Element, bool kActivated>
 __global__ void __launch_bounds__(kMaxThreads, sizeof(Element) == 4 ? kShortBlocks : 1)
     depthwise_short_kernel(const __grid_constant__ Params params) {
     using Sum = typename SumOf<Element>::Type;
@@ -237,7 +237,9 @@ __global__ void __launch_bounds__(kMaxThreads, sizeof(Element) == 4 ? kShortBloc
         }
 #pragma unroll
         for (int j = 0; j < kWides; ++j) {
-            if (v + j * params.threads_per_row < wides) store_vector(y, place[j], y_begin, y_end, sum[j]);
+            if (v + j * params.threads_per_row < wides) {
+                store_vector<kActivated>(problem, y, place[j], y_begin, y_end, sum[j]);
+            }
         }
     }
 }
@@ -287,7 +289,7 @@ __device__ __forceinline__ void add_chunk(const Vector<Sum, kVector>* x, const V
 }
 
 // Stride 1.
-template <class Element>
+template <class Element, bool kActivated>
 __global__ void __launch_bounds__(kMaxThreads)
     depthwise_sliding_kernel(const __grid_constant__ Params params) {
     using Sum = typename SumOf<Element>::Type;
@@ -376,20 +378,20 @@ __global__ void __launch_bounds__(kMaxThreads)
                 Sum out[kVector];
 #pragma unroll
                 for (int i = 0; i < kVector; ++i) out[i] = sum[v * kVector + i];
-                store_vector(y, first + v * kVector, y_begin, y_end, out);
+                store_vector<kActivated>(problem, y, first + v * kVector, y_begin, y_end, out);
             }
         } else {
 #pragma unroll
             for (int i = 0; i < kStrip; ++i) {
                 const int place = (first + i) * dilation + residue;
-                if (place < y_end) y[place] = narrow<Element>(sum[i]);
+                if (place < y_end) y[place] = finish<Element, kActivated>(problem, sum[i]);
             }
         }
     }
 }
 
 // Any stride, any dilation: a thread computes positions threads_per_row apart, four at once.
-template <class Element>
+template <class Element, bool kActivated>
 __global__ void __launch_bounds__(kMaxThreads)
     depthwise_strided_kernel(const __grid_constant__ Params params) {
     using Sum = typename SumOf<Element>::Type;
@@ -416,7 +418,9 @@ __global__ void __launch_bounds__(kMaxThreads)
 #pragma unroll
         for (int i = 0; i < kPositions; ++i) {
             const int64_t place = p + i * params.threads_per_row;
-            if (place < row.p_end) row.y[place] = narrow<Element>(sum[i] + row.bias);
+            if (place < row.p_end) {
+                row.y[place] = finish<Element, kActivated>(problem, sum[i] + row.bias);
+            }
         }
     }
 }
@@ -490,7 +494,7 @@ inline Params plan(const Problem& problem, Way way, int64_t slots) {
     return params;
 }
 
-template <class Element>
+template <class Element, bool kActivated>
 Error launch_way(const Problem& problem, Way way, int64_t slots, cudaStream_t stream) {
     const Params params = plan(problem, way, slots);
     const auto blocks =
@@ -499,19 +503,19 @@ Error launch_way(const Problem& problem, Way way, int64_t slots, cudaStream_t st
     if (way == Way::sliding) {
         const size_t row_sums = params.w_pitch + problem.dilation * params.run_pitch;
         const size_t smem_bytes = params.rows_per_block * row_sums * sizeof(typename SumOf<Element>::Type);
-        depthwise_sliding_kernel<Element><<<blocks, threads, smem_bytes, stream>>>(params);
+        depthwise_sliding_kernel<Element, kActivated><<<blocks, threads, smem_bytes, stream>>>(params);
     } else if (way == Way::short_taps) {
-        depthwise_short_kernel<Element><<<blocks, threads, 0, stream>>>(params);
+        depthwise_short_kernel<Element, kActivated><<<blocks, threads, 0, stream>>>(params);
     } else {
-        depthwise_strided_kernel<Element><<<blocks, threads, 0, stream>>>(params);
+        depthwise_strided_kernel<Element, kActivated><<<blocks, threads, 0, stream>>>(params);
     }
     return launch_error();
 }
 
-template <class Element>
+template <class Element, bool kActivated>
 Error launch_element(const Problem& problem, cudaStream_t stream) {
     constexpr int64_t kSlots = kSmemBytes / sizeof(typename SumOf<Element>::Type);
-    return launch_way<Element>(problem, way_of(problem, kSlots), kSlots, stream);
+    return launch_way<Element, kActivated>(problem, way_of(problem, kSlots), kSlots, stream);
 }
 
 }  // namespace depthwise
@@ -524,14 +528,9 @@ inline bool fits_depthwise(const Problem& problem) {
 
 inline Error launch_depthwise(const Problem& any_problem, cudaStream_t stream) {
     const Problem problem = canonical(any_problem);
-    using depthwise::launch_element;
-    switch (problem.dtype) {
-        case Dtype::float32: return launch_element<float>(problem, stream);
-        case Dtype::float64: return launch_element<double>(problem, stream);
-        case Dtype::float16: return launch_element<__half>(problem, stream);
-        case Dtype::bfloat16: return launch_element<__nv_bfloat16>(problem, stream);
-    }
-    return nullptr;
+    return launch_instance(problem, [&](auto element, auto activated) {
+        return depthwise::launch_element<decltype(element), decltype(activated)::value>(problem, stream);
+    });
 }
 
 }  // namespace conv1d

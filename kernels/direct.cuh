@@ -190,6 +190,32 @@ __device__ __forceinline__ void store(const Params& params, const Place& place, 
     }
 }
 
+// Activates what this thread has stored of its tile. Apart from store, whose 64 unrolled values would make
+// that 1,000 instructions; next to the reduction, reading y back costs little.
+template <class Tile>
+__device__ __forceinline__ void activate_stored(const Params& params, const Place& place, uint32_t thread_o,
+                                                uint32_t thread_p) {
+    using Element = typename Tile::Element;
+    const Problem& problem = params.problem;
+    const int64_t channel = place.g * problem.O + place.o_begin + thread_o;
+    const int rows = static_cast<int>(min(problem.O - place.o_begin - thread_o, int64_t{Tile::kThreadO}));
+#pragma unroll 1
+    for (int j = 0; j < kThreadP; ++j) {
+        const Position at = position_at(params, place, place.p_begin + thread_p + 32 * j);
+        if (!at.valid) continue;
+        Element* y =
+            static_cast<Element*>(problem.y) + (at.n * problem.G * problem.O + channel) * problem.P + at.p;
+        Element value[Tile::kThreadO];
+#pragma unroll
+        for (int i = 0; i < Tile::kThreadO; ++i) value[i] = i < rows ? y[i * problem.P] : Element{};
+#pragma unroll
+        for (int i = 0; i < Tile::kThreadO; ++i) {
+            value[i] = activate<Element, true>(problem.activation, widen(value[i]));
+            if (i < rows) y[i * problem.P] = value[i];
+        }
+    }
+}
+
 // Blocks that share a multiprocessor's registers. With two, ptxas for sm_120 spills some of the largest tile.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
 constexpr int kBlocksPerSm = 1;
@@ -241,6 +267,9 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
                 products += channels * taps;
             } while (++step < params.steps && (!Tile::kPieces || products < kPieceProducts));
             store<Tile>(params, place, thread_o, thread_p, first_piece, step == params.steps, sum);
+        }
+        if (problem.activation != Activation::none) {
+            activate_stored<Tile>(params, place, thread_o, thread_p);
         }
     }
 }
@@ -372,7 +401,7 @@ __device__ __forceinline__ void fill_short(const ShortParams& params, int64_t n,
     }
 }
 
-template <class Tile>
+template <class Tile, bool kActivated>
 __global__ void __launch_bounds__(kThreads, 2)
     direct_short_kernel(const __grid_constant__ ShortParams params) {
     using Element = typename Tile::Element;
@@ -440,7 +469,7 @@ __global__ void __launch_bounds__(kThreads, 2)
             const Sum bias = w_row[i];
 #pragma unroll
             for (int j = 0; j < Tile::kThreadP; ++j) {
-                if (32 * j < left) y[32 * j] = narrow<Element>(sum[i][j] + bias);
+                if (32 * j < left) y[32 * j] = finish<Element, kActivated>(problem, sum[i][j] + bias);
             }
             y += problem.P;
         }
@@ -507,14 +536,14 @@ ShortParams plan_short(const Problem& problem) {
     return params;
 }
 
-template <class Tile>
+template <class Tile, bool kActivated>
 Error launch_short(const ShortParams& params, cudaStream_t stream) {
     if (params.smem_bytes > kSmemBytes) {
-        cudaFuncSetAttribute(direct_short_kernel<Tile>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                             static_cast<int>(params.smem_bytes));
+        const Error error = allow_smem<direct_short_kernel<Tile, kActivated>>(params.problem.device);
+        if (error != nullptr) return error;
     }
     const int threads = 32 * params.warps_o * params.warps_p;
-    direct_short_kernel<Tile>
+    direct_short_kernel<Tile, kActivated>
         <<<static_cast<unsigned>(params.tiles), threads, params.smem_bytes, stream>>>(params);
     return launch_error();
 }
@@ -538,7 +567,7 @@ struct ProjectParams {
     size_t smem_bytes;
 };
 
-template <class Tile>
+template <class Tile, bool kActivated>
 __global__ void __launch_bounds__(kThreads, 3)
     direct_project_kernel(const __grid_constant__ ProjectParams params) {
     using Element = typename Tile::Element;
@@ -627,7 +656,7 @@ __global__ void __launch_bounds__(kThreads, 3)
             const Sum* t = t_smem + o * taps * tile_l + p * stride;
             Sum total = 0;
             for (int32_t k = 0; k < taps; ++k) total += t[k * step];
-            y[p] = narrow<Element>(total + bias);
+            y[p] = finish<Element, kActivated>(problem, total + bias);
         }
     }
 }
@@ -668,9 +697,9 @@ ProjectParams plan_project(const Problem& problem) {
     return params;
 }
 
-template <class Tile>
+template <class Tile, bool kActivated>
 Error launch_project(const ProjectParams& params, cudaStream_t stream) {
-    direct_project_kernel<Tile>
+    direct_project_kernel<Tile, kActivated>
         <<<static_cast<unsigned>(params.tiles), params.threads, params.smem_bytes, stream>>>(params);
     return launch_error();
 }
@@ -679,22 +708,22 @@ Error launch_project(const ProjectParams& params, cudaStream_t stream) {
 template <class Element>
 constexpr int kShortO = std::is_same<Element, double>::value ? 4 : 8;
 
-template <class Element>
+template <class Element, bool kActivated>
 Error launch_element(const Problem& problem, cudaStream_t stream) {
     using Project = ProjectTile<Element, 8>;
     using Wide = ShortTile<Element, kShortO<Element>, 8>;
     using Slim = ShortTile<Element, kShortO<Element>, 2>;
     if (problem.O * problem.K <= Project::kRows) {
         const ProjectParams project = plan_project<Project>(problem);
-        if (project.tiles > 0) return launch_project<Project>(project, stream);
+        if (project.tiles > 0) return launch_project<Project, kActivated>(project, stream);
     }
     if (problem.O > 4) {
         // Wide tiles where they fill the multiprocessors, slim ones for short rows and tiny problems.
         const ShortParams wide = plan_short<Wide>(problem);
         if (problem.P >= 192 && wide.tiles >= 2 * problem.device.sm_count)
-            return launch_short<Wide>(wide, stream);
+            return launch_short<Wide, kActivated>(wide, stream);
         const ShortParams slim = plan_short<Slim>(problem);
-        if (slim.tiles > 0) return launch_short<Slim>(slim, stream);
+        if (slim.tiles > 0) return launch_short<Slim, kActivated>(slim, stream);
     }
     if constexpr (std::is_same<Element, double>::value) {
         if (problem.O <= 4) return launch_tile<Tile<double, 2, 2>>(problem, stream);
@@ -712,14 +741,9 @@ inline bool fits_direct(const Problem&) { return true; }
 
 inline Error launch_direct(const Problem& any_problem, cudaStream_t stream) {
     const Problem problem = canonical(any_problem);
-    using direct::launch_element;
-    switch (problem.dtype) {
-        case Dtype::float32: return launch_element<float>(problem, stream);
-        case Dtype::float64: return launch_element<double>(problem, stream);
-        case Dtype::float16: return launch_element<__half>(problem, stream);
-        case Dtype::bfloat16: return launch_element<__nv_bfloat16>(problem, stream);
-    }
-    return nullptr;
+    return launch_instance(problem, [&](auto element, auto activated) {
+        return direct::launch_element<decltype(element), decltype(activated)::value>(problem, stream);
+    });
 }
 
 }  // namespace conv1d

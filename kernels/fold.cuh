@@ -366,6 +366,8 @@ __device__ __forceinline__ void write_rows(const Params& params, const float (&s
                                  round_pair<Element>(sum[n][2 * half] + bias, sum[n][2 * half + 1] + bias));
     }
     __syncwarp();
+    if (params.problem.activation != Activation::none)
+        activate_staged(params.problem.activation, staged, 8 * kPitch);
 #pragma unroll
     for (int i = 0; i < 8 * kLanes / 32; ++i) {
         const int row = lane / kLanes + i * (32 / kLanes);
@@ -388,29 +390,6 @@ __device__ __forceinline__ void write_rows(const Params& params, const float (&s
         }
     }
     __syncwarp();
-}
-
-// One output by FFMA, from x and w as they are.
-__device__ __forceinline__ float exact_output(const Problem& problem, int64_t n, int64_t g, int64_t o,
-                                              int64_t p) {
-    const int64_t channel = g * problem.O + o;
-    const float* const w = static_cast<const float*>(problem.w) + channel * problem.C * problem.K;
-    const float* const x =
-        static_cast<const float*>(problem.x) + n * problem.x_stride_n + g * problem.C * problem.x_stride_c;
-    float sum = 0.0f;
-#pragma unroll 1
-    for (int64_t c = 0; c < problem.C; ++c) {
-        float part = 0.0f;
-#pragma unroll 1
-        for (int64_t k = 0; k < problem.K; ++k) {
-            const int64_t l = p * problem.stride + k * problem.dilation - problem.pad_left;
-            const bool inside = l >= 0 && l < problem.L;
-            const float value = inside ? x[c * problem.x_stride_c + l * problem.x_stride_l] : 0.0f;
-            part = fmaf(w[c * problem.K + k], value, part);
-        }
-        sum += part;
-    }
-    return problem.bias == nullptr ? sum : sum + static_cast<const float*>(problem.bias)[channel];
 }
 
 // A task's outputs to y. Split operands: outputs that are not finite are computed again, as the parts of an
@@ -454,7 +433,7 @@ __device__ __forceinline__ void write(const Params& params, const Place& place, 
             for (int column = lane; column < left; column += 32) {
                 float* const value = y + row * problem.P + column;
                 if (!isfinite(*value))
-                    *value = exact_output(problem, place.n, place.g, o_begin + row, p + column);
+                    *value = finish_exactly(problem, place.n, place.g, o_begin + row, p + column);
             }
         }
     }
@@ -630,7 +609,8 @@ struct Launch {
     static Error run(const Problem& problem, cudaStream_t stream) {
         const Params params = plan<Tile>(problem);
         const auto kernel = fold_sm80_forward_kernel<Tile>;
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, params.smem_bytes);
+        const Error error = allow_smem<fold_sm80_forward_kernel<Tile>>(problem.device);
+        if (error != nullptr) return error;
         kernel<<<static_cast<unsigned>(params.blocks), 32 * params.warps, params.smem_bytes, stream>>>(
             params);
         return launch_error();

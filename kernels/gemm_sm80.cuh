@@ -11,6 +11,7 @@
 // sample to the next ("flat").
 #pragma once
 #include <cstring>
+#include <type_traits>
 
 #include "mma.cuh"
 #include "problem.h"
@@ -365,16 +366,23 @@ __device__ __forceinline__ void store_rows(const Params& params, const Place& pl
         const Element* bias = static_cast<const Element*>(problem.bias) + channel;
         Element* y =
             static_cast<Element*>(problem.y) + (n * problem.G * problem.O + channel) * problem.P + p;
-#pragma unroll 4
-        for (int row = lane / kLanes; row < rows; row += 32 / kLanes) {
-            const auto sums =
-                *reinterpret_cast<const Vector<float, kVector>*>(staged + row * Tile::kStagePitch + column);
-            const float bias_value = problem.bias == nullptr ? 0.0f : widen(bias[row]);
-            Vector<Element, kVector> out;
+        const auto store = [&](auto activated) {
+            constexpr int kUnroll = decltype(activated)::value ? 1 : 4;
+#pragma unroll kUnroll
+            for (int row = lane / kLanes; row < rows; row += 32 / kLanes) {
+                const auto sums = *reinterpret_cast<const Vector<float, kVector>*>(
+                    staged + row * Tile::kStagePitch + column);
+                const float bias_value = problem.bias == nullptr ? 0.0f : widen(bias[row]);
+                Vector<Element, kVector> out;
 #pragma unroll
-            for (int v = 0; v < kVector; ++v) out.at[v] = narrow<Element>(sums.at[v] + bias_value);
-            *reinterpret_cast<Vector<Element, kVector>*>(y + row * problem.P) = out;
-        }
+                for (int v = 0; v < kVector; ++v) {
+                    out.at[v] = finish<Element, decltype(activated)::value>(problem, sums.at[v] + bias_value);
+                }
+                *reinterpret_cast<Vector<Element, kVector>*>(y + row * problem.P) = out;
+            }
+        };
+        if (problem.activation == Activation::none) store(std::false_type{});
+        else store(std::true_type{});
     }
 }
 
@@ -547,9 +555,9 @@ struct Launch {
             params.chunk_words / kMmaWords, params.chunks, vectors);
         const int64_t samples = params.flat ? 1 : problem.N;
         const auto blocks = static_cast<unsigned>(params.o_tiles * params.p_tiles * problem.G * samples);
-        const auto kernel = gemm_sm80_forward_kernel<Tile>;
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, params.smem_bytes);
-        kernel<<<blocks, kThreads, params.smem_bytes, stream>>>(params);
+        const Error error = allow_smem<gemm_sm80_forward_kernel<Tile>>(problem.device);
+        if (error != nullptr) return error;
+        gemm_sm80_forward_kernel<Tile><<<blocks, kThreads, params.smem_bytes, stream>>>(params);
         return launch_error();
     }
 };

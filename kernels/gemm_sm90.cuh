@@ -81,14 +81,14 @@ __global__ void __launch_bounds__(kThreads, 1)
 }
 
 template <Mode kMode, int kN, int kSlices = 1>
-inline void launch_products(const Problem& problem, const Geometry& geometry, const Scratch& scratch,
+inline Error launch_products(const Problem& problem, const Geometry& geometry, const Scratch& scratch,
                             cudaStream_t stream) {
-    const auto kernel = gemm_sm90_kernel<kMode, kN, kSlices>;
-    if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, geometry.smem_bytes) !=
-        cudaSuccess)
-        return;
+    const Error error = allow_smem<gemm_sm90_kernel<kMode, kN, kSlices>>(problem.device);
+    if (error != nullptr) return error;
     const int blocks = geometry.tiles < problem.device.sm_count ? geometry.tiles : problem.device.sm_count;
-    kernel<<<blocks, kThreads, geometry.smem_bytes, stream>>>(problem, geometry, scratch);
+    gemm_sm90_kernel<kMode, kN, kSlices>
+        <<<blocks, kThreads, geometry.smem_bytes, stream>>>(problem, geometry, scratch);
+    return launch_error();
 }
 
 template <Mode kMode, int kN, int kSlices = 1>
@@ -103,14 +103,15 @@ inline Error launch_columns(const Problem& problem, const Geometry& geometry, cu
         const unsigned rows = static_cast<unsigned>(problem.G * geometry.o_tiles * kTileO);
         pack_split_weights_kernel<<<rows, 128, 0, stream>>>(static_cast<const float*>(problem.w), scratch,
                                                             geometry, safe, C, O, K);
-        launch_products<kMode, kN, kSlices>(problem, geometry, scratch, stream);
+        const Error error = launch_products<kMode, kN, kSlices>(problem, geometry, scratch, stream);
+        if (error != nullptr) return error;
         scratch.image = scratch.safe_image;
-        launch_products<Mode::tf32x3, kN, kSlices>(problem, safe, scratch, stream);
+        return launch_products<Mode::tf32x3, kN, kSlices>(problem, safe, scratch, stream);
     } else {
         const int64_t pieces = static_cast<int64_t>(image_bytes<kMode>(problem)) / 16;
         pack_weights_kernel<kMode><<<static_cast<unsigned>(ceil_div(pieces, 256)), 256, 0, stream>>>(
             problem.w, scratch, geometry, C, O, K, pieces);
-        launch_products<kMode, kN, kSlices>(problem, geometry, scratch, stream);
+        return launch_products<kMode, kN, kSlices>(problem, geometry, scratch, stream);
     }
     return launch_error();
 }

@@ -7,6 +7,7 @@
 #include "gemm_sm90_plan.cuh"
 #include "problem.h"
 #include "ptx.cuh"
+#include "tile.cuh"
 #include "wgmma.cuh"
 
 namespace conv1d {
@@ -17,6 +18,8 @@ struct Product {
     using Traits = ModeTraits<kMode>;
     using Mma = Wgmma<Traits::kOperand, kN>;
     using Bits = typename Traits::Bits;
+    using Element = std::conditional_t<Traits::kIsFloat, float,
+                                       std::conditional_t<kMode == Mode::f16, __half, __nv_bfloat16>>;
     static constexpr int kValues = kN / 2;
     static constexpr int kPitch = Traits::stage_pitch(kN, kSlices);
     static constexpr int kColumns = kN / kSlices, kLead = kSlices > 1 ? kSliceLead : 0;  // of a slice
@@ -277,32 +280,15 @@ struct Product {
                 if (problem.P % 2 == 0) stage<true>(acc, buffer, i / kSlices, i % kSlices, phi);
                 else stage<false>(acc, buffer, i / kSlices, i % kSlices, phi);
             }
+            if (problem.activation != Activation::none) {
+                __syncwarp();
+                activate_staged(problem.activation, reinterpret_cast<Element*>(buffer), 8 * kPitch);
+            }
             if (bulk) ptx::fence_proxy_async();
             __syncwarp();
             store_rows(buffer, target, place, slice, rows, bulk);
             ptx::cp_async_bulk_commit();
         }
-    }
-
-    // One output by FFMA, from x and w as they are.
-    __device__ __forceinline__ float exact_output(int64_t n, int64_t channel, int64_t group, int32_t p) {
-        const float* const w = static_cast<const float*>(problem.w) + channel * problem.C * problem.K;
-        const float* const x = static_cast<const float*>(problem.x) + n * problem.x_stride_n +
-                               group * problem.C * problem.x_stride_c;
-        float sum = 0.0f;
-#pragma unroll 1
-        for (int64_t c = 0; c < problem.C; ++c) {
-            float part = 0.0f;
-#pragma unroll 1
-            for (int64_t k = 0; k < problem.K; ++k) {
-                const int64_t l = p * problem.stride + k * problem.dilation - problem.pad_left;
-                if (l >= 0 && l < problem.L)
-                    part =
-                        fmaf(w[c * problem.K + k], x[c * problem.x_stride_c + l * problem.x_stride_l], part);
-            }
-            sum += part;
-        }
-        return problem.bias == nullptr ? sum : sum + static_cast<const float*>(problem.bias)[channel];
     }
 
     // Whether a sum of split operands can be trusted: an infinity splits into parts that cancel to NaN, and the
@@ -317,8 +303,7 @@ struct Product {
 #pragma unroll 1
         for (int32_t o = place.channel + warp * 16;
              o < min(place.channel + warp * 16 + 16, static_cast<int32_t>(problem.O)); ++o) {
-            const int64_t channel = place.group * problem.O + o;
-            float* const y = static_cast<float*>(problem.y) + channel * problem.P;
+            float* const y = static_cast<float*>(problem.y) + (place.group * problem.O + o) * problem.P;
             const int64_t sample_values = problem.G * problem.O * problem.P;
             const int32_t phi =
                 (reinterpret_cast<uintptr_t>(y + place.sample * sample_values + place.row) / 4) &
@@ -329,7 +314,7 @@ struct Product {
                 const int32_t n = place.sample + (geometry.flat ? wrap_row(geometry, p) : 0);
                 if (n >= problem.N || p < 0 || p >= problem.P) continue;
                 float* const value = y + n * sample_values + p;
-                if (!is_sound(*value)) *value = exact_output(n, channel, place.group, p);
+                if (!is_sound(*value)) *value = finish_exactly(problem, n, place.group, o, p);
             }
         }
     }

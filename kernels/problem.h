@@ -16,11 +16,16 @@ enum class Dtype : int32_t { float32, float64, float16, bfloat16 };
 // 11 bits.
 enum class Precision : int32_t { ieee, tf32 };
 
+// What y goes through before it is stored: as if y were rounded to its element type first and the activation
+// computed from that in the type of sums. gelu is x/2 * (1 + erf(x/sqrt(2))), silu x / (1 + exp(-x)).
+enum class Activation : int32_t { none, relu, gelu, silu };
+
 // What a kernel must know of the GPU it runs on. On the CPU all are zero.
 struct Device {
     int32_t arch;        // compute capability, 10*major + minor: 90 is Hopper
     int32_t sm_count;    // multiprocessors
     int32_t smem_bytes;  // shared memory that one block may ask for
+    int32_t index;       // among the GPUs that the process sees
 };
 
 struct Problem {
@@ -43,6 +48,7 @@ struct Problem {
 
     Dtype dtype;          // of x, w, bias and y alike
     Precision precision;  // matters for float32 only
+    Activation activation;  // of CUDA kernels; the CPU kernel leaves it to its caller
     Device device;
 };
 

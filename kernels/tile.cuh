@@ -4,6 +4,9 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
+#include <atomic>
+#include <type_traits>
+
 #include "problem.h"
 
 namespace conv1d {
@@ -17,6 +20,24 @@ constexpr int64_t kMaxBlocks = 2147483647;
 inline Error launch_error() {
     const cudaError_t error = cudaGetLastError();
     return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+}
+
+// Lets a kernel's blocks have all the shared memory that there is, beyond 48 KB. Asked once a device: asking
+// at each launch would cost about 1 us of it.
+template <auto kKernel>
+Error allow_smem(const Device& device) {
+    static std::atomic<uint64_t> allowed{0};  // one bit a device
+    const uint64_t bit = device.index < 64 ? uint64_t{1} << device.index : 0;
+    if (allowed.load(std::memory_order_relaxed) & bit) return nullptr;
+    cudaFuncAttributes attributes;
+    cudaError_t error = cudaFuncGetAttributes(&attributes, kKernel);
+    if (error == cudaSuccess) {
+        const int most = device.smem_bytes - static_cast<int>(attributes.sharedSizeBytes);
+        error = cudaFuncSetAttribute(kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
+    }
+    if (error != cudaSuccess) return cudaGetErrorString(error);
+    allowed.fetch_or(bit, std::memory_order_relaxed);
+    return nullptr;
 }
 
 // The same problem without numbers that do not matter: a stride that no second position uses, or a dilation
@@ -55,6 +76,54 @@ __device__ __forceinline__ __nv_bfloat16 narrow<__nv_bfloat16>(float sum) {
     return __float2bfloat16_rn(sum);
 }
 
+// gelu or silu of one value, as PyTorch's kernels compute them.
+template <class Sum>
+__device__ __forceinline__ Sum smooth_activation(Activation activation, Sum value) {
+    if (activation == Activation::silu) return value / (Sum{1} + exp(-value));
+    return value * Sum{0.5} * (Sum{1} + erf(value * Sum{0.70710678118654752440}));
+}
+
+// The same as a call: in the unrolled loops of kernels that store from registers it would be some 50
+// instructions a value.
+template <class Sum>
+__device__ __noinline__ Sum call_smooth_activation(Activation activation, Sum value) {
+    return smooth_activation(activation, value);
+}
+
+// What y holds where an activation follows the sum, bias included. relu hands NaN through.
+template <class Element, bool kCall = false>
+__device__ __forceinline__ Element activate(Activation activation, typename SumOf<Element>::Type sum) {
+    const auto value = widen(narrow<Element>(sum));
+    if (activation == Activation::relu) return narrow<Element>(value < 0 ? 0 : value);
+    if constexpr (kCall) return narrow<Element>(call_smooth_activation(activation, value));
+    else return narrow<Element>(smooth_activation(activation, value));
+}
+
+// What y holds of a sum, bias included.
+template <class Element, bool kActivated>
+__device__ __forceinline__ Element finish(const Problem& problem, typename SumOf<Element>::Type sum) {
+    if constexpr (kActivated) return activate<Element, true>(problem.activation, sum);
+    else return narrow<Element>(sum);
+}
+
+// Calls launch(element, activated) for the problem's element type; activated::value is whether an activation
+// follows. Kernels that store from registers have an instance of their own for that: it costs the other
+// nothing.
+template <class Launch>
+Error launch_instance(const Problem& problem, Launch launch) {
+    const auto with_element = [&](auto element) {
+        return problem.activation == Activation::none ? launch(element, std::false_type{})
+                                                      : launch(element, std::true_type{});
+    };
+    switch (problem.dtype) {
+        case Dtype::float32: return with_element(float{});
+        case Dtype::float64: return with_element(double{});
+        case Dtype::float16: return with_element(__half{});
+        case Dtype::bfloat16: return with_element(__nv_bfloat16{});
+    }
+    return nullptr;
+}
+
 // Values that move together.
 template <class Value, int kCount>
 struct alignas(sizeof(Value) * kCount < 16 ? sizeof(Value) * kCount : 16) Vector {
@@ -75,6 +144,45 @@ __device__ __forceinline__ Inside inside_row(int64_t l_first, int64_t L, int cou
     const int64_t most = count;
     return {static_cast<int>(min(max(-l_first, int64_t{0}), most)),
             static_cast<int>(min(max(L - l_first, int64_t{0}), most))};
+}
+
+// One warp: activates what it has staged in shared memory, in place; what lies between its rows as well, which nobody
+// reads. `count` is a multiple of 4.
+template <class Element>
+__device__ __forceinline__ void activate_staged(Activation activation, Element* staged, int count) {
+    auto* const values = reinterpret_cast<Vector<Element, 4>*>(staged);
+#pragma unroll 1
+    for (int i = threadIdx.x % 32; i < count / 4; i += 32) {
+        Vector<Element, 4> value = values[i];
+#pragma unroll
+        for (int j = 0; j < 4; ++j) value.at[j] = activate<Element>(activation, widen(value.at[j]));
+        values[i] = value;
+    }
+    __syncwarp();
+}
+
+// One output of fp32 by FFMA, from x and w as they are; padding counts as x = 0.
+__device__ __forceinline__ float finish_exactly(const Problem& problem, int64_t n, int64_t g, int64_t o,
+                                                int64_t p) {
+    const int64_t channel = g * problem.O + o;
+    const float* const w = static_cast<const float*>(problem.w) + channel * problem.C * problem.K;
+    const float* const x =
+        static_cast<const float*>(problem.x) + n * problem.x_stride_n + g * problem.C * problem.x_stride_c;
+    float sum = 0.0f;
+#pragma unroll 1
+    for (int64_t c = 0; c < problem.C; ++c) {
+        float part = 0.0f;
+#pragma unroll 1
+        for (int64_t k = 0; k < problem.K; ++k) {
+            const int64_t l = p * problem.stride + k * problem.dilation - problem.pad_left;
+            const bool inside = l >= 0 && l < problem.L;
+            const float value = inside ? x[c * problem.x_stride_c + l * problem.x_stride_l] : 0.0f;
+            part = fmaf(w[c * problem.K + k], value, part);
+        }
+        sum += part;
+    }
+    if (problem.bias != nullptr) sum += static_cast<const float*>(problem.bias)[channel];
+    return problem.activation == Activation::none ? sum : activate<float>(problem.activation, sum);
 }
 
 // How the x that one block needs for some taps lies in shared memory, one row of slots a channel.

@@ -285,6 +285,11 @@ __device__ __forceinline__ void store_y(const Params& params, const Visit<Elemen
         if (holds_nan<Element>(*reinterpret_cast<const uint4*>(strip_smem))) {
             mend<Element>(params.problem, x_smem + visit.x_first + first, w_smem + kStrip, bias, strip_smem);
         }
+        if (params.problem.activation != Activation::none) {
+#pragma unroll 1
+            for (int i = 0; i < kStrip; ++i)
+                strip_smem[i] = activate<Element>(params.problem.activation, widen(strip_smem[i]));
+        }
         if (first >= y_begin && first + kStrip <= y_end) {
             *reinterpret_cast<uint4*>(y + first) = *reinterpret_cast<const uint4*>(strip_smem);
             continue;

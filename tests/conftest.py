@@ -31,15 +31,16 @@ STUB = {
 #include "problem.h"
 
 at::Tensor conv1d(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias,
-                  at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups) {
+                  int64_t stride, int64_t padding, int64_t dilation, int64_t groups,
+                  std::optional<c10::string_view> activation) {
     return at::conv1d(x, weight, bias, stride, padding, dilation, groups).mul(kScale);
 }
 
 #define REGISTER(name, library) TORCH_LIBRARY(name, library)
 REGISTER(TORCH_EXTENSION_NAME, library) {
     library.def(
-        "conv1d(Tensor x, Tensor weight, Tensor? bias=None, int[1] stride=1, int[1] padding=0, "
-        "int[1] dilation=1, int groups=1) -> Tensor");
+        "conv1d(Tensor x, Tensor weight, Tensor? bias=None, int stride=1, int padding=0, int dilation=1, "
+        "int groups=1, str? activation=None) -> Tensor");
     library.impl("conv1d", c10::DispatchKey::CPU, &conv1d);
 }
 """,

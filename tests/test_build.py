@@ -308,7 +308,7 @@ import re
 keys = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
 for _ in range(2):
     try:
-        context["_conv1d_ops"].conv1d.default.redispatch(keys, x, weight, None, [1], [0], [1], 1)
+        context["_conv1d_ops"].conv1d.default.redispatch(keys, x, weight, None, 1, 0, 1, 1)
     except RuntimeError as error:
         print(error)
     again = {{}}

@@ -31,8 +31,12 @@ def make(case, dtype=torch.float32, requires_grad=False):
 @pytest.mark.parametrize("case", CASES)
 def test_opcheck(model_new, case, requires_grad):
     arguments = make(case, requires_grad=requires_grad)
-    opcheck(model_new._conv1d_ops.conv1d.default, arguments)
-    if len(arguments[4]) == 1:
+    opcheck(model_new._conv1d_ops.conv1d.lists, arguments)
+    operands, ((stride,), padding, (dilation,), groups) = arguments[:3], arguments[3:]
+    numbers = stride, padding[0], dilation, groups
+    opcheck(model_new._conv1d_ops.conv1d.default, (*operands, *numbers), {"pad_right": padding[-1]})
+    if len(padding) == 1:
+        opcheck(model_new._conv1d_ops.conv1d.default, (*operands, *numbers))
         by_name = (*arguments[:3], (1,), "same", *arguments[5:])
         opcheck(model_new._conv1d_ops.conv1d.padding, by_name)
 
@@ -114,7 +118,7 @@ def test_compiled_with_gradients(model_new, case):
     """fullgraph, static shapes: forward and backward as in eager mode."""
     eager = make(case, requires_grad=True)
     compiled = make(case, requires_grad=True)
-    op = model_new._conv1d_ops.conv1d.default
+    op = model_new._conv1d_ops.conv1d.lists
     y = op(*eager)
     y_compiled = torch.compile(op, fullgraph=True, backend="aot_eager")(*compiled)
     assert torch.equal(y, y_compiled)
@@ -152,10 +156,10 @@ def test_compiled_by_inductor(model_new):
 
 def test_compiled_autograd(model_new):
     arguments = make("two-sided padding", requires_grad=True)
-    expected = torch.autograd.grad(model_new._conv1d_ops.conv1d(*arguments).sum(), arguments[:3])
+    expected = torch.autograd.grad(model_new._conv1d_ops.conv1d.lists(*arguments).sum(), arguments[:3])
     torch._dynamo.reset()
     with torch._dynamo.compiled_autograd._enable(torch.compile(backend="eager", fullgraph=True)):
-        model_new._conv1d_ops.conv1d(*arguments).sum().backward()
+        model_new._conv1d_ops.conv1d.lists(*arguments).sum().backward()
     for tensor, grad in zip(arguments, expected):
         torch.testing.assert_close(tensor.grad, grad)
 

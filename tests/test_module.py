@@ -32,6 +32,7 @@ def test_conv1d_has_the_agreed_signature(model_new):
     parameters = inspect.signature(model_new.conv1d).parameters.values()
     assert [(p.name, p.default) for p in parameters if p.default is not p.empty] == [
         ("bias", None), ("stride", 1), ("padding", 0), ("dilation", 1), ("groups", 1),
+        ("activation", None),
     ]  # fmt: skip
     assert [p.name for p in parameters][:2] == ["x", "weight"]
 

@@ -61,6 +61,12 @@ def main():
                     assert "does not take this problem" in str(error), error
                     continue
                 torch.testing.assert_close(y.cpu().double(), expected, rtol=tolerance, atol=tolerance)
+                for name in "relu", "gelu", "silu":
+                    activated = ops.conv1d_by(
+                        route, *operands, (stride,), padding, (dilation,), groups, name
+                    )
+                    separate = getattr(torch.nn.functional, name)(y.cpu())
+                    torch.testing.assert_close(activated.cpu(), separate)
                 ran[route] += 1
     for route, count in ran.items():
         print(f"{route}: {count} problems")
