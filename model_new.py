@@ -1497,9 +1497,7 @@ __device__ __forceinline__ uint64_t uniform(uint64_t value) {
 // issues once, not in a loop over threads.
 __device__ __forceinline__ bool elect() {
     uint32_t elected;
-    asm volatile(
-        "{\n.reg .pred p;\nelect.sync _|p, 0xFFFFFFFF;\nselp.u32 %0, 1, 0, p;\n}"
-        : "=r"(elected));
+    asm volatile("{\n.reg .pred p;\nelect.sync _|p, 0xFFFFFFFF;\nselp.u32 %0, 1, 0, p;\n}" : "=r"(elected));
     return elected != 0;
 }
 
@@ -1721,10 +1719,14 @@ Error launch_instance(const Problem& problem, Launch launch) {
                                                       : launch(element, std::true_type{});
     };
     switch (problem.dtype) {
-        case Dtype::float32: return with_element(float{});
-        case Dtype::float64: return with_element(double{});
-        case Dtype::float16: return with_element(__half{});
-        case Dtype::bfloat16: return with_element(__nv_bfloat16{});
+        case Dtype::float32:
+            return with_element(float{});
+        case Dtype::float64:
+            return with_element(double{});
+        case Dtype::float16:
+            return with_element(__half{});
+        case Dtype::bfloat16:
+            return with_element(__nv_bfloat16{});
     }
     return nullptr;
 }
@@ -1751,8 +1753,8 @@ __device__ __forceinline__ Inside inside_row(int64_t l_first, int64_t L, int cou
             static_cast<int>(min(max(L - l_first, int64_t{0}), most))};
 }
 
-// One warp: activates what it has staged in shared memory, in place; what lies between its rows as well, which nobody
-// reads. `count` is a multiple of 4.
+// One warp: activates what it has staged in shared memory, in place; what lies between its rows as well,
+// which nobody reads. `count` is a multiple of 4.
 template <class Element>
 __device__ __forceinline__ void activate_staged(Activation activation, Element* staged, int count) {
     auto* const values = reinterpret_cast<Vector<Element, 4>*>(staged);
@@ -3795,9 +3797,9 @@ inline bool beats_direct(const Problem& problem, double products) {
 
 }  // namespace fold
 
-// fp32, fp16 and bf16 from sm_80 on, fewer than 16 input channels a group. Sums too short for tensor cores to pay
-// stay with "direct" (ms by this route and by that: convtasnet_enc, 16 products, fp32 0.083 and 0.076, bf16 0.060
-// and 0.073; encodec_stem, 7 products, TF32 0.183 and 0.157, bf16 0.127 and 0.120).
+// fp32, fp16 and bf16 from sm_80 on, fewer than 16 input channels a group. Sums too short for tensor cores to
+// pay stay with "direct" (ms by this route and by that: convtasnet_enc, 16 products, fp32 0.083 and 0.076,
+// bf16 0.060 and 0.073; encodec_stem, 7 products, TF32 0.183 and 0.157, bf16 0.127 and 0.120).
 inline bool fits_fold_sm80(const Problem& any_problem) {
     const Problem problem = canonical(any_problem);
     if (problem.dtype == Dtype::float64 || problem.device.arch < 80 || problem.O < 8) return false;
@@ -4559,7 +4561,8 @@ constexpr int kBarrierReady = 1, kBarrierTaken = 2;  // hardware barriers betwee
 constexpr int kSliceLead = 16;
 
 // Two modes keep the accuracy of fp32: f16x3 splits each operand into two fp16 numbers, tf32x3 into two TF32
-// ones, at half the speed but for all magnitudes. Tiles whose x or w f16x3 cannot hold are done again by tf32x3.
+// ones, at half the speed but for all magnitudes. Tiles whose x or w f16x3 cannot hold are done again by
+// tf32x3.
 enum class Mode { tf32, tf32x3, f16x3, f16, bf16 };
 
 template <Mode kMode>
@@ -4575,7 +4578,7 @@ struct ModeTraits {
     static constexpr int kPieces = kIsSplit ? 4 : 8;                 // pieces of a row that carry channels
     static constexpr int kChunkChannels = kPieces * kPieceChannels;  // channels in a row
     static constexpr int kLoadChannels = kIsSplit ? 16 : kChunkChannels;  // that a converter holds at once
-    using Bits = std::conditional_t<kIsFloat, uint32_t, uint16_t>;   // of one element of x, w and y
+    using Bits = std::conditional_t<kIsFloat, uint32_t, uint16_t>;        // of one element of x, w and y
     using BitsPair = std::conditional_t<kIsFloat, uint2, uint32_t>;
     static constexpr int kElementBytes = sizeof(Bits);
     // Of a staged row of D, in elements: room for a sector offset, and no bank conflicts between eight rows.
@@ -4779,12 +4782,12 @@ inline Cut choose_cut(const Problem& problem) {
     return best;
 }
 
-// f16x3: x * 2^8 and w * 2^e, e such that the largest weight of its output channel lies in [2^14, 2^15), become
-// high + low / 2^11, both fp16 and rounded to nearest. (Ootomo and Yokota, "Recovering single precision accuracy
-// from Tensor Cores", 2022, scale the low part so.) Scaled values below 2^16 and from 2^-12 on are then right to
-// 2^-24 of themselves, and zero is exact. Smaller ones are right to 2^-36: n of x and m of w put an error of at
-// most n * 2^15 * 2^-36 + m * 2^16 * 2^-36 into a sum, less than 2^-24 of it where it is at least 8n + 16m. Tiles
-// with larger values, or with sums below that, belong to tf32x3.
+// f16x3: x * 2^8 and w * 2^e, e such that the largest weight of its output channel lies in [2^14, 2^15),
+// become high + low / 2^11, both fp16 and rounded to nearest. (Ootomo and Yokota, "Recovering single
+// precision accuracy from Tensor Cores", 2022, scale the low part so.) Scaled values below 2^16 and from
+// 2^-12 on are then right to 2^-24 of themselves, and zero is exact. Smaller ones are right to 2^-36: n of x
+// and m of w put an error of at most n * 2^15 * 2^-36 + m * 2^16 * 2^-36 into a sum, less than 2^-24 of it
+// where it is at least 8n + 16m. Tiles with larger values, or with sums below that, belong to tf32x3.
 constexpr float kXScale = 256.0f, kLowScale = 2048.0f;
 constexpr float kSmallestScaled = 1.0f / 4096, kLargestScaled = 65280.0f;
 constexpr float kSumOfSmallX = 8.0f, kSumOfSmallW = 16.0f;
@@ -4798,12 +4801,12 @@ inline size_t image_bytes(const Problem& problem) {
 
 // What the kernels of one launch share in the workspace.
 struct Scratch {
-    int32_t* tickets;    // [4]: drawn; tiles listed; unused
-    uint8_t* image;      // packed weights
-    float2* row_scaling;  // f16x3: [G][o_tiles * 128], what undoes the scales of x and w, negative where w is out of
-                          // range; how many weights are too small
-    int32_t* is_listed;  // f16x3: [tiles]
-    int32_t* list;       // f16x3: [tiles], those to be done again
+    int32_t* tickets;     // [2]: drawn so far; tiles listed
+    uint8_t* image;       // packed weights
+    float2* row_scaling;  // f16x3: [G][o_tiles * 128], what undoes the scales of x and w, negative where w is
+                          // out of range; how many weights are too small
+    int32_t* is_listed;   // f16x3: [tiles]
+    int32_t* list;        // f16x3: [tiles], those to be done again
     uint8_t* safe_image;  // f16x3: packed weights of tf32x3
 };
 
@@ -4817,7 +4820,7 @@ inline size_t lay_out(const Problem& problem, const Geometry& geometry, uint8_t*
         return place;
     };
     *scratch = {};
-    scratch->tickets = reinterpret_cast<int32_t*>(take(16));
+    scratch->tickets = reinterpret_cast<int32_t*>(take(2 * sizeof(int32_t)));
     scratch->image = take(image_bytes<kMode>(problem));
     if (kMode == Mode::f16x3) {
         const size_t tile_bytes = static_cast<size_t>(geometry.tiles) * sizeof(int32_t);
@@ -4830,7 +4833,8 @@ inline size_t lay_out(const Problem& problem, const Geometry& geometry, uint8_t*
     return bytes;
 }
 
-// f16x3 packs the weights for both modes and launches the second one, even where no tile needs it: some 10 us.
+// f16x3 packs the weights for both modes and launches the second one, even where no tile needs it: some 10
+// us.
 constexpr double kSecondModeCycles = 20000;
 
 inline Mode mode_of(const Problem& problem) {
@@ -4963,12 +4967,11 @@ __device__ __forceinline__ Announcement place_tile(const Geometry& geometry, con
 
 // f16x3: puts a tile on the list of those to be done again, once.
 __device__ __forceinline__ void list_tile(const Scratch& scratch, int32_t tile) {
-    if (atomicExch(&scratch.is_listed[tile], 1) == 0)
-        scratch.list[atomicAdd(&scratch.tickets[1], 1)] = tile;
+    if (atomicExch(&scratch.is_listed[tile], 1) == 0) scratch.list[atomicAdd(&scratch.tickets[1], 1)] = tile;
 }
 
-// One thread: draws tickets, announces tiles one ahead of need, streams the weights of each. kMayBeListed: where
-// there is a list, of the tiles on it only.
+// One thread: draws tickets, announces tiles one ahead of need, streams the weights of each. kMayBeListed:
+// where there is a list, of the tiles on it only.
 template <bool kMayBeListed>
 __device__ __forceinline__ void run_supplier(const Geometry& geometry, const Problem& problem,
                                              uint32_t w_smem, const Barriers& barriers,
@@ -5050,8 +5053,8 @@ __device__ __forceinline__ uint32_t split_f16(float first, float second, uint32_
     return *reinterpret_cast<const uint32_t*>(&high);
 }
 
-// fp32 bits of magnitudes, which are ordered as the numbers are: the largest seen, and how many are too small for
-// a split by f16x3, but not zero.
+// fp32 bits of magnitudes, which are ordered as the numbers are: the largest seen, and how many are too small
+// for a split by f16x3, but not zero.
 struct Range {
     uint32_t largest = 0, small = 0;
     __device__ __forceinline__ void add(uint32_t bits, float scale) {
@@ -5061,10 +5064,11 @@ struct Range {
     }
 };
 
-// Packs w [G*O][C][K] into blocks of 16 KB in the order in which tiles use them, [G][o_tile][tap
-// group][chunk][tap]; a block is the shared-memory image of 128 output channels x one row.
+// Weights w [G*O][C][K] are packed into blocks of 16 KB in the order in which tiles use them, [G][o_tile][tap
+// group][chunk][tap]; a block is the shared-memory image of 128 output channels x one row of 8 pieces. Where
+// a piece's weights come from:
 struct PackedPlace {
-    int64_t block;
+    int32_t block;         // of the tile's blocks
     int32_t tap, c, part;  // first channel; part 0: value or high part, 1: low part
 };
 
@@ -5125,15 +5129,15 @@ __global__ void __launch_bounds__(256)
     pack_weights_kernel(const void* __restrict__ w,  // [G*O][C][K]
                         Scratch scratch, Geometry geometry, int32_t C, int32_t O, int32_t K, int64_t pieces) {
 #if __CUDA_ARCH__ == 900
-    if (blockIdx.x == 0 && threadIdx.x < 4) scratch.tickets[threadIdx.x] = 0;
+    if (blockIdx.x == 0 && threadIdx.x < 2) scratch.tickets[threadIdx.x] = 0;
     const int64_t index = blockIdx.x * int64_t{256} + threadIdx.x;
     if (index >= pieces) return;
     const int row = static_cast<int>(index % kTileO), piece = static_cast<int>(index / kTileO % 8);
     const int64_t block = index / kTileO / 8;
     const int32_t blocks_of_tile = geometry.chunks * K;
     const int32_t tile = static_cast<int32_t>(block / blocks_of_tile);
-    const PackedPlace from = packed_place<kMode>(
-        geometry, static_cast<int32_t>(block - int64_t{tile} * blocks_of_tile), piece, K);
+    const PackedPlace from =
+        packed_place<kMode>(geometry, static_cast<int32_t>(block - int64_t{tile} * blocks_of_tile), piece, K);
     const int32_t o = tile % geometry.o_tiles * kTileO + row;
     const int64_t offset = ((int64_t{tile / geometry.o_tiles} * O + o) * C + from.c) * K + from.tap;
     reinterpret_cast<uint4*>(scratch.image)[(block * kTileO + row) * 8 + (piece ^ (row & 7))] =
@@ -5145,11 +5149,12 @@ __global__ void __launch_bounds__(256)
 // empties the list of tiles.
 __global__ void __launch_bounds__(128)
     pack_split_weights_kernel(const float* __restrict__ w,  // [G*O][C][K]
-                              Scratch scratch, Geometry geometry, Geometry safe_geometry, int32_t C, int32_t O,
-                              int32_t K) {
+                              Scratch scratch, Geometry geometry, Geometry safe_geometry, int32_t C,
+                              int32_t O, int32_t K) {
 #if __CUDA_ARCH__ == 900
-    if (blockIdx.x == 0 && threadIdx.x < 4) scratch.tickets[threadIdx.x] = 0;
-    for (int64_t i = blockIdx.x * int64_t{128} + threadIdx.x; i < geometry.tiles; i += gridDim.x * int64_t{128})
+    if (blockIdx.x == 0 && threadIdx.x < 2) scratch.tickets[threadIdx.x] = 0;
+    for (int64_t i = blockIdx.x * int64_t{128} + threadIdx.x; i < geometry.tiles;
+         i += gridDim.x * int64_t{128})
         scratch.is_listed[i] = 0;
     const int32_t row = blockIdx.x % kTileO, tile = blockIdx.x / kTileO;
     const int32_t o = tile % geometry.o_tiles * kTileO + row;
@@ -5243,8 +5248,8 @@ struct Converter {
                tap_group * geometry.taps_per_group * static_cast<int32_t>(problem.dilation);
     }
 
-    // Channels of the chunk from `first` on at position q of the window, and, where Word holds two elements, at
-    // q + 1.
+    // Channels of the chunk from `first` on at position q of the window, and, where Word holds two elements,
+    // at q + 1.
     template <class Word>
     __device__ __forceinline__ void load(Word (&value)[Traits::kLoadChannels], int32_t first, int32_t q) {
         const int32_t stride = static_cast<int32_t>(problem.stride);
@@ -5318,8 +5323,7 @@ struct Converter {
             store(q, first_piece, [&](int i) { return value[i].x; });
             store(q + 1, first_piece, [&](int i) { return value[i].y; });
         } else {
-            store(q, first_piece,
-                  [&](int i) { return __byte_perm(value[2 * i], value[2 * i + 1], 0x5410); });
+            store(q, first_piece, [&](int i) { return __byte_perm(value[2 * i], value[2 * i + 1], 0x5410); });
             store(q + 1, first_piece,
                   [&](int i) { return __byte_perm(value[2 * i], value[2 * i + 1], 0x7632); });
         }
@@ -5352,7 +5356,8 @@ struct Converter {
             else convert_singles(first);
         }
         if constexpr (kMode == Mode::f16x3) {
-            if (__any_sync(0xFFFFFFFF, range.largest > __float_as_uint(kLargestScaled / kXScale)) && lane == 0)
+            if (__any_sync(0xFFFFFFFF, range.largest > __float_as_uint(kLargestScaled / kXScale)) &&
+                lane == 0)
                 list_tile(scratch, place.tile);
             if (range.small > 0)
                 atomicAdd(&barriers.small_count[place.counter], static_cast<int32_t>(range.small));
@@ -5453,8 +5458,8 @@ struct Product {
         for (int k = 0; k < kSteps; ++k) multiply_step(acc, w16 + 2 * k, x16 + 2 * k, accumulate || k > 0);
     }
 
-    // One tap of one chunk, 128 bytes of K, issued and committed. half_empty: the second half carries no channels.
-    // Split: on return acc is not yet in `total`.
+    // One tap of one chunk, 128 bytes of K, issued and committed. half_empty: the second half carries no
+    // channels. Split: on return acc is not yet in `total`.
     template <int kTotal>
     __device__ __forceinline__ void multiply(float (&acc)[kValues], float (&total)[kTotal], uint32_t w16,
                                              uint32_t x16, bool half_empty, bool accumulate) {
@@ -5509,7 +5514,8 @@ struct Product {
             for (int chunk = 0; chunk < geometry.chunks; ++chunk) {
                 ptx::mbarrier_wait(barriers.x_full(stages.stage), stages.parity);
                 const uint32_t x_stage16 = (x_smem + stages.stage * geometry.x_stage_bytes) / 16;
-                const bool half_empty = problem.C - chunk * Traits::kChunkChannels <= Traits::kChunkChannels / 2;
+                const bool half_empty =
+                    problem.C - chunk * Traits::kChunkChannels <= Traits::kChunkChannels / 2;
                 int32_t plane = 0, shift = 0;
 #pragma unroll 1
                 for (int tap = 0; tap < taps; ++tap) {
@@ -5597,9 +5603,10 @@ struct Product {
         }
     }
 
-    // Eight staged rows of a slice to y, of which `target` is where column 0 of the first belongs. A row stores
-    // columns [first - phi, last - phi) as far as they lie in y; in flat tiles, where phi is 0, that may be in
-    // several samples. Bulk: one thread, a bulk copy a row; else the whole warp, element by element.
+    // Eight staged rows of a slice to y, of which `target` is where column 0 of the first belongs. A row
+    // stores columns [first - phi, last - phi) as far as they lie in y; in flat tiles, where phi is 0, that
+    // may be in several samples. Bulk: one thread, a bulk copy a row; else the whole warp, element by
+    // element.
     __device__ __forceinline__ void store_rows(const Bits* buffer, Bits* target, const Announcement& place,
                                                int slice, int32_t rows, bool bulk) {
         const int32_t P = static_cast<int32_t>(problem.P);
@@ -5641,7 +5648,7 @@ struct Product {
     // f16x3: of row lane/4 of a half of this warp's output channels.
     __device__ __forceinline__ float2 load_scaling(const Announcement& place, int half) {
         return scratch.row_scaling[place.group * geometry.o_tiles * kTileO + place.channel + warp * 16 +
-                                  8 * half + lane / 4];
+                                   8 * half + lane / 4];
     }
 
     // Of row lane/4 of a half of this warp's output channels.
@@ -5697,8 +5704,8 @@ struct Product {
         }
     }
 
-    // Whether a sum of split operands can be trusted: an infinity splits into parts that cancel to NaN, and the
-    // low part of a number near the end of the range is lost.
+    // Whether a sum of split operands can be trusted: an infinity splits into parts that cancel to NaN, and
+    // the low part of a number near the end of the range is lost.
     static __device__ __forceinline__ bool is_sound(float sum) {
         return sum == 0.0f || (fabsf(sum) >= 0x1p-90f && isfinite(sum));
     }
@@ -5801,8 +5808,10 @@ struct Product {
 // tap of every stride and dilation is a plane and a row shift of the same tile. One warp draws tickets and
 // streams the packed weights. Two product warpgroups of 64 output channels each run wgmma, stage D and store
 // it by bulk copies along the rows of y. Cost: each element of x leaves L2 once per 128 output channels, each
-// weight once per tile (once per block where all of them fit in shared memory). results/findings.md has what
-// was measured, and what bounds it.
+// weight once per tile (once per block where all of them fit in shared memory). fp32 without TF32 runs as
+// three products of split operands (Mode in gemm_sm90_plan.cuh): of fp16 parts, then once more of TF32 parts
+// for the tiles that fp16 cannot hold, in a second launch that finds their list mostly empty.
+// results/findings.md has what was measured, and what bounds it.
 
 
 
@@ -5866,10 +5875,12 @@ __global__ void __launch_bounds__(kThreads, 1)
     } else {
         if constexpr (kNeedsRegisters<kMode, kN>) ptx::setmaxnreg_dec<256 - kProductRegisters>();
         if (warp < kProductWarps + kConverterWarps) {
-            Converter<kMode> converter(geometry, problem, barriers, scratch, smem, warp - kProductWarps, lane);
+            Converter<kMode> converter(geometry, problem, barriers, scratch, smem, warp - kProductWarps,
+                                       lane);
             converter.run();
         } else if (lane == 0) {
-            run_supplier<kMode == Mode::tf32x3>(geometry, problem, ptx::smem_address(w_smem), barriers, scratch);
+            run_supplier<kMode == Mode::tf32x3>(geometry, problem, ptx::smem_address(w_smem), barriers,
+                                                scratch);
         }
     }
 #endif
@@ -5877,7 +5888,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 template <Mode kMode, int kN, int kSlices = 1>
 inline Error launch_products(const Problem& problem, const Geometry& geometry, const Scratch& scratch,
-                            cudaStream_t stream) {
+                             cudaStream_t stream) {
     const Error error = allow_smem<gemm_sm90_kernel<kMode, kN, kSlices>>(problem.device);
     if (error != nullptr) return error;
     const int blocks = geometry.tiles < problem.device.sm_count ? geometry.tiles : problem.device.sm_count;
@@ -5893,8 +5904,9 @@ inline Error launch_columns(const Problem& problem, const Geometry& geometry, cu
     const int32_t C = static_cast<int32_t>(problem.C), O = static_cast<int32_t>(problem.O);
     const int32_t K = static_cast<int32_t>(problem.K);
     if constexpr (kMode == Mode::f16x3) {
-        // The same tiles with rows of half the channels; the list then means the same to both.
-        const Geometry safe = cut<Mode::tf32x3>(problem, kN, kSlices, geometry.flat != 0, geometry.taps_per_group);
+        // The same tiles, with rows of half the channels: the list means the same to both.
+        const Geometry safe =
+            cut<Mode::tf32x3>(problem, kN, kSlices, geometry.flat != 0, geometry.taps_per_group);
         const unsigned rows = static_cast<unsigned>(problem.G * geometry.o_tiles * kTileO);
         pack_split_weights_kernel<<<rows, 128, 0, stream>>>(static_cast<const float*>(problem.w), scratch,
                                                             geometry, safe, C, O, K);
@@ -6057,8 +6069,13 @@ __device__ __forceinline__ void fetch_x(const Visit<Element>& visit, int64_t x_s
 #pragma unroll 1
         for (int i = thread * kStrip; i < count; i += threads * kStrip) {
             const int within = i < x_begin ? 0 : min(max(x_end - i, 0), kStrip);
-            if (i != single_begin || single_end == single_begin) {
+            if (i == single_begin && single_end > single_begin) {
+                // Below.
+            } else if (within % kStrip == 0) {
                 ptx::cp_async_16(target, x, within * sizeof(Element));
+            } else {  // the last of x: what lies behind in these 16 bytes is not ours
+#pragma unroll 1
+                for (int j = 0; j < kStrip; ++j) x_smem[i + j] = j < within ? x[j] : narrow<Element>(0);
             }
             x += threads * kStrip;
             target += threads * 16;

@@ -658,9 +658,9 @@ inline bool beats_direct(const Problem& problem, double products) {
 
 }  // namespace fold
 
-// fp32, fp16 and bf16 from sm_80 on, fewer than 16 input channels a group. Sums too short for tensor cores to pay
-// stay with "direct" (ms by this route and by that: convtasnet_enc, 16 products, fp32 0.083 and 0.076, bf16 0.060
-// and 0.073; encodec_stem, 7 products, TF32 0.183 and 0.157, bf16 0.127 and 0.120).
+// fp32, fp16 and bf16 from sm_80 on, fewer than 16 input channels a group. Sums too short for tensor cores to
+// pay stay with "direct" (ms by this route and by that: convtasnet_enc, 16 products, fp32 0.083 and 0.076,
+// bf16 0.060 and 0.073; encodec_stem, 7 products, TF32 0.183 and 0.157, bf16 0.127 and 0.120).
 inline bool fits_fold_sm80(const Problem& any_problem) {
     const Problem problem = canonical(any_problem);
     if (problem.dtype == Dtype::float64 || problem.device.arch < 80 || problem.O < 8) return false;

@@ -6,8 +6,10 @@
 // tap of every stride and dilation is a plane and a row shift of the same tile. One warp draws tickets and
 // streams the packed weights. Two product warpgroups of 64 output channels each run wgmma, stage D and store
 // it by bulk copies along the rows of y. Cost: each element of x leaves L2 once per 128 output channels, each
-// weight once per tile (once per block where all of them fit in shared memory). results/findings.md has what
-// was measured, and what bounds it.
+// weight once per tile (once per block where all of them fit in shared memory). fp32 without TF32 runs as
+// three products of split operands (Mode in gemm_sm90_plan.cuh): of fp16 parts, then once more of TF32 parts
+// for the tiles that fp16 cannot hold, in a second launch that finds their list mostly empty.
+// results/findings.md has what was measured, and what bounds it.
 #pragma once
 #include "gemm_sm90_convert.cuh"
 #include "gemm_sm90_pipeline.cuh"
@@ -71,10 +73,12 @@ __global__ void __launch_bounds__(kThreads, 1)
     } else {
         if constexpr (kNeedsRegisters<kMode, kN>) ptx::setmaxnreg_dec<256 - kProductRegisters>();
         if (warp < kProductWarps + kConverterWarps) {
-            Converter<kMode> converter(geometry, problem, barriers, scratch, smem, warp - kProductWarps, lane);
+            Converter<kMode> converter(geometry, problem, barriers, scratch, smem, warp - kProductWarps,
+                                       lane);
             converter.run();
         } else if (lane == 0) {
-            run_supplier<kMode == Mode::tf32x3>(geometry, problem, ptx::smem_address(w_smem), barriers, scratch);
+            run_supplier<kMode == Mode::tf32x3>(geometry, problem, ptx::smem_address(w_smem), barriers,
+                                                scratch);
         }
     }
 #endif
@@ -82,7 +86,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 template <Mode kMode, int kN, int kSlices = 1>
 inline Error launch_products(const Problem& problem, const Geometry& geometry, const Scratch& scratch,
-                            cudaStream_t stream) {
+                             cudaStream_t stream) {
     const Error error = allow_smem<gemm_sm90_kernel<kMode, kN, kSlices>>(problem.device);
     if (error != nullptr) return error;
     const int blocks = geometry.tiles < problem.device.sm_count ? geometry.tiles : problem.device.sm_count;
@@ -98,8 +102,9 @@ inline Error launch_columns(const Problem& problem, const Geometry& geometry, cu
     const int32_t C = static_cast<int32_t>(problem.C), O = static_cast<int32_t>(problem.O);
     const int32_t K = static_cast<int32_t>(problem.K);
     if constexpr (kMode == Mode::f16x3) {
-        // The same tiles with rows of half the channels; the list then means the same to both.
-        const Geometry safe = cut<Mode::tf32x3>(problem, kN, kSlices, geometry.flat != 0, geometry.taps_per_group);
+        // The same tiles, with rows of half the channels: the list means the same to both.
+        const Geometry safe =
+            cut<Mode::tf32x3>(problem, kN, kSlices, geometry.flat != 0, geometry.taps_per_group);
         const unsigned rows = static_cast<unsigned>(problem.G * geometry.o_tiles * kTileO);
         pack_split_weights_kernel<<<rows, 128, 0, stream>>>(static_cast<const float*>(problem.w), scratch,
                                                             geometry, safe, C, O, K);

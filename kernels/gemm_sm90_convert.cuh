@@ -27,8 +27,8 @@ __device__ __forceinline__ uint32_t split_f16(float first, float second, uint32_
     return *reinterpret_cast<const uint32_t*>(&high);
 }
 
-// fp32 bits of magnitudes, which are ordered as the numbers are: the largest seen, and how many are too small for
-// a split by f16x3, but not zero.
+// fp32 bits of magnitudes, which are ordered as the numbers are: the largest seen, and how many are too small
+// for a split by f16x3, but not zero.
 struct Range {
     uint32_t largest = 0, small = 0;
     __device__ __forceinline__ void add(uint32_t bits, float scale) {
@@ -38,10 +38,11 @@ struct Range {
     }
 };
 
-// Packs w [G*O][C][K] into blocks of 16 KB in the order in which tiles use them, [G][o_tile][tap
-// group][chunk][tap]; a block is the shared-memory image of 128 output channels x one row.
+// Weights w [G*O][C][K] are packed into blocks of 16 KB in the order in which tiles use them, [G][o_tile][tap
+// group][chunk][tap]; a block is the shared-memory image of 128 output channels x one row of 8 pieces. Where
+// a piece's weights come from:
 struct PackedPlace {
-    int64_t block;
+    int32_t block;         // of the tile's blocks
     int32_t tap, c, part;  // first channel; part 0: value or high part, 1: low part
 };
 
@@ -102,15 +103,15 @@ __global__ void __launch_bounds__(256)
     pack_weights_kernel(const void* __restrict__ w,  // [G*O][C][K]
                         Scratch scratch, Geometry geometry, int32_t C, int32_t O, int32_t K, int64_t pieces) {
 #if __CUDA_ARCH__ == 900
-    if (blockIdx.x == 0 && threadIdx.x < 4) scratch.tickets[threadIdx.x] = 0;
+    if (blockIdx.x == 0 && threadIdx.x < 2) scratch.tickets[threadIdx.x] = 0;
     const int64_t index = blockIdx.x * int64_t{256} + threadIdx.x;
     if (index >= pieces) return;
     const int row = static_cast<int>(index % kTileO), piece = static_cast<int>(index / kTileO % 8);
     const int64_t block = index / kTileO / 8;
     const int32_t blocks_of_tile = geometry.chunks * K;
     const int32_t tile = static_cast<int32_t>(block / blocks_of_tile);
-    const PackedPlace from = packed_place<kMode>(
-        geometry, static_cast<int32_t>(block - int64_t{tile} * blocks_of_tile), piece, K);
+    const PackedPlace from =
+        packed_place<kMode>(geometry, static_cast<int32_t>(block - int64_t{tile} * blocks_of_tile), piece, K);
     const int32_t o = tile % geometry.o_tiles * kTileO + row;
     const int64_t offset = ((int64_t{tile / geometry.o_tiles} * O + o) * C + from.c) * K + from.tap;
     reinterpret_cast<uint4*>(scratch.image)[(block * kTileO + row) * 8 + (piece ^ (row & 7))] =
@@ -122,11 +123,12 @@ __global__ void __launch_bounds__(256)
 // empties the list of tiles.
 __global__ void __launch_bounds__(128)
     pack_split_weights_kernel(const float* __restrict__ w,  // [G*O][C][K]
-                              Scratch scratch, Geometry geometry, Geometry safe_geometry, int32_t C, int32_t O,
-                              int32_t K) {
+                              Scratch scratch, Geometry geometry, Geometry safe_geometry, int32_t C,
+                              int32_t O, int32_t K) {
 #if __CUDA_ARCH__ == 900
-    if (blockIdx.x == 0 && threadIdx.x < 4) scratch.tickets[threadIdx.x] = 0;
-    for (int64_t i = blockIdx.x * int64_t{128} + threadIdx.x; i < geometry.tiles; i += gridDim.x * int64_t{128})
+    if (blockIdx.x == 0 && threadIdx.x < 2) scratch.tickets[threadIdx.x] = 0;
+    for (int64_t i = blockIdx.x * int64_t{128} + threadIdx.x; i < geometry.tiles;
+         i += gridDim.x * int64_t{128})
         scratch.is_listed[i] = 0;
     const int32_t row = blockIdx.x % kTileO, tile = blockIdx.x / kTileO;
     const int32_t o = tile % geometry.o_tiles * kTileO + row;
@@ -220,8 +222,8 @@ struct Converter {
                tap_group * geometry.taps_per_group * static_cast<int32_t>(problem.dilation);
     }
 
-    // Channels of the chunk from `first` on at position q of the window, and, where Word holds two elements, at
-    // q + 1.
+    // Channels of the chunk from `first` on at position q of the window, and, where Word holds two elements,
+    // at q + 1.
     template <class Word>
     __device__ __forceinline__ void load(Word (&value)[Traits::kLoadChannels], int32_t first, int32_t q) {
         const int32_t stride = static_cast<int32_t>(problem.stride);
@@ -295,8 +297,7 @@ struct Converter {
             store(q, first_piece, [&](int i) { return value[i].x; });
             store(q + 1, first_piece, [&](int i) { return value[i].y; });
         } else {
-            store(q, first_piece,
-                  [&](int i) { return __byte_perm(value[2 * i], value[2 * i + 1], 0x5410); });
+            store(q, first_piece, [&](int i) { return __byte_perm(value[2 * i], value[2 * i + 1], 0x5410); });
             store(q + 1, first_piece,
                   [&](int i) { return __byte_perm(value[2 * i], value[2 * i + 1], 0x7632); });
         }
@@ -329,7 +330,8 @@ struct Converter {
             else convert_singles(first);
         }
         if constexpr (kMode == Mode::f16x3) {
-            if (__any_sync(0xFFFFFFFF, range.largest > __float_as_uint(kLargestScaled / kXScale)) && lane == 0)
+            if (__any_sync(0xFFFFFFFF, range.largest > __float_as_uint(kLargestScaled / kXScale)) &&
+                lane == 0)
                 list_tile(scratch, place.tile);
             if (range.small > 0)
                 atomicAdd(&barriers.small_count[place.counter], static_cast<int32_t>(range.small));

@@ -83,12 +83,11 @@ __device__ __forceinline__ Announcement place_tile(const Geometry& geometry, con
 
 // f16x3: puts a tile on the list of those to be done again, once.
 __device__ __forceinline__ void list_tile(const Scratch& scratch, int32_t tile) {
-    if (atomicExch(&scratch.is_listed[tile], 1) == 0)
-        scratch.list[atomicAdd(&scratch.tickets[1], 1)] = tile;
+    if (atomicExch(&scratch.is_listed[tile], 1) == 0) scratch.list[atomicAdd(&scratch.tickets[1], 1)] = tile;
 }
 
-// One thread: draws tickets, announces tiles one ahead of need, streams the weights of each. kMayBeListed: where
-// there is a list, of the tiles on it only.
+// One thread: draws tickets, announces tiles one ahead of need, streams the weights of each. kMayBeListed:
+// where there is a list, of the tiles on it only.
 template <bool kMayBeListed>
 __device__ __forceinline__ void run_supplier(const Geometry& geometry, const Problem& problem,
                                              uint32_t w_smem, const Barriers& barriers,

@@ -28,7 +28,8 @@ constexpr int kBarrierReady = 1, kBarrierTaken = 2;  // hardware barriers betwee
 constexpr int kSliceLead = 16;
 
 // Two modes keep the accuracy of fp32: f16x3 splits each operand into two fp16 numbers, tf32x3 into two TF32
-// ones, at half the speed but for all magnitudes. Tiles whose x or w f16x3 cannot hold are done again by tf32x3.
+// ones, at half the speed but for all magnitudes. Tiles whose x or w f16x3 cannot hold are done again by
+// tf32x3.
 enum class Mode { tf32, tf32x3, f16x3, f16, bf16 };
 
 template <Mode kMode>
@@ -44,7 +45,7 @@ struct ModeTraits {
     static constexpr int kPieces = kIsSplit ? 4 : 8;                 // pieces of a row that carry channels
     static constexpr int kChunkChannels = kPieces * kPieceChannels;  // channels in a row
     static constexpr int kLoadChannels = kIsSplit ? 16 : kChunkChannels;  // that a converter holds at once
-    using Bits = std::conditional_t<kIsFloat, uint32_t, uint16_t>;   // of one element of x, w and y
+    using Bits = std::conditional_t<kIsFloat, uint32_t, uint16_t>;        // of one element of x, w and y
     using BitsPair = std::conditional_t<kIsFloat, uint2, uint32_t>;
     static constexpr int kElementBytes = sizeof(Bits);
     // Of a staged row of D, in elements: room for a sector offset, and no bank conflicts between eight rows.
@@ -248,12 +249,12 @@ inline Cut choose_cut(const Problem& problem) {
     return best;
 }
 
-// f16x3: x * 2^8 and w * 2^e, e such that the largest weight of its output channel lies in [2^14, 2^15), become
-// high + low / 2^11, both fp16 and rounded to nearest. (Ootomo and Yokota, "Recovering single precision accuracy
-// from Tensor Cores", 2022, scale the low part so.) Scaled values below 2^16 and from 2^-12 on are then right to
-// 2^-24 of themselves, and zero is exact. Smaller ones are right to 2^-36: n of x and m of w put an error of at
-// most n * 2^15 * 2^-36 + m * 2^16 * 2^-36 into a sum, less than 2^-24 of it where it is at least 8n + 16m. Tiles
-// with larger values, or with sums below that, belong to tf32x3.
+// f16x3: x * 2^8 and w * 2^e, e such that the largest weight of its output channel lies in [2^14, 2^15),
+// become high + low / 2^11, both fp16 and rounded to nearest. (Ootomo and Yokota, "Recovering single
+// precision accuracy from Tensor Cores", 2022, scale the low part so.) Scaled values below 2^16 and from
+// 2^-12 on are then right to 2^-24 of themselves, and zero is exact. Smaller ones are right to 2^-36: n of x
+// and m of w put an error of at most n * 2^15 * 2^-36 + m * 2^16 * 2^-36 into a sum, less than 2^-24 of it
+// where it is at least 8n + 16m. Tiles with larger values, or with sums below that, belong to tf32x3.
 constexpr float kXScale = 256.0f, kLowScale = 2048.0f;
 constexpr float kSmallestScaled = 1.0f / 4096, kLargestScaled = 65280.0f;
 constexpr float kSumOfSmallX = 8.0f, kSumOfSmallW = 16.0f;
@@ -267,12 +268,12 @@ inline size_t image_bytes(const Problem& problem) {
 
 // What the kernels of one launch share in the workspace.
 struct Scratch {
-    int32_t* tickets;    // [4]: drawn; tiles listed; unused
-    uint8_t* image;      // packed weights
-    float2* row_scaling;  // f16x3: [G][o_tiles * 128], what undoes the scales of x and w, negative where w is out of
-                          // range; how many weights are too small
-    int32_t* is_listed;  // f16x3: [tiles]
-    int32_t* list;       // f16x3: [tiles], those to be done again
+    int32_t* tickets;     // [2]: drawn so far; tiles listed
+    uint8_t* image;       // packed weights
+    float2* row_scaling;  // f16x3: [G][o_tiles * 128], what undoes the scales of x and w, negative where w is
+                          // out of range; how many weights are too small
+    int32_t* is_listed;   // f16x3: [tiles]
+    int32_t* list;        // f16x3: [tiles], those to be done again
     uint8_t* safe_image;  // f16x3: packed weights of tf32x3
 };
 
@@ -286,7 +287,7 @@ inline size_t lay_out(const Problem& problem, const Geometry& geometry, uint8_t*
         return place;
     };
     *scratch = {};
-    scratch->tickets = reinterpret_cast<int32_t*>(take(16));
+    scratch->tickets = reinterpret_cast<int32_t*>(take(2 * sizeof(int32_t)));
     scratch->image = take(image_bytes<kMode>(problem));
     if (kMode == Mode::f16x3) {
         const size_t tile_bytes = static_cast<size_t>(geometry.tiles) * sizeof(int32_t);
@@ -299,7 +300,8 @@ inline size_t lay_out(const Problem& problem, const Geometry& geometry, uint8_t*
     return bytes;
 }
 
-// f16x3 packs the weights for both modes and launches the second one, even where no tile needs it: some 10 us.
+// f16x3 packs the weights for both modes and launches the second one, even where no tile needs it: some 10
+// us.
 constexpr double kSecondModeCycles = 20000;
 
 inline Mode mode_of(const Problem& problem) {

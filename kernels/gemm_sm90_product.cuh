@@ -47,8 +47,8 @@ struct Product {
         for (int k = 0; k < kSteps; ++k) multiply_step(acc, w16 + 2 * k, x16 + 2 * k, accumulate || k > 0);
     }
 
-    // One tap of one chunk, 128 bytes of K, issued and committed. half_empty: the second half carries no channels.
-    // Split: on return acc is not yet in `total`.
+    // One tap of one chunk, 128 bytes of K, issued and committed. half_empty: the second half carries no
+    // channels. Split: on return acc is not yet in `total`.
     template <int kTotal>
     __device__ __forceinline__ void multiply(float (&acc)[kValues], float (&total)[kTotal], uint32_t w16,
                                              uint32_t x16, bool half_empty, bool accumulate) {
@@ -103,7 +103,8 @@ struct Product {
             for (int chunk = 0; chunk < geometry.chunks; ++chunk) {
                 ptx::mbarrier_wait(barriers.x_full(stages.stage), stages.parity);
                 const uint32_t x_stage16 = (x_smem + stages.stage * geometry.x_stage_bytes) / 16;
-                const bool half_empty = problem.C - chunk * Traits::kChunkChannels <= Traits::kChunkChannels / 2;
+                const bool half_empty =
+                    problem.C - chunk * Traits::kChunkChannels <= Traits::kChunkChannels / 2;
                 int32_t plane = 0, shift = 0;
 #pragma unroll 1
                 for (int tap = 0; tap < taps; ++tap) {
@@ -191,9 +192,10 @@ struct Product {
         }
     }
 
-    // Eight staged rows of a slice to y, of which `target` is where column 0 of the first belongs. A row stores
-    // columns [first - phi, last - phi) as far as they lie in y; in flat tiles, where phi is 0, that may be in
-    // several samples. Bulk: one thread, a bulk copy a row; else the whole warp, element by element.
+    // Eight staged rows of a slice to y, of which `target` is where column 0 of the first belongs. A row
+    // stores columns [first - phi, last - phi) as far as they lie in y; in flat tiles, where phi is 0, that
+    // may be in several samples. Bulk: one thread, a bulk copy a row; else the whole warp, element by
+    // element.
     __device__ __forceinline__ void store_rows(const Bits* buffer, Bits* target, const Announcement& place,
                                                int slice, int32_t rows, bool bulk) {
         const int32_t P = static_cast<int32_t>(problem.P);
@@ -235,7 +237,7 @@ struct Product {
     // f16x3: of row lane/4 of a half of this warp's output channels.
     __device__ __forceinline__ float2 load_scaling(const Announcement& place, int half) {
         return scratch.row_scaling[place.group * geometry.o_tiles * kTileO + place.channel + warp * 16 +
-                                  8 * half + lane / 4];
+                                   8 * half + lane / 4];
     }
 
     // Of row lane/4 of a half of this warp's output channels.
@@ -291,8 +293,8 @@ struct Product {
         }
     }
 
-    // Whether a sum of split operands can be trusted: an infinity splits into parts that cancel to NaN, and the
-    // low part of a number near the end of the range is lost.
+    // Whether a sum of split operands can be trusted: an infinity splits into parts that cancel to NaN, and
+    // the low part of a number near the end of the range is lost.
     static __device__ __forceinline__ bool is_sound(float sum) {
         return sum == 0.0f || (fabsf(sum) >= 0x1p-90f && isfinite(sum));
     }

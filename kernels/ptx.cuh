@@ -51,9 +51,7 @@ __device__ __forceinline__ uint64_t uniform(uint64_t value) {
 // issues once, not in a loop over threads.
 __device__ __forceinline__ bool elect() {
     uint32_t elected;
-    asm volatile(
-        "{\n.reg .pred p;\nelect.sync _|p, 0xFFFFFFFF;\nselp.u32 %0, 1, 0, p;\n}"
-        : "=r"(elected));
+    asm volatile("{\n.reg .pred p;\nelect.sync _|p, 0xFFFFFFFF;\nselp.u32 %0, 1, 0, p;\n}" : "=r"(elected));
     return elected != 0;
 }
 

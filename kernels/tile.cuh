@@ -116,10 +116,14 @@ Error launch_instance(const Problem& problem, Launch launch) {
                                                       : launch(element, std::true_type{});
     };
     switch (problem.dtype) {
-        case Dtype::float32: return with_element(float{});
-        case Dtype::float64: return with_element(double{});
-        case Dtype::float16: return with_element(__half{});
-        case Dtype::bfloat16: return with_element(__nv_bfloat16{});
+        case Dtype::float32:
+            return with_element(float{});
+        case Dtype::float64:
+            return with_element(double{});
+        case Dtype::float16:
+            return with_element(__half{});
+        case Dtype::bfloat16:
+            return with_element(__nv_bfloat16{});
     }
     return nullptr;
 }
@@ -146,8 +150,8 @@ __device__ __forceinline__ Inside inside_row(int64_t l_first, int64_t L, int cou
             static_cast<int>(min(max(L - l_first, int64_t{0}), most))};
 }
 
-// One warp: activates what it has staged in shared memory, in place; what lies between its rows as well, which nobody
-// reads. `count` is a multiple of 4.
+// One warp: activates what it has staged in shared memory, in place; what lies between its rows as well,
+// which nobody reads. `count` is a multiple of 4.
 template <class Element>
 __device__ __forceinline__ void activate_staged(Activation activation, Element* staged, int count) {
     auto* const values = reinterpret_cast<Vector<Element, 4>*>(staged);

@@ -109,8 +109,13 @@ __device__ __forceinline__ void fetch_x(const Visit<Element>& visit, int64_t x_s
 #pragma unroll 1
         for (int i = thread * kStrip; i < count; i += threads * kStrip) {
             const int within = i < x_begin ? 0 : min(max(x_end - i, 0), kStrip);
-            if (i != single_begin || single_end == single_begin) {
+            if (i == single_begin && single_end > single_begin) {
+                // Below.
+            } else if (within % kStrip == 0) {
                 ptx::cp_async_16(target, x, within * sizeof(Element));
+            } else {  // the last of x: what lies behind in these 16 bytes is not ours
+#pragma unroll 1
+                for (int j = 0; j < kStrip; ++j) x_smem[i + j] = j < within ? x[j] : narrow<Element>(0);
             }
             x += threads * kStrip;
             target += threads * 16;
