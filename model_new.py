@@ -4707,13 +4707,14 @@ inline Geometry cut(const Problem& problem, int columns, int slices, bool flat, 
     geometry.skew = static_cast<int32_t>(geometry.x_stages < 3 ? 0 : ahead < blocks ? ahead : blocks);
 
     // Rows of y that begin between sectors cost partial writes, and those between 16-byte pieces have no bulk
-    // copies.
+    // copies. Where sums are long, the former cost less than the columns that a lead computes twice. (The
+    // same for both modes of fp32, whose tiles must be the same.)
     const int sector = 32 / Traits::kElementBytes, piece = 16 / Traits::kElementBytes;
+    const bool is_short = ceil_div(problem.C, kRowBytes / Traits::kElementBytes) * problem.K <= 12;
     const bool aligned = reinterpret_cast<uintptr_t>(problem.y) % 32 == 0;
     geometry.flat = flat;
-    geometry.lead = !flat && aligned && (problem.P % piece != 0 || (problem.P % sector != 0 && blocks <= 12))
-                        ? sector
-                        : 0;
+    geometry.lead =
+        !flat && aligned && (problem.P % piece != 0 || (problem.P % sector != 0 && is_short)) ? sector : 0;
     geometry.sector_mask = geometry.lead > 0 ? sector - 1 : 0;
     geometry.bulk = aligned && (geometry.lead > 0 || problem.P % piece == 0);
     geometry.advance = columns - geometry.lead;
@@ -4833,8 +4834,8 @@ inline size_t lay_out(const Problem& problem, const Geometry& geometry, uint8_t*
     return bytes;
 }
 
-// f16x3 packs the weights for both modes and launches the second one, even where no tile needs it: some 10
-// us.
+// f16x3 packs the weights for both modes and launches the second one, even where no tile needs
+// it: some 10 us.
 constexpr double kSecondModeCycles = 20000;
 
 inline Mode mode_of(const Problem& problem) {

@@ -225,7 +225,15 @@ def hostile(kind, shape, generator):
     return x * {"large": 1e5, "small": 1e-3, "tiny": 1e-12, "subnormal": 1e-39}.get(kind, 1.0)
 
 
-@pytest.mark.parametrize("size", ["large", "small"])
+HOSTILE_SIZES = {  # N, C, O, L, K; y's rows begin anywhere, and at 16 bytes but not at 32
+    "large": (24, 64, 128, 6001, 3),
+    "large, longer sums": (16, 128, 128, 3004, 3),
+    "large, short rows": (300, 128, 256, 36, 5),
+    "small": (3, 40, 70, 301, 5),
+}
+
+
+@pytest.mark.parametrize("size", HOSTILE_SIZES)
 @pytest.mark.parametrize(
     "kind",
     ["log-uniform", "silence beside full scale", "one outlier", "channels of any scale"]
@@ -235,14 +243,14 @@ def test_fp32_is_accurate_for_hostile_data(model_new, kind, size):
     """Each output, against the sum of the magnitudes in its own window: three roundings of 2^-24 for the
     operands of a product, and truncations of the tensor core's sums, promoted after at most 128 products; in
     all below 2^-20. Weights of the channels undo the scales of x, so that all channels count."""
-    N, C, O, L, K = (24, 64, 128, 6001, 3) if size == "large" else (3, 40, 70, 301, 5)
+    N, C, O, L, K = HOSTILE_SIZES[size]
     generator = torch.Generator("cuda").manual_seed(1)
     x = hostile(kind, (N, C, L), generator)
     weight = torch.randn(O, C, K, generator=generator, device="cuda")
     if kind == "channels of any scale":
         weight /= x.abs().amax(dim=(0, 2))[:, None]
     for route in ["chosen", *model_new._conv1d_ops.routes()]:
-        arguments = (x, weight, None, (1,), (1, 1), (1,), 1)
+        arguments = (x, weight, None, (1,), (K // 2, K // 2), (1,), 1)
         with tf32(False):
             y = run(model_new._conv1d_ops, route, arguments)
         if y is None:
