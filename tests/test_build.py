@@ -166,6 +166,8 @@ def test_library_of_another_torch_is_not_taken(copy):
 def test_killed_build_is_begun_again(stub, tmp_path, after):
     process = start_python(load(stub), TORCH_EXTENSIONS_DIR=str(tmp_path))
     assert "compiling" in process.stderr.readline()
+    while process.poll() is None and not list(tmp_path.glob("conv1d_*.part")):
+        time.sleep(0.01)  # the announcement comes first, then the folder
     time.sleep(after)
     process.send_signal(signal.SIGKILL)
     process.communicate()
