@@ -64,6 +64,7 @@ static bool draw_numbers(const std::string& route) {
         p.C = 1;
         p.O = chance(70) ? 1 : between(1, 4);
         p.K = one_of({1, 2, 3, 4, 5, 7, 8, 9, 15, 31, between(9, 64), between(60, 300)});
+        if (chance(2)) p.K = between(300, 2100);
         p.dilation = one_of({1, 1, 1, 1, 2, 3, 4, 23, 24, 25, between(1, 40), between(5, 200)});
         p.stride = chance(route == "depthwise" ? 30 : 3) ? between(2, 5) : 1;
     } else if (route == "fold_sm80") {
