@@ -4049,8 +4049,9 @@ __device__ __forceinline__ void convert(const Params& params, const Place& place
     const int t = threadIdx.x / 32;  // this warp's words modulo 4
     const int lane = threadIdx.x % 32;
     const int64_t l_begin = place.l_begin + step.tap_group * params.taps * problem.dilation;
-    // Offsets from the window's start that lie in the row; a window is short enough for 32 bits.
-    const int64_t window_end = params.pieces * 16;
+    // Offsets from the window's start that lie in the row and, wherever in its first piece it starts, in its
+    // own pieces: some planes are longer than their taps need. A window is short enough for 32 bits.
+    const int64_t window_end = (params.pieces - 1) * (16 / static_cast<int>(sizeof(Element))) + 1;
     const int offset_begin = static_cast<int>(min(max(-l_begin, int64_t{0}), window_end));
     const int offset_end = static_cast<int>(max(min(problem.L - l_begin, window_end), int64_t{0}));
     const int stride = static_cast<int>(problem.stride);

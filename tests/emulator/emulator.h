@@ -1,0 +1,251 @@
+// CUDA as plain C++, as far as the kernels use it: a kernel's own source, compiled by g++, runs on the CPU.
+// test_emulated_kernels.py rewrites what g++ cannot parse; emulator.cpp runs the threads and checks them.
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <type_traits>
+
+#define __host__
+#define __device__
+#define __global__
+#define __forceinline__ inline
+#define __noinline__ __attribute__((noinline))
+#define __restrict__ __restrict
+#define __launch_bounds__(...)
+#define __grid_constant__
+
+using std::erf;
+using std::exp;
+using std::fmaf;
+using std::isfinite;
+
+template <class A, class B>
+constexpr std::common_type_t<A, B> min(A a, B b) {
+    return b < a ? b : a;
+}
+template <class A, class B>
+constexpr std::common_type_t<A, B> max(A a, B b) {
+    return a < b ? b : a;
+}
+
+struct dim3 {
+    unsigned x = 1, y = 1, z = 1;
+    dim3(unsigned x, unsigned y = 1) : x(x), y(y) {}
+};
+extern dim3 threadIdx, blockIdx, blockDim, gridDim;  // of the thread that runs
+
+struct alignas(8) int2 {
+    int x, y;
+};
+struct alignas(8) uint2 {
+    uint32_t x, y;
+};
+struct alignas(16) uint4 {
+    uint32_t x, y, z, w;
+};
+struct alignas(8) float2 {
+    float x, y;
+};
+inline uint2 make_uint2(uint32_t x, uint32_t y) { return {x, y}; }
+inline uint4 make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w) { return {x, y, z, w}; }
+inline float2 make_float2(float x, float y) { return {x, y}; }
+
+template <class To, class From>
+To bits_as(From from) {
+    static_assert(sizeof(To) == sizeof(From), "the same bits");
+    To to;
+    memcpy(&to, &from, sizeof(to));
+    return to;
+}
+inline uint32_t __float_as_uint(float value) { return bits_as<uint32_t>(value); }
+inline float __uint_as_float(uint32_t bits) { return bits_as<float>(bits); }
+
+struct __half {
+    uint16_t bits;
+};
+inline float __half2float(__half value) { return bits_as<_Float16>(value.bits); }
+inline __half __float2half_rn(float value) { return {bits_as<uint16_t>(static_cast<_Float16>(value))}; }
+
+struct __nv_bfloat16 {
+    uint16_t bits;
+};
+inline float __bfloat162float(__nv_bfloat16 value) { return bits_as<float>(uint32_t{value.bits} << 16); }
+inline __nv_bfloat16 __float2bfloat16_rn(float value) {
+    const uint32_t bits = bits_as<uint32_t>(value);
+    if (value != value) return {0x7fff};
+    return {static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
+}
+
+template <class T>
+void __stwb(T* target, const T& value) {
+    *target = value;
+}
+
+namespace emulator {
+
+// Stops with the problem that runs.
+[[noreturn]] void fail(const char* what, int64_t a = 0, int64_t b = 0);
+
+// A tensor in global memory. Every access is held against these, byte by byte.
+struct Tensor {
+    unsigned char* data;
+    size_t bytes;
+    bool writable;
+};
+// Begins a problem: forgets all tensors; `seed` orders its threads, which may read that many bytes before
+// a tensor.
+void reset(uint64_t seed, size_t readable_head_bytes);
+// Room for `bytes` bytes, poisoned, `offset` bytes past a multiple of 256.
+void* allocate(size_t bytes, size_t offset, bool writable);
+
+void launch(const void* kernel, dim3 grid, dim3 block, size_t smem_bytes,
+            const std::function<void()>& thread);
+void allow_smem(const void* kernel, size_t bytes);
+unsigned char* shared();            // of the block that runs: its dynamic shared memory
+void* static_shared(size_t bytes);  // and its static one, of one variable
+void sync_block();
+void sync_warp();
+
+// What all lanes of a warp do together: once the last has come, run(lanes) sees each one's `lane`.
+void together(void (*run)(void* const* lanes), void* lane);
+
+void copy_async(uint32_t target, const void* source, uint32_t bytes, uint32_t source_bytes);
+void commit_copies();
+void wait_copies(int pending_groups);
+
+// The sum of a product of matrices: exact, then cut to float towards zero, as tensor cores do.
+inline float truncate(double sum) {
+    const float nearest = static_cast<float>(sum);
+    const bool beyond = std::isfinite(nearest) && std::fabs(static_cast<double>(nearest)) > std::fabs(sum);
+    return beyond ? std::nextafter(nearest, 0.0f) : nearest;
+}
+
+inline double operand(uint32_t word, int, float) { return bits_as<float>(word & 0xFFFFE000); }
+inline double operand(uint32_t word, int half, __half) {
+    return __half2float({static_cast<uint16_t>(word >> 16 * half)});
+}
+inline double operand(uint32_t word, int half, __nv_bfloat16) {
+    return __bfloat162float({static_cast<uint16_t>(word >> 16 * half)});
+}
+
+struct MmaLane {
+    float* sum;
+    uint32_t a[4], b[2];
+};
+
+// In the lanes' layout that mma.cuh describes.
+template <class Element>
+void mma(void* const* lanes) {
+    constexpr int kPerWord = 4 / sizeof(Element), kDepth = 8 * kPerWord;
+    double a[16][kDepth], b[8][kDepth];
+    for (int lane = 0; lane < 32; ++lane) {
+        const MmaLane& from = *static_cast<const MmaLane*>(lanes[lane]);
+        const int g = lane / 4, t = lane % 4;
+        for (int i = 0; i < kPerWord; ++i) {
+            for (int word = 0; word < 4; ++word)
+                a[g + word % 2 * 8][(t + word / 2 * 4) * kPerWord + i] = operand(from.a[word], i, Element{});
+            for (int word = 0; word < 2; ++word)
+                b[g][(t + word * 4) * kPerWord + i] = operand(from.b[word], i, Element{});
+        }
+    }
+    for (int lane = 0; lane < 32; ++lane) {
+        float* sum = static_cast<const MmaLane*>(lanes[lane])->sum;
+        for (int i = 0; i < 4; ++i) {
+            double exact = sum[i];
+            for (int k = 0; k < kDepth; ++k) exact += a[lane / 4 + i / 2 * 8][k] * b[lane % 4 * 2 + i % 2][k];
+            sum[i] = truncate(exact);
+        }
+    }
+}
+
+}  // namespace emulator
+
+inline void __syncthreads() { emulator::sync_block(); }
+inline void __syncwarp() { emulator::sync_warp(); }
+inline bool __all_sync(uint32_t, bool vote) {
+    emulator::together(
+        [](void* const* lanes) {
+            bool all = true;
+            for (int i = 0; i < 32; ++i) all = all && *static_cast<bool*>(lanes[i]);
+            for (int i = 0; i < 32; ++i) *static_cast<bool*>(lanes[i]) = all;
+        },
+        &vote);
+    return vote;
+}
+
+using cudaStream_t = void*;
+using cudaError_t = int;
+constexpr cudaError_t cudaSuccess = 0;
+constexpr int cudaFuncAttributeMaxDynamicSharedMemorySize = 8;
+struct cudaFuncAttributes {
+    size_t sharedSizeBytes;
+};
+inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+inline const char* cudaGetErrorString(cudaError_t) { return "an error"; }
+template <class Kernel>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, Kernel*) {
+    attributes->sharedSizeBytes = 64;  // more than any kernel's static shared memory
+    return cudaSuccess;
+}
+template <class Kernel>
+cudaError_t cudaFuncSetAttribute(Kernel* kernel, int, int bytes) {
+    emulator::allow_smem(reinterpret_cast<const void*>(kernel), bytes);
+    return cudaSuccess;
+}
+
+// The instructions of ptx.cuh and mma.cuh, by the same names.
+namespace conv1d {
+namespace ptx {
+
+inline uint32_t smem_address(const void* pointer) {
+    return static_cast<uint32_t>(static_cast<const unsigned char*>(pointer) - emulator::shared());
+}
+inline void cp_async_16(uint32_t target, const void* source, uint32_t source_bytes) {
+    emulator::copy_async(target, source, 16, source_bytes);
+}
+template <int kBytes>
+void cp_async(uint32_t target, const void* source, uint32_t source_bytes) {
+    static_assert(kBytes == 4 || kBytes == 8 || kBytes == 16, "no other size exists");
+    emulator::copy_async(target, source, kBytes, source_bytes);
+}
+inline void cp_async_commit_group() { emulator::commit_copies(); }
+template <int kPending>
+void cp_async_wait_group() {
+    emulator::wait_copies(kPending);
+}
+inline void cp_async_wait_all() {
+    emulator::commit_copies();
+    emulator::wait_copies(0);
+}
+
+inline uint32_t cvt_rna_tf32(float value) {
+    const uint32_t bits = __float_as_uint(value);
+    if (!std::isfinite(value)) return value != value ? 0x7FFFFFFF : bits;
+    return (bits + 0x1000) & 0xFFFFE000;
+}
+
+template <class Element>
+void mma(float (&sum)[4], const uint4& a, const uint2& b) {
+    emulator::MmaLane lane = {sum, {a.x, a.y, a.z, a.w}, {b.x, b.y}};
+    emulator::together(emulator::mma<Element>, &lane);
+}
+
+template <class Pair>
+void st_shared(uint32_t target, Pair pair) {
+    *reinterpret_cast<Pair*>(emulator::shared() + target) = pair;
+}
+inline void st_shared_apart(uint32_t target, float2 pair) {
+    st_shared(target, pair.x);
+    st_shared(target + 4, pair.y);
+}
+inline void st_shared_apart(uint32_t target, uint32_t pair) {
+    st_shared(target, static_cast<uint16_t>(pair));
+    st_shared(target + 2, static_cast<uint16_t>(pair >> 16));
+}
+
+}  // namespace ptx
+}  // namespace conv1d

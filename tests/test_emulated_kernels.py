@@ -1,0 +1,132 @@
+"""Kernels without Hopper's instructions run on the CPU: their own source, compiled by the C++ compiler.
+
+tests/emulator runs the threads in random order, watches each access to memory (emulator.cpp) and compares
+random problems with sums in double precision (driver.cpp). A failure names the problem's seed:
+
+    program ROUTE SEED 0    runs that one again
+"""
+import re
+import subprocess
+import time
+
+import pytest
+from conftest import ROOT
+
+EMULATOR = ROOT / "tests" / "emulator"
+INSTRUCTIONS = ("ptx.cuh", "mma.cuh")  # emulator.h has their functions
+SECONDS = 8  # that the problems of one run take
+
+HEADERS = {
+    "toeplitz": "toeplitz.cuh",
+    "depthwise": "depthwise.cuh",
+    "fold_sm80": "fold.cuh",
+    "gemm_sm80": "gemm_sm80.cuh",
+    "direct": "direct.cuh",
+}
+
+UNIT = """\
+#include "{header}"
+extern "C" bool route_fits(const conv1d::Problem* problem) {{ return conv1d::fits_{route}(*problem); }}
+extern "C" size_t route_workspace_bytes(const conv1d::Problem* problem) {{ return {workspace}; }}
+extern "C" conv1d::Error route_launch(const conv1d::Problem* problem) {{
+    return conv1d::launch_{route}(*problem, nullptr);
+}}
+"""
+
+# Name: (route, text of its kernel, what is there instead, how the report begins).
+MISTAKES = {
+    "copies_behind_x": ("toeplitz", "(within % kStrip == 0)", "(true)", "read of 16 bytes outside"),
+    "no_barrier": ("fold_sm80", "__syncthreads();  // the chunk before has been read", "", "race"),
+    "no_wait_for_copies": ("depthwise", "ptx::cp_async_wait_all();", "", "thread"),
+    "one_group_too_late": ("gemm_sm80", "cp_async_wait_group<1>", "cp_async_wait_group<2>", "race"),
+    "first_position_lost": ("direct", "inside[j] = l >= 0", "inside[j] = l > 0", "wrong result"),
+}
+
+
+def as_plain_cpp(text):
+    """CUDA source with what g++ cannot parse rewritten into calls of the emulator."""
+    text = re.sub(r"#include <cuda_\w+\.h>", '#include "emulator.h"', text)
+    text = re.sub(r"#pragma unroll.*", "", text)
+    launch = r"(\w+(?:<[\w:, <>]*>)?)\s*<<<(.*?),\s*stream>>>\((.*?)\);"
+    call = r"emulator::launch(reinterpret_cast<const void*>(\1), \2, [&] { \1(\3); });"
+    text = re.sub(launch, call, text, flags=re.DOTALL)
+    dynamic = "extern __shared__ __align__(16) unsigned char smem[];"
+    text = text.replace(dynamic, "unsigned char* const smem = emulator::shared();")
+    static = r"\1& \2 = *static_cast<\1*>(emulator::static_shared(sizeof(\1)));"
+    text = re.sub(r"__shared__ (\w+) (\w+);", static, text)
+    assert "<<<" not in text and "__shared__" not in text
+    return text
+
+
+def compiler(*arguments):
+    """Starts the compiler; returns a function that waits for it."""
+    process = subprocess.Popen(["c++", "-std=c++17", "-O1", *arguments], stderr=subprocess.PIPE, text=True)
+
+    def wait():
+        _, log = process.communicate()
+        assert process.returncode == 0, log
+
+    return wait
+
+
+def start_build(folder, route, edit=None):
+    """Starts to compile a route's kernels into folder/unit.o; (text, replacement) edits them before."""
+    folder.mkdir()
+    for name in INSTRUCTIONS:
+        (folder / name).write_text('#include "emulator.h"\n')
+    for name in ("problem.h", "tile.cuh", HEADERS[route]):
+        text = (ROOT / "kernels" / name).read_text()
+        if edit is not None and name == HEADERS[route]:
+            assert text.count(edit[0]) == 1, f"{name} must hold {edit[0]!r} once: adapt the mistake"
+            text = text.replace(*edit)
+        (folder / name).write_text(as_plain_cpp(text))
+    workspace = f"conv1d::workspace_{route}(*problem)" if route.startswith("gemm") else "0"
+    unit = folder / "unit.cpp"
+    unit.write_text(UNIT.format(header=HEADERS[route], route=route, workspace=workspace))
+    # Each load and store calls a function of emulator.cpp; a misaligned one traps.
+    watch = ["-fsanitize=thread", "-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"]
+    target = ["-c", unit, "-o", folder / "unit.o"]
+    return compiler("-w", "-D__CUDA_ARCH__=900", f"-I{EMULATOR}", f"-I{folder}", *watch, *target)
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory):
+    """{name: program that runs problems of its route}: routes and mistakes, built two at a time."""
+    folder = tmp_path_factory.mktemp("emulator")
+    # The hardened longjmp may not change stacks.
+    plain = ["-U_FORTIFY_SOURCE", f"-I{EMULATOR}", f"-I{ROOT / 'kernels'}", "-c"]
+    shared = [folder / f"{name}.o" for name in ("emulator", "driver")]
+    for wait in [compiler(*plain, EMULATOR / f"{path.stem}.cpp", "-o", path) for path in shared]:
+        wait()
+    wanted = [(route, route, None) for route in HEADERS]
+    wanted += [(mistake, route, edit) for mistake, (route, *edit, _) in MISTAKES.items()]
+    for i in range(0, len(wanted), 2):
+        for wait in [start_build(folder / name, route, edit) for name, route, edit in wanted[i : i + 2]]:
+            wait()
+    for name, _, _ in wanted:
+        compiler(*shared, folder / name / "unit.o", "-o", folder / name / "program")()
+    return {name: folder / name / "program" for name, _, _ in wanted}
+
+
+def start_run(program, route, seed, seconds):
+    command = [program, route, str(seed), str(seconds)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.mark.parametrize("route", HEADERS)
+def test_kernels_are_right_in_any_order_of_threads(programs, route):
+    today = int(time.time()) // 86400 * 10**9
+    runs = [start_run(programs[route], route, seed, SECONDS) for seed in (1, today)]
+    for run in runs:
+        out, _ = run.communicate(timeout=20 * SECONDS)
+        print(out)
+        assert run.returncode == 0, out
+        assert int(out.split()[1]) >= 20, out
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_are_caught(programs, mistake):
+    route, *_, seen = MISTAKES[mistake]
+    run = start_run(programs[mistake], route, 1, SECONDS)
+    out, _ = run.communicate(timeout=20 * SECONDS)
+    assert run.returncode == 1 and f"FAILED: {seen}" in out, out
