@@ -1,0 +1,371 @@
+// Runs random problems through the Hopper GEMM on the emulator, tensors between guard pages, and compares
+// with float64: driver SEED COUNT [BREAK]. Problem i of a run has seed SEED + i; `driver SEED 1` repeats one.
+#include <signal.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cinttypes>
+#include <cstdio>
+#include <cstdlib>
+
+#include "gemm_sm90.cuh"
+
+namespace conv1d {
+namespace {
+
+using emulator::fail;
+using emulator::Random;
+using sm90::Mode;
+
+// Tensors end at a page that nobody may touch, or begin behind one; what is left of their pages is watched.
+class Memory {
+  public:
+    uint8_t* take(int64_t bytes, int64_t alignment, bool at_end) {
+        constexpr int64_t kPage = 4096;
+        const int64_t room = round_up(bytes + alignment, kPage);
+        auto* const pages = static_cast<uint8_t*>(
+            mmap(nullptr, room + 2 * kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+        mprotect(pages, kPage, PROT_NONE);
+        mprotect(pages + kPage + room, kPage, PROT_NONE);
+        uint8_t* const first = pages + kPage;
+        std::memset(first, kUntouched, static_cast<size_t>(room));
+        const int64_t offset = at_end ? (room - bytes) / alignment * alignment : 0;
+        pieces_.push_back({first, room, first + offset, bytes});
+        return first + offset;
+    }
+    void give_back() {
+        for (const Piece& piece : pieces_) {
+            for (int64_t i = 0; i < piece.room; ++i) {
+                const bool inside =
+                    piece.first + i >= piece.begin && piece.first + i < piece.begin + piece.bytes;
+                if (!inside && piece.first[i] != kUntouched) fail("a write beside a tensor");
+            }
+            munmap(piece.first - 4096, static_cast<size_t>(piece.room + 8192));
+        }
+        pieces_.clear();
+    }
+
+  private:
+    static constexpr uint8_t kUntouched = 0xFF;  // NaN
+    struct Piece {
+        uint8_t* first;
+        int64_t room;
+        uint8_t* begin;
+        int64_t bytes;
+    };
+    std::vector<Piece> pieces_;
+};
+
+struct Tensor {  // as read by the reference
+    const void* data;
+    Mode mode;
+    double at(int64_t i) const {
+        if (mode == Mode::f16) return __half2float(static_cast<const __half*>(data)[i]);
+        if (mode == Mode::bf16) return __bfloat162float(static_cast<const __nv_bfloat16*>(data)[i]);
+        const float value = static_cast<const float*>(data)[i];
+        return mode == Mode::tf32 ? __uint_as_float(sm90::round_tf32(__float_as_uint(value)) & 0xFFFFE000u)
+                                  : value;
+    }
+    void set(int64_t i, float value) {
+        void* const target = const_cast<void*>(data);
+        if (mode == Mode::f16) static_cast<__half*>(target)[i] = __float2half_rn(value);
+        else if (mode == Mode::bf16) static_cast<__nv_bfloat16*>(target)[i] = __float2bfloat16_rn(value);
+        else static_cast<float*>(target)[i] = value;
+    }
+};
+
+double activated(Activation activation, double value) {
+    if (activation == Activation::relu) return value < 0 ? 0 : value;
+    if (activation == Activation::gelu) return value / 2 * (1 + std::erf(value / std::sqrt(2.0)));
+    if (activation == Activation::silu) return value / (1 + std::exp(-value));
+    return value;
+}
+
+void compare(const Problem& problem, Mode mode) {
+    const Tensor x{problem.x, mode}, w{problem.w, mode};
+    // bias and y are not rounded to TF32
+    const Mode plain = mode == Mode::tf32 ? Mode::tf32x3 : mode;
+    const Tensor bias{problem.bias, plain}, y{problem.y, plain};
+    // A step of the result, relative; sums of fp32 and tf32 differ by their rounding only.
+    const double step = mode == Mode::f16 ? 0x1p-10 : mode == Mode::bf16 ? 0x1p-7 : 0x1p-22;
+    const double of_sum = mode == Mode::tf32x3 || mode == Mode::f16x3 ? 1e-6 : 2e-5;
+    const int64_t span = (problem.P - 1) * problem.stride + (problem.K - 1) * problem.dilation + 1;
+    std::vector<double> rows(problem.C * span), sum(problem.P), magnitude(problem.P);
+    for (int64_t n = 0; n < problem.N; ++n)
+        for (int64_t g = 0; g < problem.G; ++g) {
+            for (int64_t c = 0; c < problem.C; ++c)
+                for (int64_t i = 0; i < span; ++i) {
+                    const int64_t l = i - problem.pad_left;
+                    rows[c * span + i] =
+                        l < 0 || l >= problem.L
+                            ? 0.0
+                            : x.at(n * problem.x_stride_n + (g * problem.C + c) * problem.x_stride_c +
+                                   l * problem.x_stride_l);
+                }
+            for (int64_t o = g * problem.O; o < (g + 1) * problem.O; ++o) {
+                const double first = problem.bias != nullptr ? bias.at(o) : 0.0;
+                std::fill(sum.begin(), sum.end(), first);
+                std::fill(magnitude.begin(), magnitude.end(), std::fabs(first));
+                for (int64_t c = 0; c < problem.C; ++c)
+                    for (int64_t k = 0; k < problem.K; ++k) {
+                        const double weight = w.at((o * problem.C + c) * problem.K + k);
+                        const double* const row = rows.data() + c * span + k * problem.dilation;
+                        for (int64_t p = 0; p < problem.P; ++p) {
+                            const double product = weight * row[p * problem.stride];
+                            sum[p] += product;
+                            magnitude[p] += std::fabs(product);
+                        }
+                    }
+                for (int64_t p = 0; p < problem.P; ++p) {
+                    const double right = activated(problem.activation, sum[p]);
+                    const double is = y.at((n * problem.G * problem.O + o) * problem.P + p);
+                    const bool close =
+                        std::isfinite(sum[p])
+                            ? std::fabs(is - right) <= of_sum * magnitude[p] + 2 * step * std::fabs(sum[p]) +
+                                                           (mode == Mode::f16 ? 0x1p-24 : 1e-37)
+                        : std::isnan(right) ? std::isnan(is)
+                                            : is == right;
+                    if (!close)
+                        fail("y[%d, %d, %d] is %.9g, should be %.9g, magnitude %.3g", static_cast<int>(n),
+                             static_cast<int>(o), static_cast<int>(p), is, right, magnitude[p]);
+                }
+            }
+        }
+}
+
+// The instances that a mode has, forced; `chosen` leaves the choice to the kernel.
+struct Instance {
+    Mode mode;
+    int columns, slices;
+    sm90::Geometry (*cut)(const Problem&, bool flat);
+    size_t (*lay_out)(const Problem&, const sm90::Geometry&, uint8_t* base, sm90::Scratch*);
+    Error (*launch)(const Problem&, const sm90::Geometry&);
+};
+template <Mode kMode, int kN, int kSlices>
+constexpr Instance instance() {
+    return {kMode,
+            kN,
+            kSlices,
+            [](const Problem& problem, bool flat) {
+                return sm90::cut<kMode>(problem, kN, kSlices, flat, problem.K);
+            },
+            sm90::lay_out<kMode>,
+            [](const Problem& problem, const sm90::Geometry& geometry) {
+                return sm90::launch_columns<kMode, kN, kSlices>(problem, geometry, nullptr);
+            }};
+}
+constexpr Instance kInstances[] = {
+#ifdef FEW_INSTANCES
+    instance<Mode::tf32, 64, 1>(),
+    instance<Mode::f16x3, 64, 1>(),
+#else
+    instance<Mode::tf32, 64, 1>(),
+    instance<Mode::tf32, 128, 1>(),
+    instance<Mode::tf32, 192, 1>(),
+    instance<Mode::tf32, 192, 2>(),
+    instance<Mode::f16, 64, 1>(),
+    instance<Mode::f16, 128, 1>(),
+    instance<Mode::f16, 192, 1>(),
+    instance<Mode::bf16, 64, 1>(),
+    instance<Mode::bf16, 128, 1>(),
+    instance<Mode::bf16, 192, 1>(),
+    instance<Mode::tf32x3, 64, 1>(),
+    instance<Mode::tf32x3, 128, 1>(),
+    instance<Mode::f16x3, 64, 1>(),
+    instance<Mode::f16x3, 128, 1>(),
+    // Twice: they launch twice.
+    instance<Mode::f16x3, 64, 1>(),
+    instance<Mode::f16x3, 128, 1>(),
+#endif
+};
+constexpr int kInstanceCount = sizeof(kInstances) / sizeof(kInstances[0]);
+const char* const kModeNames[] = {"tf32", "tf32x3", "f16x3", "f16", "bf16"};
+
+struct Counts {
+    int problems = 0, flat = 0, chosen = 0, none_listed = 0, some_listed = 0, all_listed = 0, resident = 0;
+} counts;
+
+emulator::Schedule random_schedule(Random& random) {
+    emulator::Schedule schedule;
+    schedule.seed = random.next();
+    const double rests[] = {0, 0, 0.5, 0.98};
+    const double of_products[] = {rests[random.range(0, 3)], rests[random.range(0, 3)]};
+    const double of_converters = rests[random.range(0, 3)], of_supplier = rests[random.range(0, 3)];
+    for (int warp = 0; warp < 16; ++warp)
+        schedule.warp_rests[warp] = warp < 8    ? of_products[warp / 4]
+                                    : warp < 15 ? of_converters
+                                                : of_supplier;
+    if (random.chance(0.3)) schedule.warp_rests[random.range(0, 15)] = 0.99;
+    schedule.lane_rests = random.chance(0.3) ? 0.7 : 0;
+    schedule.yields = random.chance(0.5) ? 0.1 : 0;
+    schedule.copy_lands = random.chance(0.5) ? 0.5 : 0.02;
+    schedule.late = random.chance(0.5) ? 0.9 : 0.5;
+    return schedule;
+}
+
+// False where the random numbers make no small, valid problem for this instance.
+bool run_problem(uint64_t seed, Random& random) {
+    const Instance& instance = kInstances[random.range(0, kInstanceCount - 1)];
+    const Mode mode = instance.mode;
+    const bool flat = random.chance(0.35);
+    Problem problem{};
+    problem.N = random.range(1, flat ? 6 : 3);
+    problem.G = random.chance(0.25) ? random.range(2, 3) : 1;
+    problem.C = random.chance(0.3) ? 16 * random.range(1, 6) : random.range(16, 100);
+    problem.O = random.chance(0.3) ? 64 * random.range(1, 3) : random.range(8, 200);
+    problem.K = random.chance(0.2) ? random.range(8, 20) : random.range(1, 7);
+    problem.stride = random.chance(0.5) ? 1 : random.chance(0.1) ? random.range(9, 32) : random.range(2, 8);
+    problem.dilation = random.chance(0.6) ? 1 : random.range(2, 9);
+    problem.P = random.chance(0.2) ? random.range(1, 20) : random.range(1, flat ? 200 : 500);
+    if (random.chance(0.5)) problem.P = round_up(problem.P, 4);
+    problem.pad_left = random.chance(0.3) ? 0 : random.range(0, problem.K * problem.dilation);
+    const int64_t span = (problem.P - 1) * problem.stride + (problem.K - 1) * problem.dilation + 1;
+    const int64_t pad_right = random.chance(0.3) ? 0 : random.range(0, problem.K * problem.dilation);
+    problem.L = span - problem.pad_left - pad_right + random.range(0, problem.stride - 1);
+    if (problem.L < 1) return false;
+    const double work = static_cast<double>(problem.N * problem.G * round_up(problem.O, 128)) *
+                        static_cast<double>(round_up(problem.P, 32) * problem.K * round_up(problem.C, 32));
+    if (work > 3e7 || span * problem.N * problem.G * problem.C > 4000000) return false;
+    problem.dtype = mode == Mode::f16    ? Dtype::float16
+                    : mode == Mode::bf16 ? Dtype::bfloat16
+                                         : Dtype::float32;
+    problem.precision = mode == Mode::tf32 ? Precision::tf32 : Precision::ieee;
+    problem.activation = random.chance(0.7) ? Activation::none : static_cast<Activation>(random.range(1, 3));
+    const bool chosen = random.chance(0.1);
+    const int smem_kb = chosen || random.chance(0.5) ? 227 : static_cast<int>(random.range(80, 227));
+    problem.device = {90, static_cast<int32_t>(random.range(1, 3)), smem_kb << 10, 0};
+
+    Memory memory;
+    const int64_t element = element_bytes(problem.dtype);
+    const auto take = [&](int64_t elements) {
+        const int64_t alignments[] = {element, element, 2 * element, 16, 32, 256};
+        return memory.take(elements * element, alignments[random.range(0, 5)], random.chance(0.8));
+    };
+    // x contiguous, with rows apart, transposed, every second position, or one sample for all.
+    const int64_t channels = problem.G * problem.C, layout = random.range(0, 7);
+    problem.x_stride_l = layout == 1 ? channels : layout == 2 ? 2 : 1;
+    const int64_t row = (problem.L - 1) * problem.x_stride_l + 1 + (layout == 3 ? random.range(0, 5) : 0);
+    problem.x_stride_c = layout == 1 ? 1 : row;
+    problem.x_stride_n = layout == 4 ? 0 : layout == 1 ? problem.L * channels : row * channels;
+    const int64_t x_elements = (problem.N - 1) * problem.x_stride_n + (channels - 1) * problem.x_stride_c +
+                               (problem.L - 1) * problem.x_stride_l + 1;
+    Tensor x{take(x_elements), mode}, w{take(problem.G * problem.O * problem.C * problem.K), mode};
+    Tensor bias{random.chance(0.5) ? take(problem.G * problem.O) : nullptr, mode};
+    problem.x = x.data, problem.w = w.data, problem.bias = bias.data;
+    problem.y = take(problem.N * problem.G * problem.O * problem.P);
+
+    const sm90::Geometry geometry = instance.cut(problem, flat);
+    sm90::Scratch scratch;
+    if (!chosen && geometry.tiles == 0) return memory.give_back(), false;
+    if (chosen && !fits_gemm_sm90(problem)) return memory.give_back(), false;
+    // Data. Splits by fp16 do not hold all magnitudes: 1: most of x too large, 2: x too large in places,
+    // 3: some weights too small or too large, 4: in places not finite (tf32x3 as well).
+    const int64_t data = mode == Mode::f16x3    ? random.range(0, 4)
+                         : mode == Mode::tf32x3 ? 4 * random.range(0, 1)
+                                                : 0;
+    char text[600];
+    std::snprintf(
+        text, sizeof text,
+        "seed %" PRIu64
+        ": %s%s %dx%d%s N=%d G=%d C=%d O=%d L=%d P=%d K=%d stride=%d dilation=%d "
+        "pad_left=%d layout=%d data=%d activation=%d blocks<=%d smem=%d KB tiles=%d lead=%d bulk=%d "
+        "x_stages=%d w_stages=%d skew=%d resident=%d",
+        seed, kModeNames[static_cast<int>(mode)], chosen ? " (choice left to the kernel)" : "",
+        instance.columns, instance.slices, flat ? " flat" : "", static_cast<int>(problem.N),
+        static_cast<int>(problem.G), static_cast<int>(problem.C), static_cast<int>(problem.O),
+        static_cast<int>(problem.L), static_cast<int>(problem.P), static_cast<int>(problem.K),
+        static_cast<int>(problem.stride), static_cast<int>(problem.dilation),
+        static_cast<int>(problem.pad_left), static_cast<int>(layout), static_cast<int>(data),
+        static_cast<int>(problem.activation), problem.device.sm_count, smem_kb, geometry.tiles, geometry.lead,
+        geometry.bulk, geometry.x_stages, geometry.w_stages, geometry.skew, geometry.resident);
+    emulator::about = text;
+    const size_t bytes =
+        chosen ? workspace_gemm_sm90(problem) : instance.lay_out(problem, geometry, nullptr, &scratch);
+    problem.workspace = memory.take(static_cast<int64_t>(bytes), 256, true);
+    instance.lay_out(problem, geometry, static_cast<uint8_t*>(problem.workspace), &scratch);
+
+    const auto value = [&] {
+        return static_cast<float>(random.real() + random.real() + random.real() + random.real() - 2);
+    };
+    const double rare = data == 0 || data == 1 ? 0 : 2.0 / static_cast<double>(x_elements);
+    for (int64_t i = 0; i < x_elements; ++i) {
+        float scale = data == 1 ? 1e4f : 1;
+        if (rare > 0 && random.chance(rare))
+            scale = data == 4 ? (random.chance(0.5) ? INFINITY : NAN) : data == 2 ? 1e5f : 1e-7f;
+        x.set(i, value() * scale);
+    }
+    const int64_t row_weights = problem.C * problem.K;
+    for (int64_t i = 0; i < problem.G * problem.O * row_weights; ++i) {
+        const bool odd = data == 3 && i / row_weights % 7 == 3;
+        w.set(i, value() * (odd ? (i % 2 == 0 ? 1e-9f : 1.0f) : 1.0f));
+    }
+    for (int64_t i = 0; bias.data != nullptr && i < problem.G * problem.O; ++i) bias.set(i, value());
+
+    emulator::schedule = random_schedule(random);
+    const Error error = chosen ? launch_gemm_sm90(problem, nullptr) : instance.launch(problem, geometry);
+    if (error != nullptr) fail("%s", error);
+    compare(problem, mode);
+    counts.problems += 1;
+    counts.flat += !chosen && flat;
+    counts.chosen += chosen;
+    counts.resident += !chosen && geometry.resident;
+    if (mode == Mode::f16x3 && !chosen) {
+        const int listed = scratch.tickets[1];
+        ++(listed == 0               ? counts.none_listed
+           : listed < geometry.tiles ? counts.some_listed
+                                     : counts.all_listed);
+    }
+    memory.give_back();
+    return true;
+}
+
+// tf32x3 does the tiles again that f16x3 lists by number: both must cut alike. No kernel runs here.
+void compare_cuts(Random& random) {
+    Problem problem{};
+    problem.N = random.range(1, 8), problem.G = random.range(1, 3);
+    problem.C = random.range(16, 300), problem.O = random.range(8, 300), problem.K = random.range(1, 40);
+    problem.stride = random.range(1, 8), problem.dilation = random.range(1, 9);
+    problem.P = random.range(1, 1000);
+    problem.L = problem.P * problem.stride;
+    problem.x_stride_l = 1, problem.x_stride_c = problem.L;
+    problem.device = {90, 132, static_cast<int32_t>(random.range(80, 227)) << 10, 0};
+    const int columns = random.chance(0.5) ? 64 : 128;
+    const bool flat = random.chance(0.3);
+    const sm90::Geometry first = sm90::cut<Mode::f16x3>(problem, columns, 1, flat, problem.K);
+    if (first.tiles == 0) return;
+    const sm90::Geometry again = sm90::cut<Mode::tf32x3>(problem, columns, 1, flat, first.taps_per_group);
+    if (again.tiles != first.tiles || again.lead != first.lead || again.advance != first.advance ||
+        again.rows_per_sample != first.rows_per_sample || again.tiles_per_sample != first.tiles_per_sample)
+        fail("tf32x3 cuts other tiles than f16x3: C=%d K=%d P=%d flat=%d", static_cast<int>(problem.C),
+             static_cast<int>(problem.K), static_cast<int>(problem.P), flat);
+}
+
+void on_bad_address(int, siginfo_t* info, void*) {
+    fail("an access outside of all tensors, at %p", info->si_addr);
+}
+
+}  // namespace
+}  // namespace conv1d
+
+int main(int argc, char** argv) {
+    if (argc < 3) return 2;
+    if (argc > 3) emulator::broken = std::atoi(argv[3]);
+    struct sigaction action{};
+    action.sa_sigaction = conv1d::on_bad_address;
+    action.sa_flags = SA_SIGINFO;
+    sigaction(SIGSEGV, &action, nullptr);
+    sigaction(SIGBUS, &action, nullptr);
+    const uint64_t first = std::strtoull(argv[1], nullptr, 10);
+    const int count = std::atoi(argv[2]);
+    emulator::Random cuts{first};
+    for (int i = 0; i < 2000; ++i) conv1d::compare_cuts(cuts);
+    for (int i = 0; i < count; ++i) {
+        emulator::Random random{(first + static_cast<uint64_t>(i)) * 0x9E3779B97F4A7C15};
+        while (!conv1d::run_problem(first + static_cast<uint64_t>(i), random)) {
+        }
+    }
+    const auto& counts = conv1d::counts;
+    std::printf("problems=%d flat=%d chosen=%d resident=%d none_listed=%d some_listed=%d all_listed=%d\n",
+                counts.problems, counts.flat, counts.chosen, counts.resident, counts.none_listed,
+                counts.some_listed, counts.all_listed);
+}

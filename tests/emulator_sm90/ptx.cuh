@@ -1,0 +1,76 @@
+// Stands in for kernels/ptx.cuh: the same names, run by the emulator.
+#pragma once
+#include "emulator.h"
+
+namespace conv1d {
+namespace ptx {
+
+inline uint32_t smem_address(const void* pointer) { return emulator::shared_address(pointer); }
+
+inline uint32_t cvt_rn_tf32(float value) {
+    const uint32_t bits = __float_as_uint(value);
+    if ((bits & 0x7F800000) == 0x7F800000) return (bits & 0x7FFFFF) != 0 ? 0x7FFFE000u : bits;
+    return (bits + 0xFFF + (bits >> 13 & 1)) & 0xFFFFE000u;
+}
+
+template <class Pair>
+void store_shared(uint32_t target, Pair pair, int alignment) {
+    emulator::may_yield();
+    std::memcpy(emulator::shared_pointer(target, sizeof pair, alignment), &pair, sizeof pair);
+}
+inline void st_shared(uint32_t target, float2 pair) { store_shared(target, pair, 8); }
+inline void st_shared(uint32_t target, uint32_t pair) { store_shared(target, pair, 4); }
+inline void st_shared_apart(uint32_t target, float2 pair) { store_shared(target, pair, 4); }
+inline void st_shared_apart(uint32_t target, uint32_t pair) { store_shared(target, pair, 2); }
+
+inline uint64_t uniform(uint64_t value) { return emulator::exchange("uniform", value)[0]; }
+inline bool elect() { return emulator::elect(); }
+
+inline void mbarrier_init(uint32_t barrier, uint32_t arrivals) { emulator::mbarrier_init(barrier, arrivals); }
+inline void fence_mbarrier_init() {}
+inline void mbarrier_arrive(uint32_t barrier) { emulator::mbarrier_arrive(barrier, 0); }
+inline void mbarrier_arrive_expect_tx(uint32_t barrier, uint32_t bytes) {
+    emulator::mbarrier_arrive(barrier, bytes);
+}
+inline void mbarrier_wait(uint32_t barrier, uint32_t parity) { emulator::mbarrier_wait(barrier, parity); }
+
+inline void cp_async_bulk(uint32_t target, const void* source, uint32_t bytes, uint32_t barrier) {
+    emulator::copy_to_shared(target, source, bytes, barrier);
+}
+inline void cp_async_bulk_store(uint64_t target, uint32_t source, uint32_t bytes) {
+    emulator::store_to_global(target, source, bytes);
+}
+inline void cp_async_bulk_commit() { emulator::store_commit(); }
+template <int kPending>
+void cp_async_bulk_wait_read() {
+    emulator::store_wait_read(kPending);
+}
+
+template <int kId>
+void bar_sync(int threads) {
+    emulator::barrier_sync(kId, threads);
+}
+template <int kId>
+void bar_arrive(int threads) {
+    emulator::barrier_arrive(kId, threads);
+}
+
+inline void fence_proxy_async() { emulator::may_yield(); }
+template <int kRegisters>
+void setmaxnreg_inc() {}
+template <int kRegisters>
+void setmaxnreg_dec() {}
+
+inline void wgmma_fence() { emulator::wgmma_fence(); }
+inline void wgmma_commit_group() { emulator::wgmma_commit(); }
+template <int kPending>
+void wgmma_wait_group() {
+    emulator::wgmma_wait(kPending);
+}
+inline uint64_t wgmma_descriptor(uint32_t smem16) {
+    constexpr uint32_t kLeadingOffset = 1 << 16, kRowGroupOffset = 1024 / 16, kSwizzle128 = 1 << 30;
+    return (uint64_t{kRowGroupOffset | kSwizzle128} << 32) | (smem16 + kLeadingOffset);
+}
+
+}  // namespace ptx
+}  // namespace conv1d

@@ -1,0 +1,127 @@
+"""The Hopper GEMM's own source, run on the CPU by tests/emulator_sm90: random problems, schedules and delays."""
+import datetime
+import importlib.util
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+
+import pytest
+from conftest import ROOT
+
+HERE = ROOT / "tests" / "emulator_sm90"
+CUDA_INCLUDE = pathlib.Path(os.environ.get("CUDA_HOME", "/usr/local/cuda")) / "include"
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("g++") is None or not (CUDA_INCLUDE / "cuda_fp16.h").exists(),
+    reason="needs g++ and CUDA's headers",
+)
+
+# Faults put into the source, each to be found: file, what is there, what takes its place.
+FAULTS = {
+    "x and weights are released before their products": (
+        "gemm_sm90_product.cuh",
+        "ptx::wgmma_wait_group<1>();",
+        "if (emulator::broken != BREAK) ptx::wgmma_wait_group<1>();",
+    ),
+    "split products are read before their wait": (
+        "gemm_sm90_product.cuh",
+        "ptx::wgmma_wait_group<0>();\n                        if (!idle)",
+        "if (emulator::broken != BREAK) ptx::wgmma_wait_group<0>();\n                        if (!idle)",
+    ),
+    "staging is written before bulk stores have read it": (
+        "gemm_sm90_product.cuh",
+        "ptx::cp_async_bulk_wait_read<Traits::kBuffers - 1>();",
+        "if (emulator::broken != BREAK) ptx::cp_async_bulk_wait_read<Traits::kBuffers - 1>();",
+    ),
+    "the second warpgroup does not wait for the first": (
+        "gemm_sm90_product.cuh",
+        "ptx::bar_arrive<kBarrierTaken>(256);",
+        "if (emulator::broken != BREAK) ptx::bar_arrive<kBarrierTaken>(256);",
+    ),
+    "converters do not claim a stage in which they have no batch": (
+        "gemm_sm90_convert.cuh",
+        "claim();\n            claimed = false;",
+        "if (emulator::broken != BREAK) claim();\n            claimed = false;",
+    ),
+    "x is read one position too far": (
+        "gemm_sm90_convert.cuh",
+        "static_cast<uint32_t>(l) < static_cast<uint32_t>(problem.L);",
+        "static_cast<uint32_t>(l) < static_cast<uint32_t>(problem.L) + (emulator::broken == BREAK);",
+    ),
+    "too few arrivals free an announcement": (
+        "gemm_sm90.cuh",
+        "kProductWarps + kConverterWarps);",
+        "kProductWarps + kConverterWarps - (emulator::broken == BREAK));",
+    ),
+    "weights come without room for them": (
+        "gemm_sm90_pipeline.cuh",
+        "ptx::mbarrier_wait(barriers.w_empty(weights.stage), weights.parity);",
+        "if (emulator::broken != BREAK) ptx::mbarrier_wait(barriers.w_empty(weights.stage), weights.parity);",
+    ),
+    "tf32x3 cuts other tiles than f16x3": (
+        "gemm_sm90_plan.cuh",
+        "kRowBytes / Traits::kElementBytes) * problem.K <= 12",
+        "(emulator::broken == BREAK ? Traits::kChunkChannels : kRowBytes / Traits::kElementBytes)) * problem.K <= 12",
+    ),
+}
+
+
+def put_faults(name, text):
+    """A source with every fault that belongs in it; emulator::broken says which one shows."""
+    for number, (file, old, new) in enumerate(FAULTS.values(), 1):
+        if file == name:
+            assert text.count(old) == 1, f"{name}: {old}"
+            text = text.replace(old, new.replace("BREAK", str(number)))
+    return text
+
+
+@pytest.fixture(scope="module")
+def drivers(tmp_path_factory):
+    """Two programs, built at the same time: the kernels as they are; few instances of them with faults."""
+    spec = importlib.util.spec_from_file_location("prepare_sm90", HERE / "prepare.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    builds = []
+    for name, change, flags in [("whole", lambda _, text: text, []),
+                                ("faulty", put_faults, ["-DFEW_INSTANCES"])]:  # fmt: skip
+        folder = tmp_path_factory.mktemp(name)
+        module.prepare(ROOT / "kernels", folder, change)
+        command = ["g++", "-std=c++17", "-O2", "-fno-strict-aliasing", "-w", f"-I{folder}", f"-I{CUDA_INCLUDE}",
+                   *flags, folder / "driver.cpp", folder / "emulator.cpp", "-o", folder / "driver"]  # fmt: skip
+        builds.append((folder / "driver", subprocess.Popen(command, stderr=subprocess.PIPE, text=True)))
+    for _, build in builds:
+        errors = build.communicate()[1]
+        assert build.returncode == 0, errors
+    return [driver for driver, _ in builds]
+
+
+def run_driver(driver, seed, count, fault=0):
+    return subprocess.run(
+        [driver, str(seed), str(count), str(fault)], capture_output=True, text=True, timeout=120
+    )
+
+
+def test_random_problems(drivers):
+    """The same problems every time and, next to them, new ones every day."""
+    today = datetime.date.today().toordinal() * 1000
+    print(f"seeds of today: {today}")
+    runs = [
+        subprocess.Popen([drivers[0], str(seed), "140"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for seed in (1, today)
+    ]
+    for run in runs:
+        out, errors = run.communicate(timeout=300)
+        assert run.returncode == 0, errors
+        print(out)
+        counts = {name: int(count) for name, count in re.findall(r"(\w+)=(\d+)", out)}
+        assert min(counts.values()) > 0, counts  # among others: no tile, some and all on the list of f16x3
+
+
+@pytest.mark.parametrize("number", range(len(FAULTS) + 1), ids=["none", *FAULTS])
+def test_faults_are_found(drivers, number):
+    """A fault shows within a bounded number of problems; the same ones run well without it."""
+    run = run_driver(drivers[1], 1, 40 if number == 0 else 150, number)
+    print(run.stderr)
+    assert (run.returncode == 0) == (number == 0), run.stderr
