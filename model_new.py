@@ -4713,8 +4713,6 @@ inline Geometry cut(const Problem& problem, int columns, int slices, bool flat, 
     const int sector = 32 / Traits::kElementBytes, piece = 16 / Traits::kElementBytes;
     const bool is_short = ceil_div(problem.C, kRowBytes / Traits::kElementBytes) * problem.K <= 12;
     const bool aligned = reinterpret_cast<uintptr_t>(problem.y) % 32 == 0;
-    // Counted alike for f16x3 and tf32x3, whose tiles must be the same.
-    const bool is_short = ceil_div(problem.C, kRowBytes / Traits::kElementBytes) * problem.K <= 12;
     geometry.flat = flat;
     geometry.lead =
         !flat && aligned && (problem.P % piece != 0 || (problem.P % sector != 0 && is_short)) ? sector : 0;
