@@ -30,7 +30,8 @@ constexpr int kStrip = 8;       // positions
 constexpr int kStretches = 16;  // of a warp: the rows of a product
 constexpr int kRowsWarps = 4;   // of a block of several rows, at most
 constexpr int kMaxRounds = 4;   // samples of a block, where
-constexpr int kBlocks = 4;      // this many blocks a multiprocessor are left
+constexpr int kBlocks = 4;      // this many blocks a multiprocessor are left, and
+constexpr int kFewSteps = 64;   // no more products in a row. Of more, loads cost nothing, and room is for blocks
 constexpr int kMaxO = 4;
 
 // kPartCount: into how many numbers an operand is split.
@@ -72,12 +73,13 @@ struct Params {
     int32_t rows_per_block;
     int32_t warps_per_row;
     uint32_t rounds;    // samples that a block takes, one after the other
+    int32_t x_buffers;  // 2 where these may be several
     int32_t tiles;      // strips of a stretch
     int32_t steps;      // products from tap 0 to the last
     int32_t x_elems;    // shared memory of a row's x
     int32_t w_elems;    // of one of the copies, or parts, of its taps
     int32_t y_elems;    // of a warp's y
-    int32_t row_bytes;  // of all: visits, x of two samples, w, y
+    int32_t row_bytes;  // of all: visits, x, w, y
 };
 
 // A row of one sample, as its warps see it. Computed once and kept in shared memory, where it costs no
@@ -461,8 +463,8 @@ __global__ void __launch_bounds__(Traits::kMaxWarps * 32, Traits::kBlocksPerSm)
     const int rounds = static_cast<int>(min(static_cast<uint32_t>(problem.N) - n, params.rounds));
 
     Visit<Element>* const visits = reinterpret_cast<Visit<Element>*>(smem + threadIdx.y * params.row_bytes);
-    Element* const x_smem = reinterpret_cast<Element*>(visits + kMaxRounds);  // two buffers
-    Element* const w_smem = x_smem + 2 * params.x_elems;
+    Element* const x_smem = reinterpret_cast<Element*>(visits + kMaxRounds);
+    Element* const w_smem = x_smem + params.x_buffers * params.x_elems;
     Element* const y_smem = w_smem + Traits::kWCopies * params.w_elems + thread / 32 * params.y_elems;
     if (thread < rounds)
         visits[thread] = plan_visit<Traits>(params, n + thread, channel, segment_first, strips);
@@ -532,7 +534,8 @@ Params plan_segments(const Problem& problem, int64_t warps, int64_t tiles, int64
     params.w_elems = static_cast<int32_t>(round_up(kStrip + params.steps * Traits::kDepth, 64) +
                                           (Traits::k16Bit ? 32 : 0));
     params.y_elems = static_cast<int32_t>(kStretches * tiles * kStrip + (Traits::k16Bit ? 0 : Traits::kWide));
-    const int64_t elems = 2 * params.x_elems + Traits::kWCopies * params.w_elems +
+    params.x_buffers = params.steps > kFewSteps ? 1 : 2;
+    const int64_t elems = params.x_buffers * params.x_elems + Traits::kWCopies * params.w_elems +
                           params.warps_per_row * static_cast<int64_t>(params.y_elems);
     params.row_bytes = static_cast<int32_t>(kMaxRounds * sizeof(Visit<typename Traits::Element>) +
                                             elems * sizeof(typename Traits::Element));
@@ -561,8 +564,8 @@ Params plan(const Problem& problem) {
     params.channel_blocks = static_cast<uint32_t>(ceil_div(channels, params.rows_per_block));
     const int64_t blocks = params.channel_blocks * problem.N * params.segments;
     const int64_t full = blocks / (kBlocks * std::max(problem.device.sm_count, 1));
-    params.rounds =
-        static_cast<uint32_t>(std::max<int64_t>(1, std::min({full, problem.N, int64_t{kMaxRounds}})));
+    const int64_t most_rounds = params.x_buffers == 1 ? 1 : kMaxRounds;
+    params.rounds = static_cast<uint32_t>(std::max<int64_t>(1, std::min({full, problem.N, most_rounds})));
     return params;
 }
 
