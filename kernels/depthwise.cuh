@@ -26,8 +26,10 @@ constexpr int kSmemSums = 46080 / 4;  // of a block: below the 48 KB that need n
 constexpr int kMaxSegment = 8192;  // positions, of the kernels without shared memory
 constexpr int kPieceTaps = 256;    // summed apart, so that the error of many taps stays that of few
 
+constexpr int kAlignBytes = 32;  // where the stores of a warp begin: of parts of sectors, L2 takes fewer
+constexpr int kWideBytes = 16;   // a thread's part of y
+
 // short
-constexpr int kWideBytes = 16;  // a thread's part of y
 constexpr int kWides = 2;       // of them at once
 constexpr int kWindowWides = 3;  // aligned loads that hold a window at any shift: 14 + 22 B in 16 bits
 constexpr int kGroupTaps = 4;
@@ -192,7 +194,7 @@ __global__ void __launch_bounds__(kMaxThreads, sizeof(Element) == 4 ? kShortBloc
     for (int k = 0; k < kMaxShortTaps; ++k) w[k] = k < taps ? widen(row.w[k]) : 0.0f;
 
     // All places count from p_first in y, and from the x under its tap 0.
-    const int y_begin = misalignment<kWide>(row.y + row.p_begin);
+    const int y_begin = misalignment<kAlignBytes / sizeof(Element)>(row.y + row.p_begin);
     const int64_t p_first = row.p_begin - y_begin;
     const int y_end = static_cast<int>(row.p_end - p_first);
     Element* y = row.y + p_first;
@@ -393,8 +395,9 @@ __global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
     float* const x_smem = w_smem + runs.planes * runs.w_pitch;  // [plane][residue][run_pitch]
     Element* const y_smem = reinterpret_cast<Element*>(x_smem);  // once x has been read
 
-    // Places in x and y count from the aligned y at or before the segment's first.
-    const int y_begin = misalignment<kWide>(row.y + row.p_begin), lead = lead_of(params, row);
+    // Places in y_smem count from the aligned y at or before the segment's first.
+    const int y_begin = misalignment<kAlignBytes / sizeof(Element)>(row.y + row.p_begin);
+    const int lead = lead_of(params, row);
     const int count = static_cast<int>(row.p_end - row.p_begin);
     const int64_t l_begin = row.p_begin * problem.stride - problem.pad_left;
     if (row.valid) {
@@ -467,7 +470,7 @@ __global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
             Vector<Element, kVector> out;
 #pragma unroll
             for (int i = 0; i < kVector; ++i) out.at[i] = narrow<Element>(sum[v * kVector + i]);
-            reinterpret_cast<Vector<Element, kVector>*>(y_smem + first)[v] = out;
+            reinterpret_cast<Vector<Element, kVector>*>(y_smem + y_begin - lead + first)[v] = out;
         }
     } else {
 #pragma unroll
@@ -584,7 +587,8 @@ inline Params plan_short(const Problem& problem) {
     Params params = plan_any(problem);
     cut_segments(params, ceil_div(problem.P, kMaxSegment));
     const int64_t wide = kWideBytes / element_bytes(problem.dtype);
-    const int64_t work = ceil_div(ceil_div(params.segment + wide - 1, wide), kWides);
+    const int64_t most = params.segment + kAlignBytes / element_bytes(problem.dtype) - 1;
+    const int64_t work = ceil_div(ceil_div(most, wide), kWides);
     const int64_t full =
         params.rows * int64_t{params.segments} * work / (2048 * std::max(problem.device.sm_count, 1));
     plan_threads(params, work, std::min(full, kRounds));

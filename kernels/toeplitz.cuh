@@ -33,6 +33,7 @@ constexpr int kMaxRounds = 4;   // samples of a block, where
 constexpr int kBlocks = 4;      // this many blocks a multiprocessor are left, and
 constexpr int kFewSteps = 64;   // no more products in a row. Of more, loads cost nothing, and room is for blocks
 constexpr int kMaxO = 4;
+constexpr int kAlignBytes = 32;  // where the stores of a warp begin: of parts of sectors, L2 takes fewer
 
 // kPartCount: into how many numbers an operand is split.
 template <class Element_, int kPartCount>
@@ -87,7 +88,7 @@ struct Params {
 template <class Element>
 struct alignas(16) Visit {
     const Element* x;  // aligned where rows are without gaps: at or up to 7 before the x under y and tap 0
-    Element* y;        // at or up to 7 before the segment's first
+    Element* y;        // at or up to 15 before the segment's first
     int32_t x_first;   // the x under y and tap 0
     int32_t x_begin, x_end;  // where the input row begins and ends
     int32_t y_begin, y_end;  // what is stored
@@ -110,7 +111,7 @@ __device__ __forceinline__ Visit<Element> plan_visit(const Params& params, uint3
     Visit<Element> visit;
     visit.y =
         static_cast<Element*>(problem.y) + (n * static_cast<int64_t>(params.channels) + channel) * problem.P;
-    const int y_shift = misalignment<kWide>(visit.y);
+    const int y_shift = misalignment<kAlignBytes / sizeof(Element)>(visit.y);
     const int64_t p_first = segment_first - (Traits::k16Bit ? y_shift : 0);
     visit.y_shift = Traits::k16Bit ? 0 : y_shift;
     visit.y += p_first;
@@ -507,8 +508,9 @@ inline int64_t span(const Problem& problem) {
 template <class Traits>
 int64_t strips_of_row(const Problem& problem) {
     const int64_t row_bytes = problem.P * element_bytes(problem.dtype);
-    const bool aligned = row_bytes % 16 == 0 && reinterpret_cast<uint64_t>(problem.y) % 16 == 0;
-    return ceil_div(problem.P + (aligned || !Traits::k16Bit ? 0 : kStrip - 1), kStrip);
+    const bool aligned =
+        row_bytes % kAlignBytes == 0 && reinterpret_cast<uint64_t>(problem.y) % kAlignBytes == 0;
+    return ceil_div(problem.P + (aligned || !Traits::k16Bit ? 0 : kAlignBytes / 2 - 1), kStrip);
 }
 
 template <class Traits>
@@ -533,7 +535,7 @@ Params plan_segments(const Problem& problem, int64_t warps, int64_t tiles, int64
     // In 16 bits, the copies begin 16 banks apart.
     params.w_elems = static_cast<int32_t>(round_up(kStrip + params.steps * Traits::kDepth, 64) +
                                           (Traits::k16Bit ? 32 : 0));
-    params.y_elems = static_cast<int32_t>(kStretches * tiles * kStrip + (Traits::k16Bit ? 0 : Traits::kWide));
+    params.y_elems = static_cast<int32_t>(kStretches * tiles * kStrip + (Traits::k16Bit ? 0 : kAlignBytes / 4));
     params.x_buffers = params.steps > kFewSteps ? 1 : 2;
     const int64_t elems = params.x_buffers * params.x_elems + Traits::kWCopies * params.w_elems +
                           params.warps_per_row * static_cast<int64_t>(params.y_elems);
