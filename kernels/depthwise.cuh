@@ -2,7 +2,7 @@
 // later. Each element of x and y moves once; from some 60 taps on, multiply-adds bind instead.
 //
 // A block takes one or several rows of y (one sample, one output channel), or segments of long rows.
-// short    stride and dilation 1, at most 8 taps, x contiguous along l. A thread stores 16 bytes of y,
+// short    stride 1, at most 8 taps, x contiguous along l; in 16 bits, dilation 1. A thread stores 16 bytes of y,
 //          aligned, and reads the 48 aligned bytes of x around its window; a shift in registers undoes the
 //          misalignment.
 // sliding  The segment's window of x lies in shared memory, in runs within which taps are neighbours. A thread
@@ -15,6 +15,8 @@
 #include <type_traits>
 
 #include "problem.h"
+#include "mma.cuh"
+#include "ptx.cuh"
 #include "tile.cuh"
 
 namespace conv1d {
@@ -30,14 +32,15 @@ constexpr int kAlignBytes = 32;  // where the stores of a warp begin: of parts o
 constexpr int kWideBytes = 16;   // a thread's part of y
 
 // short
-constexpr int kWides = 2;       // of them at once
+constexpr int kWides = 2;        // of them at once
 constexpr int kWindowWides = 3;  // aligned loads that hold a window at any shift: 14 + 22 B in 16 bits
-constexpr int kGroupTaps = 4;
-constexpr int kMaxShortTaps = 2 * kGroupTaps;
+constexpr int kGroupTaps = 4;    // neighbours, that share a window; of dilated filters each tap has its own
+constexpr int kMaxShortTaps = 8;
+constexpr int64_t kMaxShortDilation = 1 << 20;
 constexpr int64_t kRounds = 6;  // over the row where the GPU is full anyway: a thread's start costs as one
-// Blocks of floats that share a multiprocessor. With four, ptxas for other architectures spills.
+// Blocks of floats that share a multiprocessor.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 900
-constexpr int kShortBlocks = 4;
+constexpr int kShortBlocks = 3;
 #else
 constexpr int kShortBlocks = 1;
 #endif
@@ -56,7 +59,10 @@ constexpr int kBatch = 8;             // loads in flight
 constexpr int kLaneRows = 8;          // rows of neighbouring channels that a warp loads at once
 constexpr int kRowGroups = 4;         // of these in a block, at most
 
-constexpr int kPositions = 4;  // strided: of a thread at once
+// strided
+constexpr int kPositions = 4;   // of a thread at once
+constexpr int kLittle = 2048;   // outputs a multiprocessor
+constexpr int kFewTaps = 24;    // through the L1 cache, where there is so little work
 
 // The runs of sliding. With s = stride / gcd(stride, dilation) and d = dilation / gcd(stride, dilation), taps
 // q, q + s, q + 2*s, ... read x d output positions apart: they share plane q, which holds x from offset
@@ -70,6 +76,7 @@ struct Runs {
     int32_t planes;  // that have taps
     int32_t tap_step;  // between neighbouring taps of a plane: s
     int32_t residues;  // runs of a plane: d
+    uint32_t inverse;  // 2^32 / d, rounded up
     int32_t w_pitch;   // shared memory of a plane's taps, in sums; a multiple of kVector
     int32_t run_pitch;  // likewise of a run
     int32_t row_pitch;  // of all of a row
@@ -80,9 +87,10 @@ struct Params {
     int64_t segment;         // positions of a row that one block takes
     uint32_t rows;           // of y
     uint32_t segments;       // of a row
-    int32_t rows_per_block;  // of several rows, all are at the same segment
+    uint32_t row_blocks;     // blocks for one segment of all rows
+    int32_t rows_per_block;
     int32_t threads_per_row;
-    bool by_channel;  // sliding: x is contiguous along channels; neighbouring threads load neighbouring rows
+    bool by_channel;  // sliding: x is contiguous along channels, and a block's rows are of one sample
     Runs runs;
 };
 
@@ -101,18 +109,26 @@ struct Row {
 template <class Element>
 __device__ __forceinline__ Row<Element> row_of_block(const Params& params, int place) {
     const Problem& problem = params.problem;
-    const uint32_t row_blocks = gridDim.x / params.segments;
-    // Blocks that run together should share what they read: a row, or rows of neighbouring channels.
-    const uint32_t segment = params.by_channel ? blockIdx.x / row_blocks : blockIdx.x % params.segments;
-    const uint32_t row_block = params.by_channel ? blockIdx.x % row_blocks : blockIdx.x / params.segments;
+    const uint32_t channels = static_cast<uint32_t>(problem.G * problem.O);
     Row<Element> row;
-    const uint32_t index = row_block * params.rows_per_block + place;
+    uint32_t n, segment;
+    // Blocks that run together should share what they read: a row, or rows of neighbouring channels.
+    if (params.by_channel) {
+        const uint32_t row_block = blockIdx.x % params.row_blocks, samples = static_cast<uint32_t>(problem.N);
+        segment = blockIdx.x / params.row_blocks;
+        n = row_block % samples;
+        row.o = row_block / samples * params.rows_per_block + place;
+        row.valid = row.o < channels;
+    } else {
+        const uint32_t index = blockIdx.x / params.segments * params.rows_per_block + place;
+        segment = blockIdx.x % params.segments;
+        n = index / channels;
+        row.o = index % channels;
+        row.valid = index < params.rows;
+    }
     row.p_begin = segment * params.segment;
     row.p_end = min(row.p_begin + params.segment, problem.P);
-    row.valid = index < params.rows;
-    const uint32_t channels = static_cast<uint32_t>(problem.G * problem.O);
-    const uint32_t n = row.valid ? index / channels : 0;
-    row.o = row.valid ? index % channels : 0;
+    if (!row.valid) n = row.o = 0;
     row.x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n +
             row.o / static_cast<uint32_t>(problem.O) * problem.x_stride_c;
     row.w = static_cast<const Element*>(problem.w) + row.o * problem.K;
@@ -175,11 +191,14 @@ __device__ __forceinline__ void shift_down(Words& words, int bytes) {
     }
 }
 
-template <class Element>
+template <class Element, bool kDilated>
 __global__ void __launch_bounds__(kMaxThreads, sizeof(Element) == 4 ? kShortBlocks : 1)
     depthwise_short_kernel(const __grid_constant__ Params params) {
     constexpr int kWide = kWideBytes / sizeof(Element);
-    constexpr int kWindow = kWide + kGroupTaps - 1;
+    constexpr int kTaps = kDilated ? 1 : kGroupTaps;  // of a window
+    constexpr int kWindow = kWide + kTaps - 1;
+    constexpr int kLoads = kDilated ? 2 : kWindowWides;
+    constexpr int kAtOnce = kDilated ? 1 : kWides;
     static_assert((kWide - 1 + kWindow) * sizeof(Element) <= sizeof(Words),
                   "a shifted window must lie within its loads");
     const Problem& problem = params.problem;
@@ -188,7 +207,7 @@ __global__ void __launch_bounds__(kMaxThreads, sizeof(Element) == 4 ? kShortBloc
     const Row<Element> row = row_of_block<Element>(params, place_in_block);
     if (!row.valid) return;
     const float bias = bias_of<Element>(problem, row.o);
-    const int taps = static_cast<int>(problem.K);
+    const int taps = static_cast<int>(problem.K), dilation = static_cast<int>(problem.dilation);
     float w[kMaxShortTaps];
 #pragma unroll
     for (int k = 0; k < kMaxShortTaps; ++k) w[k] = k < taps ? widen(row.w[k]) : 0.0f;
@@ -200,32 +219,34 @@ __global__ void __launch_bounds__(kMaxThreads, sizeof(Element) == 4 ? kShortBloc
     Element* y = row.y + p_first;
     const int64_t l_first = p_first - problem.pad_left;
     const Element* x = row.x + l_first;
-    const Inside inside = inside_row(l_first, problem.L, 2 * kMaxSegment);
+    const Inside inside = inside_row(l_first, problem.L, 1 << 30);
     const int wides = (y_end + kWide - 1) / kWide;
 
-    for (int v = lane; v < wides; v += kWides * params.threads_per_row) {
-        int place[kWides];
-        float sum[kWides][kWide];
+    for (int v = lane; v < wides; v += kAtOnce * params.threads_per_row) {
+        int place[kAtOnce];
+        float sum[kAtOnce][kWide];
 #pragma unroll
-        for (int j = 0; j < kWides; ++j) {
+        for (int j = 0; j < kAtOnce; ++j) {
             // Past the row's last one, that one is repeated and not stored.
             place[j] = min(v + j * params.threads_per_row, wides - 1) * kWide;
 #pragma unroll
             for (int i = 0; i < kWide; ++i) sum[j][i] = bias;
         }
 #pragma unroll
-        for (int k = 0; k < kMaxShortTaps; k += kGroupTaps) {
+        for (int k = 0; k < kMaxShortTaps; k += kTaps) {
             if (k >= taps) break;
-            const int shift = misalignment<kWide>(x + k);
-            float window[kWides][kWindow];
-            Words words[kWides];
+            const int offset = kDilated ? k * dilation : k;
+            const int shift = misalignment<kWide>(x + offset);
+            const int loads = (shift + kWide + min(kTaps, taps - k) - 1 + kWide - 1) / kWide;
+            float window[kAtOnce][kWindow];
+            Words words[kAtOnce];
 #pragma unroll
-            for (int j = 0; j < kWides; ++j) {
+            for (int j = 0; j < kAtOnce; ++j) {
 #pragma unroll
                 for (int i = 0; i < kWindowWides; ++i) {
-                    const int at = place[j] + k - shift + i * kWide;
+                    const int at = place[j] + offset - shift + i * kWide;
                     uint4 wide = {};
-                    if (at >= inside.begin && at + kWide <= inside.end) {
+                    if (i < min(loads, kLoads) && at >= inside.begin && at + kWide <= inside.end) {
                         wide = *reinterpret_cast<const uint4*>(x + at);
                     }
                     reinterpret_cast<uint4*>(words[j].at)[i] = wide;
@@ -233,11 +254,11 @@ __global__ void __launch_bounds__(kMaxThreads, sizeof(Element) == 4 ? kShortBloc
             }
             // The 16 bytes in which a row begins or ends, element by element.
 #pragma unroll
-            for (int j = 0; j < kWides; ++j) {
-                const int first = place[j] + k - shift, last = first + kWindowWides * kWide;
+            for (int j = 0; j < kAtOnce; ++j) {
+                const int first = place[j] + offset - shift, last = first + loads * kWide;
                 if (first >= inside.begin && last <= inside.end) continue;
 #pragma unroll
-                for (int i = 0; i < kWindowWides * kWide; ++i) {
+                for (int i = 0; i < kLoads * kWide; ++i) {
                     const int begin = first + i / kWide * kWide, end = begin + kWide;
                     if (begin >= inside.begin && end <= inside.end) continue;
                     if (first + i < inside.begin || first + i >= inside.end) continue;
@@ -245,7 +266,7 @@ __global__ void __launch_bounds__(kMaxThreads, sizeof(Element) == 4 ? kShortBloc
                 }
             }
 #pragma unroll
-            for (int j = 0; j < kWides; ++j) {
+            for (int j = 0; j < kAtOnce; ++j) {
                 shift_down<Element>(words[j], shift * sizeof(Element));
 #pragma unroll
                 for (int i = 0; i < kWindow; ++i) {
@@ -253,17 +274,17 @@ __global__ void __launch_bounds__(kMaxThreads, sizeof(Element) == 4 ? kShortBloc
                 }
             }
 #pragma unroll
-            for (int t = 0; t < kGroupTaps; ++t) {
+            for (int t = 0; t < kTaps; ++t) {
                 if (k + t >= taps) break;
 #pragma unroll
-                for (int j = 0; j < kWides; ++j) {
+                for (int j = 0; j < kAtOnce; ++j) {
 #pragma unroll
                     for (int i = 0; i < kWide; ++i) sum[j][i] += w[k + t] * window[j][i + t];
                 }
             }
         }
 #pragma unroll
-        for (int j = 0; j < kWides; ++j) {
+        for (int j = 0; j < kAtOnce; ++j) {
             if (v + j * params.threads_per_row < wides) {
                 store_wide(problem, y, place[j], y_begin, y_end, sum[j]);
             }
@@ -304,45 +325,71 @@ __device__ __forceinline__ int lead_of(const Params& params, const Row<Element>&
     return params.runs.residues == 1 ? misalignment<kWideBytes / sizeof(Element)>(row.y + row.p_begin) : 0;
 }
 
-// Brings a row's part of one plane, by the threads of that row. `x` is under the segment's first position and
-// the plane's first tap, at position l of the input.
+// Whether numbers go to shared memory without registers: where the architecture has such copies and they need
+// no conversion.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
 template <class Element>
-__device__ __forceinline__ void fetch_row(const Params& params, const Element* x, int64_t l, int count,
+constexpr bool kAsync = sizeof(Element) == sizeof(float);
+#else
+template <class Element>
+constexpr bool kAsync = false;
+#endif
+
+// Where position i of a plane lies in it. `divisor` is the number of residues, its `inverse` 2^32 / divisor
+// rounded up: exact, as positions times divisor are fewer than 2^32.
+__device__ __forceinline__ int place_in_plane(const Runs& runs, int i) {
+    if (runs.residues == 1) return i;
+    const int run = static_cast<int>(static_cast<uint64_t>(static_cast<uint32_t>(i)) * runs.inverse >> 32);
+    return (i - run * runs.residues) * runs.run_pitch + run;
+}
+
+// Brings what a row reads of x, plane after plane, by the threads of that row; `x` is under the segment's first
+// position and tap 0, and a plane needs `count` positions.
+template <class Element>
+__device__ __forceinline__ void fetch_row(const Params& params, const Element* x, const Inside& inside, int count,
                                           int lead, int lane, float* x_smem) {
-    const Problem& problem = params.problem;
     const Runs& runs = params.runs;
-    const int threads = params.threads_per_row;
-    const uint32_t divisor = runs.residues;  // unsigned divisions are shorter
-    const int step_run = threads / divisor, step_residue = threads % divisor;
-    int run = (lead + lane) / divisor, residue = (lead + lane) % divisor;
-    l += lane * problem.stride;
-    x += lane * problem.stride * problem.x_stride_l;
-    const int64_t step_l = threads * problem.stride, step_x = step_l * problem.x_stride_l;
+    const int stride = static_cast<int>(params.problem.stride);
+    const int dilation = static_cast<int>(params.problem.dilation);
+    const int64_t x_stride_l = params.problem.x_stride_l;
+    const int plane_elems = runs.residues * runs.run_pitch;
+    const uint32_t inside_count = inside.end - inside.begin;
+    int plane = 0, i = lane;
 #pragma unroll 1
-    for (int i = lane; i < count; i += kBatch * threads) {
+    while (true) {
         Element values[kBatch];
+        int target[kBatch];
 #pragma unroll
         for (int j = 0; j < kBatch; ++j) {
-            const bool inside = i + j * threads < count && l >= 0 && l < problem.L;
-            values[j] = inside ? *x : narrow<Element>(0);
-            l += step_l;
-            x += step_x;
+            while (i >= count && plane < runs.planes) {
+                i -= count;
+                ++plane;
+            }
+            const int at = plane * dilation + i * stride;
+            const bool is_inside = static_cast<uint32_t>(at - inside.begin) < inside_count;
+            target[j] = plane < runs.planes ? plane * plane_elems + place_in_plane(runs, lead + i) : -1;
+            const Element* const source = x + at * x_stride_l;
+            if constexpr (kAsync<Element>) {
+                if (target[j] < 0) continue;
+                ptx::cp_async<sizeof(Element)>(ptx::smem_address(x_smem + target[j]), is_inside ? source : x,
+                                               is_inside ? sizeof(Element) : 0);
+            } else {
+                values[j] = is_inside && target[j] >= 0 ? *source : narrow<Element>(0);
+            }
+            i += params.threads_per_row;
         }
+        if constexpr (!kAsync<Element>) {
 #pragma unroll
-        for (int j = 0; j < kBatch; ++j) {
-            if (i + j * threads < count) x_smem[residue * runs.run_pitch + run] = widen(values[j]);
-            run += step_run;
-            residue += step_residue;
-            if (residue >= runs.residues) {
-                residue -= runs.residues;
-                ++run;
+            for (int j = 0; j < kBatch; ++j) {
+                if (target[j] >= 0) x_smem[target[j]] = widen(values[j]);
             }
         }
+        if (plane >= runs.planes) break;
     }
 }
 
 // Brings one plane of all the block's rows: a warp loads kLaneRows neighbours along channels from some
-// neighbouring positions, then those of the next group of rows. `l` is that of the segment's first position.
+// neighbouring positions, and the same of kRowGroups groups of rows at once. `inside` is the plane's.
 template <class Element>
 __device__ __forceinline__ void fetch_channels(const Params& params, int plane, int64_t l, int count,
                                                float* x_smem) {
@@ -354,27 +401,37 @@ __device__ __forceinline__ void fetch_channels(const Params& params, int plane, 
 #pragma unroll
     for (int group = 0; group < kRowGroups; ++group) {
         const Row<Element> row = row_of_block<Element>(params, group * kLaneRows + place);
-        lead[group] = row.valid ? lead_of(params, row) : 0;
+        lead[group] = lead_of(params, row);
         x[group] = row.x;
     }
-    const uint32_t divisor = runs.residues;
     const int groups = params.rows_per_block / kLaneRows, step = blockDim.x / kLaneRows;
     x_smem += place * runs.row_pitch + plane * runs.residues * runs.run_pitch;
     l += plane * problem.dilation;
 #pragma unroll 2
     for (int i = threadIdx.x / kLaneRows; i < count; i += step) {
         const int64_t at = l + i * problem.stride;
-        const bool inside = at >= 0 && at < problem.L;
+        const bool is_inside = at >= 0 && at < problem.L;
         Element values[kRowGroups];
 #pragma unroll
         for (int group = 0; group < kRowGroups; ++group) {
-            values[group] = inside && group < groups ? x[group][at * problem.x_stride_l] : narrow<Element>(0);
+            if (group >= groups) break;
+            const Element* const source = x[group] + at * problem.x_stride_l;
+            if constexpr (kAsync<Element>) {
+                float* const target = x_smem + group * kLaneRows * runs.row_pitch;
+                const int to = place_in_plane(runs, lead[group] + i);
+                ptx::cp_async<sizeof(Element)>(ptx::smem_address(target + to), is_inside ? source : x[group],
+                                               is_inside ? sizeof(Element) : 0);
+            } else {
+                values[group] = is_inside ? *source : narrow<Element>(0);
+            }
         }
+        if constexpr (!kAsync<Element>) {
 #pragma unroll
-        for (int group = 0; group < kRowGroups; ++group) {
-            const uint32_t to = lead[group] + i;
-            float* const target = x_smem + group * kLaneRows * runs.row_pitch;
-            if (group < groups) target[to % divisor * runs.run_pitch + to / divisor] = widen(values[group]);
+            for (int group = 0; group < kRowGroups; ++group) {
+                if (group >= groups) break;
+                float* const target = x_smem + group * kLaneRows * runs.row_pitch;
+                target[place_in_plane(runs, lead[group] + i)] = widen(values[group]);
+            }
         }
     }
 }
@@ -406,17 +463,18 @@ __global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
             w_smem[k % divisor * runs.w_pitch + k / divisor] = widen(row.w[k]);
         }
     }
-    for (int plane = 0; plane < runs.planes; ++plane) {
-        const int plane_count = count + (taps - 1 - plane) / runs.tap_step * runs.residues;
-        if (params.by_channel) {
-            float* const first = reinterpret_cast<float*>(smem) + runs.planes * runs.w_pitch;
+    // Of the first plane, which has most.
+    const int plane_count = count + (taps - 1) / runs.tap_step * runs.residues;
+    if (params.by_channel) {
+        float* const first = reinterpret_cast<float*>(smem) + runs.planes * runs.w_pitch;
+        for (int plane = 0; plane < runs.planes; ++plane) {
             fetch_channels<Element>(params, plane, l_begin, plane_count, first);
-        } else if (row.valid) {
-            const int64_t l = l_begin + plane * problem.dilation;
-            fetch_row(params, row.x + l * problem.x_stride_l, l, plane_count, lead, lane,
-                      x_smem + plane * runs.residues * runs.run_pitch);
         }
+    } else if (row.valid) {
+        const Inside inside = inside_row(l_begin, problem.L, 1 << 30);
+        fetch_row(params, row.x + l_begin * problem.x_stride_l, inside, plane_count, lead, lane, x_smem);
     }
+    if constexpr (kAsync<Element>) ptx::cp_async_wait_all();
     __syncthreads();  // x and w are there
 
     // A thread has one strip.
@@ -501,7 +559,7 @@ __global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
 
 // Any stride, any dilation: a thread computes positions threads_per_row apart, four at once.
 template <class Element>
-__global__ void __launch_bounds__(kMaxThreads)
+__global__ void __launch_bounds__(kMaxThreads, 3)
     depthwise_strided_kernel(const __grid_constant__ Params params) {
     using Sum = typename SumOf<Element>::Type;
     const Problem& problem = params.problem;
@@ -515,13 +573,15 @@ __global__ void __launch_bounds__(kMaxThreads)
         for (int64_t piece = 0; piece < problem.K; piece += kPieceTaps) {
             Sum part[kPositions] = {};
             const int64_t piece_end = min(piece + kPieceTaps, problem.K);
+#pragma unroll 2
             for (int64_t k = piece; k < piece_end; ++k) {
                 const Sum w = widen(row.w[k]);
                 const int64_t l_first = k * problem.dilation - problem.pad_left;
 #pragma unroll
                 for (int i = 0; i < kPositions; ++i) {
                     const int64_t l = l_first + (p + i * params.threads_per_row) * problem.stride;
-                    if (l >= 0 && l < problem.L) part[i] += w * widen(row.x[l * problem.x_stride_l]);
+                    const bool wanted = p + i * params.threads_per_row < row.p_end;
+                    if (wanted && l >= 0 && l < problem.L) part[i] += w * widen(row.x[l * problem.x_stride_l]);
                 }
             }
 #pragma unroll
@@ -531,10 +591,15 @@ __global__ void __launch_bounds__(kMaxThreads)
         for (int i = 0; i < kPositions; ++i) {
             const int64_t place = p + i * params.threads_per_row;
             if (place >= row.p_end) break;
-            const Sum value = sum[i] + bias;
-            row.y[place] = problem.activation == Activation::none
-                               ? narrow<Element>(value)
-                               : activate<Element, true>(problem.activation, value);
+            row.y[place] = narrow<Element>(sum[i] + bias);
+        }
+        if (problem.activation != Activation::none) {
+#pragma unroll 1
+            for (int i = 0; i < kPositions; ++i) {
+                const int64_t place = p + i * params.threads_per_row;
+                if (place >= row.p_end) break;
+                row.y[place] = activate<Element>(problem.activation, widen(row.y[place]));
+            }
         }
     }
 }
@@ -552,6 +617,7 @@ inline Runs plan_runs(const Problem& problem, int64_t strips_of_run) {
     runs.planes = static_cast<int32_t>(planes);
     runs.tap_step = static_cast<int32_t>(tap_step);
     runs.residues = static_cast<int32_t>(residues);
+    runs.inverse = residues == 1 ? 0 : static_cast<uint32_t>(ceil_div(int64_t{1} << 32, residues));
     runs.w_pitch = static_cast<int32_t>(w_pitch);
     runs.run_pitch = static_cast<int32_t>(run_pitch);
     runs.row_pitch = static_cast<int32_t>((row_vectors / 2 * 2 + 1) * kVector);
@@ -580,6 +646,7 @@ inline void plan_threads(Params& params, int64_t work, int64_t rounds) {
     if (threads > kMaxThreads / 2) threads = round_up(threads, 32);
     params.threads_per_row = static_cast<int32_t>(threads);
     params.rows_per_block = params.segments > 1 ? 1 : static_cast<int32_t>(kMaxThreads / threads);
+    params.row_blocks = static_cast<uint32_t>(ceil_div(params.rows, params.rows_per_block));
 }
 
 // stride and dilation 1, few taps, x contiguous along l.
@@ -598,7 +665,9 @@ inline Params plan_short(const Problem& problem) {
 inline Params plan_strided(const Problem& problem) {
     Params params = plan_any(problem);
     cut_segments(params, ceil_div(problem.P, kMaxSegment));
-    plan_threads(params, ceil_div(params.segment, kPositions), 1);
+    // Of little work, each output is a thread's: what counts is how long one takes.
+    const bool little = params.rows * problem.P < kLittle * std::max(problem.device.sm_count, 1);
+    plan_threads(params, little ? params.segment : ceil_div(params.segment, kPositions), 1);
     return params;
 }
 
@@ -631,12 +700,16 @@ inline Params plan_sliding(const Problem& problem) {
     Params params = plan_any(problem), none = params;
     if (problem.dtype == Dtype::float64 || problem.K > 2048) return none;
     if (problem.stride > 1024 || problem.dilation > 1024) return none;
+    const int64_t little = int64_t{kLittle} * problem.device.sm_count;
+    if (problem.K <= kFewTaps && params.rows * problem.P < little) return none;
     if (problem.x_stride_l != 1 && problem.x_stride_c == 1 && problem.G > 1) {
         params.by_channel = true;
         // First of many channels and few positions, whose taps reach furthest into what others load.
         for (int64_t rows = kLaneRows * kRowGroups; rows >= kLaneRows; rows /= 2) {
             for (int64_t threads = kMaxThreads / rows; threads >= 4; threads /= 2) {
-                if (plan_sliding_rows(params, threads, rows)) return params;
+                if (!plan_sliding_rows(params, threads, rows)) continue;
+                params.row_blocks = static_cast<uint32_t>(problem.N * ceil_div(problem.G * problem.O, rows));
+                return params;
             }
         }
         params.by_channel = false;
@@ -648,6 +721,7 @@ inline Params plan_sliding(const Problem& problem) {
                                                    kSmemSums / params.runs.row_pitch);
             params.rows_per_block = static_cast<int32_t>(std::max<int64_t>(rows, 1));
         }
+        params.row_blocks = static_cast<uint32_t>(ceil_div(params.rows, params.rows_per_block));
         return params;
     }
     return none;
@@ -655,16 +729,24 @@ inline Params plan_sliding(const Problem& problem) {
 
 template <class Element>
 Error launch_element(const Problem& problem, cudaStream_t stream) {
-    const auto blocks_of = [](const Params& params) {
-        return static_cast<unsigned>(ceil_div(params.rows, params.rows_per_block) * params.segments);
+    const auto blocks_of = [](const Params& params) { return params.row_blocks * params.segments; };
+    const auto threads_of = [](const Params& params) {
+        return params.rows_per_block * params.threads_per_row;
     };
-    const auto threads_of = [](const Params& params) { return params.rows_per_block * params.threads_per_row; };
     if constexpr (!std::is_same<Element, double>::value) {
-        const bool neighbours = problem.stride == 1 && problem.dilation == 1 && problem.x_stride_l == 1;
-        if (neighbours && problem.K <= kMaxShortTaps) {
+        const bool is_short = problem.stride == 1 && problem.x_stride_l == 1 && problem.K <= kMaxShortTaps;
+        if (is_short && problem.dilation == 1) {
             const Params params = plan_short(problem);
-            depthwise_short_kernel<Element><<<blocks_of(params), threads_of(params), 0, stream>>>(params);
+            depthwise_short_kernel<Element, false><<<blocks_of(params), threads_of(params), 0, stream>>>(params);
             return launch_error();
+        }
+        if constexpr (std::is_same<Element, float>::value) {
+            if (is_short && problem.dilation <= kMaxShortDilation) {
+                const Params params = plan_short(problem);
+                depthwise_short_kernel<Element, true>
+                    <<<blocks_of(params), threads_of(params), 0, stream>>>(params);
+                return launch_error();
+            }
         }
         const Params params = plan_sliding(problem);
         if (params.threads_per_row > 0) {

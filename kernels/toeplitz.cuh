@@ -1,16 +1,14 @@
-// Depthwise convolution on tensor cores: one input channel a group, stride 1, any taps and dilation, sm_80 and
-// later. Bound by memory up to some hundred taps; FFMAs would bind from a dozen on.
+// Depthwise convolution on tensor cores: one input channel a group, stride 1, any taps and dilation, 16-bit
+// dtypes and TF32, sm_80 and later. Bound by memory up to some hundred taps; FFMAs would bind from a dozen on.
 //
 // A strip is 8 neighbours of y. With row m of A the x from strip m on and T[k][n] = w[k-n] (zero where there
 // is no such tap; taps of a dilated filter have zeros between them):
 //
 //   y[8*m + n] = sum over k of x[8*m + k] * T[k][n]
 //
-// A product m16n8k16 (of 16-bit numbers) adds 16 of the K + 7 (and one for x at odd addresses) numbers k to 16
-// strips. These lie in 16 stretches of y, one strip in each, so that the strip of the next product is the next
-// of the stretch: the upper half of its x (k >= 8) was the lower half there, and a register of x serves 8
-// products. With float32, a product m16n8k8 of TF32 numbers takes 8 numbers k; full accuracy is three such
-// products, of operands split into two TF32 numbers.
+// A product m16n8k16 (of TF32, m16n8k8) adds 16 (8) of the K + 7 (and one for x at odd addresses) numbers k to
+// 16 strips. These lie in 16 stretches of y, one strip in each, so that the strip of the next product is the
+// next of the stretch: a register of x serves 7 or 8 products.
 //
 // A warp takes 16 stretches of up to 7 strips, a block some warps, of one row of y or of several. x comes to
 // shared memory as it lies in global memory, by 16-byte copies that need no registers; y is put in order
@@ -33,26 +31,26 @@ constexpr int kMaxRounds = 4;   // samples of a block, where
 constexpr int kBlocks = 4;      // this many blocks a multiprocessor are left, and
 constexpr int kFewSteps = 64;   // no more products in a row. Of more, loads cost nothing, and room is for blocks
 constexpr int kMaxO = 4;
+constexpr int kMaxTiles = 7;     // strips of a stretch. Odd, so that 8 stretches begin in different banks
+constexpr int kMaxWarps = 8;     // of a block
+constexpr int kBlocksPerSm = 3;  // of kMaxWarps: 80 registers a thread
+constexpr int kFewTaps = 8;      // that multiply-adds take: of floats, and of the little work of
+constexpr int kLittle = 2048;    // so many outputs a multiprocessor, where kLittleTaps are few
+constexpr int kLittleTaps = 24;
 constexpr int kAlignBytes = 32;  // where the stores of a warp begin: of parts of sectors, L2 takes fewer
 
-// kPartCount: into how many numbers an operand is split.
-template <class Element_, int kPartCount>
+template <class Element_>
 struct Traits {
     using Element = Element_;
     static constexpr bool k16Bit = sizeof(Element) == 2;
-    static constexpr int kParts = kPartCount;
     static constexpr int kWide = 16 / sizeof(Element);
-    static constexpr int kDepth = 32 / sizeof(Element);      // of a product
-    static constexpr int kStepStrips = kDepth / kStrip;      // by which a step moves the window
-    static constexpr int kMaxTiles = kParts == 1 ? 7 : 5;    // strips of a stretch. Odd numbers of them begin in
-                                                             // different banks in 8 stretches
+    static constexpr int kDepth = 32 / sizeof(Element);          // of a product
+    static constexpr int kStepStrips = kDepth / kStrip;          // by which a step moves the window
     static constexpr int kWindow = kMaxTiles + kStepStrips - 1;  // strips that the products of one step read
     static constexpr int kRotation = kWindow / kStepStrips;      // steps after which registers' roles repeat
-    static constexpr int kWCopies = k16Bit ? 2 : kParts;
+    static constexpr int kWCopies = k16Bit ? 2 : 1;
     // 16-bit rows fit below the 48 KB that need no permission; of long rows of floats two blocks share an SM.
     static constexpr int kSmemBytes = k16Bit ? 46080 : 112 << 10;
-    static constexpr int kMaxWarps = kParts == 1 ? 8 : 6;     // of a block
-    static constexpr int kBlocksPerSm = kParts == 1 ? 3 : 2;  // 80 registers a thread, or 168
     static_assert(kWindow % kStepStrips == 0, "a rotation must be whole steps");
 };
 
@@ -184,8 +182,7 @@ __device__ __forceinline__ void fetch_x(const Visit<Element>& visit, int64_t x_s
 }
 
 // The taps with the zeros around and between them: tap k at element kStrip + k*dilation. In 16 bits the second
-// copy is one element ahead, so that any two neighbours are an aligned word of one of them; of floats it is
-// what rounding to TF32 leaves.
+// copy is one element ahead, so that any two neighbours are an aligned word of one of them.
 template <class Traits, class Element = typename Traits::Element>
 __device__ __forceinline__ void fetch_w(const Problem& problem, const Element* w, int w_elems,
                                         Element* w_smem, int thread, int threads) {
@@ -200,33 +197,27 @@ __device__ __forceinline__ void fetch_w(const Problem& problem, const Element* w
             w_smem[i] = value;
             if (i > 0) w_smem[w_elems + i - 1] = value;
         } else {
-            const float high = __uint_as_float(ptx::cvt_rna_tf32(value));
-            w_smem[i] = high;
-            if (Traits::kParts == 2) w_smem[w_elems + i] = value - high;
+            w_smem[i] = __uint_as_float(ptx::cvt_rna_tf32(value));
         }
     }
 }
 
-// A pair of x from shared memory, in parts. Where it is `apart`, it is not aligned.
-template <class Traits>
-__device__ __forceinline__ void load_x(const typename Traits::Element* x, bool apart,
-                                       typename PairOf<typename Traits::Element>::Type (&pair)[Traits::kParts]) {
-    if constexpr (Traits::k16Bit) {
-        pair[0] = *reinterpret_cast<const uint32_t*>(x);
+// To TF32, to nearest, ties away from zero: the product cuts what is below. inf and NaN become NaN, which is
+// mended: cvt.rna would keep them, in more instructions.
+__device__ __forceinline__ uint32_t round_or_nan(float value) {
+    return __float_as_uint(fmaf(value, 0.0f, __uint_as_float(__float_as_uint(value) + 0x1000)));
+}
+
+// A pair of x from shared memory. Where it is `apart`, it is not aligned.
+template <class Element>
+__device__ __forceinline__ typename PairOf<Element>::Type load_x(const Element* x, bool apart) {
+    if constexpr (sizeof(Element) == 2) {
+        return *reinterpret_cast<const uint32_t*>(x);
     } else {
-        float2 both;
-        if (apart) both = {x[0], x[1]};
-        else both = *reinterpret_cast<const float2*>(x);
-        if constexpr (Traits::kParts == 1) {
-            pair[0] = {ptx::cvt_rna_tf32(both.x), ptx::cvt_rna_tf32(both.y)};
-        } else {
-            // To nearest, ties away from zero; NaN may become a number here, but not in what it leaves. The
-            // product cuts that to 11 bits of its 12.
-            pair[0] = {(__float_as_uint(both.x) + 0x1000) & 0xFFFFE000,
-                       (__float_as_uint(both.y) + 0x1000) & 0xFFFFE000};
-            pair[1] = {__float_as_uint(both.x - __uint_as_float(pair[0].x)),
-                       __float_as_uint(both.y - __uint_as_float(pair[0].y))};
-        }
+        float2 pair;
+        if (apart) pair = {x[0], x[1]};
+        else pair = *reinterpret_cast<const float2*>(x);
+        return {round_or_nan(pair.x), round_or_nan(pair.y)};
     }
 }
 
@@ -242,16 +233,13 @@ __device__ __forceinline__ uint4 x_frag(const uint2 (&window)[2][kWindow], int s
     return {window[0][at].x, window[1][at].x, window[0][at].y, window[1][at].y};
 }
 
-// Whether one of the numbers in 16 bytes is NaN.
+// Whether one of the numbers in 16 bytes may be NaN.
 template <class Element>
 __device__ __forceinline__ bool holds_nan(uint4 words) {
     if constexpr (sizeof(Element) == 4) {
-        bool seen = false;
-        seen |= (words.x & 0x7fffffff) > 0x7f800000;
-        seen |= (words.y & 0x7fffffff) > 0x7f800000;
-        seen |= (words.z & 0x7fffffff) > 0x7f800000;
-        seen |= (words.w & 0x7fffffff) > 0x7f800000;
-        return seen;
+        const float sum = __uint_as_float(words.x) + __uint_as_float(words.y) + __uint_as_float(words.z) +
+                          __uint_as_float(words.w);
+        return sum != sum;
     }
     constexpr uint32_t kInf = std::is_same<Element, __half>::value ? 0x7c00 : 0x7f80;
     constexpr uint32_t kCarry = (0x7fff - kInf) * 0x10001;  // lifts just what is above inf into the sign bit
@@ -267,9 +255,9 @@ __device__ __forceinline__ bool holds_nan(uint4 words) {
 template <class Traits, class Element = typename Traits::Element>
 __device__ __forceinline__ void add_products(const Params& params, const Visit<Element>& visit,
                                              int strip_first, const Element* x_smem, const Element* w_smem,
-                                             float (&sum)[Traits::kMaxTiles][4]) {
+                                             float (&sum)[kMaxTiles][4]) {
     using Pair = typename PairOf<Element>::Type;
-    constexpr int kParts = Traits::kParts, kMaxTiles = Traits::kMaxTiles, kDepth = Traits::kDepth;
+    constexpr int kDepth = Traits::kDepth;
     constexpr int kStepStrips = Traits::kStepStrips, kWindow = Traits::kWindow;
     constexpr int kRotation = Traits::kRotation;
     const Problem& problem = params.problem;
@@ -286,13 +274,9 @@ __device__ __forceinline__ void add_products(const Params& params, const Visit<E
 
     // Steps that see nothing but padding are left out.
     const int reach = x_begin + (kStretches * tiles - 1) * kStrip + kDepth;  // of step 0
-    // Of long sums of float32, parts of kRotation steps are summed apart: products truncate.
-    constexpr bool kApart = kParts == 2;
     int step = max(visit.x_begin - reach, 0) / kDepth;
-    if (kApart) step = step / kRotation * kRotation;
     const int steps_end = min(params.steps, (max(visit.x_end - x_begin, 0) + kDepth - 1) / kDepth);
     const uint32_t dilation = static_cast<uint32_t>(problem.dilation);
-    float part[kMaxTiles][4] = {}, cross[kMaxTiles][4] = {};  // if kApart
 #pragma unroll 1
     while (step < steps_end) {
         // A run of steps. Where taps lie far apart, those without a tap are left out: each tap is a run then.
@@ -304,14 +288,11 @@ __device__ __forceinline__ void add_products(const Params& params, const Visit<E
             step = max(step, tap / kDepth);
             run_end = min(run_end, (tap + kStrip) / kDepth + 1);
         }
-        Pair window[kParts][2][kWindow];  // strip i of the run's x in window[part][half][i % kWindow]
+        Pair window[2][kWindow];  // strip i of the run's x in window[half][i % kWindow]
         const auto load_strip = [&](int strip, int place) {
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
-                Pair pair[kParts];
-                load_x<Traits>(x_lane + half * half_elems + strip * kStrip, apart, pair);
-#pragma unroll
-                for (int part = 0; part < kParts; ++part) window[part][half][place] = pair[part];
+                window[half][place] = load_x(x_lane + half * half_elems + strip * kStrip, apart);
             }
         };
 #pragma unroll
@@ -325,44 +306,21 @@ __device__ __forceinline__ void add_products(const Params& params, const Visit<E
                 for (int i = kWindow - kStepStrips; i < kWindow; ++i) {
                     load_strip(kStepStrips * (step + r) + i, (kStepStrips * r + i) % kWindow);
                 }
-                uint2 w_frag[kParts];
-#pragma unroll
-                for (int i = 0; i < kParts; ++i) {
-                    const uint32_t* w = reinterpret_cast<const uint32_t*>(w_lane + i * params.w_elems +
-                                                                          (step + r) * kDepth);
-                    w_frag[i] = {w[0], w[Traits::k16Bit ? kStrip / 2 : 1]};
-                }
+                const uint32_t* w = reinterpret_cast<const uint32_t*>(w_lane + (step + r) * kDepth);
+                const uint2 w_frag = {w[0], w[Traits::k16Bit ? kStrip / 2 : 1]};
                 // Also beyond `tiles`: what comes of it is not stored.
 #pragma unroll
                 for (int tile = 0; tile < kMaxTiles; ++tile) {
-                    const int strip = kStepStrips * r + tile;
-                    if constexpr (kApart) {
-                        ptx::mma<Element>(cross[tile], x_frag(window[1], strip), w_frag[0]);
-                        ptx::mma<Element>(cross[tile], x_frag(window[0], strip), w_frag[1]);
-                        ptx::mma<Element>(part[tile], x_frag(window[0], strip), w_frag[0]);
-                    } else {
-                        ptx::mma<Element>(sum[tile], x_frag(window[0], strip), w_frag[0]);
-                    }
-                }
-            }
-            if constexpr (kApart) {
-#pragma unroll
-                for (int i = 0; i < kMaxTiles * 4; ++i) {
-                    sum[i / 4][i % 4] += part[i / 4][i % 4];
-                    part[i / 4][i % 4] = 0;
+                    ptx::mma<Element>(sum[tile], x_frag(window, kStepStrips * r + tile), w_frag);
                 }
             }
         }
         step = run_end;
     }
-    if constexpr (kApart) {
-#pragma unroll
-        for (int i = 0; i < kMaxTiles * 4; ++i) sum[i / 4][i % 4] += cross[i / 4][i % 4];
-    }
 }
 
 // Puts a warp's sums in order.
-template <class Element, int kMaxTiles>
+template <class Element>
 __device__ __forceinline__ void stage_y(const float (&sum)[kMaxTiles][4], float bias, int tiles, int y_shift,
                                         Element* y_smem) {
     const int lane = threadIdx.x % 32, group = lane / 4, t = lane % 4;
@@ -388,7 +346,7 @@ __device__ __forceinline__ void stage_y(const float (&sum)[kMaxTiles][4], float 
 // x or w as it is multiplied.
 template <class Traits>
 __device__ __forceinline__ float operand(typename Traits::Element value) {
-    if constexpr (!Traits::k16Bit && Traits::kParts == 1) return __uint_as_float(ptx::cvt_rna_tf32(value));
+    if constexpr (!Traits::k16Bit) return __uint_as_float(ptx::cvt_rna_tf32(value));
     else return widen(value);
 }
 
@@ -442,7 +400,7 @@ __device__ __forceinline__ void store_y(const Params& params, const Visit<Elemen
 #endif
 
 template <class Traits>
-__global__ void __launch_bounds__(Traits::kMaxWarps * 32, Traits::kBlocksPerSm)
+__global__ void __launch_bounds__(kMaxWarps * 32, kBlocksPerSm)
     depthwise_toeplitz_kernel(const __grid_constant__ Params params) {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
     using Element = typename Traits::Element;
@@ -487,7 +445,7 @@ __global__ void __launch_bounds__(Traits::kMaxWarps * 32, Traits::kBlocksPerSm)
         const Visit<Element>& visit = visits[round];
         if (strip_first * kStrip < visit.y_end) {
             const Element* x_now = x_smem + round % 2 * params.x_elems;
-            float sum[Traits::kMaxTiles][4] = {};
+            float sum[kMaxTiles][4] = {};
             add_products<Traits>(params, visit, strip_first, x_now, w_smem, sum);
             stage_y<Element>(sum, visit.bias, params.tiles, visit.y_shift, y_smem);
             __syncwarp();
@@ -548,13 +506,13 @@ Params plan_segments(const Problem& problem, int64_t warps, int64_t tiles, int64
 template <class Traits>
 Params plan(const Problem& problem) {
     const int64_t strips = strips_of_row<Traits>(problem), room = smem_bytes<Traits>(problem);
-    int64_t warps = ceil_div(strips, kStretches * Traits::kMaxTiles);
+    int64_t warps = ceil_div(strips, kStretches * kMaxTiles);
     // Few rows are cut further, until each multiprocessor has work.
     const int64_t channels = problem.G * problem.O, rows = problem.N * channels;
     while (rows * warps < 8 * problem.device.sm_count && strips > 2 * kStretches * warps) warps *= 2;
     const int64_t tiles = ceil_div(strips, kStretches * warps);
-    Params params = plan_segments<Traits>(problem, warps, tiles, Traits::kMaxWarps);
-    for (int64_t most = Traits::kMaxWarps / 2; most > 0 && params.row_bytes > room; most /= 2) {
+    Params params = plan_segments<Traits>(problem, warps, tiles, kMaxWarps);
+    for (int64_t most = kMaxWarps / 2; most > 0 && params.row_bytes > room; most /= 2) {
         params = plan_segments<Traits>(problem, warps, tiles, most);
     }
     params.rows_per_block = 1;
@@ -589,10 +547,9 @@ Error launch(const Problem& problem, cudaStream_t stream) {
 // Calls visit(traits) for what the problem asks for.
 template <class Result, class Visitor>
 Result with_traits(const Problem& problem, Visitor visit) {
-    if (problem.dtype == Dtype::float16) return visit(Traits<__half, 1>{});
-    if (problem.dtype == Dtype::bfloat16) return visit(Traits<__nv_bfloat16, 1>{});
-    if (problem.precision == Precision::tf32) return visit(Traits<float, 1>{});
-    return visit(Traits<float, 2>{});
+    if (problem.dtype == Dtype::float16) return visit(Traits<__half>{});
+    if (problem.dtype == Dtype::bfloat16) return visit(Traits<__nv_bfloat16>{});
+    return visit(Traits<float>{});
 }
 
 }  // namespace toeplitz
@@ -600,6 +557,11 @@ Result with_traits(const Problem& problem, Visitor visit) {
 inline bool fits_toeplitz(const Problem& any_problem) {
     const Problem problem = canonical(any_problem);
     if (problem.dtype == Dtype::float64 || problem.device.arch < 80) return false;
+    const bool is_float = problem.dtype == Dtype::float32;
+    if (is_float && problem.precision != Precision::tf32) return false;
+    const int64_t outputs = problem.N * problem.G * problem.O * problem.P;
+    const bool little = outputs < int64_t{toeplitz::kLittle} * problem.device.sm_count;
+    if (problem.K <= (little ? toeplitz::kLittleTaps : is_float ? toeplitz::kFewTaps : 0)) return false;
     if (problem.C != 1 || problem.O > toeplitz::kMaxO || problem.stride != 1) return false;
     if (toeplitz::span(problem) > toeplitz::kMaxSpan) return false;
     // A block takes at least a warp's work of a row, of which there are fewer than P / 16 + 1.
