@@ -5584,7 +5584,7 @@ __global__ void __launch_bounds__(256)
 
 // One output channel a block: finds its scale and packs it for f16x3, and for tf32x3. Zeroes the tickets and
 // empties the list of tiles.
-__global__ void __launch_bounds__(128)
+static __global__ void __launch_bounds__(128)
     pack_split_weights_kernel(const float* __restrict__ w,  // [G*O][C][K]
                               Scratch scratch, Geometry geometry, Geometry safe_geometry, int32_t C,
                               int32_t O, int32_t K) {
