@@ -971,10 +971,10 @@ struct Route {
 inline size_t no_workspace(const Problem&) { return 0; }
 
 // Each is defined in a translation unit of its own, so that they compile side by side.
-extern const Route kToeplitz, kDepthwise, kFoldSm80, kGemmSm90, kGemmSm80, kDirect;
+extern const Route kToeplitz, kDepthwise, kFoldSm80, kStreamSm90, kGemmSm90, kGemmSm80, kDirect;
 
 constexpr const Route* kRoutes[] = {
-    &kToeplitz, &kDepthwise, &kFoldSm80, &kGemmSm90, &kGemmSm80,
+    &kToeplitz, &kDepthwise, &kFoldSm80, &kStreamSm90, &kGemmSm90, &kGemmSm80,
     &kDirect,  // fits every valid problem: the last row
 };
 constexpr int32_t kRouteCount = sizeof(kRoutes) / sizeof(kRoutes[0]);
@@ -1546,6 +1546,17 @@ __device__ __forceinline__ void st_shared_apart(uint32_t target, uint32_t pair) 
         : "memory");
 }
 
+// 9.7.9.8: 2, 4 or 8 bytes, in the order of the program: of plain loads the compiler puts some behind stores.
+__device__ __forceinline__ void ld_shared(uint16_t& value, uint32_t source) {
+    asm volatile("ld.shared.u16 %0, [%1];" : "=h"(value) : "r"(source) : "memory");
+}
+__device__ __forceinline__ void ld_shared(uint32_t& value, uint32_t source) {
+    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(value) : "r"(source) : "memory");
+}
+__device__ __forceinline__ void ld_shared(uint2& value, uint32_t source) {
+    asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(value.x), "=r"(value.y) : "r"(source) : "memory");
+}
+
 // The same value in all lanes, so that the compiler knows and keeps it in a uniform register.
 __device__ __forceinline__ uint64_t uniform(uint64_t value) {
     const uint32_t low = __shfl_sync(0xFFFFFFFF, static_cast<uint32_t>(value), 0);
@@ -1611,6 +1622,33 @@ __device__ __forceinline__ void cp_async_bulk_commit() {
 template <int kPending>
 __device__ __forceinline__ void cp_async_bulk_wait_read() {
     asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(kPending) : "memory");
+}
+
+// 9.7.9.27.1.2: a box of three axes that a tensor map describes, global to shared, from coordinates (c0, c1, c2)
+// on; c0 runs along memory, and what lies outside the tensor reads as zero. The target is a multiple of 128
+// bytes.
+__device__ __forceinline__ void cp_async_bulk_tensor(uint32_t target, const void* map, int32_t c0, int32_t c1,
+                                                     int32_t c2, uint32_t barrier) {
+    asm volatile(
+        "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], "
+        "[%5];" ::"r"(target),
+        "l"(map), "r"(c0), "r"(c1), "r"(c2), "r"(barrier)
+        : "memory");
+}
+
+// 9.7.15.5.15 and .16: four 8x8 matrices of 16-bit elements. Lane 8*m + i gives the address of row i of matrix
+// m, 16 bytes; word m of lane t holds elements 2*(t%4) and that + 1 of its row t/4, or, transposed, of its
+// column t/4.
+__device__ __forceinline__ void ldmatrix_x4_trans(uint32_t (&words)[4], uint32_t source) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+                 : "r"(source)
+                 : "memory");
+}
+__device__ __forceinline__ void stmatrix_x4(uint32_t target, const uint32_t (&words)[4]) {
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(target), "r"(words[0]),
+                 "r"(words[1]), "r"(words[2]), "r"(words[3])
+                 : "memory");
 }
 
 // 9.7.13.1: hardware barrier kId, of `threads` threads; arrive does not wait.
@@ -4545,6 +4583,11 @@ enum class Operand { tf32, f16, bf16 };
 template <Operand kOperand, int kN>
 struct Wgmma;
 
+// The same with A in registers: of its row of 32 bytes in four-byte words, thread t holds words t%4 of rows
+// 16*(t/32) + t%32/4 and that + 8, then words t%4 + 4 of both.
+template <Operand kOperand, int kN>
+struct WgmmaFromRegisters;
+
 // clang-format off
 #define CONV1D_WGMMA_D64 \
     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
@@ -4588,6 +4631,29 @@ struct Wgmma;
     "+f"(d[72]), "+f"(d[73]), "+f"(d[74]), "+f"(d[75]), "+f"(d[76]), "+f"(d[77]), "+f"(d[78]), "+f"(d[79]), \
     "+f"(d[80]), "+f"(d[81]), "+f"(d[82]), "+f"(d[83]), "+f"(d[84]), "+f"(d[85]), "+f"(d[86]), "+f"(d[87]), \
     "+f"(d[88]), "+f"(d[89]), "+f"(d[90]), "+f"(d[91]), "+f"(d[92]), "+f"(d[93]), "+f"(d[94]), "+f"(d[95])
+#define CONV1D_WGMMA_D72 CONV1D_WGMMA_D64 ", %32, %33, %34, %35"
+#define CONV1D_WGMMA_OUT72 CONV1D_WGMMA_OUT64, "+f"(d[32]), "+f"(d[33]), "+f"(d[34]), "+f"(d[35])
+#define CONV1D_WGMMA_D80 CONV1D_WGMMA_D72 ", %36, %37, %38, %39"
+#define CONV1D_WGMMA_OUT80 CONV1D_WGMMA_OUT72, "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39])
+#define CONV1D_WGMMA_D136 CONV1D_WGMMA_D128 ", %64, %65, %66, %67"
+#define CONV1D_WGMMA_OUT136 CONV1D_WGMMA_OUT128, "+f"(d[64]), "+f"(d[65]), "+f"(d[66]), "+f"(d[67])
+#define CONV1D_WGMMA_D144 CONV1D_WGMMA_D136 ", %68, %69, %70, %71"
+#define CONV1D_WGMMA_OUT144 CONV1D_WGMMA_OUT136, "+f"(d[68]), "+f"(d[69]), "+f"(d[70]), "+f"(d[71])
+#define CONV1D_WGMMA_FROM_REGISTERS(OPERAND, N, SHAPE, TYPES, A0, A1, A2, A3, B, ACC, TRANSPOSE)        \
+    template <>                                                                                         \
+    struct WgmmaFromRegisters<Operand::OPERAND, N> {                                                    \
+        static __device__ __forceinline__ void issue(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b, \
+                                                     bool acc) {                                        \
+            asm volatile(                                                                               \
+                "{\n.reg .pred p;\nsetp.ne.b32 p, %" ACC ", 0;\n"                                       \
+                "wgmma.mma_async.sync.aligned." SHAPE ".f32." TYPES                                     \
+                " {" CONV1D_WGMMA_D##N "}, {%" A0 ", %" A1 ", %" A2 ", %" A3 "}, %" B                   \
+                ", p, 1, 1" TRANSPOSE ";\n}"                                                            \
+                : CONV1D_WGMMA_OUT##N                                                                   \
+                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(acc)));      \
+        }                                                                                               \
+    };
+
 #define CONV1D_WGMMA(OPERAND, N, SHAPE, TYPES, A, B, ACC, TRANSPOSE)                                     \
     template <>                                                                                         \
     struct Wgmma<Operand::OPERAND, N> {                                                                 \
@@ -4611,7 +4677,25 @@ CONV1D_WGMMA(tf32, 192, "m64n192k8", "tf32.tf32", "96", "97", "98", "")
 CONV1D_WGMMA(f16, 192, "m64n192k16", "f16.f16", "96", "97", "98", ", 0, 0")
 CONV1D_WGMMA(bf16, 192, "m64n192k16", "bf16.bf16", "96", "97", "98", ", 0, 0")
 
+CONV1D_WGMMA_FROM_REGISTERS(tf32, 72, "m64n72k8", "tf32.tf32", "36", "37", "38", "39", "40", "41", "")
+CONV1D_WGMMA_FROM_REGISTERS(f16, 72, "m64n72k16", "f16.f16", "36", "37", "38", "39", "40", "41", ", 0")
+CONV1D_WGMMA_FROM_REGISTERS(f16, 80, "m64n80k16", "f16.f16", "40", "41", "42", "43", "44", "45", ", 0")
+CONV1D_WGMMA_FROM_REGISTERS(bf16, 80, "m64n80k16", "bf16.bf16", "40", "41", "42", "43", "44", "45", ", 0")
+CONV1D_WGMMA_FROM_REGISTERS(tf32, 136, "m64n136k8", "tf32.tf32", "68", "69", "70", "71", "72", "73", "")
+CONV1D_WGMMA_FROM_REGISTERS(f16, 136, "m64n136k16", "f16.f16", "68", "69", "70", "71", "72", "73", ", 0")
+CONV1D_WGMMA_FROM_REGISTERS(f16, 144, "m64n144k16", "f16.f16", "72", "73", "74", "75", "76", "77", ", 0")
+CONV1D_WGMMA_FROM_REGISTERS(bf16, 144, "m64n144k16", "bf16.bf16", "72", "73", "74", "75", "76", "77", ", 0")
+
 #undef CONV1D_WGMMA
+#undef CONV1D_WGMMA_FROM_REGISTERS
+#undef CONV1D_WGMMA_D72
+#undef CONV1D_WGMMA_OUT72
+#undef CONV1D_WGMMA_D80
+#undef CONV1D_WGMMA_OUT80
+#undef CONV1D_WGMMA_D136
+#undef CONV1D_WGMMA_OUT136
+#undef CONV1D_WGMMA_D144
+#undef CONV1D_WGMMA_OUT144
 #undef CONV1D_WGMMA_D64
 #undef CONV1D_WGMMA_OUT64
 #undef CONV1D_WGMMA_D128
@@ -4728,13 +4812,14 @@ constexpr int kBarrierBytes = (4 * kMaxStages + 2 * kTileSlots) * 8;
 constexpr int kControlBytes = kBarrierBytes + kTileSlots * static_cast<int>(sizeof(Announcement)) +
                               kTileCounters * static_cast<int>(sizeof(int32_t));
 
+// Rows between planes, mod 8, that spread eight neighbouring positions over all banks; index: stride.
+constexpr int kPlaneResidue[9] = {0, 0, 4, 3, 2, 5, 3, 7, 1};
+
 // Cuts the problem into tiles of `columns` positions with at most `most_taps` to a window. `tiles` is 0 where
 // that cannot be.
 template <Mode kMode>
 inline Geometry cut(const Problem& problem, int columns, int slices, bool flat, int64_t most_taps) {
     using Traits = ModeTraits<kMode>;
-    // Rows between planes, mod 8, that spread eight neighbouring positions over all banks; index: stride.
-    constexpr int kPlaneResidue[9] = {0, 0, 4, 3, 2, 5, 3, 7, 1};
     Geometry geometry{};
     geometry.chunks = static_cast<int32_t>(ceil_div(problem.C, Traits::kChunkChannels));
     geometry.o_tiles = static_cast<int32_t>(ceil_div(problem.O, kTileO));
@@ -4927,6 +5012,10 @@ inline size_t lay_out(const Problem& problem, const Geometry& geometry, uint8_t*
     return bytes;
 }
 
+// Does listed tiles of tf32x3 again, for stream_sm90.cuh, which lists them; in this route's unit, where the
+// kernels are.
+Error launch_listed_tiles(const Problem& problem, Scratch scratch, cudaStream_t stream);
+
 // f16x3 packs the weights for both modes and launches the second one, even where no tile needs
 // it: some 10 us.
 constexpr double kSecondModeCycles = 20000;
@@ -5021,10 +5110,12 @@ struct Ring {
 };
 
 // Row of position q of a window, and its plane's first row in a stage.
-__device__ __forceinline__ int32_t divide_by_stride(const Geometry& geometry, int32_t q, int32_t stride) {
+template <class Cut>
+__device__ __forceinline__ int32_t divide_by_stride(const Cut& geometry, int32_t q, int32_t stride) {
     return stride == 1 ? q : __umulhi(q, geometry.stride_magic);
 }
-__device__ __forceinline__ int32_t plane_row(const Geometry& geometry, int32_t plane) {
+template <class Cut>
+__device__ __forceinline__ int32_t plane_row(const Cut& geometry, int32_t plane) {
     return __popc(geometry.plane_mask & ((1u << plane) - 1)) * geometry.plane_rows;
 }
 
@@ -5239,8 +5330,9 @@ __global__ void __launch_bounds__(256)
 #endif
 }
 
-// One output channel a block: finds its scale and packs it for f16x3, and for tf32x3. Zeroes the tickets and
+// One output channel a block: finds its scale and packs it for f16x3, and for kSafeMode. Zeroes the tickets and
 // empties the list of tiles.
+template <Mode kSafeMode>
 __global__ void __launch_bounds__(128)
     pack_split_weights_kernel(const float* __restrict__ w,  // [G*O][C][K]
                               Scratch scratch, Geometry geometry, Geometry safe_geometry, int32_t C,
@@ -5286,7 +5378,7 @@ __global__ void __launch_bounds__(128)
         }
     };
     pack(std::integral_constant<Mode, Mode::f16x3>{}, geometry, scratch.image, scale);
-    pack(std::integral_constant<Mode, Mode::tf32x3>{}, safe_geometry, scratch.safe_image, 1.0f);
+    pack(std::integral_constant<Mode, kSafeMode>{}, safe_geometry, scratch.safe_image, 1.0f);
 #endif
 }
 
@@ -6002,7 +6094,7 @@ inline Error launch_columns(const Problem& problem, const Geometry& geometry, cu
         const Geometry safe =
             cut<Mode::tf32x3>(problem, kN, kSlices, geometry.flat != 0, geometry.taps_per_group);
         const unsigned rows = static_cast<unsigned>(problem.G * geometry.o_tiles * kTileO);
-        pack_split_weights_kernel<<<rows, 128, 0, stream>>>(static_cast<const float*>(problem.w), scratch,
+        pack_split_weights_kernel<Mode::tf32x3><<<rows, 128, 0, stream>>>(static_cast<const float*>(problem.w), scratch,
                                                             geometry, safe, C, O, K);
         const Error error = launch_products<kMode, kN, kSlices>(problem, geometry, scratch, stream);
         if (error != nullptr) return error;
@@ -6015,6 +6107,14 @@ inline Error launch_columns(const Problem& problem, const Geometry& geometry, cu
         return launch_products<kMode, kN, kSlices>(problem, geometry, scratch, stream);
     }
     return launch_error();
+}
+
+Error launch_listed_tiles(const Problem& problem, Scratch scratch, cudaStream_t stream) {
+    const Cut cut = choose_cut<Mode::tf32x3>(problem);
+    scratch.image = scratch.safe_image;
+    if (cut.columns == 128)
+        return launch_products<Mode::tf32x3, 128>(problem, cut.geometry, scratch, stream);
+    return launch_products<Mode::tf32x3, 64>(problem, cut.geometry, scratch, stream);
 }
 
 template <Mode kMode>
@@ -6057,6 +6157,931 @@ inline Error launch_gemm_sm90(const Problem& problem, cudaStream_t stream) {
 
 
 const conv1d::Route conv1d::kGemmSm90 = {"gemm_sm90", fits_gemm_sm90, workspace_gemm_sm90, launch_gemm_sm90};
+''',
+"stream_sm90_plan.cuh": r'''
+#line 1 "kernels/stream_sm90_plan.cuh"
+// How the streaming convolution (stream_sm90.cuh) cuts a problem: the memory plan of a block, the tiles, which
+// problems it takes. Pure functions of the problem's numbers; no kernel here.
+
+
+
+
+
+namespace conv1d {
+namespace sm90 {
+
+// What fills the 96 registers a thread that hold weights, 48 of 16 bits, and is known to the compiler: branches
+// between its products would make it wait for each.
+constexpr int kStreamTaps = 3;
+constexpr int kStreamChannels = 64;
+constexpr int kStreamTileSlots = 16;  // tiles announced ahead; more than the stages of x can hold
+constexpr int kStreamCounters = 2 * kStreamTileSlots;
+constexpr int kMostRawStages = 6, kMostXStages = 4;  // kb67 TF32: 0.886 ms with 6 raw stages, 0.92 with 12
+
+template <Mode kMode>
+struct StreamTraits : ModeTraits<kMode> {
+    using Traits = ModeTraits<kMode>;
+    static constexpr int kChunks = kStreamChannels / Traits::kChunkChannels;
+    // Of a raw stage: half a chunk.
+    static constexpr int kRawChannels = Traits::kChunkChannels / 2;
+    // Columns computed beyond those stored, so that each row of y is stored from a 32-byte sector on.
+    static constexpr int kLead = 32 / Traits::kElementBytes;
+    // Of a staged row of D, in elements: eight rows lie in different banks.
+    static __host__ __device__ constexpr int pitch(int columns) { return columns + (Traits::kIsFloat ? 0 : 8); }
+    static __host__ __device__ constexpr int warp_staging_bytes(int columns) {
+        return 8 * pitch(columns) * Traits::kElementBytes;
+    }
+};
+
+// How the second mode of fp32 (gemm_sm90.cuh) cuts the same problem: what of it a tile of ours overlaps.
+struct SafeTiles {
+    int32_t flat, rows_per_sample, tiles_per_sample, advance, lead;
+};
+
+// How one launch cuts its problem; written by the host, read by every role.
+struct StreamGeometry {
+    int32_t columns;  // of a tile
+    int32_t tiles, tiles_per_sample;
+    int32_t begin;   // position of x at q = 0 of a tile's window, minus stride times the tile's row
+    int32_t window;  // positions of x that a tile needs
+    int32_t boxes;   // that load them, one behind the other
+    int32_t box_positions;
+    uint32_t stride_magic;  // ceil(2^32 / stride)
+    int32_t plane_rows;     // distance between planes, in rows
+    uint32_t plane_mask;    // planes that some tap reads
+    int32_t tap_row[kStreamTaps];  // in a stage, of column 0
+    int32_t raw_stages, raw_stage_bytes;
+    int32_t x_stages, x_stage_bytes;  // 2 or 4
+    int32_t paired;  // 1: rows of y begin at even elements
+    int32_t smem_bytes;
+    SafeTiles safe;
+};
+
+// Shared memory, in order: x stages | raw stages | staging of D, 8 warps | barriers | announced tiles | counters
+// | where rows go that no tap reads.
+constexpr int kStreamBarrierBytes = (2 * kMostRawStages + 2 * kMostXStages + 2 * kStreamTileSlots) * 8;
+constexpr int kUnreadBytes = 32 * 16;
+constexpr int kStreamControlBytes =
+    static_cast<int>(kStreamBarrierBytes + kStreamTileSlots * sizeof(Announcement) +
+                     kStreamCounters * sizeof(int32_t) + kUnreadBytes);
+
+// Cuts the problem into tiles of `columns` positions, of which the first kLead may belong to the tile before.
+// `tiles` is 0 where that cannot be.
+template <Mode kMode>
+inline StreamGeometry cut_stream(const Problem& problem, int columns) {
+    using Traits = StreamTraits<kMode>;
+    constexpr int kPieceElements = 16 / Traits::kElementBytes;
+    StreamGeometry geometry{};
+    geometry.columns = columns;
+    // Boxes begin at 16-byte pieces of x. So do all tiles, as they begin at multiples of kLead rows, but for the
+    // padding: their windows begin that `early`.
+    const int64_t stride = problem.stride;
+    const int64_t early = (kPieceElements - problem.pad_left % kPieceElements) % kPieceElements;
+    geometry.begin = static_cast<int32_t>(-problem.pad_left - early);
+    const int64_t last_tap = early + (kStreamTaps - 1) * problem.dilation;
+    const int64_t window = (columns - 1) * stride + last_tap + 1;
+    geometry.boxes = window <= 248 ? 1 : 2;
+    int64_t box = round_up(ceil_div(window, geometry.boxes), kPieceElements);
+    // Of 16 bits, eight channels are read at once: an odd number of pieces to a row spreads them over the banks.
+    if (!Traits::kIsFloat && box / kPieceElements % 2 == 0) box += kPieceElements;
+    if (box > 256) return {};
+    geometry.window = static_cast<int32_t>(window);
+    geometry.box_positions = static_cast<int32_t>(box);
+    geometry.raw_stage_bytes = static_cast<int32_t>(
+        round_up(geometry.boxes * box * Traits::kRawChannels * Traits::kElementBytes, 128));
+
+    geometry.stride_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, stride));
+    int planes = 0;
+    for (int tap = 0; tap < kStreamTaps; ++tap) {
+        const uint32_t bit = 1u << ((early + tap * problem.dilation) % stride);
+        planes += (geometry.plane_mask & bit) == 0;
+        geometry.plane_mask |= bit;
+    }
+    const int64_t rows = columns + last_tap / stride;
+    int64_t plane_rows = rows;
+    while (planes > 1 && plane_rows % 8 != kPlaneResidue[stride]) ++plane_rows;
+    geometry.plane_rows = static_cast<int32_t>(plane_rows);
+    geometry.x_stage_bytes =
+        static_cast<int32_t>(round_up((plane_rows * (planes - 1) + rows) * kRowBytes, 1024));
+    for (int tap = 0; tap < kStreamTaps; ++tap) {
+        const int64_t offset = early + tap * problem.dilation;
+        int32_t before = 0;
+        for (int64_t plane = 0; plane < offset % stride; ++plane) before += geometry.plane_mask >> plane & 1;
+        geometry.tap_row[tap] = static_cast<int32_t>(before * plane_rows + offset / stride);
+    }
+
+    // f16x3 multiplies all chunks of a tile twice, so they stay meanwhile.
+    const int x_least = kMode == Mode::f16x3 ? 4 : 2;
+    const int64_t free_bytes = problem.device.smem_bytes -
+                               kProductWarps * Traits::warp_staging_bytes(columns) - kStreamControlBytes - 1024;
+    const auto bytes = [&] {
+        return int64_t{geometry.raw_stages} * geometry.raw_stage_bytes +
+               int64_t{geometry.x_stages} * geometry.x_stage_bytes;
+    };
+    geometry.raw_stages = 3, geometry.x_stages = x_least;
+    if (bytes() > free_bytes) return {};
+    const auto fits = [&](int raw_stages, int x_stages) {
+        const StreamGeometry before = geometry;
+        geometry.raw_stages = raw_stages, geometry.x_stages = x_stages;
+        if (bytes() > free_bytes) geometry = before;
+    };
+    fits(4, 4);
+    for (int stages = geometry.raw_stages + 1; stages <= kMostRawStages; ++stages)
+        fits(stages, geometry.x_stages);
+    geometry.smem_bytes =
+        static_cast<int32_t>(problem.device.smem_bytes - free_bytes + bytes());
+
+    geometry.paired = problem.P % 2 == 0 &&
+                      reinterpret_cast<uintptr_t>(problem.y) % (2 * Traits::kElementBytes) == 0;
+    const int advance = columns - Traits::kLead;
+    // The last rows of y may be stored kLead - 1 early.
+    geometry.tiles_per_sample = static_cast<int32_t>(ceil_div(problem.P + Traits::kLead - 1, advance));
+    const int64_t tiles = problem.N * geometry.tiles_per_sample;
+    geometry.tiles = tiles < (int64_t{1} << 30) ? static_cast<int32_t>(tiles) : 0;
+    if (kMode == Mode::f16x3) {
+        const Geometry safe = choose_cut<Mode::tf32x3>(problem).geometry;
+        if (int64_t{safe.tiles} * safe.advance >= kMaxBlocks) return {};  // their positions have 32 bits
+        geometry.safe = {safe.flat, safe.rows_per_sample, safe.tiles_per_sample, safe.advance, safe.lead};
+    }
+    return geometry;
+}
+
+// More columns take more shared memory, and load fewer positions of x twice.
+template <Mode kMode>
+constexpr int kWideColumns = 128 + StreamTraits<kMode>::kLead;
+template <Mode kMode>
+constexpr int kNarrowColumns = 64 + StreamTraits<kMode>::kLead;
+
+struct StreamCut {
+    StreamGeometry geometry;
+    bool wide;
+};
+
+template <Mode kMode>
+inline StreamCut choose_stream_cut(const Problem& problem) {
+    const StreamGeometry wide = cut_stream<kMode>(problem, kWideColumns<kMode>);
+    if (wide.tiles > 0) return {wide, true};
+    return {cut_stream<kMode>(problem, kNarrowColumns<kMode>), false};
+}
+
+// What pack_weights_kernel and lay_out ask of a Geometry.
+template <Mode kMode>
+inline Geometry packing(const Problem& problem) {
+    Geometry geometry{};
+    geometry.o_tiles = 1;
+    geometry.chunks = StreamTraits<kMode>::kChunks;
+    geometry.tap_groups = 1;
+    geometry.taps_per_group = kStreamTaps;
+    if (kMode == Mode::f16x3) geometry.tiles = choose_cut<Mode::tf32x3>(problem).geometry.tiles;
+    return geometry;
+}
+
+inline Mode stream_mode_of(const Problem& problem) {
+    if (problem.dtype == Dtype::float16) return Mode::f16;
+    if (problem.dtype == Dtype::bfloat16) return Mode::bf16;
+    return problem.precision == Precision::tf32 ? Mode::tf32 : Mode::f16x3;
+}
+
+template <class Call>
+inline auto with_stream_mode(const Problem& problem, Call call) {
+    switch (stream_mode_of(problem)) {
+        case Mode::tf32:
+            return call(std::integral_constant<Mode, Mode::tf32>{});
+        case Mode::f16x3:
+            return call(std::integral_constant<Mode, Mode::f16x3>{});
+        case Mode::f16:
+            return call(std::integral_constant<Mode, Mode::f16>{});
+        default:
+            return call(std::integral_constant<Mode, Mode::bf16>{});
+    }
+}
+
+// Whether the copy engine can load boxes of x: what cuTensorMapEncodeTiled asks.
+inline bool has_tensor_map(const Problem& problem) {
+    const int64_t element = element_bytes(problem.dtype);
+    return problem.x_stride_l == 1 && reinterpret_cast<uintptr_t>(problem.x) % 16 == 0 &&
+           problem.x_stride_c * element % 16 == 0 && problem.x_stride_c >= problem.L &&
+           problem.x_stride_n >= problem.C * problem.x_stride_c &&
+           problem.x_stride_n % problem.x_stride_c == 0 &&
+           problem.x_stride_n * element < (int64_t{1} << 40);
+}
+
+}  // namespace sm90
+
+inline bool fits_stream_sm90(const Problem& problem) {
+    // Half the room for channels must be used: fp32 packs them in two chunks, which all must be there.
+    if (!fits_gemm_sm90(problem) || problem.G != 1 || problem.K != sm90::kStreamTaps ||
+        problem.C <= sm90::kStreamChannels / 2 || problem.C > sm90::kStreamChannels ||
+        problem.O <= sm90::kTileO / 2 || problem.O > sm90::kTileO || problem.stride > 8 ||
+        !sm90::has_tensor_map(problem))
+        return false;
+    const int32_t tiles = sm90::with_stream_mode(problem, [&](auto mode) {
+        return sm90::choose_stream_cut<decltype(mode)::value>(problem).geometry.tiles;
+    });
+    return tiles >= 4 * problem.device.sm_count;
+}
+
+inline size_t workspace_stream_sm90(const Problem& problem) {
+    return sm90::with_stream_mode(problem, [&](auto mode) {
+        constexpr sm90::Mode kMode = decltype(mode)::value;
+        sm90::Scratch scratch;
+        return sm90::lay_out<kMode>(problem, sm90::packing<kMode>(problem), nullptr, &scratch);
+    });
+}
+
+}  // namespace conv1d
+''',
+"tensor_map.cuh": r'''
+#line 1 "kernels/tensor_map.cuh"
+// Tensor maps: what the copy engine knows of a tensor when it loads boxes of it (ptx::cp_async_bulk_tensor).
+
+#include <cuda.h>
+#include <cuda_runtime.h>
+
+#include <atomic>
+
+
+
+namespace conv1d {
+
+using TensorMap = CUtensorMap;
+
+// Describes x [N][C][L] of `element` bytes for boxes of [1][channels][positions]; outside, it reads as zero.
+// What the driver refuses becomes a sentence. The driver's function is asked for at run time: nothing links
+// against it.
+inline Error encode_tensor_map(const Problem& problem, int32_t positions, int32_t channels, TensorMap* map) {
+    using Encode = decltype(&cuTensorMapEncodeTiled);
+    static std::atomic<void*> known{nullptr};
+    void* encode = known.load(std::memory_order_relaxed);
+    if (encode == nullptr) {
+        cudaDriverEntryPointQueryResult found;
+#if CUDART_VERSION >= 12050
+        const cudaError_t error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &encode, 12000,
+                                                                   cudaEnableDefault, &found);
+#else
+        const cudaError_t error =
+            cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &encode, cudaEnableDefault, &found);
+#endif
+        if (error != cudaSuccess) return cudaGetErrorString(error);
+        if (encode == nullptr) return "the driver has no cuTensorMapEncodeTiled";
+        known.store(encode, std::memory_order_relaxed);
+    }
+    const auto element = static_cast<cuuint64_t>(element_bytes(problem.dtype));
+    const cuuint64_t extents[3] = {static_cast<cuuint64_t>(problem.L), static_cast<cuuint64_t>(problem.C),
+                                   static_cast<cuuint64_t>(problem.N)};
+    const cuuint64_t strides[2] = {static_cast<cuuint64_t>(problem.x_stride_c) * element,
+                                   static_cast<cuuint64_t>(problem.x_stride_n) * element};
+    const cuuint32_t box[3] = {static_cast<cuuint32_t>(positions), static_cast<cuuint32_t>(channels), 1};
+    const cuuint32_t steps[3] = {1, 1, 1};
+    const CUresult result = reinterpret_cast<Encode>(encode)(
+        map, element == 4 ? CU_TENSOR_MAP_DATA_TYPE_UINT32 : CU_TENSOR_MAP_DATA_TYPE_UINT16, 3,
+        const_cast<void*>(problem.x), extents, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+        CU_TENSOR_MAP_SWIZZLE_NONE, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    return result == CUDA_SUCCESS ? nullptr : "the driver refuses the tensor map of x";
+}
+
+}  // namespace conv1d
+''',
+"stream_sm90_convert.cuh": r'''
+#line 1 "kernels/stream_sm90_convert.cuh"
+// How x reaches the products of the streaming convolution (stream_sm90.cuh): one warp draws tickets and orders
+// boxes of x, seven convert what has come.
+
+
+
+
+
+
+
+namespace conv1d {
+namespace sm90 {
+
+// Addresses of the barriers in the shared window, and what lies behind them.
+struct StreamBarriers {
+    uint32_t base;
+    Announcement* tile;    // [kStreamTileSlots]
+    int32_t* small_count;  // [kStreamCounters] f16x3: values of x too small, of one tile
+
+    __device__ __forceinline__ uint32_t raw_full(int stage) const { return base + 8 * stage; }
+    __device__ __forceinline__ uint32_t raw_empty(int stage) const {
+        return base + 8 * (kMostRawStages + stage);
+    }
+    __device__ __forceinline__ uint32_t x_full(int stage) const {
+        return base + 8 * (2 * kMostRawStages + stage);
+    }
+    __device__ __forceinline__ uint32_t x_empty(int stage) const {
+        return base + 8 * (2 * kMostRawStages + kMostXStages + stage);
+    }
+    __device__ __forceinline__ uint32_t tile_full(int slot) const {
+        return base + 8 * (2 * kMostRawStages + 2 * kMostXStages + slot);
+    }
+    __device__ __forceinline__ uint32_t tile_empty(int slot) const {
+        return base + 8 * (2 * kMostRawStages + 2 * kMostXStages + kStreamTileSlots + slot);
+    }
+};
+
+// The slot of announcement number `taken`, once it is there.
+__device__ __forceinline__ int wait_for_tile(const StreamBarriers& barriers, uint32_t taken) {
+    const int slot = taken % kStreamTileSlots;
+    ptx::mbarrier_wait(barriers.tile_full(slot), taken / kStreamTileSlots % 2);
+    return slot;
+}
+// Through shuffles, so that the compiler knows them to be the same in the whole warp.
+__device__ __forceinline__ Announcement read_tile(const StreamBarriers& barriers, int slot) {
+    Announcement place = barriers.tile[slot];
+    place.tile = __shfl_sync(0xFFFFFFFF, place.tile, 0);
+    place.counter = __shfl_sync(0xFFFFFFFF, place.counter, 0);
+    place.sample = __shfl_sync(0xFFFFFFFF, place.sample, 0);
+    place.row = __shfl_sync(0xFFFFFFFF, place.row, 0);
+    return place;
+}
+
+// One thread: draws tickets, announces tiles, orders the boxes of x that each needs.
+template <Mode kMode, int kN>
+__device__ __forceinline__ void order_boxes(const StreamGeometry& geometry, const Problem& problem,
+                                            const TensorMap& x_map, uint32_t raw_smem,
+                                            const StreamBarriers& barriers, int32_t* tickets) {
+    using Traits = StreamTraits<kMode>;
+    Ring tiles, stages;
+    tiles.parity = stages.parity = 1;  // an empty ring: the first waits return at once
+    const uint32_t box_bytes = geometry.raw_stage_bytes / geometry.boxes;
+    int32_t tile = blockIdx.x;
+    for (uint32_t announced = 0;; ++announced) {
+        ptx::mbarrier_wait(barriers.tile_empty(tiles.stage), tiles.parity);
+        Announcement place{-1, 0, 0, 0, 0, 0};
+        if (tile < geometry.tiles) {
+            place.tile = tile;
+            place.sample = tile / geometry.tiles_per_sample;
+            place.row = (tile - place.sample * geometry.tiles_per_sample) * (kN - Traits::kLead) - Traits::kLead;
+        }
+        place.counter = announced % kStreamCounters;  // no one looks at that of kStreamCounters tiles ago
+        barriers.small_count[place.counter] = 0;
+        barriers.tile[tiles.stage] = place;
+        ptx::mbarrier_arrive(barriers.tile_full(tiles.stage));
+        tiles.advance(kStreamTileSlots);
+        if (place.tile < 0) return;
+        tile = atomicAdd(tickets, 1) + gridDim.x;
+        const int32_t l = place.row * static_cast<int32_t>(problem.stride) + geometry.begin;
+        for (int32_t part = 0; part < 2 * Traits::kChunks; ++part) {
+            const uint32_t full = barriers.raw_full(stages.stage);
+            const uint32_t target = raw_smem + stages.stage * geometry.raw_stage_bytes;
+            ptx::mbarrier_wait(barriers.raw_empty(stages.stage), stages.parity);
+            ptx::mbarrier_arrive_expect_tx(full, geometry.raw_stage_bytes);
+            for (int32_t box = 0; box < geometry.boxes; ++box)
+                ptx::cp_async_bulk_tensor(target + box * box_bytes, &x_map, l + box * geometry.box_positions,
+                                          part * Traits::kRawChannels, place.sample, full);
+            stages.advance(geometry.raw_stages);
+        }
+    }
+}
+
+// f16x3: lists the tiles of the second mode that hold positions of ours.
+__device__ __forceinline__ void list_overlapped(const StreamGeometry& geometry, const Problem& problem,
+                                                const Scratch& scratch, const Announcement& place) {
+    const SafeTiles& safe = geometry.safe;
+    const uint32_t first = max(place.row, 0), advance = safe.advance;
+    const uint32_t last = min(place.row + geometry.columns, static_cast<int32_t>(problem.P)) - 1;
+    const uint32_t before = place.sample * (safe.flat ? safe.rows_per_sample : safe.tiles_per_sample);
+    uint32_t tile, end;
+    if (safe.flat) {
+        tile = (before + first) / advance;
+        end = (before + last) / advance + 1;
+    } else {  // their rows end up to lead - 1 positions early
+        tile = before + first / advance;
+        end = before + min((last + max(safe.lead - 1, 0)) / advance + 1,
+                           static_cast<uint32_t>(safe.tiles_per_sample));
+    }
+    for (; tile < end; ++tile) list_tile(scratch, static_cast<int32_t>(tile));
+}
+
+// A batch is 32 positions with all channels of a raw stage; the batches of all stages go round the warps.
+// Position q of a window becomes row q / stride of plane q % stride.
+template <Mode kMode>
+struct StreamConverter {
+    using Traits = StreamTraits<kMode>;
+
+    const StreamGeometry& geometry;
+    const Problem& problem;
+    const StreamBarriers& barriers;
+    const Scratch& scratch;
+    uint8_t* const x_smem;
+    uint8_t* const raw_smem;
+    const uint32_t unread;  // address of kUnreadBytes
+    const int warp, lane;
+    Range range;  // f16x3: of this warp's part of a chunk
+
+    // Where position q belongs in a stage; negative where no tap reads it.
+    __device__ __forceinline__ int32_t stored_row(int32_t q) const {
+        const int32_t stride = static_cast<int32_t>(problem.stride);
+        const int32_t row = divide_by_stride(geometry, q, stride), plane = q - row * stride;
+        const bool is_read = q < geometry.window && (geometry.plane_mask >> plane & 1);
+        return is_read ? row + plane_row(geometry, plane) : -1;
+    }
+
+    // fp32: a lane takes one position.
+    __device__ __forceinline__ void convert_floats(const uint8_t* raw, uint8_t* stage, int32_t q, int half) {
+        const int32_t row = stored_row(q);
+        if (row < 0) return;
+        const int32_t box = geometry.box_positions;
+        const uint32_t* const source =
+            reinterpret_cast<const uint32_t*>(raw) + q + (q >= box ? (Traits::kRawChannels - 1) * box : 0);
+        uint32_t value[Traits::kRawChannels];
+#pragma unroll
+        for (int i = 0; i < Traits::kRawChannels; ++i) value[i] = source[i * box];
+        uint8_t* const target = stage + row * kRowBytes;
+        constexpr int kPieces = Traits::kRawChannels / Traits::kPieceChannels;
+#pragma unroll
+        for (int i = 0; i < kPieces; ++i) {
+            const int32_t piece = (half * kPieces + i) ^ (row & 7);
+            uint32_t high[4], low[4];
+#pragma unroll
+            for (int j = 0; j < 4; ++j) {
+                if constexpr (kMode == Mode::f16x3) {
+                    const uint32_t first = value[8 * i + 2 * j], second = value[8 * i + 2 * j + 1];
+                    range.add(first, kXScale);
+                    range.add(second, kXScale);
+                    high[j] = split_f16(__uint_as_float(first) * kXScale, __uint_as_float(second) * kXScale,
+                                        low[j]);
+                } else {
+                    high[j] = round_tf32(value[4 * i + j]);
+                }
+            }
+            *reinterpret_cast<uint4*>(target + piece * 16) = make_uint4(high[0], high[1], high[2], high[3]);
+            if constexpr (Traits::kIsSplit)
+                *reinterpret_cast<uint4*>(target + (piece ^ Traits::kPieces) * 16) =
+                    make_uint4(low[0], low[1], low[2], low[3]);
+        }
+    }
+
+    // 16 bits: four times eight positions of four times eight channels, transposed.
+    __device__ __forceinline__ void convert_halves(const uint8_t* raw, uint8_t* stage, int32_t q, int half) {
+        const int32_t row_bytes = geometry.box_positions * 2;
+        const uint32_t source = ptx::smem_address(raw) + lane * row_bytes;
+        uint32_t words[4][4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            const int32_t first = q + 8 * i;
+            if (first < geometry.window)
+                ptx::ldmatrix_x4_trans(
+                    words[i], source + 2 * first +
+                                  (first >= geometry.box_positions ? (Traits::kRawChannels - 1) * row_bytes : 0));
+        }
+        const uint32_t target = ptx::smem_address(stage);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            if (q + 8 * i >= geometry.window) break;
+            const int32_t row = stored_row(q + 8 * i + lane % 8);
+            const int32_t piece = (half * 4 + lane / 8) ^ (row & 7);
+            ptx::stmatrix_x4(row < 0 ? unread + lane * 16 : target + row * kRowBytes + piece * 16, words[i]);
+        }
+    }
+
+    // f16x3: what this warp has seen of a tile.
+    __device__ __forceinline__ void report(const Announcement& place) {
+        if (__any_sync(0xFFFFFFFF, range.largest > __float_as_uint(kLargestScaled / kXScale)) && lane == 0)
+            list_overlapped(geometry, problem, scratch, place);
+        if (range.small > 0)
+            atomicAdd(&barriers.small_count[place.counter], static_cast<int32_t>(range.small));
+        range = Range{};
+    }
+
+    __device__ __forceinline__ void run() {
+        Ring raws, stages;
+        stages.parity = 1;
+        int32_t q = 32 * warp;
+        for (uint32_t taken = 0;; ++taken) {
+            const int slot = wait_for_tile(barriers, taken);
+            const Announcement place = read_tile(barriers, slot);
+            if (place.tile < 0) return;
+            for (int32_t chunk = 0; chunk < Traits::kChunks; ++chunk) {
+                // Every warp waits for and leaves every stage, also one in which it has no batch: else the
+                // barriers could run two phases ahead of it, which to a parity looks like none.
+                ptx::mbarrier_wait(barriers.x_empty(stages.stage), stages.parity);
+                uint8_t* const stage = x_smem + stages.stage * geometry.x_stage_bytes;
+#pragma unroll 1
+                for (int half = 0; half < 2; ++half) {
+                    ptx::mbarrier_wait(barriers.raw_full(raws.stage), raws.parity);
+                    const uint8_t* const raw = raw_smem + raws.stage * geometry.raw_stage_bytes;
+#pragma unroll 1
+                    for (; q < geometry.window; q += 32 * kConverterWarps) {
+                        if constexpr (Traits::kIsFloat) convert_floats(raw, stage, q + lane, half);
+                        else convert_halves(raw, stage, q, half);
+                    }
+                    q -= static_cast<int32_t>(round_up(geometry.window, 32));
+                    // Behind the stores: what they hold has been loaded by then.
+                    if (half == 1) ptx::fence_proxy_async();
+                    __syncwarp();
+                    if (lane == 0) ptx::mbarrier_arrive(barriers.raw_empty(raws.stage));
+                    raws.advance(geometry.raw_stages);
+                }
+                if constexpr (kMode == Mode::f16x3) report(place);
+                if (lane == 0) ptx::mbarrier_arrive(barriers.x_full(stages.stage));
+                stages.advance(geometry.x_stages);
+            }
+            if (lane == 0) ptx::mbarrier_arrive(barriers.tile_empty(slot));
+        }
+    }
+};
+
+}  // namespace sm90
+}  // namespace conv1d
+''',
+"stream_sm90_product.cuh": r'''
+#line 1 "kernels/stream_sm90_product.cuh"
+// The product warpgroups of the streaming convolution (stream_sm90.cuh): D = W * X by wgmma, then D to y.
+
+#include <type_traits>
+
+
+
+
+
+
+
+
+
+namespace conv1d {
+namespace sm90 {
+
+template <Mode kMode, int kN>
+struct StreamProduct {
+    using Traits = StreamTraits<kMode>;
+    using Mma = WgmmaFromRegisters<Traits::kOperand, kN>;
+    using Bits = typename Traits::Bits;
+    using Element = std::conditional_t<Traits::kIsFloat, float,
+                                       std::conditional_t<kMode == Mode::f16, __half, __nv_bfloat16>>;
+    static constexpr int kValues = kN / 2, kLead = Traits::kLead, kAdvance = kN - kLead;
+    static constexpr int kPitch = Traits::pitch(kN);
+    static constexpr int kChunks = Traits::kChunks, kBlocks = kChunks * kStreamTaps;
+
+    const StreamGeometry& geometry;
+    const Problem& problem;
+    const StreamBarriers& barriers;
+    const Scratch& scratch;
+    const uint32_t x_smem16;  // in units of 16 bytes
+    Bits* const staging;      // [8][kPitch], this warp's own
+    const int warp, lane;     // warp of 8: 16 output channels each
+    uint32_t weights[kBlocks][4][4];  // of a tap and chunk, steps of 32 bytes of K, as operand A
+
+    __device__ __forceinline__ void load_weights() {
+        const uint32_t* const image = reinterpret_cast<const uint32_t*>(scratch.image);
+#pragma unroll
+        for (int block = 0; block < kBlocks; ++block) {
+#pragma unroll
+            for (int i = 0; i < 16; ++i) {
+                const int row = warp * 16 + lane / 4 + i % 2 * 8, piece = i / 4 * 2 + i / 2 % 2;
+                weights[block][i / 4][i % 4] =
+                    __ldg(&image[((block * kTileO + row) * 8 + (piece ^ (row & 7))) * 4 + lane % 4]);
+            }
+        }
+    }
+
+    __device__ __forceinline__ void release(uint32_t barrier) {
+        if (lane == 0) ptx::mbarrier_arrive(barrier);
+    }
+
+    // The product of step `w` of a tap's weights and step `x` of its rows.
+    __device__ __forceinline__ void multiply_step(float (&acc)[kValues], int chunk, int tap, int w, int x,
+                                                  uint32_t stage16, bool accumulate) {
+        const uint32_t rows16 = stage16 + geometry.tap_row[tap] * (kRowBytes / 16);
+        Mma::issue(acc, weights[chunk * kStreamTaps + tap][w], ptx::wgmma_descriptor(rows16 + 2 * x), accumulate);
+    }
+
+    // All products of the tile taken as number `taken` into acc; its stages are left behind. f16x3: first all those with a low part,
+    // which are too large by kLowScale: the accumulator truncates.
+    __device__ __forceinline__ void multiply_tile(float (&acc)[kValues], uint32_t taken) {
+        constexpr bool kIsSplit = kMode == Mode::f16x3;
+        const auto stage_of = [&](int chunk) { return (taken * kChunks + chunk) & (geometry.x_stages - 1); };
+        const auto stage16_of = [&](int chunk) {
+            return x_smem16 + stage_of(chunk) * (geometry.x_stage_bytes / 16);
+        };
+#pragma unroll
+        for (int chunk = 0; chunk < kChunks; ++chunk) {
+            ptx::mbarrier_wait(barriers.x_full(stage_of(chunk)), (taken * kChunks + chunk & geometry.x_stages) != 0);
+            ptx::wgmma_fence();
+#pragma unroll
+            for (int tap = 0; tap < kStreamTaps; ++tap) {
+#pragma unroll
+                for (int k = 0; k < 4; ++k)  // split: a high part times a low one, in turn
+                    multiply_step(acc, chunk, tap, k, kIsSplit ? k ^ 2 : k, stage16_of(chunk),
+                                  chunk > 0 || tap > 0 || k > 0);
+            }
+            ptx::wgmma_commit_group();
+        }
+        if constexpr (kIsSplit) {
+            ptx::wgmma_wait_group<0>();
+#pragma unroll
+            for (int i = 0; i < kValues; ++i) acc[i] *= 1 / kLowScale;
+            ptx::wgmma_fence();
+#pragma unroll
+            for (int chunk = 0; chunk < kChunks; ++chunk) {
+#pragma unroll
+                for (int tap = 0; tap < kStreamTaps; ++tap) {
+#pragma unroll
+                    for (int k = 0; k < 2; ++k) multiply_step(acc, chunk, tap, k, k, stage16_of(chunk), true);
+                }
+                ptx::wgmma_commit_group();
+            }
+        }
+        if constexpr (kChunks > 1) {
+            ptx::wgmma_wait_group<1>();
+            release(barriers.x_empty(stage_of(0)));
+        }
+        ptx::wgmma_wait_group<0>();
+        release(barriers.x_empty(stage_of(kChunks - 1)));
+    }
+
+    // Row lane/4 of half `half` of this warp's output channels.
+    __device__ __forceinline__ int32_t channel_of(int half) const { return warp * 16 + 8 * half + lane / 4; }
+
+    __device__ __forceinline__ float load_bias(int half) const {
+        if (problem.bias == nullptr || channel_of(half) >= problem.O) return 0.0f;
+        return widen(static_cast<const Element*>(problem.bias)[channel_of(half)]);
+    }
+
+    // Eight staged rows of D to y, of which `target` is where column kLead of the first belongs, position p of
+    // its sample. Each row stores kAdvance columns from a 32-byte sector on; a lane moves a Piece of them at
+    // once. Some rows are loaded before any of them is stored. kWhole: all positions exist, and all rows.
+    template <class Piece, bool kWhole>
+    __device__ __forceinline__ void store_rows(Bits* target, int32_t p, int32_t rows) const {
+        constexpr int kCount = sizeof(Piece) / sizeof(Bits), kPieces = kAdvance / (32 * kCount);
+        constexpr int kRegisters = kPieces * (sizeof(Piece) == 8 ? 2 : 1);  // of a row
+        constexpr int kTogether = kRegisters > 2 ? 16 / kRegisters : 8;
+        const uint32_t index = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(target) / sizeof(Bits));
+        const auto phi_of = [&](int r) {
+            return static_cast<int32_t>((index + r * static_cast<uint32_t>(problem.P)) % kLead);
+        };
+        const uint32_t source = ptx::smem_address(staging + kLead + kCount * lane);
+        Bits* const y = target + kCount * lane;
+#pragma unroll
+        for (int first = 0; first < 8; first += kTogether) {
+            Piece piece[kTogether][kPieces];
+#pragma unroll
+            for (int r = 0; r < kTogether; ++r) {
+#pragma unroll
+                for (int i = 0; i < kPieces; ++i)
+                    ptx::ld_shared(piece[r][i], source + ((first + r) * kPitch - phi_of(first + r) +
+                                                          32 * kCount * i) *
+                                                             static_cast<int>(sizeof(Bits)));
+            }
+#pragma unroll
+            for (int r = 0; r < kTogether; ++r) {
+                const int32_t phi = phi_of(first + r);
+                Bits* const row = y + ((first + r) * problem.P - phi);
+#pragma unroll
+                for (int i = 0; i < kPieces; ++i) {
+                    const int32_t at = p - phi + kCount * lane + 32 * kCount * i;
+                    if (kWhole || (first + r < rows && at >= 0 && at < problem.P))
+                        *reinterpret_cast<Piece*>(row + 32 * kCount * i) = piece[r][i];
+                }
+            }
+        }
+    }
+
+    // `scale` undoes the scales of f16x3.
+    static __device__ __forceinline__ float finish(float sum, float scale, float bias) {
+        return kMode == Mode::f16x3 ? fmaf(sum, scale, bias) : sum + bias;
+    }
+
+    // D through shared memory to y, 8 output channels at a time.
+    __device__ __forceinline__ void store_tile(const float (&acc)[kValues], const Announcement& place,
+                                               const float (&scale)[2]) {
+        const int32_t p = place.row + kLead;
+        const bool inside = p >= kLead && p + kAdvance <= problem.P;
+        Bits* const y = static_cast<Bits*>(problem.y) + (place.sample * problem.O + warp * 16) * problem.P + p;
+#pragma unroll 1
+        for (int half = 0; half < 2; ++half) {
+            const int32_t rows = static_cast<int32_t>(problem.O) - warp * 16 - 8 * half;
+            const float bias = load_bias(half);
+            const uint32_t staged = ptx::smem_address(staging + lane / 4 * kPitch + 2 * (lane % 4));
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {  // registers have no index
+                if (i != half) continue;
+#pragma unroll
+                for (int j = 0; j < kN / 8; ++j)
+                    ptx::st_shared(staged + 8 * j * sizeof(Bits),
+                                   Product<kMode, 64, 1>::round_pair(finish(acc[4 * j + 2 * i], scale[i], bias),
+                                                                     finish(acc[4 * j + 2 * i + 1], scale[i], bias)));
+            }
+            __syncwarp();
+            if (problem.activation != Activation::none)
+                activate_staged(problem.activation, reinterpret_cast<Element*>(staging), 8 * kPitch);
+            Bits* const target = y + 8 * half * problem.P;
+            using Pair = std::conditional_t<Traits::kIsFloat, uint2, uint32_t>;
+            if (geometry.paired && inside && rows >= 8) store_rows<Pair, true>(target, p, rows);
+            else if (geometry.paired) store_rows<Pair, false>(target, p, rows);
+            else store_rows<Bits, false>(target, p, rows);
+            __syncwarp();
+        }
+    }
+
+    // f16x3: what undoes the scales of x and w, and how many weights are too small.
+    __device__ __forceinline__ float2 load_scaling(int half) const {
+        return scratch.row_scaling[channel_of(half)];
+    }
+
+    // f16x3: whether weights are in range, and sums large enough for the values that were too small; see
+    // kSumOfSmallX.
+    __device__ __forceinline__ bool sums_suffice(const float (&acc)[kValues], const Announcement& place,
+                                                 int32_t small_count) const {
+        const float of_x = kSumOfSmallX * static_cast<float>(small_count);
+        const float2 scaling[2] = {load_scaling(0), load_scaling(1)};
+        const float least[2] = {channel_of(0) < problem.O ? of_x + kSumOfSmallW * scaling[0].y : 0.0f,
+                                channel_of(1) < problem.O ? of_x + kSumOfSmallW * scaling[1].y : 0.0f};
+        bool suffice = scaling[0].x > 0.0f && scaling[1].x > 0.0f;
+        const int32_t begin = place.row + 2 * (lane % 4);
+#pragma unroll
+        for (int i = 0; i < kValues; ++i) {
+            const uint32_t p = begin + 8 * (i / 4) + i % 2;
+            suffice &= fabsf(acc[i]) >= least[i / 2 % 2] || p >= static_cast<uint32_t>(problem.P);
+        }
+        return __all_sync(0xFFFFFFFF, suffice);
+    }
+
+    __device__ __forceinline__ void run() {
+        load_weights();
+        float scale[2] = {1.0f, 1.0f};
+        bool doubtful = false;  // f16x3: some weights of this warp are out of range or too small
+        if constexpr (kMode == Mode::f16x3) {
+            const float2 scaling[2] = {load_scaling(0), load_scaling(1)};
+            scale[0] = scaling[0].x, scale[1] = scaling[1].x;
+            const bool right = scale[0] > 0.0f && scale[1] > 0.0f && scaling[0].y + scaling[1].y == 0.0f;
+            doubtful = !__all_sync(0xFFFFFFFF, right);
+        }
+        for (uint32_t taken = 0;; ++taken) {
+            const int slot = wait_for_tile(barriers, taken);
+            if (__shfl_sync(0xFFFFFFFF, barriers.tile[slot].tile, 0) < 0) break;
+            float acc[kValues];
+            multiply_tile(acc, taken);
+            const Announcement place = read_tile(barriers, slot);  // only now: registers are scarce
+            if constexpr (kMode == Mode::f16x3) {
+                const int32_t small_count = __shfl_sync(0xFFFFFFFF, barriers.small_count[place.counter], 0);
+                if ((doubtful || small_count > 0) && !sums_suffice(acc, place, small_count)) {
+                    if (lane == 0) list_overlapped(geometry, problem, scratch, place);
+                    __syncwarp();
+                }
+            }
+            release(barriers.tile_empty(slot));
+            store_tile(acc, place, scale);
+        }
+    }
+};
+
+}  // namespace sm90
+}  // namespace conv1d
+''',
+"stream_sm90.cuh": r'''
+#line 1 "kernels/stream_sm90.cuh"
+// Dense convolution on Hopper where sums are short and positions many: bound by memory, not by products.
+//
+// Chosen for 65 to 128 output channels whose packed weights fit into the registers of the product warpgroups
+// for the life of a persistent block, and for x that the copy engine can load. One warp draws tickets and orders
+// boxes of x by a tensor map; they reach shared memory without the load and store units. Seven converter warps
+// round, split or transpose them into K-major rows of 128 bytes, as in gemm_sm90.cuh: a tap is a plane and a row
+// shift. Two product warpgroups of 64 output channels each multiply (weights are operand A, from registers),
+// stage D and store it by plain stores along the rows of y, from 32-byte sectors on: the first kLead columns are
+// computed for that. fp32 runs as three fp16 products; the tiles those cannot hold are done again by
+// gemm_sm90.cuh. results/findings.md has what was measured.
+
+
+
+
+
+
+
+
+
+
+
+namespace conv1d {
+namespace sm90 {
+
+template <Mode kMode, int kN>
+__global__ void __launch_bounds__(kThreads, 1)
+    stream_sm90_kernel(const __grid_constant__ TensorMap x_map, const __grid_constant__ Problem problem,
+                       const __grid_constant__ StreamGeometry geometry,
+                       const __grid_constant__ Scratch scratch) {
+#if __CUDA_ARCH__ == 900
+    extern __shared__ uint8_t smem_base[];
+    uint8_t* const smem = smem_base + ((1024 - (ptx::smem_address(smem_base) & 1023)) & 1023);
+    uint8_t* const raw_smem = smem + geometry.x_stages * geometry.x_stage_bytes;
+    uint8_t* const staging = raw_smem + geometry.raw_stages * geometry.raw_stage_bytes;
+    using Traits = StreamTraits<kMode>;
+    constexpr int kWarpStagingBytes = Traits::warp_staging_bytes(kN);
+    uint8_t* const control = staging + kProductWarps * kWarpStagingBytes;
+    Announcement* const announcements = reinterpret_cast<Announcement*>(control + kStreamBarrierBytes);
+    int32_t* const counters = reinterpret_cast<int32_t*>(announcements + kStreamTileSlots);
+    const StreamBarriers barriers{ptx::smem_address(control), announcements, counters};
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < kMostRawStages; ++i) {
+            ptx::mbarrier_init(barriers.raw_full(i), 1);
+            ptx::mbarrier_init(barriers.raw_empty(i), kConverterWarps);
+        }
+        for (int i = 0; i < kMostXStages; ++i) {
+            ptx::mbarrier_init(barriers.x_full(i), kConverterWarps);
+            ptx::mbarrier_init(barriers.x_empty(i), kProductWarps);
+        }
+        for (int i = 0; i < kStreamTileSlots; ++i) {
+            ptx::mbarrier_init(barriers.tile_full(i), 1);
+            ptx::mbarrier_init(barriers.tile_empty(i), kProductWarps + kConverterWarps);
+        }
+        ptx::fence_mbarrier_init();
+    }
+    __syncthreads();
+    // Through a shuffle, so that the compiler knows it is the same in the whole warp.
+    const int warp = __shfl_sync(0xFFFFFFFF, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
+    constexpr int kProductRegisters = kN > 100 ? 200 : 184;  // of 128 a thread at launch
+    if (warp < kProductWarps) {
+        ptx::setmaxnreg_inc<kProductRegisters>();
+        StreamProduct<kMode, kN> product{
+            geometry,
+            problem,
+            barriers,
+            scratch,
+            ptx::smem_address(smem) / 16,
+            reinterpret_cast<typename Traits::Bits*>(staging + warp * kWarpStagingBytes),
+            warp,
+            lane};
+        product.run();
+    } else {
+        ptx::setmaxnreg_dec<256 - kProductRegisters>();
+        if (warp < kProductWarps + kConverterWarps) {
+            StreamConverter<kMode> converter{geometry,
+                                             problem,
+                                             barriers,
+                                             scratch,
+                                             smem,
+                                             raw_smem,
+                                             ptx::smem_address(counters + kStreamCounters),
+                                             warp - kProductWarps,
+                                             lane};
+            converter.run();
+        } else if (ptx::elect()) {
+            order_boxes<kMode, kN>(geometry, problem, x_map, ptx::smem_address(raw_smem), barriers,
+                                   scratch.tickets);
+        }
+    }
+#endif
+}
+
+template <Mode kMode, int kN>
+inline Error launch_stream_products(const Problem& problem, const StreamGeometry& geometry,
+                                    const Scratch& scratch, cudaStream_t stream) {
+    TensorMap x_map;
+    Error error = encode_tensor_map(problem, geometry.box_positions, StreamTraits<kMode>::kRawChannels, &x_map);
+    if (error == nullptr) error = allow_smem<stream_sm90_kernel<kMode, kN>>(problem.device);
+    if (error != nullptr) return error;
+    const int blocks = geometry.tiles < problem.device.sm_count ? geometry.tiles : problem.device.sm_count;
+    stream_sm90_kernel<kMode, kN>
+        <<<blocks, kThreads, geometry.smem_bytes, stream>>>(x_map, problem, geometry, scratch);
+    return launch_error();
+}
+
+template <Mode kMode>
+inline Error launch_stream(const Problem& problem, const StreamCut& cut, cudaStream_t stream) {
+    Scratch scratch;
+    const Geometry packed = packing<kMode>(problem);
+    lay_out<kMode>(problem, packed, static_cast<uint8_t*>(problem.workspace), &scratch);
+    const int32_t C = static_cast<int32_t>(problem.C), O = static_cast<int32_t>(problem.O);
+    const int32_t K = static_cast<int32_t>(problem.K);
+    const auto multiply = [&] {
+        return cut.wide
+                   ? launch_stream_products<kMode, kWideColumns<kMode>>(problem, cut.geometry, scratch, stream)
+                   : launch_stream_products<kMode, kNarrowColumns<kMode>>(problem, cut.geometry, scratch, stream);
+    };
+    if constexpr (kMode == Mode::f16x3) {
+        const Geometry safe = choose_cut<Mode::tf32x3>(problem).geometry;
+        pack_split_weights_kernel<Mode::tf32x3><<<kTileO, 128, 0, stream>>>(
+            static_cast<const float*>(problem.w), scratch, packed, safe, C, O, K);
+        const Error error = multiply();
+        return error == nullptr ? launch_listed_tiles(problem, scratch, stream) : error;
+    } else {
+        const int64_t pieces = static_cast<int64_t>(image_bytes<kMode>(problem)) / 16;
+        pack_weights_kernel<kMode><<<static_cast<unsigned>(ceil_div(pieces, 256)), 256, 0, stream>>>(
+            problem.w, scratch, packed, C, O, K, pieces);
+        return multiply();
+    }
+}
+
+}  // namespace sm90
+
+inline Error launch_stream_sm90(const Problem& problem, cudaStream_t stream) {
+    return sm90::with_stream_mode(problem, [&](auto mode) {
+        constexpr sm90::Mode kMode = decltype(mode)::value;
+        return sm90::launch_stream<kMode>(problem, sm90::choose_stream_cut<kMode>(problem), stream);
+    });
+}
+
+}  // namespace conv1d
+''',
+"stream_sm90.cu": r'''
+#line 1 "kernels/stream_sm90.cu"
+// The translation unit of route "stream_sm90".
+
+
+
+const conv1d::Route conv1d::kStreamSm90 = {"stream_sm90", fits_stream_sm90, workspace_stream_sm90,
+                                           launch_stream_sm90};
 ''',
 "toeplitz.cuh": r'''
 #line 1 "kernels/toeplitz.cuh"
@@ -6588,6 +7613,23 @@ _conv1d_units = {
         "gemm_sm90.cuh",
         "dispatch.cuh",
         "gemm_sm90.cu",
+    ],
+    "stream_sm90.cu": [
+        "problem.h",
+        "tile.cuh",
+        "wgmma.cuh",
+        "gemm_sm90_plan.cuh",
+        "ptx.cuh",
+        "gemm_sm90_pipeline.cuh",
+        "gemm_sm90_convert.cuh",
+        "stream_sm90_plan.cuh",
+        "tensor_map.cuh",
+        "stream_sm90_convert.cuh",
+        "gemm_sm90_product.cuh",
+        "stream_sm90_product.cuh",
+        "stream_sm90.cuh",
+        "dispatch.cuh",
+        "stream_sm90.cu",
     ],
     "toeplitz.cu": [
         "problem.h",

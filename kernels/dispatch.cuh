@@ -17,10 +17,10 @@ struct Route {
 inline size_t no_workspace(const Problem&) { return 0; }
 
 // Each is defined in a translation unit of its own, so that they compile side by side.
-extern const Route kToeplitz, kDepthwise, kFoldSm80, kGemmSm90, kGemmSm80, kDirect;
+extern const Route kToeplitz, kDepthwise, kFoldSm80, kStreamSm90, kGemmSm90, kGemmSm80, kDirect;
 
 constexpr const Route* kRoutes[] = {
-    &kToeplitz, &kDepthwise, &kFoldSm80, &kGemmSm90, &kGemmSm80,
+    &kToeplitz, &kDepthwise, &kFoldSm80, &kStreamSm90, &kGemmSm90, &kGemmSm80,
     &kDirect,  // fits every valid problem: the last row
 };
 constexpr int32_t kRouteCount = sizeof(kRoutes) / sizeof(kRoutes[0]);
