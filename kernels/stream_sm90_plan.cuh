@@ -16,6 +16,10 @@ constexpr int kStreamTileSlots = 16;  // tiles announced ahead; more than the st
 constexpr int kStreamCounters = 2 * kStreamTileSlots;
 constexpr int kMostRawStages = 6, kMostXStages = 4;  // kb67 TF32: 0.886 ms with 6 raw stages, 0.92 with 12
 
+// f16x3: kLargestScaled as fp16; what a value beyond counts beside values too small, of which a tile has fewer.
+constexpr uint32_t kLargestHigh = 0x7BF8;
+constexpr int32_t kTooLarge = 1 << 16;
+
 template <Mode kMode>
 struct StreamTraits : ModeTraits<kMode> {
     using Traits = ModeTraits<kMode>;
