@@ -974,8 +974,13 @@ inline size_t no_workspace(const Problem&) { return 0; }
 extern const Route kToeplitz, kDepthwise, kFoldSm80, kStreamSm90, kGemmSm90, kGemmSm80, kDirect;
 
 constexpr const Route* kRoutes[] = {
-    &kToeplitz, &kDepthwise, &kFoldSm80, &kStreamSm90, &kGemmSm90, &kGemmSm80,
-    &kDirect,  // fits every valid problem: the last row
+    &kToeplitz,    // depthwise: before the rest where tensor cores beat sliding windows
+    &kDepthwise,   // one input channel a group
+    &kFoldSm80,    // fewer than 16 channels a group
+    &kStreamSm90,  // short sums on Hopper, bound by memory
+    &kGemmSm90,    // every other dense problem on Hopper
+    &kGemmSm80,    // and on other cards since Ampere
+    &kDirect,      // fits every valid problem: the last row
 };
 constexpr int32_t kRouteCount = sizeof(kRoutes) / sizeof(kRoutes[0]);
 
@@ -1546,6 +1551,15 @@ __device__ __forceinline__ void st_shared_apart(uint32_t target, uint32_t pair) 
         : "memory");
 }
 
+// 9.7.4.9: of two pairs of fp16, the second without its signs, the larger ones; NaN where there is one.
+__device__ __forceinline__ uint32_t max_magnitude_f16(uint32_t largest, uint32_t pair) {
+    uint32_t result;
+    asm("{\n.reg .b32 magnitude;\nabs.f16x2 magnitude, %2;\nmax.NaN.f16x2 %0, %1, magnitude;\n}"
+        : "=r"(result)
+        : "r"(largest), "r"(pair));
+    return result;
+}
+
 // 9.7.9.8: 2, 4 or 8 bytes, in the order of the program: of plain loads the compiler puts some behind stores.
 __device__ __forceinline__ void ld_shared(uint16_t& value, uint32_t source) {
     asm volatile("ld.shared.u16 %0, [%1];" : "=h"(value) : "r"(source) : "memory");
@@ -1947,17 +1961,17 @@ Window<kMaxTaps> plan_window(int64_t taps, int64_t rows, int64_t stride, int64_t
 // Depthwise convolution: one input channel a group, any taps, stride and dilation, all dtypes, sm_75 and
 // later. Each element of x and y moves once; from some 60 taps on, multiply-adds bind instead.
 //
-// A block takes one or several rows of y (one sample, one output channel), or a segment of a long row.
-// short    stride and dilation 1, at most 8 taps, x contiguous along l. A thread stores 16 bytes of y,
+// A block takes one or several rows of y (one sample, one output channel), or segments of long rows.
+// short    stride 1, at most 8 taps, x contiguous along l; in 16 bits, dilation 1. A thread stores 16 bytes of y,
 //          aligned, and reads the 48 aligned bytes of x around its window; a shift in registers undoes the
 //          misalignment.
-// sliding  stride 1. The segment's window of x lies in shared memory as sums, one run for each residue of l
-//          modulo the dilation: within a run, taps are neighbours. A thread slides over a strip of 12
-//          positions of a run: a new vector of 4 x serves 48 multiply-adds. (3 vectors: an odd count, so
-//          that the strips of a warp meet no bank twice.)
-// strided  all else: taps are read through the L1 cache.
+// sliding  The segment's window of x lies in shared memory, in runs within which taps are neighbours. A thread
+//          slides over a strip of 12 positions of a run: a new vector of 4 x serves 48 multiply-adds. (3 vectors:
+//          an odd count, so that the strips of a warp meet no bank twice.) y is put in order there, too.
+// strided  all else, and doubles: taps are read through the L1 cache.
 
 #include <algorithm>
+#include <numeric>
 #include <type_traits>
 
 
@@ -1970,20 +1984,23 @@ namespace depthwise {
 
 constexpr int kMaxThreads = 256;
 constexpr int kMaxO = 4;
-constexpr int kSmemBytes = 46080;  // below the 48 KB that need no permission
+constexpr int kSmemSums = 46080 / 4;  // of a block: below the 48 KB that need no permission
 constexpr int kMaxSegment = 8192;  // positions, of the kernels without shared memory
 constexpr int kPieceTaps = 256;    // summed apart, so that the error of many taps stays that of few
 
+constexpr int kAlignBytes = 32;  // where the stores of a warp begin: of parts of sectors, L2 takes fewer
+constexpr int kWideBytes = 16;   // a thread's part of y
+
 // short
-constexpr int kWideBytes = 16;  // a thread's part of y
-constexpr int kWides = 2;       // of them at once
+constexpr int kWides = 2;        // of them at once
 constexpr int kWindowWides = 3;  // aligned loads that hold a window at any shift: 14 + 22 B in 16 bits
-constexpr int kGroupTaps = 4;
-constexpr int kMaxShortTaps = 2 * kGroupTaps;
+constexpr int kGroupTaps = 4;    // neighbours, that share a window; of dilated filters each tap has its own
+constexpr int kMaxShortTaps = 8;
+constexpr int64_t kMaxShortDilation = 1 << 20;
 constexpr int64_t kRounds = 6;  // over the row where the GPU is full anyway: a thread's start costs as one
-// Blocks of floats that share a multiprocessor. With four, ptxas for other architectures spills.
+// Blocks of floats that share a multiprocessor.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 900
-constexpr int kShortBlocks = 4;
+constexpr int kShortBlocks = 3;
 #else
 constexpr int kShortBlocks = 1;
 #endif
@@ -1997,18 +2014,44 @@ static_assert(kStripVectors % 2 == 1, "strips must be an odd number of vectors t
 static_assert(kPieceTaps % kChunkTaps == 0, "pieces must end with a chunk");
 
 constexpr int kSlidingThreads = 128;  // of a block of several rows: small blocks wait and work in turns
+constexpr int kSlidingBlocks = 3;     // that share a multiprocessor, at least
+constexpr int kBatch = 8;             // loads in flight
+constexpr int kLaneRows = 8;          // rows of neighbouring channels that a warp loads at once
+constexpr int kRowGroups = 4;         // of these in a block, at most
 
-constexpr int kPositions = 4;  // strided: of a thread at once
+// strided
+constexpr int kPositions = 4;   // of a thread at once
+constexpr int kLittle = 2048;   // outputs a multiprocessor
+constexpr int kFewTaps = 24;    // through the L1 cache, where there is so little work
+
+// The runs of sliding. With s = stride / gcd(stride, dilation) and d = dilation / gcd(stride, dilation), taps
+// q, q + s, q + 2*s, ... read x d output positions apart: they share plane q, which holds x from offset
+// q*dilation on, a stride apart. A run is what is a multiple of d apart in a plane. For example, stride 2:
+//
+//   plane 0   offsets 0 2 4 6 ...   taps 0 2 4 ...
+//   plane 1   offsets 1 3 5 7 ...   taps 1 3 5 ...
+//
+// and with dilation 2 and stride 1, run 0 of the only plane has offsets 0 2 4 ..., run 1 has 1 3 5 ...
+struct Runs {
+    int32_t planes;  // that have taps
+    int32_t tap_step;  // between neighbouring taps of a plane: s
+    int32_t residues;  // runs of a plane: d
+    uint32_t inverse;  // 2^32 / d, rounded up
+    int32_t w_pitch;   // shared memory of a plane's taps, in sums; a multiple of kVector
+    int32_t run_pitch;  // likewise of a run
+    int32_t row_pitch;  // of all of a row
+};
 
 struct Params {
     Problem problem;
     int64_t segment;         // positions of a row that one block takes
     uint32_t rows;           // of y
     uint32_t segments;       // of a row
-    int32_t rows_per_block;  // 1 where there are several segments
+    uint32_t row_blocks;     // blocks for one segment of all rows
+    int32_t rows_per_block;
     int32_t threads_per_row;
-    int32_t w_pitch;    // sliding: shared memory of a row's taps, in sums; a multiple of kVector
-    int32_t run_pitch;  // sliding: likewise of one residue's run of x
+    bool by_channel;  // sliding: x is contiguous along channels, and a block's rows are of one sample
+    Runs runs;
 };
 
 // The part of one row of y that one thread works on.
@@ -2017,50 +2060,62 @@ struct Row {
     const Element* x;  // position 0 of the input row
     const Element* w;  // its K taps
     Element* y;        // position 0
-    typename SumOf<Element>::Type bias;
     int64_t p_begin, p_end;
-    int place;  // of the row in the block
-    int lane;   // of the thread among the row's
+    uint32_t o;  // output channel
     bool valid;
 };
 
-// Rows and blocks are fewer than 2^31 (fits_depthwise): divisions are of 32 bits.
+// The block's row `place`. Rows and blocks are fewer than 2^31 (fits_depthwise): divisions are of 32 bits.
 template <class Element>
-__device__ __forceinline__ Row<Element> row_of_thread(const Params& params) {
+__device__ __forceinline__ Row<Element> row_of_block(const Params& params, int place) {
     const Problem& problem = params.problem;
-    Row<Element> row;
-    row.place = threadIdx.x / static_cast<uint32_t>(params.threads_per_row);
-    row.lane = threadIdx.x % static_cast<uint32_t>(params.threads_per_row);
-    const uint32_t index = blockIdx.x / params.segments * params.rows_per_block + row.place;
-    row.p_begin = blockIdx.x % params.segments * params.segment;
-    row.p_end = min(row.p_begin + params.segment, problem.P);
-    row.valid = index < params.rows;
     const uint32_t channels = static_cast<uint32_t>(problem.G * problem.O);
-    const uint32_t n = row.valid ? index / channels : 0;
-    const uint32_t o = row.valid ? index % channels : 0;
+    Row<Element> row;
+    uint32_t n, segment;
+    // Blocks that run together should share what they read: a row, or rows of neighbouring channels.
+    if (params.by_channel) {
+        const uint32_t row_block = blockIdx.x % params.row_blocks, samples = static_cast<uint32_t>(problem.N);
+        segment = blockIdx.x / params.row_blocks;
+        n = row_block % samples;
+        row.o = row_block / samples * params.rows_per_block + place;
+        row.valid = row.o < channels;
+    } else {
+        const uint32_t index = blockIdx.x / params.segments * params.rows_per_block + place;
+        segment = blockIdx.x % params.segments;
+        n = index / channels;
+        row.o = index % channels;
+        row.valid = index < params.rows;
+    }
+    row.p_begin = segment * params.segment;
+    row.p_end = min(row.p_begin + params.segment, problem.P);
+    if (!row.valid) n = row.o = 0;
     row.x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n +
-            o / static_cast<uint32_t>(problem.O) * problem.x_stride_c;
-    row.w = static_cast<const Element*>(problem.w) + o * problem.K;
-    row.y = static_cast<Element*>(problem.y) + (n * static_cast<int64_t>(channels) + o) * problem.P;
-    row.bias = problem.bias == nullptr ? 0 : widen(static_cast<const Element*>(problem.bias)[o]);
+            row.o / static_cast<uint32_t>(problem.O) * problem.x_stride_c;
+    row.w = static_cast<const Element*>(problem.w) + row.o * problem.K;
+    row.y = static_cast<Element*>(problem.y) + (n * static_cast<int64_t>(channels) + row.o) * problem.P;
     return row;
 }
 
-// Neighbours of y from `place` on, of which those within [begin, end) are stored; y + place is aligned.
-template <bool kActivated, class Element, int kCount>
-__device__ __forceinline__ void store_vector(const Problem& problem, Element* y, int place, int begin,
-                                             int end, const typename SumOf<Element>::Type (&sum)[kCount]) {
-    // Of plain stores the compiler makes narrow ones, to share them with the branch below.
-    using Piece = typename std::conditional<kCount * sizeof(Element) % 16 == 0, uint4, uint2>::type;
-    constexpr int kPieces = kCount * sizeof(Element) / sizeof(Piece);
+template <class Element>
+__device__ __forceinline__ typename SumOf<Element>::Type bias_of(const Problem& problem, uint32_t o) {
+    return problem.bias == nullptr ? 0 : widen(static_cast<const Element*>(problem.bias)[o]);
+}
+
+// kWideBytes of y from `place` on, of which those within [begin, end) are stored; y + place is aligned.
+template <class Element, int kCount>
+__device__ __forceinline__ void store_wide(const Problem& problem, Element* y, int place, int begin, int end,
+                                           const float (&sum)[kCount]) {
+    static_assert(kCount * sizeof(Element) == kWideBytes, "one store");
     alignas(16) Element out[kCount];
 #pragma unroll
-    for (int i = 0; i < kCount; ++i) out[i] = finish<Element, kActivated>(problem, sum[i]);
-    if (place >= begin && place + kCount <= end) {
+    for (int i = 0; i < kCount; ++i) out[i] = narrow<Element>(sum[i]);
+    if (problem.activation != Activation::none) {
 #pragma unroll
-        for (int i = 0; i < kPieces; ++i) {
-            __stwb(reinterpret_cast<Piece*>(y + place) + i, reinterpret_cast<const Piece*>(out)[i]);
-        }
+        for (int i = 0; i < kCount; ++i) out[i] = activate<Element, true>(problem.activation, sum[i]);
+    }
+    if (place >= begin && place + kCount <= end) {
+        // Of plain stores the compiler makes narrow ones, to share them with what follows.
+        __stwb(reinterpret_cast<uint4*>(y + place), *reinterpret_cast<const uint4*>(out));
         return;
     }
 #pragma unroll
@@ -2096,55 +2151,62 @@ __device__ __forceinline__ void shift_down(Words& words, int bytes) {
     }
 }
 
-template <class Element, bool kActivated>
+template <class Element, bool kDilated>
 __global__ void __launch_bounds__(kMaxThreads, sizeof(Element) == 4 ? kShortBlocks : 1)
     depthwise_short_kernel(const __grid_constant__ Params params) {
-    using Sum = typename SumOf<Element>::Type;
     constexpr int kWide = kWideBytes / sizeof(Element);
-    constexpr int kWindow = kWide + kGroupTaps - 1;
+    constexpr int kTaps = kDilated ? 1 : kGroupTaps;  // of a window
+    constexpr int kWindow = kWide + kTaps - 1;
+    constexpr int kLoads = kDilated ? 2 : kWindowWides;
+    constexpr int kAtOnce = kDilated ? 1 : kWides;
     static_assert((kWide - 1 + kWindow) * sizeof(Element) <= sizeof(Words),
                   "a shifted window must lie within its loads");
     const Problem& problem = params.problem;
-    const Row<Element> row = row_of_thread<Element>(params);
+    const int place_in_block = threadIdx.x / static_cast<uint32_t>(params.threads_per_row);
+    const int lane = threadIdx.x % static_cast<uint32_t>(params.threads_per_row);
+    const Row<Element> row = row_of_block<Element>(params, place_in_block);
     if (!row.valid) return;
-    const int taps = static_cast<int>(problem.K);
-    Sum w[kMaxShortTaps];
+    const float bias = bias_of<Element>(problem, row.o);
+    const int taps = static_cast<int>(problem.K), dilation = static_cast<int>(problem.dilation);
+    float w[kMaxShortTaps];
 #pragma unroll
-    for (int k = 0; k < kMaxShortTaps; ++k) w[k] = k < taps ? widen(row.w[k]) : Sum{};
+    for (int k = 0; k < kMaxShortTaps; ++k) w[k] = k < taps ? widen(row.w[k]) : 0.0f;
 
     // All places count from p_first in y, and from the x under its tap 0.
-    const int y_begin = misalignment<kWide>(row.y + row.p_begin);
+    const int y_begin = misalignment<kAlignBytes / sizeof(Element)>(row.y + row.p_begin);
     const int64_t p_first = row.p_begin - y_begin;
     const int y_end = static_cast<int>(row.p_end - p_first);
     Element* y = row.y + p_first;
     const int64_t l_first = p_first - problem.pad_left;
     const Element* x = row.x + l_first;
-    const Inside inside = inside_row(l_first, problem.L, 2 * kMaxSegment);
+    const Inside inside = inside_row(l_first, problem.L, 1 << 30);
     const int wides = (y_end + kWide - 1) / kWide;
 
-    for (int v = row.lane; v < wides; v += kWides * params.threads_per_row) {
-        int place[kWides];
-        Sum sum[kWides][kWide];
+    for (int v = lane; v < wides; v += kAtOnce * params.threads_per_row) {
+        int place[kAtOnce];
+        float sum[kAtOnce][kWide];
 #pragma unroll
-        for (int j = 0; j < kWides; ++j) {
+        for (int j = 0; j < kAtOnce; ++j) {
             // Past the row's last one, that one is repeated and not stored.
             place[j] = min(v + j * params.threads_per_row, wides - 1) * kWide;
 #pragma unroll
-            for (int i = 0; i < kWide; ++i) sum[j][i] = row.bias;
+            for (int i = 0; i < kWide; ++i) sum[j][i] = bias;
         }
 #pragma unroll
-        for (int k = 0; k < kMaxShortTaps; k += kGroupTaps) {
+        for (int k = 0; k < kMaxShortTaps; k += kTaps) {
             if (k >= taps) break;
-            const int shift = misalignment<kWide>(x + k);
-            Sum window[kWides][kWindow];
-            Words words[kWides];
+            const int offset = kDilated ? k * dilation : k;
+            const int shift = misalignment<kWide>(x + offset);
+            const int loads = (shift + kWide + min(kTaps, taps - k) - 1 + kWide - 1) / kWide;
+            float window[kAtOnce][kWindow];
+            Words words[kAtOnce];
 #pragma unroll
-            for (int j = 0; j < kWides; ++j) {
+            for (int j = 0; j < kAtOnce; ++j) {
 #pragma unroll
                 for (int i = 0; i < kWindowWides; ++i) {
-                    const int at = place[j] + k - shift + i * kWide;
+                    const int at = place[j] + offset - shift + i * kWide;
                     uint4 wide = {};
-                    if (at >= inside.begin && at + kWide <= inside.end) {
+                    if (i < min(loads, kLoads) && at >= inside.begin && at + kWide <= inside.end) {
                         wide = *reinterpret_cast<const uint4*>(x + at);
                     }
                     reinterpret_cast<uint4*>(words[j].at)[i] = wide;
@@ -2152,11 +2214,11 @@ __global__ void __launch_bounds__(kMaxThreads, sizeof(Element) == 4 ? kShortBloc
             }
             // The 16 bytes in which a row begins or ends, element by element.
 #pragma unroll
-            for (int j = 0; j < kWides; ++j) {
-                const int first = place[j] + k - shift, last = first + kWindowWides * kWide;
+            for (int j = 0; j < kAtOnce; ++j) {
+                const int first = place[j] + offset - shift, last = first + loads * kWide;
                 if (first >= inside.begin && last <= inside.end) continue;
 #pragma unroll
-                for (int i = 0; i < kWindowWides * kWide; ++i) {
+                for (int i = 0; i < kLoads * kWide; ++i) {
                     const int begin = first + i / kWide * kWide, end = begin + kWide;
                     if (begin >= inside.begin && end <= inside.end) continue;
                     if (first + i < inside.begin || first + i >= inside.end) continue;
@@ -2164,7 +2226,7 @@ __global__ void __launch_bounds__(kMaxThreads, sizeof(Element) == 4 ? kShortBloc
                 }
             }
 #pragma unroll
-            for (int j = 0; j < kWides; ++j) {
+            for (int j = 0; j < kAtOnce; ++j) {
                 shift_down<Element>(words[j], shift * sizeof(Element));
 #pragma unroll
                 for (int i = 0; i < kWindow; ++i) {
@@ -2172,56 +2234,38 @@ __global__ void __launch_bounds__(kMaxThreads, sizeof(Element) == 4 ? kShortBloc
                 }
             }
 #pragma unroll
-            for (int t = 0; t < kGroupTaps; ++t) {
+            for (int t = 0; t < kTaps; ++t) {
                 if (k + t >= taps) break;
 #pragma unroll
-                for (int j = 0; j < kWides; ++j) {
+                for (int j = 0; j < kAtOnce; ++j) {
 #pragma unroll
                     for (int i = 0; i < kWide; ++i) sum[j][i] += w[k + t] * window[j][i + t];
                 }
             }
         }
 #pragma unroll
-        for (int j = 0; j < kWides; ++j) {
+        for (int j = 0; j < kAtOnce; ++j) {
             if (v + j * params.threads_per_row < wides) {
-                store_vector<kActivated>(problem, y, place[j], y_begin, y_end, sum[j]);
+                store_wide(problem, y, place[j], y_begin, y_end, sum[j]);
             }
         }
     }
 }
 
-// Starts to bring one number to shared memory, zero where it is not inside. Without registers where the
-// architecture has such copies and the number needs no conversion.
-template <class Element>
-__device__ __forceinline__ void fetch(typename SumOf<Element>::Type* target, const Element* source,
-                                      bool inside) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-    if constexpr (sizeof(*target) == sizeof(*source)) {
-        ptx::cp_async<sizeof(Element)>(ptx::smem_address(target), source, inside ? sizeof(Element) : 0);
-        return;
-    }
-#endif
-    *target = inside ? widen(*source) : typename SumOf<Element>::Type{};
-}
-__device__ __forceinline__ void fetch_wait() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-    ptx::cp_async_wait_all();
-#endif
-}
+using SumVector = Vector<float, kVector>;
 
 // Adds kChunkTaps taps, or, where not kWhole, the `taps_left` that there are. `x` and `w` are at the first
 // of them; vectors 0 to 2 of the strip's window are in registers on entry and, for the next chunk, on
 // return: vector i in window[i % 4].
-template <bool kWhole, class Sum>
-__device__ __forceinline__ void add_chunk(const Vector<Sum, kVector>* x, const Vector<Sum, kVector>* w,
-                                          int taps_left, Vector<Sum, kVector> (&window)[kStripVectors + 1],
-                                          Sum (&part)[kStrip]) {
+template <bool kWhole>
+__device__ __forceinline__ void add_chunk(const SumVector* x, const SumVector* w, int taps_left,
+                                          SumVector (&window)[kStripVectors + 1], float (&part)[kStrip]) {
     constexpr int kGroups = kChunkTaps / kVector;
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
         if (!kWhole && g * kVector >= taps_left) break;
         window[(g + kStripVectors) % kGroups] = x[g + kStripVectors];
-        const Vector<Sum, kVector> w_frag = w[g];
+        const SumVector w_frag = w[g];
 #pragma unroll
         for (int t = 0; t < kVector; ++t) {
             if (!kWhole && g * kVector + t >= taps_left) break;
@@ -2234,77 +2278,195 @@ __device__ __forceinline__ void add_chunk(const Vector<Sum, kVector>* x, const V
     }
 }
 
-// Stride 1.
-template <class Element, bool kActivated>
-__global__ void __launch_bounds__(kMaxThreads)
-    depthwise_sliding_kernel(const __grid_constant__ Params params) {
-    using Sum = typename SumOf<Element>::Type;
-    using SumVector = Vector<Sum, kVector>;
-    extern __shared__ __align__(16) unsigned char smem[];
-    const Problem& problem = params.problem;
-    const Row<Element> row = row_of_thread<Element>(params);
-    const int taps = static_cast<int>(problem.K);
-    const int dilation = static_cast<int>(problem.dilation);
-    const uint32_t divisor = dilation;  // unsigned divisions are shorter
-    const int threads = params.threads_per_row;
-    Sum* w_smem = reinterpret_cast<Sum*>(smem) + row.place * (params.w_pitch + dilation * params.run_pitch);
-    Sum* x_smem = w_smem + params.w_pitch;  // [residue][run_pitch]
+// Where a row's positions begin in its plan: of runs of neighbours, at the aligned y before, so that a strip's
+// vectors are aligned.
+template <class Element>
+__device__ __forceinline__ int lead_of(const Params& params, const Row<Element>& row) {
+    return params.runs.residues == 1 ? misalignment<kWideBytes / sizeof(Element)>(row.y + row.p_begin) : 0;
+}
 
-    // All places count from p_first in y, and from the x under its tap 0. Strips without gaps store vectors.
-    const int y_begin = dilation == 1 ? misalignment<kVector>(row.y + row.p_begin) : 0;
-    const int64_t p_first = row.p_begin - y_begin;
-    const int y_end = static_cast<int>(row.p_end - p_first);
-    const int64_t l_first = p_first - problem.pad_left;
-    const int count = y_end + (taps - 1) * dilation;
-    const Inside inside = inside_row(l_first, problem.L, count);
-    if (row.valid) {
-        for (int k = row.lane; k < taps; k += threads) fetch(w_smem + k, row.w + k, true);
-        const Element* x = row.x + (l_first + row.lane) * problem.x_stride_l;
-        const int64_t step_x = threads * problem.x_stride_l;
-        const uint32_t inside_count = inside.end - inside.begin;
-        const int step_run = threads / divisor, step_residue = threads % divisor;
-        int run = row.lane / divisor, residue = row.lane % divisor;
-#pragma unroll 4
-        for (int i = row.lane; i < count; i += threads) {
-            const bool is_inside = static_cast<uint32_t>(i - inside.begin) < inside_count;
-            fetch(x_smem + residue * params.run_pitch + run, x, is_inside);
-            x += step_x;
-            run += step_run;
-            residue += step_residue;
-            if (residue >= dilation) {
-                residue -= dilation;
-                ++run;
+// Whether numbers go to shared memory without registers: where the architecture has such copies and they need
+// no conversion.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+template <class Element>
+constexpr bool kAsync = sizeof(Element) == sizeof(float);
+#else
+template <class Element>
+constexpr bool kAsync = false;
+#endif
+
+// Where position i of a plane lies in it. `divisor` is the number of residues, its `inverse` 2^32 / divisor
+// rounded up: exact, as positions times divisor are fewer than 2^32.
+__device__ __forceinline__ int place_in_plane(const Runs& runs, int i) {
+    if (runs.residues == 1) return i;
+    const int run = static_cast<int>(static_cast<uint64_t>(static_cast<uint32_t>(i)) * runs.inverse >> 32);
+    return (i - run * runs.residues) * runs.run_pitch + run;
+}
+
+// Brings what a row reads of x, plane after plane, by the threads of that row; `x` is under the segment's first
+// position and tap 0, and a plane needs `count` positions.
+template <class Element>
+__device__ __forceinline__ void fetch_row(const Params& params, const Element* x, const Inside& inside, int count,
+                                          int lead, int lane, float* x_smem) {
+    const Runs& runs = params.runs;
+    const int stride = static_cast<int>(params.problem.stride);
+    const int dilation = static_cast<int>(params.problem.dilation);
+    const int64_t x_stride_l = params.problem.x_stride_l;
+    const int plane_elems = runs.residues * runs.run_pitch;
+    const uint32_t inside_count = inside.end - inside.begin;
+    int plane = 0, i = lane;
+#pragma unroll 1
+    while (true) {
+        Element values[kBatch];
+        int target[kBatch];
+#pragma unroll
+        for (int j = 0; j < kBatch; ++j) {
+            while (i >= count && plane < runs.planes) {
+                i -= count;
+                ++plane;
+            }
+            const int at = plane * dilation + i * stride;
+            const bool is_inside = static_cast<uint32_t>(at - inside.begin) < inside_count;
+            target[j] = plane < runs.planes ? plane * plane_elems + place_in_plane(runs, lead + i) : -1;
+            const Element* const source = x + at * x_stride_l;
+            if constexpr (kAsync<Element>) {
+                if (target[j] < 0) continue;
+                ptx::cp_async<sizeof(Element)>(ptx::smem_address(x_smem + target[j]), is_inside ? source : x,
+                                               is_inside ? sizeof(Element) : 0);
+            } else {
+                values[j] = is_inside && target[j] >= 0 ? *source : narrow<Element>(0);
+            }
+            i += params.threads_per_row;
+        }
+        if constexpr (!kAsync<Element>) {
+#pragma unroll
+            for (int j = 0; j < kBatch; ++j) {
+                if (target[j] >= 0) x_smem[target[j]] = widen(values[j]);
+            }
+        }
+        if (plane >= runs.planes) break;
+    }
+}
+
+// Brings one plane of all the block's rows: a warp loads kLaneRows neighbours along channels from some
+// neighbouring positions, and the same of kRowGroups groups of rows at once. `inside` is the plane's.
+template <class Element>
+__device__ __forceinline__ void fetch_channels(const Params& params, int plane, int64_t l, int count,
+                                               float* x_smem) {
+    const Problem& problem = params.problem;
+    const Runs& runs = params.runs;
+    const Element* x[kRowGroups];
+    int lead[kRowGroups];
+    const int place = threadIdx.x % kLaneRows;
+#pragma unroll
+    for (int group = 0; group < kRowGroups; ++group) {
+        const Row<Element> row = row_of_block<Element>(params, group * kLaneRows + place);
+        lead[group] = lead_of(params, row);
+        x[group] = row.x;
+    }
+    const int groups = params.rows_per_block / kLaneRows, step = blockDim.x / kLaneRows;
+    x_smem += place * runs.row_pitch + plane * runs.residues * runs.run_pitch;
+    l += plane * problem.dilation;
+#pragma unroll 2
+    for (int i = threadIdx.x / kLaneRows; i < count; i += step) {
+        const int64_t at = l + i * problem.stride;
+        const bool is_inside = at >= 0 && at < problem.L;
+        Element values[kRowGroups];
+#pragma unroll
+        for (int group = 0; group < kRowGroups; ++group) {
+            if (group >= groups) break;
+            const Element* const source = x[group] + at * problem.x_stride_l;
+            if constexpr (kAsync<Element>) {
+                float* const target = x_smem + group * kLaneRows * runs.row_pitch;
+                const int to = place_in_plane(runs, lead[group] + i);
+                ptx::cp_async<sizeof(Element)>(ptx::smem_address(target + to), is_inside ? source : x[group],
+                                               is_inside ? sizeof(Element) : 0);
+            } else {
+                values[group] = is_inside ? *source : narrow<Element>(0);
+            }
+        }
+        if constexpr (!kAsync<Element>) {
+#pragma unroll
+            for (int group = 0; group < kRowGroups; ++group) {
+                if (group >= groups) break;
+                float* const target = x_smem + group * kLaneRows * runs.row_pitch;
+                target[place_in_plane(runs, lead[group] + i)] = widen(values[group]);
             }
         }
     }
-    fetch_wait();
-    __syncthreads();
-    if (!row.valid) return;
+}
 
-    const int strips = ((y_end + dilation - 1) / divisor + kStrip - 1) / kStrip * dilation;
-    const int x_begin = inside.begin / divisor, x_end = inside.end / divisor + 1;  // in any run
-    for (int strip = row.lane; strip < strips; strip += threads) {
-        const int residue = strip % divisor;
-        const int first = strip / divisor * kStrip;  // in the run
-        // Chunks that see nothing but padding are left out, the same ones throughout a warp.
-        const int warp_first = (strip & ~31) / divisor * kStrip;
-        const int warp_last = (strip | 31) / divisor * kStrip;
-        const int k_begin =
-            max(x_begin - warp_last - kStrip - kChunkTaps, 0) / kChunkTaps * kChunkTaps;
-        const int k_end = min(x_end - warp_first, taps);
-        const SumVector* x = reinterpret_cast<const SumVector*>(x_smem + residue * params.run_pitch + first);
-        const SumVector* w = reinterpret_cast<const SumVector*>(w_smem);
-        Sum sum[kStrip] = {}, part[kStrip] = {};
-        SumVector window[kStripVectors + 1];
-        if (k_begin < k_end) {
-#pragma unroll
-            for (int i = 0; i < kStripVectors; ++i) window[i] = x[k_begin / kVector + i];
+template <class Element>
+__global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
+    depthwise_sliding_kernel(const __grid_constant__ Params params) {
+    constexpr int kWide = kWideBytes / sizeof(Element);
+    extern __shared__ __align__(16) unsigned char smem[];
+    const Problem& problem = params.problem;
+    const Runs& runs = params.runs;
+    const int taps = static_cast<int>(problem.K);
+    const int threads = params.threads_per_row;
+    const int place_in_block = threadIdx.x / static_cast<uint32_t>(threads);
+    const int lane = threadIdx.x % static_cast<uint32_t>(threads);
+    const Row<Element> row = row_of_block<Element>(params, place_in_block);
+    float* const w_smem = reinterpret_cast<float*>(smem) + place_in_block * runs.row_pitch;  // [plane][w_pitch]
+    float* const x_smem = w_smem + runs.planes * runs.w_pitch;  // [plane][residue][run_pitch]
+    Element* const y_smem = reinterpret_cast<Element*>(x_smem);  // once x has been read
+
+    // Places in y_smem count from the aligned y at or before the segment's first.
+    const int y_begin = misalignment<kAlignBytes / sizeof(Element)>(row.y + row.p_begin);
+    const int lead = lead_of(params, row);
+    const int count = static_cast<int>(row.p_end - row.p_begin);
+    const int64_t l_begin = row.p_begin * problem.stride - problem.pad_left;
+    if (row.valid) {
+        for (int k = lane; k < taps; k += threads) {
+            const uint32_t divisor = runs.tap_step;
+            w_smem[k % divisor * runs.w_pitch + k / divisor] = widen(row.w[k]);
         }
-        for (int k = k_begin; k < k_end; k += kChunkTaps) {
-            if (k + kChunkTaps <= taps) {
+    }
+    // Of the first plane, which has most.
+    const int plane_count = count + (taps - 1) / runs.tap_step * runs.residues;
+    if (params.by_channel) {
+        float* const first = reinterpret_cast<float*>(smem) + runs.planes * runs.w_pitch;
+        for (int plane = 0; plane < runs.planes; ++plane) {
+            fetch_channels<Element>(params, plane, l_begin, plane_count, first);
+        }
+    } else if (row.valid) {
+        const Inside inside = inside_row(l_begin, problem.L, 1 << 30);
+        fetch_row(params, row.x + l_begin * problem.x_stride_l, inside, plane_count, lead, lane, x_smem);
+    }
+    if constexpr (kAsync<Element>) ptx::cp_async_wait_all();
+    __syncthreads();  // x and w are there
+
+    // A thread has one strip.
+    const uint32_t divisor = runs.residues;
+    const int residue = lane % divisor, first = lane / divisor * kStrip;  // in the run
+    float sum[kStrip] = {}, part[kStrip] = {};
+    // Chunks of stride 1 that see nothing but padding are left out, the same ones throughout a warp.
+    int chunks_begin = 0, chunks_end = taps;
+    if (problem.stride == 1) {
+        const int total = lead + count + (taps - 1) * static_cast<int>(problem.dilation);
+        const Inside inside = inside_row(l_begin - lead, problem.L, total);
+        const int warp_first = max(lane - 31, 0) / divisor * kStrip, warp_last = (lane + 31) / divisor * kStrip;
+        const int x_begin = inside.begin / divisor, x_end = inside.end / divisor + 1;  // in any run
+        chunks_begin = max(x_begin - warp_last - kStrip - kChunkTaps, 0) / kChunkTaps * kChunkTaps;
+        chunks_end = x_end - warp_first;
+    }
+    for (int plane = 0; row.valid && plane < runs.planes; ++plane) {
+        const float* const run = x_smem + (plane * runs.residues + residue) * runs.run_pitch + first;
+        const SumVector* x = reinterpret_cast<const SumVector*>(run);
+        const SumVector* w = reinterpret_cast<const SumVector*>(w_smem + plane * runs.w_pitch);
+        const int plane_taps = (taps - 1 - plane) / runs.tap_step + 1;
+        const int k_end = min(chunks_end, plane_taps);
+        SumVector window[kStripVectors + 1];
+        if (chunks_begin < k_end) {
+#pragma unroll
+            for (int i = 0; i < kStripVectors; ++i) window[i] = x[chunks_begin / kVector + i];
+        }
+        for (int k = chunks_begin; k < k_end; k += kChunkTaps) {
+            if (k + kChunkTaps <= plane_taps) {
                 add_chunk<true>(x + k / kVector, w + k / kVector, kChunkTaps, window, part);
             } else {
-                add_chunk<false>(x + k / kVector, w + k / kVector, taps - k, window, part);
+                add_chunk<false>(x + k / kVector, w + k / kVector, plane_taps - k, window, part);
             }
             if ((k + kChunkTaps) % kPieceTaps == 0) {
 #pragma unroll
@@ -2314,48 +2476,72 @@ __global__ void __launch_bounds__(kMaxThreads)
                 }
             }
         }
+    }
+    const float bias = bias_of<Element>(problem, row.o);
 #pragma unroll
-        for (int i = 0; i < kStrip; ++i) sum[i] = sum[i] + part[i] + row.bias;
+    for (int i = 0; i < kStrip; ++i) sum[i] = sum[i] + part[i] + bias;
+    __syncthreads();  // x has been read
 
-        Element* y = row.y + p_first;
-        if (dilation == 1) {
+    if (runs.residues == 1) {
 #pragma unroll
-            for (int v = 0; v < kStripVectors; ++v) {
-                Sum out[kVector];
+        for (int v = 0; v < kStripVectors; ++v) {
+            Vector<Element, kVector> out;
 #pragma unroll
-                for (int i = 0; i < kVector; ++i) out[i] = sum[v * kVector + i];
-                store_vector<kActivated>(problem, y, first + v * kVector, y_begin, y_end, out);
-            }
-        } else {
+            for (int i = 0; i < kVector; ++i) out.at[i] = narrow<Element>(sum[v * kVector + i]);
+            reinterpret_cast<Vector<Element, kVector>*>(y_smem + y_begin - lead + first)[v] = out;
+        }
+    } else {
 #pragma unroll
-            for (int i = 0; i < kStrip; ++i) {
-                const int place = (first + i) * dilation + residue;
-                if (place < y_end) y[place] = finish<Element, kActivated>(problem, sum[i]);
+        for (int i = 0; i < kStrip; ++i) {
+            y_smem[y_begin + (first + i) * runs.residues + residue] = narrow<Element>(sum[i]);
+        }
+    }
+    __syncthreads();  // y is there
+    if (!row.valid) return;
+    Element* const y = row.y + row.p_begin - y_begin;
+    const int y_end = y_begin + count;
+#pragma unroll 1
+    for (int i = lane * kWide; i < y_end; i += threads * kWide) {
+        if (problem.activation != Activation::none) {
+#pragma unroll 1
+            for (int j = i; j < i + kWide; ++j) {
+                y_smem[j] = activate<Element>(problem.activation, widen(y_smem[j]));
             }
         }
+        if (i >= y_begin && i + kWide <= y_end) {
+            *reinterpret_cast<uint4*>(y + i) = *reinterpret_cast<const uint4*>(y_smem + i);
+            continue;
+        }
+#pragma unroll 1
+        for (int j = max(i, y_begin); j < min(i + kWide, y_end); ++j) y[j] = y_smem[j];
     }
 }
 
 // Any stride, any dilation: a thread computes positions threads_per_row apart, four at once.
-template <class Element, bool kActivated>
-__global__ void __launch_bounds__(kMaxThreads)
+template <class Element>
+__global__ void __launch_bounds__(kMaxThreads, 3)
     depthwise_strided_kernel(const __grid_constant__ Params params) {
     using Sum = typename SumOf<Element>::Type;
     const Problem& problem = params.problem;
-    const Row<Element> row = row_of_thread<Element>(params);
+    const int place_in_block = threadIdx.x / static_cast<uint32_t>(params.threads_per_row);
+    const int lane = threadIdx.x % static_cast<uint32_t>(params.threads_per_row);
+    const Row<Element> row = row_of_block<Element>(params, place_in_block);
     if (!row.valid) return;
-    for (int64_t p = row.p_begin + row.lane; p < row.p_end; p += kPositions * params.threads_per_row) {
+    const Sum bias = bias_of<Element>(problem, row.o);
+    for (int64_t p = row.p_begin + lane; p < row.p_end; p += kPositions * params.threads_per_row) {
         Sum sum[kPositions] = {};
         for (int64_t piece = 0; piece < problem.K; piece += kPieceTaps) {
             Sum part[kPositions] = {};
             const int64_t piece_end = min(piece + kPieceTaps, problem.K);
+#pragma unroll 2
             for (int64_t k = piece; k < piece_end; ++k) {
                 const Sum w = widen(row.w[k]);
                 const int64_t l_first = k * problem.dilation - problem.pad_left;
 #pragma unroll
                 for (int i = 0; i < kPositions; ++i) {
                     const int64_t l = l_first + (p + i * params.threads_per_row) * problem.stride;
-                    if (l >= 0 && l < problem.L) part[i] += w * widen(row.x[l * problem.x_stride_l]);
+                    const bool wanted = p + i * params.threads_per_row < row.p_end;
+                    if (wanted && l >= 0 && l < problem.L) part[i] += w * widen(row.x[l * problem.x_stride_l]);
                 }
             }
 #pragma unroll
@@ -2364,104 +2550,175 @@ __global__ void __launch_bounds__(kMaxThreads)
 #pragma unroll
         for (int i = 0; i < kPositions; ++i) {
             const int64_t place = p + i * params.threads_per_row;
-            if (place < row.p_end) {
-                row.y[place] = finish<Element, kActivated>(problem, sum[i] + row.bias);
+            if (place >= row.p_end) break;
+            row.y[place] = narrow<Element>(sum[i] + bias);
+        }
+        if (problem.activation != Activation::none) {
+#pragma unroll 1
+            for (int i = 0; i < kPositions; ++i) {
+                const int64_t place = p + i * params.threads_per_row;
+                if (place >= row.p_end) break;
+                row.y[place] = activate<Element>(problem.activation, widen(row.y[place]));
             }
         }
     }
 }
 
-enum class Way { short_taps, sliding, strided };
-
-// Shared memory of one row, in sums: its taps, and a run of x of one residue with what the last strip's
-// vectors add. An odd number of vectors, so that neighbouring runs begin in different banks.
-inline int64_t w_pitch(const Problem& problem) { return round_up(problem.K, kVector); }
-inline int64_t strips_of_run(const Problem& problem, int64_t segment) {
-    const int64_t misaligned = problem.dilation == 1 ? kVector - 1 : 0;
-    return ceil_div(ceil_div(segment + misaligned, problem.dilation), kStrip);
-}
-inline int64_t run_pitch(const Problem& problem, int64_t segment) {
-    const int64_t vectors = (strips_of_run(problem, segment) * kStrip + w_pitch(problem)) / kVector;
-    return (vectors / 2 * 2 + 1) * kVector;
-}
-
-// The longest segment whose runs fit `slots` sums; none or less than none where the taps alone do not.
-inline int64_t longest_segment(const Problem& problem, int64_t slots) {
-    const int64_t run = (slots - w_pitch(problem)) / problem.dilation;
-    return (run - w_pitch(problem) - kVector) / kStrip * kStrip * problem.dilation -
-           (problem.dilation == 1 ? kVector - 1 : 0);
-}
-
-// `slots` is the shared memory of a block, in sums.
-inline Way way_of(const Problem& problem, int64_t slots) {
-    if (problem.stride != 1) return Way::strided;
-    const bool neighbours = problem.dilation == 1 && problem.x_stride_l == 1;
-    if (neighbours && problem.K <= kMaxShortTaps) return Way::short_taps;
-    const bool small = problem.K <= 2048 && problem.dilation <= 1024;
-    // Of a shorter segment, a block would mostly load what others load as well.
-    const bool fits = small && longest_segment(problem, slots) >= std::min(problem.P, slots / 4);
-    return fits ? Way::sliding : Way::strided;
+// Shared memory of a row of sliding, in sums: its taps, and runs of x with what the last strip's vectors add.
+// Odd numbers of vectors, so that neighbouring runs, and rows, begin in different banks.
+inline Runs plan_runs(const Problem& problem, int64_t strips_of_run) {
+    const int64_t common = std::gcd(problem.stride, problem.dilation);
+    const int64_t tap_step = problem.stride / common, residues = problem.dilation / common;
+    const int64_t planes = std::min(tap_step, problem.K);
+    const int64_t w_pitch = round_up(ceil_div(problem.K, tap_step), kVector);
+    const int64_t run_pitch = (strips_of_run * kStrip + w_pitch) / kVector / 2 * 2 * kVector + kVector;
+    const int64_t row_vectors = planes * (w_pitch + residues * run_pitch) / kVector;
+    Runs runs;
+    runs.planes = static_cast<int32_t>(planes);
+    runs.tap_step = static_cast<int32_t>(tap_step);
+    runs.residues = static_cast<int32_t>(residues);
+    runs.inverse = residues == 1 ? 0 : static_cast<uint32_t>(ceil_div(int64_t{1} << 32, residues));
+    runs.w_pitch = static_cast<int32_t>(w_pitch);
+    runs.run_pitch = static_cast<int32_t>(run_pitch);
+    runs.row_pitch = static_cast<int32_t>((row_vectors / 2 * 2 + 1) * kVector);
+    return runs;
 }
 
-inline Params plan(const Problem& problem, Way way, int64_t slots) {
-    Params params{};
-    params.problem = problem;
-    const int64_t rows = problem.N * problem.G * problem.O;
-    params.rows = static_cast<uint32_t>(rows);
-    const int64_t longest = way == Way::sliding ? longest_segment(problem, slots) : kMaxSegment;
-    int64_t segments = ceil_div(problem.P, longest);
-    // Few rows are cut further, until each multiprocessor has work.
-    while (rows * segments < 4 * problem.device.sm_count && problem.P > 2048 * segments) segments *= 2;
+// Cuts few rows into more segments, until each multiprocessor has work.
+inline void cut_segments(Params& params, int64_t segments) {
+    const Problem& problem = params.problem;
+    while (params.rows * segments < 4 * problem.device.sm_count && problem.P > 2048 * segments) segments *= 2;
     params.segment = ceil_div(problem.P, segments);
     params.segments = static_cast<uint32_t>(ceil_div(problem.P, params.segment));
+}
 
-    // As many rounds over the row as 256 threads need, and no more threads than those need.
-    const int64_t wide = kWideBytes / element_bytes(problem.dtype);
-    int64_t work = ceil_div(params.segment, kPositions);
-    if (way == Way::sliding) work = strips_of_run(problem, params.segment) * problem.dilation;
-    if (way == Way::short_taps) work = ceil_div(ceil_div(params.segment + wide - 1, wide), kWides);
-    int64_t rounds = ceil_div(work, kMaxThreads);
-    if (way == Way::short_taps) {
-        const int64_t full = rows * params.segments * work / (2048 * std::max(problem.device.sm_count, 1));
-        rounds = std::max(rounds, std::min(full, kRounds));
-    }
-    int64_t threads = ceil_div(work, rounds);
-    if (threads > kMaxThreads / 2) threads = round_up(threads, 32);
-    params.threads_per_row = static_cast<int32_t>(threads);
-    int64_t room = kMaxThreads;
-    if (way == Way::sliding) {
-        params.w_pitch = static_cast<int32_t>(w_pitch(problem));
-        params.run_pitch = static_cast<int32_t>(run_pitch(problem, params.segment));
-        room = slots / (params.w_pitch + problem.dilation * params.run_pitch);
-    }
-    const int64_t most = way == Way::sliding ? kSlidingThreads : kMaxThreads;
-    const int64_t rows_per_block = segments > 1 ? 1 : std::min(most / threads, room);
-    params.rows_per_block = static_cast<int32_t>(std::max<int64_t>(rows_per_block, 1));
+inline Params plan_any(const Problem& problem) {
+    Params params{};
+    params.problem = problem;
+    params.rows = static_cast<uint32_t>(problem.N * problem.G * problem.O);
     return params;
 }
 
-template <class Element, bool kActivated>
-Error launch_way(const Problem& problem, Way way, int64_t slots, cudaStream_t stream) {
-    const Params params = plan(problem, way, slots);
-    const auto blocks =
-        static_cast<unsigned>(ceil_div(params.rows, params.rows_per_block) * params.segments);
-    const int threads = params.rows_per_block * params.threads_per_row;
-    if (way == Way::sliding) {
-        const size_t row_sums = params.w_pitch + problem.dilation * params.run_pitch;
-        const size_t smem_bytes = params.rows_per_block * row_sums * sizeof(typename SumOf<Element>::Type);
-        depthwise_sliding_kernel<Element, kActivated><<<blocks, threads, smem_bytes, stream>>>(params);
-    } else if (way == Way::short_taps) {
-        depthwise_short_kernel<Element, kActivated><<<blocks, threads, 0, stream>>>(params);
-    } else {
-        depthwise_strided_kernel<Element, kActivated><<<blocks, threads, 0, stream>>>(params);
-    }
-    return launch_error();
+// Ways without shared memory: of `work` units of `most` threads and at least `rounds` rounds over a row.
+inline void plan_threads(Params& params, int64_t work, int64_t rounds) {
+    // As many rounds over the row as kMaxThreads need, and no more threads than those need.
+    int64_t threads = ceil_div(work, std::max(rounds, ceil_div(work, kMaxThreads)));
+    if (threads > kMaxThreads / 2) threads = round_up(threads, 32);
+    params.threads_per_row = static_cast<int32_t>(threads);
+    params.rows_per_block = params.segments > 1 ? 1 : static_cast<int32_t>(kMaxThreads / threads);
+    params.row_blocks = static_cast<uint32_t>(ceil_div(params.rows, params.rows_per_block));
 }
 
-template <class Element, bool kActivated>
+// stride and dilation 1, few taps, x contiguous along l.
+inline Params plan_short(const Problem& problem) {
+    Params params = plan_any(problem);
+    cut_segments(params, ceil_div(problem.P, kMaxSegment));
+    const int64_t wide = kWideBytes / element_bytes(problem.dtype);
+    const int64_t most = params.segment + kAlignBytes / element_bytes(problem.dtype) - 1;
+    const int64_t work = ceil_div(ceil_div(most, wide), kWides);
+    const int64_t full =
+        params.rows * int64_t{params.segments} * work / (2048 * std::max(problem.device.sm_count, 1));
+    plan_threads(params, work, std::min(full, kRounds));
+    return params;
+}
+
+inline Params plan_strided(const Problem& problem) {
+    Params params = plan_any(problem);
+    cut_segments(params, ceil_div(problem.P, kMaxSegment));
+    // Of little work, each output is a thread's: what counts is how long one takes.
+    const bool little = params.rows * problem.P < kLittle * std::max(problem.device.sm_count, 1);
+    plan_threads(params, little ? params.segment : ceil_div(params.segment, kPositions), 1);
+    return params;
+}
+
+// A row by so many threads, a strip each: false where its shared memory or its threads are more than a block
+// has, or most of x would be loaded twice.
+inline bool plan_sliding_rows(Params& params, int64_t threads, int64_t rows_per_block) {
+    const Problem& problem = params.problem;
+    const int64_t residues = problem.dilation / std::gcd(problem.stride, problem.dilation);
+    const int64_t wide = kWideBytes / element_bytes(problem.dtype);
+    const bool aligned = problem.P % wide == 0 && reinterpret_cast<uint64_t>(problem.y) % kWideBytes == 0;
+    const int64_t lead = residues > 1 || aligned ? 0 : wide;
+    const int64_t strips = threads / residues;
+    if (strips < 1) return false;
+    // The fewest segments; they begin aligned.
+    const int64_t most = strips * kStrip * residues - lead;
+    if (most < 1) return false;
+    params.segments = static_cast<uint32_t>(ceil_div(problem.P, most));
+    params.segment = std::min(round_up(ceil_div(problem.P, params.segments), wide), most);
+    const int64_t strips_of_run = ceil_div(ceil_div(params.segment + lead, residues), kStrip);
+    params.runs = plan_runs(problem, strips_of_run);
+    params.threads_per_row = static_cast<int32_t>(strips_of_run * residues);
+    params.rows_per_block = static_cast<int32_t>(rows_per_block);
+    const int64_t halo = (params.runs.w_pitch - kVector) * residues;
+    return (params.segments == 1 || params.segment >= halo) &&
+           rows_per_block * params.runs.row_pitch <= kSmemSums;
+}
+
+// threads_per_row stays 0 where sliding does not take the problem.
+inline Params plan_sliding(const Problem& problem) {
+    Params params = plan_any(problem), none = params;
+    if (problem.dtype == Dtype::float64 || problem.K > 2048) return none;
+    if (problem.stride > 1024 || problem.dilation > 1024) return none;
+    const int64_t little = int64_t{kLittle} * problem.device.sm_count;
+    if (problem.K <= kFewTaps && params.rows * problem.P < little) return none;
+    if (problem.x_stride_l != 1 && problem.x_stride_c == 1 && problem.G > 1) {
+        params.by_channel = true;
+        // First of many channels and few positions, whose taps reach furthest into what others load.
+        for (int64_t rows = kLaneRows * kRowGroups; rows >= kLaneRows; rows /= 2) {
+            for (int64_t threads = kMaxThreads / rows; threads >= 4; threads /= 2) {
+                if (!plan_sliding_rows(params, threads, rows)) continue;
+                params.row_blocks = static_cast<uint32_t>(problem.N * ceil_div(problem.G * problem.O, rows));
+                return params;
+            }
+        }
+        params.by_channel = false;
+    }
+    for (int64_t threads = kMaxThreads; threads >= 32; threads /= 2) {
+        if (!plan_sliding_rows(params, threads, 1)) continue;
+        if (params.segments == 1) {
+            const int64_t rows = std::min<int64_t>(kSlidingThreads / params.threads_per_row,
+                                                   kSmemSums / params.runs.row_pitch);
+            params.rows_per_block = static_cast<int32_t>(std::max<int64_t>(rows, 1));
+        }
+        params.row_blocks = static_cast<uint32_t>(ceil_div(params.rows, params.rows_per_block));
+        return params;
+    }
+    return none;
+}
+
+template <class Element>
 Error launch_element(const Problem& problem, cudaStream_t stream) {
-    constexpr int64_t kSlots = kSmemBytes / sizeof(typename SumOf<Element>::Type);
-    return launch_way<Element, kActivated>(problem, way_of(problem, kSlots), kSlots, stream);
+    const auto blocks_of = [](const Params& params) { return params.row_blocks * params.segments; };
+    const auto threads_of = [](const Params& params) {
+        return params.rows_per_block * params.threads_per_row;
+    };
+    if constexpr (!std::is_same<Element, double>::value) {
+        const bool is_short = problem.stride == 1 && problem.x_stride_l == 1 && problem.K <= kMaxShortTaps;
+        if (is_short && problem.dilation == 1) {
+            const Params params = plan_short(problem);
+            depthwise_short_kernel<Element, false><<<blocks_of(params), threads_of(params), 0, stream>>>(params);
+            return launch_error();
+        }
+        if constexpr (std::is_same<Element, float>::value) {
+            if (is_short && problem.dilation <= kMaxShortDilation) {
+                const Params params = plan_short(problem);
+                depthwise_short_kernel<Element, true>
+                    <<<blocks_of(params), threads_of(params), 0, stream>>>(params);
+                return launch_error();
+            }
+        }
+        const Params params = plan_sliding(problem);
+        if (params.threads_per_row > 0) {
+            const size_t smem_bytes = params.rows_per_block * params.runs.row_pitch * sizeof(float);
+            depthwise_sliding_kernel<Element>
+                <<<blocks_of(params), threads_of(params), smem_bytes, stream>>>(params);
+            return launch_error();
+        }
+    }
+    const Params params = plan_strided(problem);
+    depthwise_strided_kernel<Element><<<blocks_of(params), threads_of(params), 0, stream>>>(params);
+    return launch_error();
 }
 
 }  // namespace depthwise
@@ -2474,9 +2731,17 @@ inline bool fits_depthwise(const Problem& problem) {
 
 inline Error launch_depthwise(const Problem& any_problem, cudaStream_t stream) {
     const Problem problem = canonical(any_problem);
-    return launch_instance(problem, [&](auto element, auto activated) {
-        return depthwise::launch_element<decltype(element), decltype(activated)::value>(problem, stream);
-    });
+    switch (problem.dtype) {
+        case Dtype::float32:
+            return depthwise::launch_element<float>(problem, stream);
+        case Dtype::float64:
+            return depthwise::launch_element<double>(problem, stream);
+        case Dtype::float16:
+            return depthwise::launch_element<__half>(problem, stream);
+        case Dtype::bfloat16:
+            return depthwise::launch_element<__nv_bfloat16>(problem, stream);
+    }
+    return nullptr;
 }
 
 }  // namespace conv1d
@@ -6178,6 +6443,10 @@ constexpr int kStreamTileSlots = 16;  // tiles announced ahead; more than the st
 constexpr int kStreamCounters = 2 * kStreamTileSlots;
 constexpr int kMostRawStages = 6, kMostXStages = 4;  // kb67 TF32: 0.886 ms with 6 raw stages, 0.92 with 12
 
+// f16x3: kLargestScaled as fp16; what a value beyond counts beside values too small, of which a tile has fewer.
+constexpr uint32_t kLargestHigh = 0x7BF8;
+constexpr int32_t kTooLarge = 1 << 16;
+
 template <Mode kMode>
 struct StreamTraits : ModeTraits<kMode> {
     using Traits = ModeTraits<kMode>;
@@ -6460,7 +6729,7 @@ namespace sm90 {
 struct StreamBarriers {
     uint32_t base;
     Announcement* tile;    // [kStreamTileSlots]
-    int32_t* small_count;  // [kStreamCounters] f16x3: values of x too small, of one tile
+    int32_t* doubts;       // [kStreamCounters] f16x3: values of x too small, and too large, of one tile
 
     __device__ __forceinline__ uint32_t raw_full(int stage) const { return base + 8 * stage; }
     __device__ __forceinline__ uint32_t raw_empty(int stage) const {
@@ -6515,7 +6784,7 @@ __device__ __forceinline__ void order_boxes(const StreamGeometry& geometry, cons
             place.row = (tile - place.sample * geometry.tiles_per_sample) * (kN - Traits::kLead) - Traits::kLead;
         }
         place.counter = announced % kStreamCounters;  // no one looks at that of kStreamCounters tiles ago
-        barriers.small_count[place.counter] = 0;
+        barriers.doubts[place.counter] = 0;
         barriers.tile[tiles.stage] = place;
         ptx::mbarrier_arrive(barriers.tile_full(tiles.stage));
         tiles.advance(kStreamTileSlots);
@@ -6535,30 +6804,12 @@ __device__ __forceinline__ void order_boxes(const StreamGeometry& geometry, cons
     }
 }
 
-// f16x3: lists the tiles of the second mode that hold positions of ours.
-__device__ __forceinline__ void list_overlapped(const StreamGeometry& geometry, const Problem& problem,
-                                                const Scratch& scratch, const Announcement& place) {
-    const SafeTiles& safe = geometry.safe;
-    const uint32_t first = max(place.row, 0), advance = safe.advance;
-    const uint32_t last = min(place.row + geometry.columns, static_cast<int32_t>(problem.P)) - 1;
-    const uint32_t before = place.sample * (safe.flat ? safe.rows_per_sample : safe.tiles_per_sample);
-    uint32_t tile, end;
-    if (safe.flat) {
-        tile = (before + first) / advance;
-        end = (before + last) / advance + 1;
-    } else {  // their rows end up to lead - 1 positions early
-        tile = before + first / advance;
-        end = before + min((last + max(safe.lead - 1, 0)) / advance + 1,
-                           static_cast<uint32_t>(safe.tiles_per_sample));
-    }
-    for (; tile < end; ++tile) list_tile(scratch, static_cast<int32_t>(tile));
-}
-
 // A batch is 32 positions with all channels of a raw stage; the batches of all stages go round the warps.
 // Position q of a window becomes row q / stride of plane q % stride.
 template <Mode kMode>
 struct StreamConverter {
     using Traits = StreamTraits<kMode>;
+    static constexpr int kLoadChannels = Traits::kIsSplit ? 8 : 16;  // of fp32, loaded at once: as registers allow
 
     const StreamGeometry& geometry;
     const Problem& problem;
@@ -6568,7 +6819,7 @@ struct StreamConverter {
     uint8_t* const raw_smem;
     const uint32_t unread;  // address of kUnreadBytes
     const int warp, lane;
-    Range range;  // f16x3: of this warp's part of a chunk
+    int32_t doubts;  // f16x3: how many values of a chunk are too small, kTooLarge where one is too large
 
     // Where position q belongs in a stage; negative where no tap reads it.
     __device__ __forceinline__ int32_t stored_row(int32_t q) const {
@@ -6583,34 +6834,51 @@ struct StreamConverter {
         const int32_t row = stored_row(q);
         if (row < 0) return;
         const int32_t box = geometry.box_positions;
-        const uint32_t* const source =
-            reinterpret_cast<const uint32_t*>(raw) + q + (q >= box ? (Traits::kRawChannels - 1) * box : 0);
-        uint32_t value[Traits::kRawChannels];
-#pragma unroll
-        for (int i = 0; i < Traits::kRawChannels; ++i) value[i] = source[i * box];
+        uint32_t source =
+            ptx::smem_address(raw) + 4 * (q + (q >= box ? (Traits::kRawChannels - 1) * box : 0));
         uint8_t* const target = stage + row * kRowBytes;
         constexpr int kPieces = Traits::kRawChannels / Traits::kPieceChannels;
 #pragma unroll
-        for (int i = 0; i < kPieces; ++i) {
-            const int32_t piece = (half * kPieces + i) ^ (row & 7);
-            uint32_t high[4], low[4];
+        for (int first = 0; first < Traits::kRawChannels; first += kLoadChannels) {
+            uint32_t value[kLoadChannels];
 #pragma unroll
-            for (int j = 0; j < 4; ++j) {
-                if constexpr (kMode == Mode::f16x3) {
-                    const uint32_t first = value[8 * i + 2 * j], second = value[8 * i + 2 * j + 1];
-                    range.add(first, kXScale);
-                    range.add(second, kXScale);
-                    high[j] = split_f16(__uint_as_float(first) * kXScale, __uint_as_float(second) * kXScale,
-                                        low[j]);
-                } else {
-                    high[j] = round_tf32(value[4 * i + j]);
+            for (int i = 0; i < kLoadChannels; ++i, source += 4 * box) ptx::ld_shared(value[i], source);
+            if constexpr (kMode == Mode::f16x3) count_small(value);
+            uint32_t largest = 0;  // f16x3: high parts, a pair of fp16
+#pragma unroll
+            for (int i = 0; i < kLoadChannels / Traits::kPieceChannels; ++i) {
+                const int32_t piece = (half * kPieces + first / Traits::kPieceChannels + i) ^ (row & 7);
+                uint32_t high[4], low[4];
+#pragma unroll
+                for (int j = 0; j < 4; ++j) {
+                    if constexpr (kMode == Mode::f16x3) {
+                        high[j] = split_f16(__uint_as_float(value[8 * i + 2 * j]) * kXScale,
+                                            __uint_as_float(value[8 * i + 2 * j + 1]) * kXScale, low[j]);
+                        largest = ptx::max_magnitude_f16(largest, high[j]);
+                    } else {
+                        high[j] = round_tf32(value[4 * i + j]);
+                    }
                 }
+                *reinterpret_cast<uint4*>(target + piece * 16) =
+                    make_uint4(high[0], high[1], high[2], high[3]);
+                if constexpr (Traits::kIsSplit)
+                    *reinterpret_cast<uint4*>(target + (piece ^ Traits::kPieces) * 16) =
+                        make_uint4(low[0], low[1], low[2], low[3]);
             }
-            *reinterpret_cast<uint4*>(target + piece * 16) = make_uint4(high[0], high[1], high[2], high[3]);
-            if constexpr (Traits::kIsSplit)
-                *reinterpret_cast<uint4*>(target + (piece ^ Traits::kPieces) * 16) =
-                    make_uint4(low[0], low[1], low[2], low[3]);
+            if (max(largest & 0xFFFF, largest >> 16) > kLargestHigh) doubts += kTooLarge;
         }
+    }
+
+    // f16x3: adds how many values are too small, but not zero. They are rare, so look for the smallest first.
+    // Twice the bits of a number, minus 1, is ordered as magnitudes are, but zero comes last.
+    __device__ __forceinline__ void count_small(const uint32_t (&value)[kLoadChannels]) {
+        const uint32_t limit = 2 * __float_as_uint(kSmallestScaled / kXScale) - 1;
+        uint32_t smallest = 0xFFFFFFFF;
+#pragma unroll
+        for (int i = 0; i < kLoadChannels; ++i) smallest = min(smallest, 2 * value[i] - 1);
+        if (smallest >= limit) return;
+#pragma unroll
+        for (int i = 0; i < kLoadChannels; ++i) doubts += 2 * value[i] - 1 < limit;
     }
 
     // 16 bits: four times eight positions of four times eight channels, transposed.
@@ -6636,23 +6904,13 @@ struct StreamConverter {
         }
     }
 
-    // f16x3: what this warp has seen of a tile.
-    __device__ __forceinline__ void report(const Announcement& place) {
-        if (__any_sync(0xFFFFFFFF, range.largest > __float_as_uint(kLargestScaled / kXScale)) && lane == 0)
-            list_overlapped(geometry, problem, scratch, place);
-        if (range.small > 0)
-            atomicAdd(&barriers.small_count[place.counter], static_cast<int32_t>(range.small));
-        range = Range{};
-    }
-
     __device__ __forceinline__ void run() {
         Ring raws, stages;
         stages.parity = 1;
         int32_t q = 32 * warp;
         for (uint32_t taken = 0;; ++taken) {
             const int slot = wait_for_tile(barriers, taken);
-            const Announcement place = read_tile(barriers, slot);
-            if (place.tile < 0) return;
+            if (barriers.tile[slot].tile < 0) return;
             for (int32_t chunk = 0; chunk < Traits::kChunks; ++chunk) {
                 // Every warp waits for and leaves every stage, also one in which it has no batch: else the
                 // barriers could run two phases ahead of it, which to a parity looks like none.
@@ -6674,7 +6932,11 @@ struct StreamConverter {
                     if (lane == 0) ptx::mbarrier_arrive(barriers.raw_empty(raws.stage));
                     raws.advance(geometry.raw_stages);
                 }
-                if constexpr (kMode == Mode::f16x3) report(place);
+                if (kMode == Mode::f16x3 && doubts > 0) {
+                    atomicAdd(&barriers.doubts[barriers.tile[slot].counter], doubts);
+                    doubts = 0;
+                }
+                __syncwarp();
                 if (lane == 0) ptx::mbarrier_arrive(barriers.x_full(stages.stage));
                 stages.advance(geometry.x_stages);
             }
@@ -6702,6 +6964,25 @@ struct StreamConverter {
 
 namespace conv1d {
 namespace sm90 {
+
+// f16x3: lists the tiles of the second mode that hold positions of ours.
+__device__ __forceinline__ void list_overlapped(const StreamGeometry& geometry, const Problem& problem,
+                                                const Scratch& scratch, const Announcement& place) {
+    const SafeTiles& safe = geometry.safe;
+    const uint32_t first = max(place.row, 0), advance = safe.advance;
+    const uint32_t last = min(place.row + geometry.columns, static_cast<int32_t>(problem.P)) - 1;
+    const uint32_t before = place.sample * (safe.flat ? safe.rows_per_sample : safe.tiles_per_sample);
+    uint32_t tile, end;
+    if (safe.flat) {
+        tile = (before + first) / advance;
+        end = (before + last) / advance + 1;
+    } else {  // their rows end up to lead - 1 positions early
+        tile = before + first / advance;
+        end = before + min((last + max(safe.lead - 1, 0)) / advance + 1,
+                           static_cast<uint32_t>(safe.tiles_per_sample));
+    }
+    for (; tile < end; ++tile) list_tile(scratch, static_cast<int32_t>(tile));
+}
 
 template <Mode kMode, int kN>
 struct StreamProduct {
@@ -6880,11 +7161,12 @@ struct StreamProduct {
         return scratch.row_scaling[channel_of(half)];
     }
 
-    // f16x3: whether weights are in range, and sums large enough for the values that were too small; see
+    // f16x3: whether x and weights are in range, and sums large enough for the values that were too small; see
     // kSumOfSmallX.
     __device__ __forceinline__ bool sums_suffice(const float (&acc)[kValues], const Announcement& place,
-                                                 int32_t small_count) const {
-        const float of_x = kSumOfSmallX * static_cast<float>(small_count);
+                                                 int32_t doubts) const {
+        if (doubts >= kTooLarge) return false;
+        const float of_x = kSumOfSmallX * static_cast<float>(doubts);
         const float2 scaling[2] = {load_scaling(0), load_scaling(1)};
         const float least[2] = {channel_of(0) < problem.O ? of_x + kSumOfSmallW * scaling[0].y : 0.0f,
                                 channel_of(1) < problem.O ? of_x + kSumOfSmallW * scaling[1].y : 0.0f};
@@ -6915,8 +7197,8 @@ struct StreamProduct {
             multiply_tile(acc, taken);
             const Announcement place = read_tile(barriers, slot);  // only now: registers are scarce
             if constexpr (kMode == Mode::f16x3) {
-                const int32_t small_count = __shfl_sync(0xFFFFFFFF, barriers.small_count[place.counter], 0);
-                if ((doubtful || small_count > 0) && !sums_suffice(acc, place, small_count)) {
+                const int32_t doubts = __shfl_sync(0xFFFFFFFF, barriers.doubts[place.counter], 0);
+                if ((doubtful || doubts > 0) && !sums_suffice(acc, place, doubts)) {
                     if (lane == 0) list_overlapped(geometry, problem, scratch, place);
                     __syncwarp();
                 }
@@ -7086,16 +7368,16 @@ const conv1d::Route conv1d::kStreamSm90 = {"stream_sm90", fits_stream_sm90, work
 "toeplitz.cuh": r'''
 #line 1 "kernels/toeplitz.cuh"
 // Depthwise convolution on tensor cores: one input channel a group, stride 1, any taps and dilation, 16-bit
-// dtypes, sm_80 and later. Bound by memory up to some hundred taps; FFMAs would bind from a dozen on.
+// dtypes and TF32, sm_80 and later. Bound by memory up to some hundred taps; FFMAs would bind from a dozen on.
 //
-// A strip is 8 neighbours of y, 16 aligned bytes. With row m of A the x from strip m on and T[k][n] = w[k-n]
-// (zero where there is no such tap; taps of a dilated filter have zeros between them):
+// A strip is 8 neighbours of y. With row m of A the x from strip m on and T[k][n] = w[k-n] (zero where there
+// is no such tap; taps of a dilated filter have zeros between them):
 //
 //   y[8*m + n] = sum over k of x[8*m + k] * T[k][n]
 //
-// A product m16n8k16 adds 16 of the K + 7 (and one for x at odd addresses) numbers k to 16 strips. These lie
-// in 16 stretches of y, one strip in each, so that the strip of the next product is the next of the stretch:
-// the upper half of its x (k >= 8) was the lower half there, and a register of x serves 8 products.
+// A product m16n8k16 (of TF32, m16n8k8) adds 16 (8) of the K + 7 (and one for x at odd addresses) numbers k to
+// 16 strips. These lie in 16 stretches of y, one strip in each, so that the strip of the next product is the
+// next of the stretch: a register of x serves 7 or 8 products.
 //
 // A warp takes 16 stretches of up to 7 strips, a block some warps, of one row of y or of several. x comes to
 // shared memory as it lies in global memory, by 16-byte copies that need no registers; y is put in order
@@ -7113,18 +7395,43 @@ namespace toeplitz {
 
 constexpr int kStrip = 8;       // positions
 constexpr int kStretches = 16;  // of a warp: the rows of a product
-constexpr int kMaxTiles = 7;    // strips of a stretch. Odd, so that 8 stretches begin in different banks
-constexpr int kDepth = 16;      // of a product
-constexpr int kWindow = kMaxTiles + 1;  // strips that the products of one step read
-constexpr int kRotation = kWindow / 2;  // steps after which the registers' roles repeat
-constexpr int kMaxWarps = 8;            // of a block
-constexpr int kRowsWarps = 4;           // of a block of several rows, at most
-constexpr int kMaxRounds = 4;           // samples of a block, where
-constexpr int kBlocks = 4;              // this many blocks a multiprocessor are left
-constexpr int kSmemBytes = 46080;       // below the 48 KB that need no permission
+constexpr int kRowsWarps = 4;   // of a block of several rows, at most
+constexpr int kMaxRounds = 4;   // samples of a block, where
+constexpr int kBlocks = 4;      // this many blocks a multiprocessor are left, and
+constexpr int kFewSteps = 64;   // no more products in a row. Of more, loads cost nothing, and room is for blocks
 constexpr int kMaxO = 4;
-constexpr int kBlocksPerSm = 3;  // of kMaxWarps: 64 registers a thread
-static_assert(kDepth == 2 * kStrip && kWindow % 2 == 0, "a step must move the window by two strips");
+constexpr int kMaxTiles = 7;     // strips of a stretch. Odd, so that 8 stretches begin in different banks
+constexpr int kMaxWarps = 8;     // of a block
+constexpr int kBlocksPerSm = 3;  // of kMaxWarps: 80 registers a thread
+constexpr int kFewTaps = 8;      // that multiply-adds take: of floats, and of the little work of
+constexpr int kLittle = 2048;    // so many outputs a multiprocessor, where kLittleTaps are few
+constexpr int kLittleTaps = 24;
+constexpr int kAlignBytes = 32;  // where the stores of a warp begin: of parts of sectors, L2 takes fewer
+
+template <class Element_>
+struct Traits {
+    using Element = Element_;
+    static constexpr bool k16Bit = sizeof(Element) == 2;
+    static constexpr int kWide = 16 / sizeof(Element);
+    static constexpr int kDepth = 32 / sizeof(Element);          // of a product
+    static constexpr int kStepStrips = kDepth / kStrip;          // by which a step moves the window
+    static constexpr int kWindow = kMaxTiles + kStepStrips - 1;  // strips that the products of one step read
+    static constexpr int kRotation = kWindow / kStepStrips;      // steps after which registers' roles repeat
+    static constexpr int kWCopies = k16Bit ? 2 : 1;
+    // 16-bit rows fit below the 48 KB that need no permission; of long rows of floats two blocks share an SM.
+    static constexpr int kSmemBytes = k16Bit ? 46080 : 112 << 10;
+    static_assert(kWindow % kStepStrips == 0, "a rotation must be whole steps");
+};
+
+// Two neighbours, as products take them.
+template <class Element>
+struct PairOf {
+    using Type = uint32_t;
+};
+template <>
+struct PairOf<float> {
+    using Type = uint2;
+};
 
 struct Params {
     Problem problem;
@@ -7134,11 +7441,13 @@ struct Params {
     int32_t rows_per_block;
     int32_t warps_per_row;
     uint32_t rounds;    // samples that a block takes, one after the other
+    int32_t x_buffers;  // 2 where these may be several
     int32_t tiles;      // strips of a stretch
     int32_t steps;      // products from tap 0 to the last
     int32_t x_elems;    // shared memory of a row's x
-    int32_t w_elems;    // of one of the two copies of its taps
-    int32_t row_bytes;  // of all: visits, x of two samples, w twice, y
+    int32_t w_elems;    // of one of the copies, or parts, of its taps
+    int32_t y_elems;    // of a warp's y
+    int32_t row_bytes;  // of all: visits, x, w, y
 };
 
 // A row of one sample, as its warps see it. Computed once and kept in shared memory, where it costs no
@@ -7146,36 +7455,51 @@ struct Params {
 template <class Element>
 struct alignas(16) Visit {
     const Element* x;  // aligned where rows are without gaps: at or up to 7 before the x under y and tap 0
-    Element* y;        // at or up to 7 before the segment's first
+    Element* y;        // at or up to 15 before the segment's first
     int32_t x_first;   // the x under y and tap 0
     int32_t x_begin, x_end;  // where the input row begins and ends
     int32_t y_begin, y_end;  // what is stored
-    float bias;              // of the channel; in its first visit
+    int32_t y_shift;         // how far y is from aligned; 0 in 16 bits
+    int32_t w_shift;         // how far T is moved down, so that pairs of x are aligned: 0 or 1
+    float bias;              // of the channel
+    const Element* w;        // the channel's taps
 };
 
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
 
-template <class Element>
+// Which products are summed together must not depend on where a row of floats lies in memory: its strips begin
+// with y's position 0, and T moves by what the padding asks for. In 16 bits both follow the addresses.
+template <class Traits, class Element = typename Traits::Element>
 __device__ __forceinline__ Visit<Element> plan_visit(const Params& params, uint32_t n, uint32_t channel,
                                                      int64_t segment_first, int strips) {
+    constexpr int kWide = Traits::kWide;
     const Problem& problem = params.problem;
     const uint32_t c = channel / static_cast<uint32_t>(problem.O);
     Visit<Element> visit;
     visit.y =
         static_cast<Element*>(problem.y) + (n * static_cast<int64_t>(params.channels) + channel) * problem.P;
-    const int64_t p_first = segment_first - misalignment<kStrip>(visit.y);
+    const int y_shift = misalignment<kAlignBytes / sizeof(Element)>(visit.y);
+    const int64_t p_first = segment_first - (Traits::k16Bit ? y_shift : 0);
+    visit.y_shift = Traits::k16Bit ? 0 : y_shift;
     visit.y += p_first;
     visit.y_begin = static_cast<int>(max(-p_first, int64_t{0}));
     visit.y_end = static_cast<int>(min(problem.P - p_first, int64_t{strips * kStrip}));
     visit.x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n + c * problem.x_stride_c;
     int64_t l_first = p_first - problem.pad_left;
-    visit.x_first = problem.x_stride_l == 1 ? misalignment<kStrip>(visit.x + l_first) : 0;
+    visit.x_first = problem.x_stride_l == 1 ? misalignment<kWide>(visit.x + l_first) : 0;
+    visit.w_shift = static_cast<int>((Traits::k16Bit ? visit.x_first : problem.pad_left) % 2);
+    if (visit.x_first < visit.w_shift) visit.x_first += kWide;
     l_first -= visit.x_first;
     visit.x += l_first * problem.x_stride_l;
     const Inside inside = inside_row(l_first, problem.L, params.x_elems);
     visit.x_begin = inside.begin;
     visit.x_end = inside.end;
-    if (channel >= params.channels) visit.x_begin = visit.x_end = visit.y_end = 0;
+    if (channel >= params.channels) {
+        visit.x_begin = visit.x_end = visit.y_end = 0;
+        return visit;
+    }
+    visit.w = static_cast<const Element*>(problem.w) + channel * problem.K;
+    visit.bias = problem.bias == nullptr ? 0 : widen(static_cast<const Element*>(problem.bias)[channel]);
     return visit;
 }
 
@@ -7185,26 +7509,27 @@ __device__ __forceinline__ Visit<Element> plan_visit(const Params& params, uint3
 template <class Element>
 __device__ __forceinline__ void fetch_x(const Visit<Element>& visit, int64_t x_stride_l, int count,
                                         Element* x_smem, int thread, int threads) {
+    constexpr int kWide = 16 / sizeof(Element);
     const Element* x_gmem = visit.x;
     const int x_begin = visit.x_begin, x_end = visit.x_end;
     int single_begin = 0, single_end = count;
     if (x_stride_l == 1) {
-        single_begin = x_begin / kStrip * kStrip;
-        single_end = min((x_begin + kStrip - 1) / kStrip * kStrip, count);
-        const Element* x = x_gmem + thread * kStrip;
-        uint32_t target = ptx::smem_address(x_smem + thread * kStrip);
+        single_begin = x_begin / kWide * kWide;
+        single_end = min((x_begin + kWide - 1) / kWide * kWide, count);
+        const Element* x = x_gmem + thread * kWide;
+        uint32_t target = ptx::smem_address(x_smem + thread * kWide);
 #pragma unroll 1
-        for (int i = thread * kStrip; i < count; i += threads * kStrip) {
-            const int within = i < x_begin ? 0 : min(max(x_end - i, 0), kStrip);
+        for (int i = thread * kWide; i < count; i += threads * kWide) {
+            const int within = i < x_begin ? 0 : min(max(x_end - i, 0), kWide);
             if (i == single_begin && single_end > single_begin) {
                 // Below.
-            } else if (within % kStrip == 0) {
+            } else if (within % kWide == 0) {
                 ptx::cp_async_16(target, x, within * sizeof(Element));
             } else {  // the last of x: what lies behind in these 16 bytes is not ours
 #pragma unroll 1
-                for (int j = 0; j < kStrip; ++j) x_smem[i + j] = j < within ? x[j] : narrow<Element>(0);
+                for (int j = 0; j < kWide; ++j) x_smem[i + j] = j < within ? x[j] : narrow<Element>(0);
             }
-            x += threads * kStrip;
+            x += threads * kWide;
             target += threads * 16;
         }
     }
@@ -7225,9 +7550,9 @@ __device__ __forceinline__ void fetch_x(const Visit<Element>& visit, int64_t x_s
     ptx::cp_async_commit_group();
 }
 
-// The taps with the zeros around and between them: tap k at element kStrip + k*dilation. The second copy is
-// one element ahead, so that any two neighbours are an aligned word of one of them.
-template <class Element>
+// The taps with the zeros around and between them: tap k at element kStrip + k*dilation. In 16 bits the second
+// copy is one element ahead, so that any two neighbours are an aligned word of one of them.
+template <class Traits, class Element = typename Traits::Element>
 __device__ __forceinline__ void fetch_w(const Problem& problem, const Element* w, int w_elems,
                                         Element* w_smem, int thread, int threads) {
     const uint32_t dilation = static_cast<uint32_t>(problem.dilation);
@@ -7237,14 +7562,54 @@ __device__ __forceinline__ void fetch_w(const Problem& problem, const Element* w
         const uint32_t k = offset / dilation;
         const bool tap = k < problem.K && k * dilation == offset;
         const Element value = tap ? w[k] : narrow<Element>(0);
-        w_smem[i] = value;
-        if (i > 0) w_smem[w_elems + i - 1] = value;
+        if constexpr (Traits::k16Bit) {
+            w_smem[i] = value;
+            if (i > 0) w_smem[w_elems + i - 1] = value;
+        } else {
+            w_smem[i] = __uint_as_float(ptx::cvt_rna_tf32(value));
+        }
     }
 }
 
-// Two 16-bit numbers of which one at least is NaN.
+// To TF32, to nearest, ties away from zero: the product cuts what is below. inf and NaN become NaN, which is
+// mended: cvt.rna would keep them, in more instructions.
+__device__ __forceinline__ uint32_t round_or_nan(float value) {
+    return __float_as_uint(fmaf(value, 0.0f, __uint_as_float(__float_as_uint(value) + 0x1000)));
+}
+
+// A pair of x from shared memory. Where it is `apart`, it is not aligned.
+template <class Element>
+__device__ __forceinline__ typename PairOf<Element>::Type load_x(const Element* x, bool apart) {
+    if constexpr (sizeof(Element) == 2) {
+        return *reinterpret_cast<const uint32_t*>(x);
+    } else {
+        float2 pair;
+        if (apart) pair = {x[0], x[1]};
+        else pair = *reinterpret_cast<const float2*>(x);
+        return {round_or_nan(pair.x), round_or_nan(pair.y)};
+    }
+}
+
+// The x of a product: of the lower and the upper half of its rows, the window's strips from `strip` on.
+template <int kWindow>
+__device__ __forceinline__ uint4 x_frag(const uint32_t (&window)[2][kWindow], int strip) {
+    const int lower = strip % kWindow, upper = (strip + 1) % kWindow;
+    return {window[0][lower], window[1][lower], window[0][upper], window[1][upper]};
+}
+template <int kWindow>
+__device__ __forceinline__ uint4 x_frag(const uint2 (&window)[2][kWindow], int strip) {
+    const int at = strip % kWindow;
+    return {window[0][at].x, window[1][at].x, window[0][at].y, window[1][at].y};
+}
+
+// Whether one of the numbers in 16 bytes may be NaN.
 template <class Element>
 __device__ __forceinline__ bool holds_nan(uint4 words) {
+    if constexpr (sizeof(Element) == 4) {
+        const float sum = __uint_as_float(words.x) + __uint_as_float(words.y) + __uint_as_float(words.z) +
+                          __uint_as_float(words.w);
+        return sum != sum;
+    }
     constexpr uint32_t kInf = std::is_same<Element, __half>::value ? 0x7c00 : 0x7f80;
     constexpr uint32_t kCarry = (0x7fff - kInf) * 0x10001;  // lifts just what is above inf into the sign bit
     uint32_t seen = 0;
@@ -7256,30 +7621,33 @@ __device__ __forceinline__ bool holds_nan(uint4 words) {
 }
 
 // The sums of a warp's outputs: of stretch group (+ 8) and strip `tile`, numbers 2*t and 2*t + 1.
-template <class Element>
+template <class Traits, class Element = typename Traits::Element>
 __device__ __forceinline__ void add_products(const Params& params, const Visit<Element>& visit,
                                              int strip_first, const Element* x_smem, const Element* w_smem,
                                              float (&sum)[kMaxTiles][4]) {
+    using Pair = typename PairOf<Element>::Type;
+    constexpr int kDepth = Traits::kDepth;
+    constexpr int kStepStrips = Traits::kStepStrips, kWindow = Traits::kWindow;
+    constexpr int kRotation = Traits::kRotation;
     const Problem& problem = params.problem;
     const int tiles = params.tiles;
     const int lane = threadIdx.x % 32, group = lane / 4, t = lane % 4;
-    // Words of x are aligned; where x is not, T is moved down by one.
-    const int odd = visit.x_first % 2;
-    const int x_begin = strip_first * kStrip + visit.x_first - odd;
-    const uint32_t* x_words =  // this lane's word of the stretch's first strip, in the upper half of A
-        reinterpret_cast<const uint32_t*>(x_smem + x_begin + group * tiles * kStrip) + t;
-    const int half_words = 8 * tiles * (kStrip / 2);  // to that of the lower half
-    const int w_first = kStrip + 2 * t - group - odd;
-    const uint32_t* w_words =
-        reinterpret_cast<const uint32_t*>(w_smem + w_first % 2 * params.w_elems + w_first / 2 * 2);
+    const int x_begin = strip_first * kStrip + visit.x_first - visit.w_shift;
+    const bool apart = x_begin % 2 != 0;
+    // This lane's pair of the stretch's first strip, in the upper half of A, and from there to the lower half.
+    const Element* const x_lane = x_smem + x_begin + group * tiles * kStrip + 2 * t;
+    const int half_elems = 8 * tiles * kStrip;
+    const int w_first = kStrip + 2 * t - group - visit.w_shift;
+    const Element* const w_lane =
+        Traits::k16Bit ? w_smem + w_first % 2 * params.w_elems + w_first / 2 * 2 : w_smem + w_first;
 
     // Steps that see nothing but padding are left out.
-    const int reach = x_begin + (kStretches * tiles + 1) * kStrip;  // of step 0
-    const int steps_begin = max(visit.x_begin - reach, 0) / kDepth;
+    const int reach = x_begin + (kStretches * tiles - 1) * kStrip + kDepth;  // of step 0
+    int step = max(visit.x_begin - reach, 0) / kDepth;
     const int steps_end = min(params.steps, (max(visit.x_end - x_begin, 0) + kDepth - 1) / kDepth);
     const uint32_t dilation = static_cast<uint32_t>(problem.dilation);
 #pragma unroll 1
-    for (int step = steps_begin; step < steps_end;) {
+    while (step < steps_end) {
         // A run of steps. Where taps lie far apart, those without a tap are left out: each tap is a run then.
         int run_end = steps_end;
         if (dilation >= kDepth + kStrip) {
@@ -7289,36 +7657,30 @@ __device__ __forceinline__ void add_products(const Params& params, const Visit<E
             step = max(step, tap / kDepth);
             run_end = min(run_end, (tap + kStrip) / kDepth + 1);
         }
-        uint32_t window[2][kWindow];  // strip i of the run's x in window[half][i % kWindow]
+        Pair window[2][kWindow];  // strip i of the run's x in window[half][i % kWindow]
+        const auto load_strip = [&](int strip, int place) {
 #pragma unroll
-        for (int half = 0; half < 2; ++half) {
-#pragma unroll
-            for (int i = 0; i < kWindow - 2; ++i) {
-                window[half][i] = x_words[half * half_words + (2 * step + i) * (kStrip / 2)];
+            for (int half = 0; half < 2; ++half) {
+                window[half][place] = load_x(x_lane + half * half_elems + strip * kStrip, apart);
             }
-        }
+        };
+#pragma unroll
+        for (int i = 0; i < kWindow - kStepStrips; ++i) load_strip(kStepStrips * step + i, i);
 #pragma unroll 1
         for (; step < run_end; step += kRotation) {
 #pragma unroll
             for (int r = 0; r < kRotation; ++r) {
                 if (step + r >= run_end) break;
 #pragma unroll
-                for (int half = 0; half < 2; ++half) {
-#pragma unroll
-                    for (int i = kWindow - 2; i < kWindow; ++i) {
-                        window[half][(2 * r + i) % kWindow] =
-                            x_words[half * half_words + (2 * (step + r) + i) * (kStrip / 2)];
-                    }
+                for (int i = kWindow - kStepStrips; i < kWindow; ++i) {
+                    load_strip(kStepStrips * (step + r) + i, (kStepStrips * r + i) % kWindow);
                 }
-                const uint32_t* w = w_words + (step + r) * (kDepth / 2);
-                const uint2 w_frag = {w[0], w[kStrip / 2]};
+                const uint32_t* w = reinterpret_cast<const uint32_t*>(w_lane + (step + r) * kDepth);
+                const uint2 w_frag = {w[0], w[Traits::k16Bit ? kStrip / 2 : 1]};
                 // Also beyond `tiles`: what comes of it is not stored.
 #pragma unroll
                 for (int tile = 0; tile < kMaxTiles; ++tile) {
-                    const int lower = (2 * r + tile) % kWindow, upper = (2 * r + tile + 1) % kWindow;
-                    const uint4 x_frag = {window[0][lower], window[1][lower], window[0][upper],
-                                          window[1][upper]};
-                    ptx::mma<Element>(sum[tile], x_frag, w_frag);
+                    ptx::mma<Element>(sum[tile], x_frag(window, kStepStrips * r + tile), w_frag);
                 }
             }
         }
@@ -7328,7 +7690,7 @@ __device__ __forceinline__ void add_products(const Params& params, const Visit<E
 
 // Puts a warp's sums in order.
 template <class Element>
-__device__ __forceinline__ void stage_y(const float (&sum)[kMaxTiles][4], float bias, int tiles,
+__device__ __forceinline__ void stage_y(const float (&sum)[kMaxTiles][4], float bias, int tiles, int y_shift,
                                         Element* y_smem) {
     const int lane = threadIdx.x % 32, group = lane / 4, t = lane % 4;
 #pragma unroll
@@ -7339,66 +7701,78 @@ __device__ __forceinline__ void stage_y(const float (&sum)[kMaxTiles][4], float 
             Vector<Element, 2> pair;
             pair.at[0] = narrow<Element>(sum[tile][2 * half] + bias);
             pair.at[1] = narrow<Element>(sum[tile][2 * half + 1] + bias);
-            const int strip = (half * 8 + group) * tiles + tile;
-            reinterpret_cast<Vector<Element, 2>*>(y_smem + strip * kStrip)[t] = pair;
+            Element* const target = y_smem + y_shift + ((half * 8 + group) * tiles + tile) * kStrip + 2 * t;
+            if (sizeof(Element) == 2 || y_shift % 2 == 0) {
+                *reinterpret_cast<Vector<Element, 2>*>(target) = pair;
+            } else {
+                target[0] = pair.at[0];
+                target[1] = pair.at[1];
+            }
         }
     }
 }
 
-// Sums again those of a strip's outputs that are NaN, by multiply-adds; `x` is under the strip's first and
-// tap 0.
-template <class Element>
-__device__ __forceinline__ void mend(const Problem& problem, const Element* x, const Element* w, float bias,
-                                     Element* strip_smem) {
+// x or w as it is multiplied.
+template <class Traits>
+__device__ __forceinline__ float operand(typename Traits::Element value) {
+    if constexpr (!Traits::k16Bit) return __uint_as_float(ptx::cvt_rna_tf32(value));
+    else return widen(value);
+}
+
+// Sums again those of the outputs [begin, end) that are NaN, by multiply-adds; `x` is under output 0 and tap 0.
+template <class Traits, class Element = typename Traits::Element>
+__device__ __forceinline__ void mend(const Problem& problem, const Visit<Element>& visit, const Element* x,
+                                     int begin, int end, Element* y_smem) {
     const int taps = static_cast<int>(problem.K), dilation = static_cast<int>(problem.dilation);
 #pragma unroll 1
-    for (int i = 0; i < kStrip; ++i) {
-        float sum = widen(strip_smem[i]);
+    for (int i = begin; i < end; ++i) {
+        float sum = widen(y_smem[i]);
         if (sum == sum) continue;
-        sum = bias;
+        sum = visit.bias;
 #pragma unroll 1
-        for (int k = 0; k < taps; ++k) sum += widen(w[k * dilation]) * widen(x[i + k * dilation]);
-        strip_smem[i] = narrow<Element>(sum);
+        for (int k = 0; k < taps; ++k)
+            sum += operand<Traits>(visit.w[k]) * operand<Traits>(x[i + k * dilation]);
+        y_smem[i] = narrow<Element>(sum);
     }
 }
 
 // Stores a warp's strips, 16 bytes a lane.
-template <class Element>
+template <class Traits, class Element = typename Traits::Element>
 __device__ __forceinline__ void store_y(const Params& params, const Visit<Element>& visit, int strip_first,
-                                        const Element* x_smem, const Element* w_smem, float bias,
-                                        Element* y_smem) {
-    Element* const y = visit.y;
-    const int y_begin = visit.y_begin, y_end = visit.y_end;
+                                        const Element* x_smem, Element* y_smem) {
+    constexpr int kWide = Traits::kWide;
+    const Activation activation = params.problem.activation;
+    const int warp_begin = strip_first * kStrip, warp_end = warp_begin + kStretches * params.tiles * kStrip;
+    const int y_begin = max(visit.y_begin, warp_begin), y_end = min(visit.y_end, warp_end);
 #pragma unroll 1
-    for (int strip = threadIdx.x % 32; strip < kStretches * params.tiles; strip += 32) {
-        const int first = (strip_first + strip) * kStrip;
+    for (int i = threadIdx.x % 32 * kWide;; i += 32 * kWide) {
+        const int first = warp_begin + i - visit.y_shift;  // aligned in y and in y_smem
         if (first >= y_end) break;
-        Element* strip_smem = y_smem + strip * kStrip;
-        if (holds_nan<Element>(*reinterpret_cast<const uint4*>(strip_smem))) {
-            mend<Element>(params.problem, x_smem + visit.x_first + first, w_smem + kStrip, bias, strip_smem);
+        Element* const values = y_smem + i;
+        const int begin = max(y_begin - first, 0), end = min(y_end - first, kWide);
+        if (holds_nan<Element>(*reinterpret_cast<const uint4*>(values))) {
+            mend<Traits>(params.problem, visit, x_smem + visit.x_first + first, begin, end, values);
         }
-        if (params.problem.activation != Activation::none) {
+        if (activation != Activation::none) {
 #pragma unroll 1
-            for (int i = 0; i < kStrip; ++i)
-                strip_smem[i] = activate<Element>(params.problem.activation, widen(strip_smem[i]));
+            for (int j = 0; j < kWide; ++j) values[j] = activate<Element>(activation, widen(values[j]));
         }
-        if (first >= y_begin && first + kStrip <= y_end) {
-            *reinterpret_cast<uint4*>(y + first) = *reinterpret_cast<const uint4*>(strip_smem);
+        if (begin == 0 && end == kWide) {
+            *reinterpret_cast<uint4*>(visit.y + first) = *reinterpret_cast<const uint4*>(values);
             continue;
         }
 #pragma unroll 1
-        for (int i = max(y_begin - first, 0); i < min(y_end - first, kStrip); ++i) {
-            y[first + i] = strip_smem[i];
-        }
+        for (int j = begin; j < end; ++j) visit.y[first + j] = values[j];
     }
 }
 
 #endif
 
-template <class Element>
+template <class Traits>
 __global__ void __launch_bounds__(kMaxWarps * 32, kBlocksPerSm)
     depthwise_toeplitz_kernel(const __grid_constant__ Params params) {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+    using Element = typename Traits::Element;
     extern __shared__ __align__(16) unsigned char smem[];
     const Problem& problem = params.problem;
     const int thread = threadIdx.x, threads = params.warps_per_row * 32;  // of a row
@@ -7417,21 +7791,16 @@ __global__ void __launch_bounds__(kMaxWarps * 32, kBlocksPerSm)
     const int rounds = static_cast<int>(min(static_cast<uint32_t>(problem.N) - n, params.rounds));
 
     Visit<Element>* const visits = reinterpret_cast<Visit<Element>*>(smem + threadIdx.y * params.row_bytes);
-    Element* const x_smem = reinterpret_cast<Element*>(visits + kMaxRounds);  // two buffers
-    Element* const w_smem = x_smem + 2 * params.x_elems;
-    Element* const y_smem = w_smem + 2 * params.w_elems + strip_first * kStrip;
+    Element* const x_smem = reinterpret_cast<Element*>(visits + kMaxRounds);
+    Element* const w_smem = x_smem + params.x_buffers * params.x_elems;
+    Element* const y_smem = w_smem + Traits::kWCopies * params.w_elems + thread / 32 * params.y_elems;
     if (thread < rounds)
-        visits[thread] = plan_visit<Element>(params, n + thread, channel, segment_first, strips);
+        visits[thread] = plan_visit<Traits>(params, n + thread, channel, segment_first, strips);
     __syncthreads();
-    const int count = (strips + 2 * params.steps) * kStrip;
+    const int count = (strips + Traits::kStepStrips * params.steps + 1) * kStrip;
     fetch_x(visits[0], problem.x_stride_l, count, x_smem, thread, threads);
-    float* const bias = &visits[0].bias;
     if (channel < params.channels) {
-        fetch_w(problem, static_cast<const Element*>(problem.w) + channel * problem.K, params.w_elems, w_smem,
-                thread, threads);
-        if (thread == 0) {
-            *bias = problem.bias == nullptr ? 0 : widen(static_cast<const Element*>(problem.bias)[channel]);
-        }
+        fetch_w<Traits>(problem, visits[0].w, params.w_elems, w_smem, thread, threads);
     }
 #pragma unroll 1
     for (int round = 0; round < rounds; ++round) {
@@ -7446,10 +7815,10 @@ __global__ void __launch_bounds__(kMaxWarps * 32, kBlocksPerSm)
         if (strip_first * kStrip < visit.y_end) {
             const Element* x_now = x_smem + round % 2 * params.x_elems;
             float sum[kMaxTiles][4] = {};
-            add_products<Element>(params, visit, strip_first, x_now, w_smem, sum);
-            stage_y<Element>(sum, *bias, params.tiles, y_smem);
+            add_products<Traits>(params, visit, strip_first, x_now, w_smem, sum);
+            stage_y<Element>(sum, visit.bias, params.tiles, visit.y_shift, y_smem);
             __syncwarp();
-            store_y<Element>(params, visit, strip_first, x_now, w_smem, *bias, y_smem);
+            store_y<Traits>(params, visit, strip_first, x_now, y_smem);
             __syncwarp();
         }
     }
@@ -7463,83 +7832,119 @@ inline int64_t span(const Problem& problem) {
     return small ? (problem.K - 1) * problem.dilation + 1 : kMaxSpan + 1;
 }
 
-inline int64_t strips_of_row(const Problem& problem) {
+template <class Traits>
+int64_t strips_of_row(const Problem& problem) {
     const int64_t row_bytes = problem.P * element_bytes(problem.dtype);
-    const bool aligned = row_bytes % 16 == 0 && reinterpret_cast<uint64_t>(problem.y) % 16 == 0;
-    return ceil_div(problem.P + (aligned ? 0 : kStrip - 1), kStrip);
+    const bool aligned =
+        row_bytes % kAlignBytes == 0 && reinterpret_cast<uint64_t>(problem.y) % kAlignBytes == 0;
+    return ceil_div(problem.P + (aligned || !Traits::k16Bit ? 0 : kAlignBytes / 2 - 1), kStrip);
+}
+
+template <class Traits>
+int64_t smem_bytes(const Problem& problem) {
+    return std::min<int64_t>(Traits::kSmemBytes, problem.device.smem_bytes);
 }
 
 // Rows of `warps`, in segments of at most `most` of them.
-inline Params plan_segments(const Problem& problem, int64_t warps, int64_t tiles, int64_t most) {
+template <class Traits>
+Params plan_segments(const Problem& problem, int64_t warps, int64_t tiles, int64_t most) {
     Params params{};
     params.problem = problem;
     const int64_t segments = ceil_div(warps, most);
     params.segments = static_cast<uint32_t>(segments);
     params.warps_per_row = static_cast<int32_t>(ceil_div(warps, segments));
     params.tiles = static_cast<int32_t>(tiles);
-    params.steps = static_cast<int32_t>(ceil_div(span(problem) + kStrip, kDepth));
+    params.steps = static_cast<int32_t>(ceil_div(span(problem) + kStrip, Traits::kDepth));
     const int64_t strips = params.warps_per_row * kStretches * tiles;
     // All that the last step reads, for the tiles that are not stored too, and some for x_first.
-    params.x_elems = static_cast<int32_t>((strips + 2 * params.steps + kWindow) * kStrip);
-    // The copies begin 16 banks apart.
-    params.w_elems = static_cast<int32_t>(round_up(kStrip + params.steps * kDepth, 64) + 32);
-    const int64_t elems = 2 * params.x_elems + 2 * params.w_elems + strips * kStrip;
-    params.row_bytes = static_cast<int32_t>(kMaxRounds * sizeof(Visit<uint16_t>) + elems * sizeof(uint16_t));
+    params.x_elems =
+        static_cast<int32_t>((strips + Traits::kStepStrips * params.steps + Traits::kWindow) * kStrip);
+    // In 16 bits, the copies begin 16 banks apart.
+    params.w_elems = static_cast<int32_t>(round_up(kStrip + params.steps * Traits::kDepth, 64) +
+                                          (Traits::k16Bit ? 32 : 0));
+    params.y_elems = static_cast<int32_t>(kStretches * tiles * kStrip + (Traits::k16Bit ? 0 : kAlignBytes / 4));
+    params.x_buffers = params.steps > kFewSteps ? 1 : 2;
+    const int64_t elems = params.x_buffers * params.x_elems + Traits::kWCopies * params.w_elems +
+                          params.warps_per_row * static_cast<int64_t>(params.y_elems);
+    params.row_bytes = static_cast<int32_t>(kMaxRounds * sizeof(Visit<typename Traits::Element>) +
+                                            elems * sizeof(typename Traits::Element));
     return params;
 }
 
-// row_bytes is beyond kSmemBytes where not even one warp's work fits.
-inline Params plan(const Problem& problem) {
-    const int64_t strips = strips_of_row(problem);
+// row_bytes is beyond smem_bytes where not even one warp's work fits.
+template <class Traits>
+Params plan(const Problem& problem) {
+    const int64_t strips = strips_of_row<Traits>(problem), room = smem_bytes<Traits>(problem);
     int64_t warps = ceil_div(strips, kStretches * kMaxTiles);
     // Few rows are cut further, until each multiprocessor has work.
     const int64_t channels = problem.G * problem.O, rows = problem.N * channels;
     while (rows * warps < 8 * problem.device.sm_count && strips > 2 * kStretches * warps) warps *= 2;
     const int64_t tiles = ceil_div(strips, kStretches * warps);
-    Params params = plan_segments(problem, warps, tiles, kMaxWarps);
-    for (int64_t most = kMaxWarps / 2; most > 0 && params.row_bytes > kSmemBytes; most /= 2) {
-        params = plan_segments(problem, warps, tiles, most);
+    Params params = plan_segments<Traits>(problem, warps, tiles, kMaxWarps);
+    for (int64_t most = kMaxWarps / 2; most > 0 && params.row_bytes > room; most /= 2) {
+        params = plan_segments<Traits>(problem, warps, tiles, most);
     }
     params.rows_per_block = 1;
-    if (params.segments == 1 && params.row_bytes <= kSmemBytes) {
-        const int64_t most = std::min<int64_t>(kRowsWarps / warps, kSmemBytes / params.row_bytes);
+    if (params.segments == 1 && params.row_bytes <= room) {
+        const int64_t most = std::min<int64_t>(kRowsWarps / warps, room / params.row_bytes);
         params.rows_per_block = static_cast<int32_t>(std::max<int64_t>(most, 1));
     }
     params.channels = static_cast<uint32_t>(channels);
     params.channel_blocks = static_cast<uint32_t>(ceil_div(channels, params.rows_per_block));
     const int64_t blocks = params.channel_blocks * problem.N * params.segments;
     const int64_t full = blocks / (kBlocks * std::max(problem.device.sm_count, 1));
-    params.rounds =
-        static_cast<uint32_t>(std::max<int64_t>(1, std::min({full, problem.N, int64_t{kMaxRounds}})));
+    const int64_t most_rounds = params.x_buffers == 1 ? 1 : kMaxRounds;
+    params.rounds = static_cast<uint32_t>(std::max<int64_t>(1, std::min({full, problem.N, most_rounds})));
     return params;
 }
 
-template <class Element>
-Error launch_element(const Params& params, cudaStream_t stream) {
+template <class Traits>
+Error launch(const Problem& problem, cudaStream_t stream) {
+    const Params params = plan<Traits>(problem);
+    if (!Traits::k16Bit) {
+        const Error error = allow_smem<depthwise_toeplitz_kernel<Traits>>(problem.device);
+        if (error != nullptr) return error;
+    }
     const auto blocks = static_cast<unsigned>(ceil_div(params.problem.N, params.rounds) *
                                               params.channel_blocks * params.segments);
     const dim3 threads(params.warps_per_row * 32, params.rows_per_block);
     const int smem_bytes = params.rows_per_block * params.row_bytes;
-    depthwise_toeplitz_kernel<Element><<<blocks, threads, smem_bytes, stream>>>(params);
+    depthwise_toeplitz_kernel<Traits><<<blocks, threads, smem_bytes, stream>>>(params);
     return launch_error();
+}
+
+// Calls visit(traits) for what the problem asks for.
+template <class Result, class Visitor>
+Result with_traits(const Problem& problem, Visitor visit) {
+    if (problem.dtype == Dtype::float16) return visit(Traits<__half>{});
+    if (problem.dtype == Dtype::bfloat16) return visit(Traits<__nv_bfloat16>{});
+    return visit(Traits<float>{});
 }
 
 }  // namespace toeplitz
 
 inline bool fits_toeplitz(const Problem& any_problem) {
     const Problem problem = canonical(any_problem);
-    if (element_bytes(problem.dtype) != 2 || problem.device.arch < 80) return false;
+    if (problem.dtype == Dtype::float64 || problem.device.arch < 80) return false;
+    const bool is_float = problem.dtype == Dtype::float32;
+    if (is_float && problem.precision != Precision::tf32) return false;
+    const int64_t outputs = problem.N * problem.G * problem.O * problem.P;
+    const bool little = outputs < int64_t{toeplitz::kLittle} * problem.device.sm_count;
+    if (problem.K <= (little ? toeplitz::kLittleTaps : is_float ? toeplitz::kFewTaps : 0)) return false;
     if (problem.C != 1 || problem.O > toeplitz::kMaxO || problem.stride != 1) return false;
     if (toeplitz::span(problem) > toeplitz::kMaxSpan) return false;
     // A block takes at least a warp's work of a row, of which there are fewer than P / 16 + 1.
     if (problem.N * problem.G * problem.O * (problem.P / 16 + 1) > kMaxBlocks) return false;
-    return toeplitz::plan(problem).row_bytes <= toeplitz::kSmemBytes;
+    return toeplitz::with_traits<bool>(problem, [&](auto traits) {
+        using Traits = decltype(traits);
+        return toeplitz::plan<Traits>(problem).row_bytes <= toeplitz::smem_bytes<Traits>(problem);
+    });
 }
 
 inline Error launch_toeplitz(const Problem& any_problem, cudaStream_t stream) {
-    const toeplitz::Params params = toeplitz::plan(canonical(any_problem));
-    if (params.problem.dtype == Dtype::float16) return toeplitz::launch_element<__half>(params, stream);
-    return toeplitz::launch_element<__nv_bfloat16>(params, stream);
+    const Problem problem = canonical(any_problem);
+    return toeplitz::with_traits<Error>(
+        problem, [&](auto traits) { return toeplitz::launch<decltype(traits)>(problem, stream); });
 }
 
 }  // namespace conv1d

@@ -1,17 +1,17 @@
 // Depthwise convolution: one input channel a group, any taps, stride and dilation, all dtypes, sm_75 and
 // later. Each element of x and y moves once; from some 60 taps on, multiply-adds bind instead.
 //
-// A block takes one or several rows of y (one sample, one output channel), or a segment of a long row.
-// short    stride and dilation 1, at most 8 taps, x contiguous along l. A thread stores 16 bytes of y,
+// A block takes one or several rows of y (one sample, one output channel), or segments of long rows.
+// short    stride 1, at most 8 taps, x contiguous along l; in 16 bits, dilation 1. A thread stores 16 bytes of y,
 //          aligned, and reads the 48 aligned bytes of x around its window; a shift in registers undoes the
 //          misalignment.
-// sliding  stride 1. The segment's window of x lies in shared memory as sums, one run for each residue of l
-//          modulo the dilation: within a run, taps are neighbours. A thread slides over a strip of 12
-//          positions of a run: a new vector of 4 x serves 48 multiply-adds. (3 vectors: an odd count, so
-//          that the strips of a warp meet no bank twice.)
-// strided  all else: taps are read through the L1 cache.
+// sliding  The segment's window of x lies in shared memory, in runs within which taps are neighbours. A thread
+//          slides over a strip of 12 positions of a run: a new vector of 4 x serves 48 multiply-adds. (3 vectors:
+//          an odd count, so that the strips of a warp meet no bank twice.) y is put in order there, too.
+// strided  all else, and doubles: taps are read through the L1 cache.
 #pragma once
 #include <algorithm>
+#include <numeric>
 #include <type_traits>
 
 #include "problem.h"
@@ -24,20 +24,23 @@ namespace depthwise {
 
 constexpr int kMaxThreads = 256;
 constexpr int kMaxO = 4;
-constexpr int kSmemBytes = 46080;  // below the 48 KB that need no permission
+constexpr int kSmemSums = 46080 / 4;  // of a block: below the 48 KB that need no permission
 constexpr int kMaxSegment = 8192;  // positions, of the kernels without shared memory
 constexpr int kPieceTaps = 256;    // summed apart, so that the error of many taps stays that of few
 
+constexpr int kAlignBytes = 32;  // where the stores of a warp begin: of parts of sectors, L2 takes fewer
+constexpr int kWideBytes = 16;   // a thread's part of y
+
 // short
-constexpr int kWideBytes = 16;  // a thread's part of y
-constexpr int kWides = 2;       // of them at once
+constexpr int kWides = 2;        // of them at once
 constexpr int kWindowWides = 3;  // aligned loads that hold a window at any shift: 14 + 22 B in 16 bits
-constexpr int kGroupTaps = 4;
-constexpr int kMaxShortTaps = 2 * kGroupTaps;
+constexpr int kGroupTaps = 4;    // neighbours, that share a window; of dilated filters each tap has its own
+constexpr int kMaxShortTaps = 8;
+constexpr int64_t kMaxShortDilation = 1 << 20;
 constexpr int64_t kRounds = 6;  // over the row where the GPU is full anyway: a thread's start costs as one
-// Blocks of floats that share a multiprocessor. With four, ptxas for other architectures spills.
+// Blocks of floats that share a multiprocessor.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 900
-constexpr int kShortBlocks = 4;
+constexpr int kShortBlocks = 3;
 #else
 constexpr int kShortBlocks = 1;
 #endif
@@ -51,18 +54,44 @@ static_assert(kStripVectors % 2 == 1, "strips must be an odd number of vectors t
 static_assert(kPieceTaps % kChunkTaps == 0, "pieces must end with a chunk");
 
 constexpr int kSlidingThreads = 128;  // of a block of several rows: small blocks wait and work in turns
+constexpr int kSlidingBlocks = 3;     // that share a multiprocessor, at least
+constexpr int kBatch = 8;             // loads in flight
+constexpr int kLaneRows = 8;          // rows of neighbouring channels that a warp loads at once
+constexpr int kRowGroups = 4;         // of these in a block, at most
 
-constexpr int kPositions = 4;  // strided: of a thread at once
+// strided
+constexpr int kPositions = 4;   // of a thread at once
+constexpr int kLittle = 2048;   // outputs a multiprocessor
+constexpr int kFewTaps = 24;    // through the L1 cache, where there is so little work
+
+// The runs of sliding. With s = stride / gcd(stride, dilation) and d = dilation / gcd(stride, dilation), taps
+// q, q + s, q + 2*s, ... read x d output positions apart: they share plane q, which holds x from offset
+// q*dilation on, a stride apart. A run is what is a multiple of d apart in a plane. For example, stride 2:
+//
+//   plane 0   offsets 0 2 4 6 ...   taps 0 2 4 ...
+//   plane 1   offsets 1 3 5 7 ...   taps 1 3 5 ...
+//
+// and with dilation 2 and stride 1, run 0 of the only plane has offsets 0 2 4 ..., run 1 has 1 3 5 ...
+struct Runs {
+    int32_t planes;  // that have taps
+    int32_t tap_step;  // between neighbouring taps of a plane: s
+    int32_t residues;  // runs of a plane: d
+    uint32_t inverse;  // 2^32 / d, rounded up
+    int32_t w_pitch;   // shared memory of a plane's taps, in sums; a multiple of kVector
+    int32_t run_pitch;  // likewise of a run
+    int32_t row_pitch;  // of all of a row
+};
 
 struct Params {
     Problem problem;
     int64_t segment;         // positions of a row that one block takes
     uint32_t rows;           // of y
     uint32_t segments;       // of a row
-    int32_t rows_per_block;  // 1 where there are several segments
+    uint32_t row_blocks;     // blocks for one segment of all rows
+    int32_t rows_per_block;
     int32_t threads_per_row;
-    int32_t w_pitch;    // sliding: shared memory of a row's taps, in sums; a multiple of kVector
-    int32_t run_pitch;  // sliding: likewise of one residue's run of x
+    bool by_channel;  // sliding: x is contiguous along channels, and a block's rows are of one sample
+    Runs runs;
 };
 
 // The part of one row of y that one thread works on.
@@ -71,50 +100,62 @@ struct Row {
     const Element* x;  // position 0 of the input row
     const Element* w;  // its K taps
     Element* y;        // position 0
-    typename SumOf<Element>::Type bias;
     int64_t p_begin, p_end;
-    int place;  // of the row in the block
-    int lane;   // of the thread among the row's
+    uint32_t o;  // output channel
     bool valid;
 };
 
-// Rows and blocks are fewer than 2^31 (fits_depthwise): divisions are of 32 bits.
+// The block's row `place`. Rows and blocks are fewer than 2^31 (fits_depthwise): divisions are of 32 bits.
 template <class Element>
-__device__ __forceinline__ Row<Element> row_of_thread(const Params& params) {
+__device__ __forceinline__ Row<Element> row_of_block(const Params& params, int place) {
     const Problem& problem = params.problem;
-    Row<Element> row;
-    row.place = threadIdx.x / static_cast<uint32_t>(params.threads_per_row);
-    row.lane = threadIdx.x % static_cast<uint32_t>(params.threads_per_row);
-    const uint32_t index = blockIdx.x / params.segments * params.rows_per_block + row.place;
-    row.p_begin = blockIdx.x % params.segments * params.segment;
-    row.p_end = min(row.p_begin + params.segment, problem.P);
-    row.valid = index < params.rows;
     const uint32_t channels = static_cast<uint32_t>(problem.G * problem.O);
-    const uint32_t n = row.valid ? index / channels : 0;
-    const uint32_t o = row.valid ? index % channels : 0;
+    Row<Element> row;
+    uint32_t n, segment;
+    // Blocks that run together should share what they read: a row, or rows of neighbouring channels.
+    if (params.by_channel) {
+        const uint32_t row_block = blockIdx.x % params.row_blocks, samples = static_cast<uint32_t>(problem.N);
+        segment = blockIdx.x / params.row_blocks;
+        n = row_block % samples;
+        row.o = row_block / samples * params.rows_per_block + place;
+        row.valid = row.o < channels;
+    } else {
+        const uint32_t index = blockIdx.x / params.segments * params.rows_per_block + place;
+        segment = blockIdx.x % params.segments;
+        n = index / channels;
+        row.o = index % channels;
+        row.valid = index < params.rows;
+    }
+    row.p_begin = segment * params.segment;
+    row.p_end = min(row.p_begin + params.segment, problem.P);
+    if (!row.valid) n = row.o = 0;
     row.x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n +
-            o / static_cast<uint32_t>(problem.O) * problem.x_stride_c;
-    row.w = static_cast<const Element*>(problem.w) + o * problem.K;
-    row.y = static_cast<Element*>(problem.y) + (n * static_cast<int64_t>(channels) + o) * problem.P;
-    row.bias = problem.bias == nullptr ? 0 : widen(static_cast<const Element*>(problem.bias)[o]);
+            row.o / static_cast<uint32_t>(problem.O) * problem.x_stride_c;
+    row.w = static_cast<const Element*>(problem.w) + row.o * problem.K;
+    row.y = static_cast<Element*>(problem.y) + (n * static_cast<int64_t>(channels) + row.o) * problem.P;
     return row;
 }
 
-// Neighbours of y from `place` on, of which those within [begin, end) are stored; y + place is aligned.
-template <bool kActivated, class Element, int kCount>
-__device__ __forceinline__ void store_vector(const Problem& problem, Element* y, int place, int begin,
-                                             int end, const typename SumOf<Element>::Type (&sum)[kCount]) {
-    // Of plain stores the compiler makes narrow ones, to share them with the branch below.
-    using Piece = typename std::conditional<kCount * sizeof(Element) % 16 == 0, uint4, uint2>::type;
-    constexpr int kPieces = kCount * sizeof(Element) / sizeof(Piece);
+template <class Element>
+__device__ __forceinline__ typename SumOf<Element>::Type bias_of(const Problem& problem, uint32_t o) {
+    return problem.bias == nullptr ? 0 : widen(static_cast<const Element*>(problem.bias)[o]);
+}
+
+// kWideBytes of y from `place` on, of which those within [begin, end) are stored; y + place is aligned.
+template <class Element, int kCount>
+__device__ __forceinline__ void store_wide(const Problem& problem, Element* y, int place, int begin, int end,
+                                           const float (&sum)[kCount]) {
+    static_assert(kCount * sizeof(Element) == kWideBytes, "one store");
     alignas(16) Element out[kCount];
 #pragma unroll
-    for (int i = 0; i < kCount; ++i) out[i] = finish<Element, kActivated>(problem, sum[i]);
-    if (place >= begin && place + kCount <= end) {
+    for (int i = 0; i < kCount; ++i) out[i] = narrow<Element>(sum[i]);
+    if (problem.activation != Activation::none) {
 #pragma unroll
-        for (int i = 0; i < kPieces; ++i) {
-            __stwb(reinterpret_cast<Piece*>(y + place) + i, reinterpret_cast<const Piece*>(out)[i]);
-        }
+        for (int i = 0; i < kCount; ++i) out[i] = activate<Element, true>(problem.activation, sum[i]);
+    }
+    if (place >= begin && place + kCount <= end) {
+        // Of plain stores the compiler makes narrow ones, to share them with what follows.
+        __stwb(reinterpret_cast<uint4*>(y + place), *reinterpret_cast<const uint4*>(out));
         return;
     }
 #pragma unroll
@@ -150,55 +191,62 @@ __device__ __forceinline__ void shift_down(Words& words, int bytes) {
     }
 }
 
-template <class Element, bool kActivated>
+template <class Element, bool kDilated>
 __global__ void __launch_bounds__(kMaxThreads, sizeof(Element) == 4 ? kShortBlocks : 1)
     depthwise_short_kernel(const __grid_constant__ Params params) {
-    using Sum = typename SumOf<Element>::Type;
     constexpr int kWide = kWideBytes / sizeof(Element);
-    constexpr int kWindow = kWide + kGroupTaps - 1;
+    constexpr int kTaps = kDilated ? 1 : kGroupTaps;  // of a window
+    constexpr int kWindow = kWide + kTaps - 1;
+    constexpr int kLoads = kDilated ? 2 : kWindowWides;
+    constexpr int kAtOnce = kDilated ? 1 : kWides;
     static_assert((kWide - 1 + kWindow) * sizeof(Element) <= sizeof(Words),
                   "a shifted window must lie within its loads");
     const Problem& problem = params.problem;
-    const Row<Element> row = row_of_thread<Element>(params);
+    const int place_in_block = threadIdx.x / static_cast<uint32_t>(params.threads_per_row);
+    const int lane = threadIdx.x % static_cast<uint32_t>(params.threads_per_row);
+    const Row<Element> row = row_of_block<Element>(params, place_in_block);
     if (!row.valid) return;
-    const int taps = static_cast<int>(problem.K);
-    Sum w[kMaxShortTaps];
+    const float bias = bias_of<Element>(problem, row.o);
+    const int taps = static_cast<int>(problem.K), dilation = static_cast<int>(problem.dilation);
+    float w[kMaxShortTaps];
 #pragma unroll
-    for (int k = 0; k < kMaxShortTaps; ++k) w[k] = k < taps ? widen(row.w[k]) : Sum{};
+    for (int k = 0; k < kMaxShortTaps; ++k) w[k] = k < taps ? widen(row.w[k]) : 0.0f;
 
     // All places count from p_first in y, and from the x under its tap 0.
-    const int y_begin = misalignment<kWide>(row.y + row.p_begin);
+    const int y_begin = misalignment<kAlignBytes / sizeof(Element)>(row.y + row.p_begin);
     const int64_t p_first = row.p_begin - y_begin;
     const int y_end = static_cast<int>(row.p_end - p_first);
     Element* y = row.y + p_first;
     const int64_t l_first = p_first - problem.pad_left;
     const Element* x = row.x + l_first;
-    const Inside inside = inside_row(l_first, problem.L, 2 * kMaxSegment);
+    const Inside inside = inside_row(l_first, problem.L, 1 << 30);
     const int wides = (y_end + kWide - 1) / kWide;
 
-    for (int v = row.lane; v < wides; v += kWides * params.threads_per_row) {
-        int place[kWides];
-        Sum sum[kWides][kWide];
+    for (int v = lane; v < wides; v += kAtOnce * params.threads_per_row) {
+        int place[kAtOnce];
+        float sum[kAtOnce][kWide];
 #pragma unroll
-        for (int j = 0; j < kWides; ++j) {
+        for (int j = 0; j < kAtOnce; ++j) {
             // Past the row's last one, that one is repeated and not stored.
             place[j] = min(v + j * params.threads_per_row, wides - 1) * kWide;
 #pragma unroll
-            for (int i = 0; i < kWide; ++i) sum[j][i] = row.bias;
+            for (int i = 0; i < kWide; ++i) sum[j][i] = bias;
         }
 #pragma unroll
-        for (int k = 0; k < kMaxShortTaps; k += kGroupTaps) {
+        for (int k = 0; k < kMaxShortTaps; k += kTaps) {
             if (k >= taps) break;
-            const int shift = misalignment<kWide>(x + k);
-            Sum window[kWides][kWindow];
-            Words words[kWides];
+            const int offset = kDilated ? k * dilation : k;
+            const int shift = misalignment<kWide>(x + offset);
+            const int loads = (shift + kWide + min(kTaps, taps - k) - 1 + kWide - 1) / kWide;
+            float window[kAtOnce][kWindow];
+            Words words[kAtOnce];
 #pragma unroll
-            for (int j = 0; j < kWides; ++j) {
+            for (int j = 0; j < kAtOnce; ++j) {
 #pragma unroll
                 for (int i = 0; i < kWindowWides; ++i) {
-                    const int at = place[j] + k - shift + i * kWide;
+                    const int at = place[j] + offset - shift + i * kWide;
                     uint4 wide = {};
-                    if (at >= inside.begin && at + kWide <= inside.end) {
+                    if (i < min(loads, kLoads) && at >= inside.begin && at + kWide <= inside.end) {
                         wide = *reinterpret_cast<const uint4*>(x + at);
                     }
                     reinterpret_cast<uint4*>(words[j].at)[i] = wide;
@@ -206,11 +254,11 @@ __global__ void __launch_bounds__(kMaxThreads, sizeof(Element) == 4 ? kShortBloc
             }
             // The 16 bytes in which a row begins or ends, element by element.
 #pragma unroll
-            for (int j = 0; j < kWides; ++j) {
-                const int first = place[j] + k - shift, last = first + kWindowWides * kWide;
+            for (int j = 0; j < kAtOnce; ++j) {
+                const int first = place[j] + offset - shift, last = first + loads * kWide;
                 if (first >= inside.begin && last <= inside.end) continue;
 #pragma unroll
-                for (int i = 0; i < kWindowWides * kWide; ++i) {
+                for (int i = 0; i < kLoads * kWide; ++i) {
                     const int begin = first + i / kWide * kWide, end = begin + kWide;
                     if (begin >= inside.begin && end <= inside.end) continue;
                     if (first + i < inside.begin || first + i >= inside.end) continue;
@@ -218,7 +266,7 @@ __global__ void __launch_bounds__(kMaxThreads, sizeof(Element) == 4 ? kShortBloc
                 }
             }
 #pragma unroll
-            for (int j = 0; j < kWides; ++j) {
+            for (int j = 0; j < kAtOnce; ++j) {
                 shift_down<Element>(words[j], shift * sizeof(Element));
 #pragma unroll
                 for (int i = 0; i < kWindow; ++i) {
@@ -226,56 +274,38 @@ __global__ void __launch_bounds__(kMaxThreads, sizeof(Element) == 4 ? kShortBloc
                 }
             }
 #pragma unroll
-            for (int t = 0; t < kGroupTaps; ++t) {
+            for (int t = 0; t < kTaps; ++t) {
                 if (k + t >= taps) break;
 #pragma unroll
-                for (int j = 0; j < kWides; ++j) {
+                for (int j = 0; j < kAtOnce; ++j) {
 #pragma unroll
                     for (int i = 0; i < kWide; ++i) sum[j][i] += w[k + t] * window[j][i + t];
                 }
             }
         }
 #pragma unroll
-        for (int j = 0; j < kWides; ++j) {
+        for (int j = 0; j < kAtOnce; ++j) {
             if (v + j * params.threads_per_row < wides) {
-                store_vector<kActivated>(problem, y, place[j], y_begin, y_end, sum[j]);
+                store_wide(problem, y, place[j], y_begin, y_end, sum[j]);
             }
         }
     }
 }
 
-// Starts to bring one number to shared memory, zero where it is not inside. Without registers where the
-// architecture has such copies and the number needs no conversion.
-template <class Element>
-__device__ __forceinline__ void fetch(typename SumOf<Element>::Type* target, const Element* source,
-                                      bool inside) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-    if constexpr (sizeof(*target) == sizeof(*source)) {
-        ptx::cp_async<sizeof(Element)>(ptx::smem_address(target), source, inside ? sizeof(Element) : 0);
-        return;
-    }
-#endif
-    *target = inside ? widen(*source) : typename SumOf<Element>::Type{};
-}
-__device__ __forceinline__ void fetch_wait() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-    ptx::cp_async_wait_all();
-#endif
-}
+using SumVector = Vector<float, kVector>;
 
 // Adds kChunkTaps taps, or, where not kWhole, the `taps_left` that there are. `x` and `w` are at the first
 // of them; vectors 0 to 2 of the strip's window are in registers on entry and, for the next chunk, on
 // return: vector i in window[i % 4].
-template <bool kWhole, class Sum>
-__device__ __forceinline__ void add_chunk(const Vector<Sum, kVector>* x, const Vector<Sum, kVector>* w,
-                                          int taps_left, Vector<Sum, kVector> (&window)[kStripVectors + 1],
-                                          Sum (&part)[kStrip]) {
+template <bool kWhole>
+__device__ __forceinline__ void add_chunk(const SumVector* x, const SumVector* w, int taps_left,
+                                          SumVector (&window)[kStripVectors + 1], float (&part)[kStrip]) {
     constexpr int kGroups = kChunkTaps / kVector;
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
         if (!kWhole && g * kVector >= taps_left) break;
         window[(g + kStripVectors) % kGroups] = x[g + kStripVectors];
-        const Vector<Sum, kVector> w_frag = w[g];
+        const SumVector w_frag = w[g];
 #pragma unroll
         for (int t = 0; t < kVector; ++t) {
             if (!kWhole && g * kVector + t >= taps_left) break;
@@ -288,77 +318,195 @@ __device__ __forceinline__ void add_chunk(const Vector<Sum, kVector>* x, const V
     }
 }
 
-// Stride 1.
-template <class Element, bool kActivated>
-__global__ void __launch_bounds__(kMaxThreads)
-    depthwise_sliding_kernel(const __grid_constant__ Params params) {
-    using Sum = typename SumOf<Element>::Type;
-    using SumVector = Vector<Sum, kVector>;
-    extern __shared__ __align__(16) unsigned char smem[];
-    const Problem& problem = params.problem;
-    const Row<Element> row = row_of_thread<Element>(params);
-    const int taps = static_cast<int>(problem.K);
-    const int dilation = static_cast<int>(problem.dilation);
-    const uint32_t divisor = dilation;  // unsigned divisions are shorter
-    const int threads = params.threads_per_row;
-    Sum* w_smem = reinterpret_cast<Sum*>(smem) + row.place * (params.w_pitch + dilation * params.run_pitch);
-    Sum* x_smem = w_smem + params.w_pitch;  // [residue][run_pitch]
+// Where a row's positions begin in its plan: of runs of neighbours, at the aligned y before, so that a strip's
+// vectors are aligned.
+template <class Element>
+__device__ __forceinline__ int lead_of(const Params& params, const Row<Element>& row) {
+    return params.runs.residues == 1 ? misalignment<kWideBytes / sizeof(Element)>(row.y + row.p_begin) : 0;
+}
 
-    // All places count from p_first in y, and from the x under its tap 0. Strips without gaps store vectors.
-    const int y_begin = dilation == 1 ? misalignment<kVector>(row.y + row.p_begin) : 0;
-    const int64_t p_first = row.p_begin - y_begin;
-    const int y_end = static_cast<int>(row.p_end - p_first);
-    const int64_t l_first = p_first - problem.pad_left;
-    const int count = y_end + (taps - 1) * dilation;
-    const Inside inside = inside_row(l_first, problem.L, count);
-    if (row.valid) {
-        for (int k = row.lane; k < taps; k += threads) fetch(w_smem + k, row.w + k, true);
-        const Element* x = row.x + (l_first + row.lane) * problem.x_stride_l;
-        const int64_t step_x = threads * problem.x_stride_l;
-        const uint32_t inside_count = inside.end - inside.begin;
-        const int step_run = threads / divisor, step_residue = threads % divisor;
-        int run = row.lane / divisor, residue = row.lane % divisor;
-#pragma unroll 4
-        for (int i = row.lane; i < count; i += threads) {
-            const bool is_inside = static_cast<uint32_t>(i - inside.begin) < inside_count;
-            fetch(x_smem + residue * params.run_pitch + run, x, is_inside);
-            x += step_x;
-            run += step_run;
-            residue += step_residue;
-            if (residue >= dilation) {
-                residue -= dilation;
-                ++run;
+// Whether numbers go to shared memory without registers: where the architecture has such copies and they need
+// no conversion.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+template <class Element>
+constexpr bool kAsync = sizeof(Element) == sizeof(float);
+#else
+template <class Element>
+constexpr bool kAsync = false;
+#endif
+
+// Where position i of a plane lies in it. `divisor` is the number of residues, its `inverse` 2^32 / divisor
+// rounded up: exact, as positions times divisor are fewer than 2^32.
+__device__ __forceinline__ int place_in_plane(const Runs& runs, int i) {
+    if (runs.residues == 1) return i;
+    const int run = static_cast<int>(static_cast<uint64_t>(static_cast<uint32_t>(i)) * runs.inverse >> 32);
+    return (i - run * runs.residues) * runs.run_pitch + run;
+}
+
+// Brings what a row reads of x, plane after plane, by the threads of that row; `x` is under the segment's first
+// position and tap 0, and a plane needs `count` positions.
+template <class Element>
+__device__ __forceinline__ void fetch_row(const Params& params, const Element* x, const Inside& inside, int count,
+                                          int lead, int lane, float* x_smem) {
+    const Runs& runs = params.runs;
+    const int stride = static_cast<int>(params.problem.stride);
+    const int dilation = static_cast<int>(params.problem.dilation);
+    const int64_t x_stride_l = params.problem.x_stride_l;
+    const int plane_elems = runs.residues * runs.run_pitch;
+    const uint32_t inside_count = inside.end - inside.begin;
+    int plane = 0, i = lane;
+#pragma unroll 1
+    while (true) {
+        Element values[kBatch];
+        int target[kBatch];
+#pragma unroll
+        for (int j = 0; j < kBatch; ++j) {
+            while (i >= count && plane < runs.planes) {
+                i -= count;
+                ++plane;
+            }
+            const int at = plane * dilation + i * stride;
+            const bool is_inside = static_cast<uint32_t>(at - inside.begin) < inside_count;
+            target[j] = plane < runs.planes ? plane * plane_elems + place_in_plane(runs, lead + i) : -1;
+            const Element* const source = x + at * x_stride_l;
+            if constexpr (kAsync<Element>) {
+                if (target[j] < 0) continue;
+                ptx::cp_async<sizeof(Element)>(ptx::smem_address(x_smem + target[j]), is_inside ? source : x,
+                                               is_inside ? sizeof(Element) : 0);
+            } else {
+                values[j] = is_inside && target[j] >= 0 ? *source : narrow<Element>(0);
+            }
+            i += params.threads_per_row;
+        }
+        if constexpr (!kAsync<Element>) {
+#pragma unroll
+            for (int j = 0; j < kBatch; ++j) {
+                if (target[j] >= 0) x_smem[target[j]] = widen(values[j]);
+            }
+        }
+        if (plane >= runs.planes) break;
+    }
+}
+
+// Brings one plane of all the block's rows: a warp loads kLaneRows neighbours along channels from some
+// neighbouring positions, and the same of kRowGroups groups of rows at once. `inside` is the plane's.
+template <class Element>
+__device__ __forceinline__ void fetch_channels(const Params& params, int plane, int64_t l, int count,
+                                               float* x_smem) {
+    const Problem& problem = params.problem;
+    const Runs& runs = params.runs;
+    const Element* x[kRowGroups];
+    int lead[kRowGroups];
+    const int place = threadIdx.x % kLaneRows;
+#pragma unroll
+    for (int group = 0; group < kRowGroups; ++group) {
+        const Row<Element> row = row_of_block<Element>(params, group * kLaneRows + place);
+        lead[group] = lead_of(params, row);
+        x[group] = row.x;
+    }
+    const int groups = params.rows_per_block / kLaneRows, step = blockDim.x / kLaneRows;
+    x_smem += place * runs.row_pitch + plane * runs.residues * runs.run_pitch;
+    l += plane * problem.dilation;
+#pragma unroll 2
+    for (int i = threadIdx.x / kLaneRows; i < count; i += step) {
+        const int64_t at = l + i * problem.stride;
+        const bool is_inside = at >= 0 && at < problem.L;
+        Element values[kRowGroups];
+#pragma unroll
+        for (int group = 0; group < kRowGroups; ++group) {
+            if (group >= groups) break;
+            const Element* const source = x[group] + at * problem.x_stride_l;
+            if constexpr (kAsync<Element>) {
+                float* const target = x_smem + group * kLaneRows * runs.row_pitch;
+                const int to = place_in_plane(runs, lead[group] + i);
+                ptx::cp_async<sizeof(Element)>(ptx::smem_address(target + to), is_inside ? source : x[group],
+                                               is_inside ? sizeof(Element) : 0);
+            } else {
+                values[group] = is_inside ? *source : narrow<Element>(0);
+            }
+        }
+        if constexpr (!kAsync<Element>) {
+#pragma unroll
+            for (int group = 0; group < kRowGroups; ++group) {
+                if (group >= groups) break;
+                float* const target = x_smem + group * kLaneRows * runs.row_pitch;
+                target[place_in_plane(runs, lead[group] + i)] = widen(values[group]);
             }
         }
     }
-    fetch_wait();
-    __syncthreads();
-    if (!row.valid) return;
+}
 
-    const int strips = ((y_end + dilation - 1) / divisor + kStrip - 1) / kStrip * dilation;
-    const int x_begin = inside.begin / divisor, x_end = inside.end / divisor + 1;  // in any run
-    for (int strip = row.lane; strip < strips; strip += threads) {
-        const int residue = strip % divisor;
-        const int first = strip / divisor * kStrip;  // in the run
-        // Chunks that see nothing but padding are left out, the same ones throughout a warp.
-        const int warp_first = (strip & ~31) / divisor * kStrip;
-        const int warp_last = (strip | 31) / divisor * kStrip;
-        const int k_begin =
-            max(x_begin - warp_last - kStrip - kChunkTaps, 0) / kChunkTaps * kChunkTaps;
-        const int k_end = min(x_end - warp_first, taps);
-        const SumVector* x = reinterpret_cast<const SumVector*>(x_smem + residue * params.run_pitch + first);
-        const SumVector* w = reinterpret_cast<const SumVector*>(w_smem);
-        Sum sum[kStrip] = {}, part[kStrip] = {};
-        SumVector window[kStripVectors + 1];
-        if (k_begin < k_end) {
-#pragma unroll
-            for (int i = 0; i < kStripVectors; ++i) window[i] = x[k_begin / kVector + i];
+template <class Element>
+__global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
+    depthwise_sliding_kernel(const __grid_constant__ Params params) {
+    constexpr int kWide = kWideBytes / sizeof(Element);
+    extern __shared__ __align__(16) unsigned char smem[];
+    const Problem& problem = params.problem;
+    const Runs& runs = params.runs;
+    const int taps = static_cast<int>(problem.K);
+    const int threads = params.threads_per_row;
+    const int place_in_block = threadIdx.x / static_cast<uint32_t>(threads);
+    const int lane = threadIdx.x % static_cast<uint32_t>(threads);
+    const Row<Element> row = row_of_block<Element>(params, place_in_block);
+    float* const w_smem = reinterpret_cast<float*>(smem) + place_in_block * runs.row_pitch;  // [plane][w_pitch]
+    float* const x_smem = w_smem + runs.planes * runs.w_pitch;  // [plane][residue][run_pitch]
+    Element* const y_smem = reinterpret_cast<Element*>(x_smem);  // once x has been read
+
+    // Places in y_smem count from the aligned y at or before the segment's first.
+    const int y_begin = misalignment<kAlignBytes / sizeof(Element)>(row.y + row.p_begin);
+    const int lead = lead_of(params, row);
+    const int count = static_cast<int>(row.p_end - row.p_begin);
+    const int64_t l_begin = row.p_begin * problem.stride - problem.pad_left;
+    if (row.valid) {
+        for (int k = lane; k < taps; k += threads) {
+            const uint32_t divisor = runs.tap_step;
+            w_smem[k % divisor * runs.w_pitch + k / divisor] = widen(row.w[k]);
         }
-        for (int k = k_begin; k < k_end; k += kChunkTaps) {
-            if (k + kChunkTaps <= taps) {
+    }
+    // Of the first plane, which has most.
+    const int plane_count = count + (taps - 1) / runs.tap_step * runs.residues;
+    if (params.by_channel) {
+        float* const first = reinterpret_cast<float*>(smem) + runs.planes * runs.w_pitch;
+        for (int plane = 0; plane < runs.planes; ++plane) {
+            fetch_channels<Element>(params, plane, l_begin, plane_count, first);
+        }
+    } else if (row.valid) {
+        const Inside inside = inside_row(l_begin, problem.L, 1 << 30);
+        fetch_row(params, row.x + l_begin * problem.x_stride_l, inside, plane_count, lead, lane, x_smem);
+    }
+    if constexpr (kAsync<Element>) ptx::cp_async_wait_all();
+    __syncthreads();  // x and w are there
+
+    // A thread has one strip.
+    const uint32_t divisor = runs.residues;
+    const int residue = lane % divisor, first = lane / divisor * kStrip;  // in the run
+    float sum[kStrip] = {}, part[kStrip] = {};
+    // Chunks of stride 1 that see nothing but padding are left out, the same ones throughout a warp.
+    int chunks_begin = 0, chunks_end = taps;
+    if (problem.stride == 1) {
+        const int total = lead + count + (taps - 1) * static_cast<int>(problem.dilation);
+        const Inside inside = inside_row(l_begin - lead, problem.L, total);
+        const int warp_first = max(lane - 31, 0) / divisor * kStrip, warp_last = (lane + 31) / divisor * kStrip;
+        const int x_begin = inside.begin / divisor, x_end = inside.end / divisor + 1;  // in any run
+        chunks_begin = max(x_begin - warp_last - kStrip - kChunkTaps, 0) / kChunkTaps * kChunkTaps;
+        chunks_end = x_end - warp_first;
+    }
+    for (int plane = 0; row.valid && plane < runs.planes; ++plane) {
+        const float* const run = x_smem + (plane * runs.residues + residue) * runs.run_pitch + first;
+        const SumVector* x = reinterpret_cast<const SumVector*>(run);
+        const SumVector* w = reinterpret_cast<const SumVector*>(w_smem + plane * runs.w_pitch);
+        const int plane_taps = (taps - 1 - plane) / runs.tap_step + 1;
+        const int k_end = min(chunks_end, plane_taps);
+        SumVector window[kStripVectors + 1];
+        if (chunks_begin < k_end) {
+#pragma unroll
+            for (int i = 0; i < kStripVectors; ++i) window[i] = x[chunks_begin / kVector + i];
+        }
+        for (int k = chunks_begin; k < k_end; k += kChunkTaps) {
+            if (k + kChunkTaps <= plane_taps) {
                 add_chunk<true>(x + k / kVector, w + k / kVector, kChunkTaps, window, part);
             } else {
-                add_chunk<false>(x + k / kVector, w + k / kVector, taps - k, window, part);
+                add_chunk<false>(x + k / kVector, w + k / kVector, plane_taps - k, window, part);
             }
             if ((k + kChunkTaps) % kPieceTaps == 0) {
 #pragma unroll
@@ -368,48 +516,72 @@ __global__ void __launch_bounds__(kMaxThreads)
                 }
             }
         }
+    }
+    const float bias = bias_of<Element>(problem, row.o);
 #pragma unroll
-        for (int i = 0; i < kStrip; ++i) sum[i] = sum[i] + part[i] + row.bias;
+    for (int i = 0; i < kStrip; ++i) sum[i] = sum[i] + part[i] + bias;
+    __syncthreads();  // x has been read
 
-        Element* y = row.y + p_first;
-        if (dilation == 1) {
+    if (runs.residues == 1) {
 #pragma unroll
-            for (int v = 0; v < kStripVectors; ++v) {
-                Sum out[kVector];
+        for (int v = 0; v < kStripVectors; ++v) {
+            Vector<Element, kVector> out;
 #pragma unroll
-                for (int i = 0; i < kVector; ++i) out[i] = sum[v * kVector + i];
-                store_vector<kActivated>(problem, y, first + v * kVector, y_begin, y_end, out);
-            }
-        } else {
+            for (int i = 0; i < kVector; ++i) out.at[i] = narrow<Element>(sum[v * kVector + i]);
+            reinterpret_cast<Vector<Element, kVector>*>(y_smem + y_begin - lead + first)[v] = out;
+        }
+    } else {
 #pragma unroll
-            for (int i = 0; i < kStrip; ++i) {
-                const int place = (first + i) * dilation + residue;
-                if (place < y_end) y[place] = finish<Element, kActivated>(problem, sum[i]);
+        for (int i = 0; i < kStrip; ++i) {
+            y_smem[y_begin + (first + i) * runs.residues + residue] = narrow<Element>(sum[i]);
+        }
+    }
+    __syncthreads();  // y is there
+    if (!row.valid) return;
+    Element* const y = row.y + row.p_begin - y_begin;
+    const int y_end = y_begin + count;
+#pragma unroll 1
+    for (int i = lane * kWide; i < y_end; i += threads * kWide) {
+        if (problem.activation != Activation::none) {
+#pragma unroll 1
+            for (int j = i; j < i + kWide; ++j) {
+                y_smem[j] = activate<Element>(problem.activation, widen(y_smem[j]));
             }
         }
+        if (i >= y_begin && i + kWide <= y_end) {
+            *reinterpret_cast<uint4*>(y + i) = *reinterpret_cast<const uint4*>(y_smem + i);
+            continue;
+        }
+#pragma unroll 1
+        for (int j = max(i, y_begin); j < min(i + kWide, y_end); ++j) y[j] = y_smem[j];
     }
 }
 
 // Any stride, any dilation: a thread computes positions threads_per_row apart, four at once.
-template <class Element, bool kActivated>
-__global__ void __launch_bounds__(kMaxThreads)
+template <class Element>
+__global__ void __launch_bounds__(kMaxThreads, 3)
     depthwise_strided_kernel(const __grid_constant__ Params params) {
     using Sum = typename SumOf<Element>::Type;
     const Problem& problem = params.problem;
-    const Row<Element> row = row_of_thread<Element>(params);
+    const int place_in_block = threadIdx.x / static_cast<uint32_t>(params.threads_per_row);
+    const int lane = threadIdx.x % static_cast<uint32_t>(params.threads_per_row);
+    const Row<Element> row = row_of_block<Element>(params, place_in_block);
     if (!row.valid) return;
-    for (int64_t p = row.p_begin + row.lane; p < row.p_end; p += kPositions * params.threads_per_row) {
+    const Sum bias = bias_of<Element>(problem, row.o);
+    for (int64_t p = row.p_begin + lane; p < row.p_end; p += kPositions * params.threads_per_row) {
         Sum sum[kPositions] = {};
         for (int64_t piece = 0; piece < problem.K; piece += kPieceTaps) {
             Sum part[kPositions] = {};
             const int64_t piece_end = min(piece + kPieceTaps, problem.K);
+#pragma unroll 2
             for (int64_t k = piece; k < piece_end; ++k) {
                 const Sum w = widen(row.w[k]);
                 const int64_t l_first = k * problem.dilation - problem.pad_left;
 #pragma unroll
                 for (int i = 0; i < kPositions; ++i) {
                     const int64_t l = l_first + (p + i * params.threads_per_row) * problem.stride;
-                    if (l >= 0 && l < problem.L) part[i] += w * widen(row.x[l * problem.x_stride_l]);
+                    const bool wanted = p + i * params.threads_per_row < row.p_end;
+                    if (wanted && l >= 0 && l < problem.L) part[i] += w * widen(row.x[l * problem.x_stride_l]);
                 }
             }
 #pragma unroll
@@ -418,104 +590,175 @@ __global__ void __launch_bounds__(kMaxThreads)
 #pragma unroll
         for (int i = 0; i < kPositions; ++i) {
             const int64_t place = p + i * params.threads_per_row;
-            if (place < row.p_end) {
-                row.y[place] = finish<Element, kActivated>(problem, sum[i] + row.bias);
+            if (place >= row.p_end) break;
+            row.y[place] = narrow<Element>(sum[i] + bias);
+        }
+        if (problem.activation != Activation::none) {
+#pragma unroll 1
+            for (int i = 0; i < kPositions; ++i) {
+                const int64_t place = p + i * params.threads_per_row;
+                if (place >= row.p_end) break;
+                row.y[place] = activate<Element>(problem.activation, widen(row.y[place]));
             }
         }
     }
 }
 
-enum class Way { short_taps, sliding, strided };
-
-// Shared memory of one row, in sums: its taps, and a run of x of one residue with what the last strip's
-// vectors add. An odd number of vectors, so that neighbouring runs begin in different banks.
-inline int64_t w_pitch(const Problem& problem) { return round_up(problem.K, kVector); }
-inline int64_t strips_of_run(const Problem& problem, int64_t segment) {
-    const int64_t misaligned = problem.dilation == 1 ? kVector - 1 : 0;
-    return ceil_div(ceil_div(segment + misaligned, problem.dilation), kStrip);
-}
-inline int64_t run_pitch(const Problem& problem, int64_t segment) {
-    const int64_t vectors = (strips_of_run(problem, segment) * kStrip + w_pitch(problem)) / kVector;
-    return (vectors / 2 * 2 + 1) * kVector;
-}
-
-// The longest segment whose runs fit `slots` sums; none or less than none where the taps alone do not.
-inline int64_t longest_segment(const Problem& problem, int64_t slots) {
-    const int64_t run = (slots - w_pitch(problem)) / problem.dilation;
-    return (run - w_pitch(problem) - kVector) / kStrip * kStrip * problem.dilation -
-           (problem.dilation == 1 ? kVector - 1 : 0);
-}
-
-// `slots` is the shared memory of a block, in sums.
-inline Way way_of(const Problem& problem, int64_t slots) {
-    if (problem.stride != 1) return Way::strided;
-    const bool neighbours = problem.dilation == 1 && problem.x_stride_l == 1;
-    if (neighbours && problem.K <= kMaxShortTaps) return Way::short_taps;
-    const bool small = problem.K <= 2048 && problem.dilation <= 1024;
-    // Of a shorter segment, a block would mostly load what others load as well.
-    const bool fits = small && longest_segment(problem, slots) >= std::min(problem.P, slots / 4);
-    return fits ? Way::sliding : Way::strided;
+// Shared memory of a row of sliding, in sums: its taps, and runs of x with what the last strip's vectors add.
+// Odd numbers of vectors, so that neighbouring runs, and rows, begin in different banks.
+inline Runs plan_runs(const Problem& problem, int64_t strips_of_run) {
+    const int64_t common = std::gcd(problem.stride, problem.dilation);
+    const int64_t tap_step = problem.stride / common, residues = problem.dilation / common;
+    const int64_t planes = std::min(tap_step, problem.K);
+    const int64_t w_pitch = round_up(ceil_div(problem.K, tap_step), kVector);
+    const int64_t run_pitch = (strips_of_run * kStrip + w_pitch) / kVector / 2 * 2 * kVector + kVector;
+    const int64_t row_vectors = planes * (w_pitch + residues * run_pitch) / kVector;
+    Runs runs;
+    runs.planes = static_cast<int32_t>(planes);
+    runs.tap_step = static_cast<int32_t>(tap_step);
+    runs.residues = static_cast<int32_t>(residues);
+    runs.inverse = residues == 1 ? 0 : static_cast<uint32_t>(ceil_div(int64_t{1} << 32, residues));
+    runs.w_pitch = static_cast<int32_t>(w_pitch);
+    runs.run_pitch = static_cast<int32_t>(run_pitch);
+    runs.row_pitch = static_cast<int32_t>((row_vectors / 2 * 2 + 1) * kVector);
+    return runs;
 }
 
-inline Params plan(const Problem& problem, Way way, int64_t slots) {
-    Params params{};
-    params.problem = problem;
-    const int64_t rows = problem.N * problem.G * problem.O;
-    params.rows = static_cast<uint32_t>(rows);
-    const int64_t longest = way == Way::sliding ? longest_segment(problem, slots) : kMaxSegment;
-    int64_t segments = ceil_div(problem.P, longest);
-    // Few rows are cut further, until each multiprocessor has work.
-    while (rows * segments < 4 * problem.device.sm_count && problem.P > 2048 * segments) segments *= 2;
+// Cuts few rows into more segments, until each multiprocessor has work.
+inline void cut_segments(Params& params, int64_t segments) {
+    const Problem& problem = params.problem;
+    while (params.rows * segments < 4 * problem.device.sm_count && problem.P > 2048 * segments) segments *= 2;
     params.segment = ceil_div(problem.P, segments);
     params.segments = static_cast<uint32_t>(ceil_div(problem.P, params.segment));
+}
 
-    // As many rounds over the row as 256 threads need, and no more threads than those need.
-    const int64_t wide = kWideBytes / element_bytes(problem.dtype);
-    int64_t work = ceil_div(params.segment, kPositions);
-    if (way == Way::sliding) work = strips_of_run(problem, params.segment) * problem.dilation;
-    if (way == Way::short_taps) work = ceil_div(ceil_div(params.segment + wide - 1, wide), kWides);
-    int64_t rounds = ceil_div(work, kMaxThreads);
-    if (way == Way::short_taps) {
-        const int64_t full = rows * params.segments * work / (2048 * std::max(problem.device.sm_count, 1));
-        rounds = std::max(rounds, std::min(full, kRounds));
-    }
-    int64_t threads = ceil_div(work, rounds);
-    if (threads > kMaxThreads / 2) threads = round_up(threads, 32);
-    params.threads_per_row = static_cast<int32_t>(threads);
-    int64_t room = kMaxThreads;
-    if (way == Way::sliding) {
-        params.w_pitch = static_cast<int32_t>(w_pitch(problem));
-        params.run_pitch = static_cast<int32_t>(run_pitch(problem, params.segment));
-        room = slots / (params.w_pitch + problem.dilation * params.run_pitch);
-    }
-    const int64_t most = way == Way::sliding ? kSlidingThreads : kMaxThreads;
-    const int64_t rows_per_block = segments > 1 ? 1 : std::min(most / threads, room);
-    params.rows_per_block = static_cast<int32_t>(std::max<int64_t>(rows_per_block, 1));
+inline Params plan_any(const Problem& problem) {
+    Params params{};
+    params.problem = problem;
+    params.rows = static_cast<uint32_t>(problem.N * problem.G * problem.O);
     return params;
 }
 
-template <class Element, bool kActivated>
-Error launch_way(const Problem& problem, Way way, int64_t slots, cudaStream_t stream) {
-    const Params params = plan(problem, way, slots);
-    const auto blocks =
-        static_cast<unsigned>(ceil_div(params.rows, params.rows_per_block) * params.segments);
-    const int threads = params.rows_per_block * params.threads_per_row;
-    if (way == Way::sliding) {
-        const size_t row_sums = params.w_pitch + problem.dilation * params.run_pitch;
-        const size_t smem_bytes = params.rows_per_block * row_sums * sizeof(typename SumOf<Element>::Type);
-        depthwise_sliding_kernel<Element, kActivated><<<blocks, threads, smem_bytes, stream>>>(params);
-    } else if (way == Way::short_taps) {
-        depthwise_short_kernel<Element, kActivated><<<blocks, threads, 0, stream>>>(params);
-    } else {
-        depthwise_strided_kernel<Element, kActivated><<<blocks, threads, 0, stream>>>(params);
-    }
-    return launch_error();
+// Ways without shared memory: of `work` units of `most` threads and at least `rounds` rounds over a row.
+inline void plan_threads(Params& params, int64_t work, int64_t rounds) {
+    // As many rounds over the row as kMaxThreads need, and no more threads than those need.
+    int64_t threads = ceil_div(work, std::max(rounds, ceil_div(work, kMaxThreads)));
+    if (threads > kMaxThreads / 2) threads = round_up(threads, 32);
+    params.threads_per_row = static_cast<int32_t>(threads);
+    params.rows_per_block = params.segments > 1 ? 1 : static_cast<int32_t>(kMaxThreads / threads);
+    params.row_blocks = static_cast<uint32_t>(ceil_div(params.rows, params.rows_per_block));
 }
 
-template <class Element, bool kActivated>
+// stride and dilation 1, few taps, x contiguous along l.
+inline Params plan_short(const Problem& problem) {
+    Params params = plan_any(problem);
+    cut_segments(params, ceil_div(problem.P, kMaxSegment));
+    const int64_t wide = kWideBytes / element_bytes(problem.dtype);
+    const int64_t most = params.segment + kAlignBytes / element_bytes(problem.dtype) - 1;
+    const int64_t work = ceil_div(ceil_div(most, wide), kWides);
+    const int64_t full =
+        params.rows * int64_t{params.segments} * work / (2048 * std::max(problem.device.sm_count, 1));
+    plan_threads(params, work, std::min(full, kRounds));
+    return params;
+}
+
+inline Params plan_strided(const Problem& problem) {
+    Params params = plan_any(problem);
+    cut_segments(params, ceil_div(problem.P, kMaxSegment));
+    // Of little work, each output is a thread's: what counts is how long one takes.
+    const bool little = params.rows * problem.P < kLittle * std::max(problem.device.sm_count, 1);
+    plan_threads(params, little ? params.segment : ceil_div(params.segment, kPositions), 1);
+    return params;
+}
+
+// A row by so many threads, a strip each: false where its shared memory or its threads are more than a block
+// has, or most of x would be loaded twice.
+inline bool plan_sliding_rows(Params& params, int64_t threads, int64_t rows_per_block) {
+    const Problem& problem = params.problem;
+    const int64_t residues = problem.dilation / std::gcd(problem.stride, problem.dilation);
+    const int64_t wide = kWideBytes / element_bytes(problem.dtype);
+    const bool aligned = problem.P % wide == 0 && reinterpret_cast<uint64_t>(problem.y) % kWideBytes == 0;
+    const int64_t lead = residues > 1 || aligned ? 0 : wide;
+    const int64_t strips = threads / residues;
+    if (strips < 1) return false;
+    // The fewest segments; they begin aligned.
+    const int64_t most = strips * kStrip * residues - lead;
+    if (most < 1) return false;
+    params.segments = static_cast<uint32_t>(ceil_div(problem.P, most));
+    params.segment = std::min(round_up(ceil_div(problem.P, params.segments), wide), most);
+    const int64_t strips_of_run = ceil_div(ceil_div(params.segment + lead, residues), kStrip);
+    params.runs = plan_runs(problem, strips_of_run);
+    params.threads_per_row = static_cast<int32_t>(strips_of_run * residues);
+    params.rows_per_block = static_cast<int32_t>(rows_per_block);
+    const int64_t halo = (params.runs.w_pitch - kVector) * residues;
+    return (params.segments == 1 || params.segment >= halo) &&
+           rows_per_block * params.runs.row_pitch <= kSmemSums;
+}
+
+// threads_per_row stays 0 where sliding does not take the problem.
+inline Params plan_sliding(const Problem& problem) {
+    Params params = plan_any(problem), none = params;
+    if (problem.dtype == Dtype::float64 || problem.K > 2048) return none;
+    if (problem.stride > 1024 || problem.dilation > 1024) return none;
+    const int64_t little = int64_t{kLittle} * problem.device.sm_count;
+    if (problem.K <= kFewTaps && params.rows * problem.P < little) return none;
+    if (problem.x_stride_l != 1 && problem.x_stride_c == 1 && problem.G > 1) {
+        params.by_channel = true;
+        // First of many channels and few positions, whose taps reach furthest into what others load.
+        for (int64_t rows = kLaneRows * kRowGroups; rows >= kLaneRows; rows /= 2) {
+            for (int64_t threads = kMaxThreads / rows; threads >= 4; threads /= 2) {
+                if (!plan_sliding_rows(params, threads, rows)) continue;
+                params.row_blocks = static_cast<uint32_t>(problem.N * ceil_div(problem.G * problem.O, rows));
+                return params;
+            }
+        }
+        params.by_channel = false;
+    }
+    for (int64_t threads = kMaxThreads; threads >= 32; threads /= 2) {
+        if (!plan_sliding_rows(params, threads, 1)) continue;
+        if (params.segments == 1) {
+            const int64_t rows = std::min<int64_t>(kSlidingThreads / params.threads_per_row,
+                                                   kSmemSums / params.runs.row_pitch);
+            params.rows_per_block = static_cast<int32_t>(std::max<int64_t>(rows, 1));
+        }
+        params.row_blocks = static_cast<uint32_t>(ceil_div(params.rows, params.rows_per_block));
+        return params;
+    }
+    return none;
+}
+
+template <class Element>
 Error launch_element(const Problem& problem, cudaStream_t stream) {
-    constexpr int64_t kSlots = kSmemBytes / sizeof(typename SumOf<Element>::Type);
-    return launch_way<Element, kActivated>(problem, way_of(problem, kSlots), kSlots, stream);
+    const auto blocks_of = [](const Params& params) { return params.row_blocks * params.segments; };
+    const auto threads_of = [](const Params& params) {
+        return params.rows_per_block * params.threads_per_row;
+    };
+    if constexpr (!std::is_same<Element, double>::value) {
+        const bool is_short = problem.stride == 1 && problem.x_stride_l == 1 && problem.K <= kMaxShortTaps;
+        if (is_short && problem.dilation == 1) {
+            const Params params = plan_short(problem);
+            depthwise_short_kernel<Element, false><<<blocks_of(params), threads_of(params), 0, stream>>>(params);
+            return launch_error();
+        }
+        if constexpr (std::is_same<Element, float>::value) {
+            if (is_short && problem.dilation <= kMaxShortDilation) {
+                const Params params = plan_short(problem);
+                depthwise_short_kernel<Element, true>
+                    <<<blocks_of(params), threads_of(params), 0, stream>>>(params);
+                return launch_error();
+            }
+        }
+        const Params params = plan_sliding(problem);
+        if (params.threads_per_row > 0) {
+            const size_t smem_bytes = params.rows_per_block * params.runs.row_pitch * sizeof(float);
+            depthwise_sliding_kernel<Element>
+                <<<blocks_of(params), threads_of(params), smem_bytes, stream>>>(params);
+            return launch_error();
+        }
+    }
+    const Params params = plan_strided(problem);
+    depthwise_strided_kernel<Element><<<blocks_of(params), threads_of(params), 0, stream>>>(params);
+    return launch_error();
 }
 
 }  // namespace depthwise
@@ -528,9 +771,17 @@ inline bool fits_depthwise(const Problem& problem) {
 
 inline Error launch_depthwise(const Problem& any_problem, cudaStream_t stream) {
     const Problem problem = canonical(any_problem);
-    return launch_instance(problem, [&](auto element, auto activated) {
-        return depthwise::launch_element<decltype(element), decltype(activated)::value>(problem, stream);
-    });
+    switch (problem.dtype) {
+        case Dtype::float32:
+            return depthwise::launch_element<float>(problem, stream);
+        case Dtype::float64:
+            return depthwise::launch_element<double>(problem, stream);
+        case Dtype::float16:
+            return depthwise::launch_element<__half>(problem, stream);
+        case Dtype::bfloat16:
+            return depthwise::launch_element<__nv_bfloat16>(problem, stream);
+    }
+    return nullptr;
 }
 
 }  // namespace conv1d

@@ -20,8 +20,13 @@ inline size_t no_workspace(const Problem&) { return 0; }
 extern const Route kToeplitz, kDepthwise, kFoldSm80, kStreamSm90, kGemmSm90, kGemmSm80, kDirect;
 
 constexpr const Route* kRoutes[] = {
-    &kToeplitz, &kDepthwise, &kFoldSm80, &kStreamSm90, &kGemmSm90, &kGemmSm80,
-    &kDirect,  // fits every valid problem: the last row
+    &kToeplitz,    // depthwise: before the rest where tensor cores beat sliding windows
+    &kDepthwise,   // one input channel a group
+    &kFoldSm80,    // fewer than 16 channels a group
+    &kStreamSm90,  // short sums on Hopper, bound by memory
+    &kGemmSm90,    // every other dense problem on Hopper
+    &kGemmSm80,    // and on other cards since Ampere
+    &kDirect,      // fits every valid problem: the last row
 };
 constexpr int32_t kRouteCount = sizeof(kRoutes) / sizeof(kRoutes[0]);
 

@@ -1,14 +1,14 @@
 // Depthwise convolution on tensor cores: one input channel a group, stride 1, any taps and dilation, 16-bit
-// dtypes, sm_80 and later. Bound by memory up to some hundred taps; FFMAs would bind from a dozen on.
+// dtypes and TF32, sm_80 and later. Bound by memory up to some hundred taps; FFMAs would bind from a dozen on.
 //
-// A strip is 8 neighbours of y, 16 aligned bytes. With row m of A the x from strip m on and T[k][n] = w[k-n]
-// (zero where there is no such tap; taps of a dilated filter have zeros between them):
+// A strip is 8 neighbours of y. With row m of A the x from strip m on and T[k][n] = w[k-n] (zero where there
+// is no such tap; taps of a dilated filter have zeros between them):
 //
 //   y[8*m + n] = sum over k of x[8*m + k] * T[k][n]
 //
-// A product m16n8k16 adds 16 of the K + 7 (and one for x at odd addresses) numbers k to 16 strips. These lie
-// in 16 stretches of y, one strip in each, so that the strip of the next product is the next of the stretch:
-// the upper half of its x (k >= 8) was the lower half there, and a register of x serves 8 products.
+// A product m16n8k16 (of TF32, m16n8k8) adds 16 (8) of the K + 7 (and one for x at odd addresses) numbers k to
+// 16 strips. These lie in 16 stretches of y, one strip in each, so that the strip of the next product is the
+// next of the stretch: a register of x serves 7 or 8 products.
 //
 // A warp takes 16 stretches of up to 7 strips, a block some warps, of one row of y or of several. x comes to
 // shared memory as it lies in global memory, by 16-byte copies that need no registers; y is put in order
@@ -26,18 +26,43 @@ namespace toeplitz {
 
 constexpr int kStrip = 8;       // positions
 constexpr int kStretches = 16;  // of a warp: the rows of a product
-constexpr int kMaxTiles = 7;    // strips of a stretch. Odd, so that 8 stretches begin in different banks
-constexpr int kDepth = 16;      // of a product
-constexpr int kWindow = kMaxTiles + 1;  // strips that the products of one step read
-constexpr int kRotation = kWindow / 2;  // steps after which the registers' roles repeat
-constexpr int kMaxWarps = 8;            // of a block
-constexpr int kRowsWarps = 4;           // of a block of several rows, at most
-constexpr int kMaxRounds = 4;           // samples of a block, where
-constexpr int kBlocks = 4;              // this many blocks a multiprocessor are left
-constexpr int kSmemBytes = 46080;       // below the 48 KB that need no permission
+constexpr int kRowsWarps = 4;   // of a block of several rows, at most
+constexpr int kMaxRounds = 4;   // samples of a block, where
+constexpr int kBlocks = 4;      // this many blocks a multiprocessor are left, and
+constexpr int kFewSteps = 64;   // no more products in a row. Of more, loads cost nothing, and room is for blocks
 constexpr int kMaxO = 4;
-constexpr int kBlocksPerSm = 3;  // of kMaxWarps: 64 registers a thread
-static_assert(kDepth == 2 * kStrip && kWindow % 2 == 0, "a step must move the window by two strips");
+constexpr int kMaxTiles = 7;     // strips of a stretch. Odd, so that 8 stretches begin in different banks
+constexpr int kMaxWarps = 8;     // of a block
+constexpr int kBlocksPerSm = 3;  // of kMaxWarps: 80 registers a thread
+constexpr int kFewTaps = 8;      // that multiply-adds take: of floats, and of the little work of
+constexpr int kLittle = 2048;    // so many outputs a multiprocessor, where kLittleTaps are few
+constexpr int kLittleTaps = 24;
+constexpr int kAlignBytes = 32;  // where the stores of a warp begin: of parts of sectors, L2 takes fewer
+
+template <class Element_>
+struct Traits {
+    using Element = Element_;
+    static constexpr bool k16Bit = sizeof(Element) == 2;
+    static constexpr int kWide = 16 / sizeof(Element);
+    static constexpr int kDepth = 32 / sizeof(Element);          // of a product
+    static constexpr int kStepStrips = kDepth / kStrip;          // by which a step moves the window
+    static constexpr int kWindow = kMaxTiles + kStepStrips - 1;  // strips that the products of one step read
+    static constexpr int kRotation = kWindow / kStepStrips;      // steps after which registers' roles repeat
+    static constexpr int kWCopies = k16Bit ? 2 : 1;
+    // 16-bit rows fit below the 48 KB that need no permission; of long rows of floats two blocks share an SM.
+    static constexpr int kSmemBytes = k16Bit ? 46080 : 112 << 10;
+    static_assert(kWindow % kStepStrips == 0, "a rotation must be whole steps");
+};
+
+// Two neighbours, as products take them.
+template <class Element>
+struct PairOf {
+    using Type = uint32_t;
+};
+template <>
+struct PairOf<float> {
+    using Type = uint2;
+};
 
 struct Params {
     Problem problem;
@@ -47,11 +72,13 @@ struct Params {
     int32_t rows_per_block;
     int32_t warps_per_row;
     uint32_t rounds;    // samples that a block takes, one after the other
+    int32_t x_buffers;  // 2 where these may be several
     int32_t tiles;      // strips of a stretch
     int32_t steps;      // products from tap 0 to the last
     int32_t x_elems;    // shared memory of a row's x
-    int32_t w_elems;    // of one of the two copies of its taps
-    int32_t row_bytes;  // of all: visits, x of two samples, w twice, y
+    int32_t w_elems;    // of one of the copies, or parts, of its taps
+    int32_t y_elems;    // of a warp's y
+    int32_t row_bytes;  // of all: visits, x, w, y
 };
 
 // A row of one sample, as its warps see it. Computed once and kept in shared memory, where it costs no
@@ -59,36 +86,51 @@ struct Params {
 template <class Element>
 struct alignas(16) Visit {
     const Element* x;  // aligned where rows are without gaps: at or up to 7 before the x under y and tap 0
-    Element* y;        // at or up to 7 before the segment's first
+    Element* y;        // at or up to 15 before the segment's first
     int32_t x_first;   // the x under y and tap 0
     int32_t x_begin, x_end;  // where the input row begins and ends
     int32_t y_begin, y_end;  // what is stored
-    float bias;              // of the channel; in its first visit
+    int32_t y_shift;         // how far y is from aligned; 0 in 16 bits
+    int32_t w_shift;         // how far T is moved down, so that pairs of x are aligned: 0 or 1
+    float bias;              // of the channel
+    const Element* w;        // the channel's taps
 };
 
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
 
-template <class Element>
+// Which products are summed together must not depend on where a row of floats lies in memory: its strips begin
+// with y's position 0, and T moves by what the padding asks for. In 16 bits both follow the addresses.
+template <class Traits, class Element = typename Traits::Element>
 __device__ __forceinline__ Visit<Element> plan_visit(const Params& params, uint32_t n, uint32_t channel,
                                                      int64_t segment_first, int strips) {
+    constexpr int kWide = Traits::kWide;
     const Problem& problem = params.problem;
     const uint32_t c = channel / static_cast<uint32_t>(problem.O);
     Visit<Element> visit;
     visit.y =
         static_cast<Element*>(problem.y) + (n * static_cast<int64_t>(params.channels) + channel) * problem.P;
-    const int64_t p_first = segment_first - misalignment<kStrip>(visit.y);
+    const int y_shift = misalignment<kAlignBytes / sizeof(Element)>(visit.y);
+    const int64_t p_first = segment_first - (Traits::k16Bit ? y_shift : 0);
+    visit.y_shift = Traits::k16Bit ? 0 : y_shift;
     visit.y += p_first;
     visit.y_begin = static_cast<int>(max(-p_first, int64_t{0}));
     visit.y_end = static_cast<int>(min(problem.P - p_first, int64_t{strips * kStrip}));
     visit.x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n + c * problem.x_stride_c;
     int64_t l_first = p_first - problem.pad_left;
-    visit.x_first = problem.x_stride_l == 1 ? misalignment<kStrip>(visit.x + l_first) : 0;
+    visit.x_first = problem.x_stride_l == 1 ? misalignment<kWide>(visit.x + l_first) : 0;
+    visit.w_shift = static_cast<int>((Traits::k16Bit ? visit.x_first : problem.pad_left) % 2);
+    if (visit.x_first < visit.w_shift) visit.x_first += kWide;
     l_first -= visit.x_first;
     visit.x += l_first * problem.x_stride_l;
     const Inside inside = inside_row(l_first, problem.L, params.x_elems);
     visit.x_begin = inside.begin;
     visit.x_end = inside.end;
-    if (channel >= params.channels) visit.x_begin = visit.x_end = visit.y_end = 0;
+    if (channel >= params.channels) {
+        visit.x_begin = visit.x_end = visit.y_end = 0;
+        return visit;
+    }
+    visit.w = static_cast<const Element*>(problem.w) + channel * problem.K;
+    visit.bias = problem.bias == nullptr ? 0 : widen(static_cast<const Element*>(problem.bias)[channel]);
     return visit;
 }
 
@@ -98,26 +140,27 @@ __device__ __forceinline__ Visit<Element> plan_visit(const Params& params, uint3
 template <class Element>
 __device__ __forceinline__ void fetch_x(const Visit<Element>& visit, int64_t x_stride_l, int count,
                                         Element* x_smem, int thread, int threads) {
+    constexpr int kWide = 16 / sizeof(Element);
     const Element* x_gmem = visit.x;
     const int x_begin = visit.x_begin, x_end = visit.x_end;
     int single_begin = 0, single_end = count;
     if (x_stride_l == 1) {
-        single_begin = x_begin / kStrip * kStrip;
-        single_end = min((x_begin + kStrip - 1) / kStrip * kStrip, count);
-        const Element* x = x_gmem + thread * kStrip;
-        uint32_t target = ptx::smem_address(x_smem + thread * kStrip);
+        single_begin = x_begin / kWide * kWide;
+        single_end = min((x_begin + kWide - 1) / kWide * kWide, count);
+        const Element* x = x_gmem + thread * kWide;
+        uint32_t target = ptx::smem_address(x_smem + thread * kWide);
 #pragma unroll 1
-        for (int i = thread * kStrip; i < count; i += threads * kStrip) {
-            const int within = i < x_begin ? 0 : min(max(x_end - i, 0), kStrip);
+        for (int i = thread * kWide; i < count; i += threads * kWide) {
+            const int within = i < x_begin ? 0 : min(max(x_end - i, 0), kWide);
             if (i == single_begin && single_end > single_begin) {
                 // Below.
-            } else if (within % kStrip == 0) {
+            } else if (within % kWide == 0) {
                 ptx::cp_async_16(target, x, within * sizeof(Element));
             } else {  // the last of x: what lies behind in these 16 bytes is not ours
 #pragma unroll 1
-                for (int j = 0; j < kStrip; ++j) x_smem[i + j] = j < within ? x[j] : narrow<Element>(0);
+                for (int j = 0; j < kWide; ++j) x_smem[i + j] = j < within ? x[j] : narrow<Element>(0);
             }
-            x += threads * kStrip;
+            x += threads * kWide;
             target += threads * 16;
         }
     }
@@ -138,9 +181,9 @@ __device__ __forceinline__ void fetch_x(const Visit<Element>& visit, int64_t x_s
     ptx::cp_async_commit_group();
 }
 
-// The taps with the zeros around and between them: tap k at element kStrip + k*dilation. The second copy is
-// one element ahead, so that any two neighbours are an aligned word of one of them.
-template <class Element>
+// The taps with the zeros around and between them: tap k at element kStrip + k*dilation. In 16 bits the second
+// copy is one element ahead, so that any two neighbours are an aligned word of one of them.
+template <class Traits, class Element = typename Traits::Element>
 __device__ __forceinline__ void fetch_w(const Problem& problem, const Element* w, int w_elems,
                                         Element* w_smem, int thread, int threads) {
     const uint32_t dilation = static_cast<uint32_t>(problem.dilation);
@@ -150,14 +193,54 @@ __device__ __forceinline__ void fetch_w(const Problem& problem, const Element* w
         const uint32_t k = offset / dilation;
         const bool tap = k < problem.K && k * dilation == offset;
         const Element value = tap ? w[k] : narrow<Element>(0);
-        w_smem[i] = value;
-        if (i > 0) w_smem[w_elems + i - 1] = value;
+        if constexpr (Traits::k16Bit) {
+            w_smem[i] = value;
+            if (i > 0) w_smem[w_elems + i - 1] = value;
+        } else {
+            w_smem[i] = __uint_as_float(ptx::cvt_rna_tf32(value));
+        }
     }
 }
 
-// Two 16-bit numbers of which one at least is NaN.
+// To TF32, to nearest, ties away from zero: the product cuts what is below. inf and NaN become NaN, which is
+// mended: cvt.rna would keep them, in more instructions.
+__device__ __forceinline__ uint32_t round_or_nan(float value) {
+    return __float_as_uint(fmaf(value, 0.0f, __uint_as_float(__float_as_uint(value) + 0x1000)));
+}
+
+// A pair of x from shared memory. Where it is `apart`, it is not aligned.
+template <class Element>
+__device__ __forceinline__ typename PairOf<Element>::Type load_x(const Element* x, bool apart) {
+    if constexpr (sizeof(Element) == 2) {
+        return *reinterpret_cast<const uint32_t*>(x);
+    } else {
+        float2 pair;
+        if (apart) pair = {x[0], x[1]};
+        else pair = *reinterpret_cast<const float2*>(x);
+        return {round_or_nan(pair.x), round_or_nan(pair.y)};
+    }
+}
+
+// The x of a product: of the lower and the upper half of its rows, the window's strips from `strip` on.
+template <int kWindow>
+__device__ __forceinline__ uint4 x_frag(const uint32_t (&window)[2][kWindow], int strip) {
+    const int lower = strip % kWindow, upper = (strip + 1) % kWindow;
+    return {window[0][lower], window[1][lower], window[0][upper], window[1][upper]};
+}
+template <int kWindow>
+__device__ __forceinline__ uint4 x_frag(const uint2 (&window)[2][kWindow], int strip) {
+    const int at = strip % kWindow;
+    return {window[0][at].x, window[1][at].x, window[0][at].y, window[1][at].y};
+}
+
+// Whether one of the numbers in 16 bytes may be NaN.
 template <class Element>
 __device__ __forceinline__ bool holds_nan(uint4 words) {
+    if constexpr (sizeof(Element) == 4) {
+        const float sum = __uint_as_float(words.x) + __uint_as_float(words.y) + __uint_as_float(words.z) +
+                          __uint_as_float(words.w);
+        return sum != sum;
+    }
     constexpr uint32_t kInf = std::is_same<Element, __half>::value ? 0x7c00 : 0x7f80;
     constexpr uint32_t kCarry = (0x7fff - kInf) * 0x10001;  // lifts just what is above inf into the sign bit
     uint32_t seen = 0;
@@ -169,30 +252,33 @@ __device__ __forceinline__ bool holds_nan(uint4 words) {
 }
 
 // The sums of a warp's outputs: of stretch group (+ 8) and strip `tile`, numbers 2*t and 2*t + 1.
-template <class Element>
+template <class Traits, class Element = typename Traits::Element>
 __device__ __forceinline__ void add_products(const Params& params, const Visit<Element>& visit,
                                              int strip_first, const Element* x_smem, const Element* w_smem,
                                              float (&sum)[kMaxTiles][4]) {
+    using Pair = typename PairOf<Element>::Type;
+    constexpr int kDepth = Traits::kDepth;
+    constexpr int kStepStrips = Traits::kStepStrips, kWindow = Traits::kWindow;
+    constexpr int kRotation = Traits::kRotation;
     const Problem& problem = params.problem;
     const int tiles = params.tiles;
     const int lane = threadIdx.x % 32, group = lane / 4, t = lane % 4;
-    // Words of x are aligned; where x is not, T is moved down by one.
-    const int odd = visit.x_first % 2;
-    const int x_begin = strip_first * kStrip + visit.x_first - odd;
-    const uint32_t* x_words =  // this lane's word of the stretch's first strip, in the upper half of A
-        reinterpret_cast<const uint32_t*>(x_smem + x_begin + group * tiles * kStrip) + t;
-    const int half_words = 8 * tiles * (kStrip / 2);  // to that of the lower half
-    const int w_first = kStrip + 2 * t - group - odd;
-    const uint32_t* w_words =
-        reinterpret_cast<const uint32_t*>(w_smem + w_first % 2 * params.w_elems + w_first / 2 * 2);
+    const int x_begin = strip_first * kStrip + visit.x_first - visit.w_shift;
+    const bool apart = x_begin % 2 != 0;
+    // This lane's pair of the stretch's first strip, in the upper half of A, and from there to the lower half.
+    const Element* const x_lane = x_smem + x_begin + group * tiles * kStrip + 2 * t;
+    const int half_elems = 8 * tiles * kStrip;
+    const int w_first = kStrip + 2 * t - group - visit.w_shift;
+    const Element* const w_lane =
+        Traits::k16Bit ? w_smem + w_first % 2 * params.w_elems + w_first / 2 * 2 : w_smem + w_first;
 
     // Steps that see nothing but padding are left out.
-    const int reach = x_begin + (kStretches * tiles + 1) * kStrip;  // of step 0
-    const int steps_begin = max(visit.x_begin - reach, 0) / kDepth;
+    const int reach = x_begin + (kStretches * tiles - 1) * kStrip + kDepth;  // of step 0
+    int step = max(visit.x_begin - reach, 0) / kDepth;
     const int steps_end = min(params.steps, (max(visit.x_end - x_begin, 0) + kDepth - 1) / kDepth);
     const uint32_t dilation = static_cast<uint32_t>(problem.dilation);
 #pragma unroll 1
-    for (int step = steps_begin; step < steps_end;) {
+    while (step < steps_end) {
         // A run of steps. Where taps lie far apart, those without a tap are left out: each tap is a run then.
         int run_end = steps_end;
         if (dilation >= kDepth + kStrip) {
@@ -202,36 +288,30 @@ __device__ __forceinline__ void add_products(const Params& params, const Visit<E
             step = max(step, tap / kDepth);
             run_end = min(run_end, (tap + kStrip) / kDepth + 1);
         }
-        uint32_t window[2][kWindow];  // strip i of the run's x in window[half][i % kWindow]
+        Pair window[2][kWindow];  // strip i of the run's x in window[half][i % kWindow]
+        const auto load_strip = [&](int strip, int place) {
 #pragma unroll
-        for (int half = 0; half < 2; ++half) {
-#pragma unroll
-            for (int i = 0; i < kWindow - 2; ++i) {
-                window[half][i] = x_words[half * half_words + (2 * step + i) * (kStrip / 2)];
+            for (int half = 0; half < 2; ++half) {
+                window[half][place] = load_x(x_lane + half * half_elems + strip * kStrip, apart);
             }
-        }
+        };
+#pragma unroll
+        for (int i = 0; i < kWindow - kStepStrips; ++i) load_strip(kStepStrips * step + i, i);
 #pragma unroll 1
         for (; step < run_end; step += kRotation) {
 #pragma unroll
             for (int r = 0; r < kRotation; ++r) {
                 if (step + r >= run_end) break;
 #pragma unroll
-                for (int half = 0; half < 2; ++half) {
-#pragma unroll
-                    for (int i = kWindow - 2; i < kWindow; ++i) {
-                        window[half][(2 * r + i) % kWindow] =
-                            x_words[half * half_words + (2 * (step + r) + i) * (kStrip / 2)];
-                    }
+                for (int i = kWindow - kStepStrips; i < kWindow; ++i) {
+                    load_strip(kStepStrips * (step + r) + i, (kStepStrips * r + i) % kWindow);
                 }
-                const uint32_t* w = w_words + (step + r) * (kDepth / 2);
-                const uint2 w_frag = {w[0], w[kStrip / 2]};
+                const uint32_t* w = reinterpret_cast<const uint32_t*>(w_lane + (step + r) * kDepth);
+                const uint2 w_frag = {w[0], w[Traits::k16Bit ? kStrip / 2 : 1]};
                 // Also beyond `tiles`: what comes of it is not stored.
 #pragma unroll
                 for (int tile = 0; tile < kMaxTiles; ++tile) {
-                    const int lower = (2 * r + tile) % kWindow, upper = (2 * r + tile + 1) % kWindow;
-                    const uint4 x_frag = {window[0][lower], window[1][lower], window[0][upper],
-                                          window[1][upper]};
-                    ptx::mma<Element>(sum[tile], x_frag, w_frag);
+                    ptx::mma<Element>(sum[tile], x_frag(window, kStepStrips * r + tile), w_frag);
                 }
             }
         }
@@ -241,7 +321,7 @@ __device__ __forceinline__ void add_products(const Params& params, const Visit<E
 
 // Puts a warp's sums in order.
 template <class Element>
-__device__ __forceinline__ void stage_y(const float (&sum)[kMaxTiles][4], float bias, int tiles,
+__device__ __forceinline__ void stage_y(const float (&sum)[kMaxTiles][4], float bias, int tiles, int y_shift,
                                         Element* y_smem) {
     const int lane = threadIdx.x % 32, group = lane / 4, t = lane % 4;
 #pragma unroll
@@ -252,66 +332,78 @@ __device__ __forceinline__ void stage_y(const float (&sum)[kMaxTiles][4], float 
             Vector<Element, 2> pair;
             pair.at[0] = narrow<Element>(sum[tile][2 * half] + bias);
             pair.at[1] = narrow<Element>(sum[tile][2 * half + 1] + bias);
-            const int strip = (half * 8 + group) * tiles + tile;
-            reinterpret_cast<Vector<Element, 2>*>(y_smem + strip * kStrip)[t] = pair;
+            Element* const target = y_smem + y_shift + ((half * 8 + group) * tiles + tile) * kStrip + 2 * t;
+            if (sizeof(Element) == 2 || y_shift % 2 == 0) {
+                *reinterpret_cast<Vector<Element, 2>*>(target) = pair;
+            } else {
+                target[0] = pair.at[0];
+                target[1] = pair.at[1];
+            }
         }
     }
 }
 
-// Sums again those of a strip's outputs that are NaN, by multiply-adds; `x` is under the strip's first and
-// tap 0.
-template <class Element>
-__device__ __forceinline__ void mend(const Problem& problem, const Element* x, const Element* w, float bias,
-                                     Element* strip_smem) {
+// x or w as it is multiplied.
+template <class Traits>
+__device__ __forceinline__ float operand(typename Traits::Element value) {
+    if constexpr (!Traits::k16Bit) return __uint_as_float(ptx::cvt_rna_tf32(value));
+    else return widen(value);
+}
+
+// Sums again those of the outputs [begin, end) that are NaN, by multiply-adds; `x` is under output 0 and tap 0.
+template <class Traits, class Element = typename Traits::Element>
+__device__ __forceinline__ void mend(const Problem& problem, const Visit<Element>& visit, const Element* x,
+                                     int begin, int end, Element* y_smem) {
     const int taps = static_cast<int>(problem.K), dilation = static_cast<int>(problem.dilation);
 #pragma unroll 1
-    for (int i = 0; i < kStrip; ++i) {
-        float sum = widen(strip_smem[i]);
+    for (int i = begin; i < end; ++i) {
+        float sum = widen(y_smem[i]);
         if (sum == sum) continue;
-        sum = bias;
+        sum = visit.bias;
 #pragma unroll 1
-        for (int k = 0; k < taps; ++k) sum += widen(w[k * dilation]) * widen(x[i + k * dilation]);
-        strip_smem[i] = narrow<Element>(sum);
+        for (int k = 0; k < taps; ++k)
+            sum += operand<Traits>(visit.w[k]) * operand<Traits>(x[i + k * dilation]);
+        y_smem[i] = narrow<Element>(sum);
     }
 }
 
 // Stores a warp's strips, 16 bytes a lane.
-template <class Element>
+template <class Traits, class Element = typename Traits::Element>
 __device__ __forceinline__ void store_y(const Params& params, const Visit<Element>& visit, int strip_first,
-                                        const Element* x_smem, const Element* w_smem, float bias,
-                                        Element* y_smem) {
-    Element* const y = visit.y;
-    const int y_begin = visit.y_begin, y_end = visit.y_end;
+                                        const Element* x_smem, Element* y_smem) {
+    constexpr int kWide = Traits::kWide;
+    const Activation activation = params.problem.activation;
+    const int warp_begin = strip_first * kStrip, warp_end = warp_begin + kStretches * params.tiles * kStrip;
+    const int y_begin = max(visit.y_begin, warp_begin), y_end = min(visit.y_end, warp_end);
 #pragma unroll 1
-    for (int strip = threadIdx.x % 32; strip < kStretches * params.tiles; strip += 32) {
-        const int first = (strip_first + strip) * kStrip;
+    for (int i = threadIdx.x % 32 * kWide;; i += 32 * kWide) {
+        const int first = warp_begin + i - visit.y_shift;  // aligned in y and in y_smem
         if (first >= y_end) break;
-        Element* strip_smem = y_smem + strip * kStrip;
-        if (holds_nan<Element>(*reinterpret_cast<const uint4*>(strip_smem))) {
-            mend<Element>(params.problem, x_smem + visit.x_first + first, w_smem + kStrip, bias, strip_smem);
+        Element* const values = y_smem + i;
+        const int begin = max(y_begin - first, 0), end = min(y_end - first, kWide);
+        if (holds_nan<Element>(*reinterpret_cast<const uint4*>(values))) {
+            mend<Traits>(params.problem, visit, x_smem + visit.x_first + first, begin, end, values);
         }
-        if (params.problem.activation != Activation::none) {
+        if (activation != Activation::none) {
 #pragma unroll 1
-            for (int i = 0; i < kStrip; ++i)
-                strip_smem[i] = activate<Element>(params.problem.activation, widen(strip_smem[i]));
+            for (int j = 0; j < kWide; ++j) values[j] = activate<Element>(activation, widen(values[j]));
         }
-        if (first >= y_begin && first + kStrip <= y_end) {
-            *reinterpret_cast<uint4*>(y + first) = *reinterpret_cast<const uint4*>(strip_smem);
+        if (begin == 0 && end == kWide) {
+            *reinterpret_cast<uint4*>(visit.y + first) = *reinterpret_cast<const uint4*>(values);
             continue;
         }
 #pragma unroll 1
-        for (int i = max(y_begin - first, 0); i < min(y_end - first, kStrip); ++i) {
-            y[first + i] = strip_smem[i];
-        }
+        for (int j = begin; j < end; ++j) visit.y[first + j] = values[j];
     }
 }
 
 #endif
 
-template <class Element>
+template <class Traits>
 __global__ void __launch_bounds__(kMaxWarps * 32, kBlocksPerSm)
     depthwise_toeplitz_kernel(const __grid_constant__ Params params) {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+    using Element = typename Traits::Element;
     extern __shared__ __align__(16) unsigned char smem[];
     const Problem& problem = params.problem;
     const int thread = threadIdx.x, threads = params.warps_per_row * 32;  // of a row
@@ -330,21 +422,16 @@ __global__ void __launch_bounds__(kMaxWarps * 32, kBlocksPerSm)
     const int rounds = static_cast<int>(min(static_cast<uint32_t>(problem.N) - n, params.rounds));
 
     Visit<Element>* const visits = reinterpret_cast<Visit<Element>*>(smem + threadIdx.y * params.row_bytes);
-    Element* const x_smem = reinterpret_cast<Element*>(visits + kMaxRounds);  // two buffers
-    Element* const w_smem = x_smem + 2 * params.x_elems;
-    Element* const y_smem = w_smem + 2 * params.w_elems + strip_first * kStrip;
+    Element* const x_smem = reinterpret_cast<Element*>(visits + kMaxRounds);
+    Element* const w_smem = x_smem + params.x_buffers * params.x_elems;
+    Element* const y_smem = w_smem + Traits::kWCopies * params.w_elems + thread / 32 * params.y_elems;
     if (thread < rounds)
-        visits[thread] = plan_visit<Element>(params, n + thread, channel, segment_first, strips);
+        visits[thread] = plan_visit<Traits>(params, n + thread, channel, segment_first, strips);
     __syncthreads();
-    const int count = (strips + 2 * params.steps) * kStrip;
+    const int count = (strips + Traits::kStepStrips * params.steps + 1) * kStrip;
     fetch_x(visits[0], problem.x_stride_l, count, x_smem, thread, threads);
-    float* const bias = &visits[0].bias;
     if (channel < params.channels) {
-        fetch_w(problem, static_cast<const Element*>(problem.w) + channel * problem.K, params.w_elems, w_smem,
-                thread, threads);
-        if (thread == 0) {
-            *bias = problem.bias == nullptr ? 0 : widen(static_cast<const Element*>(problem.bias)[channel]);
-        }
+        fetch_w<Traits>(problem, visits[0].w, params.w_elems, w_smem, thread, threads);
     }
 #pragma unroll 1
     for (int round = 0; round < rounds; ++round) {
@@ -359,10 +446,10 @@ __global__ void __launch_bounds__(kMaxWarps * 32, kBlocksPerSm)
         if (strip_first * kStrip < visit.y_end) {
             const Element* x_now = x_smem + round % 2 * params.x_elems;
             float sum[kMaxTiles][4] = {};
-            add_products<Element>(params, visit, strip_first, x_now, w_smem, sum);
-            stage_y<Element>(sum, *bias, params.tiles, y_smem);
+            add_products<Traits>(params, visit, strip_first, x_now, w_smem, sum);
+            stage_y<Element>(sum, visit.bias, params.tiles, visit.y_shift, y_smem);
             __syncwarp();
-            store_y<Element>(params, visit, strip_first, x_now, w_smem, *bias, y_smem);
+            store_y<Traits>(params, visit, strip_first, x_now, y_smem);
             __syncwarp();
         }
     }
@@ -376,83 +463,119 @@ inline int64_t span(const Problem& problem) {
     return small ? (problem.K - 1) * problem.dilation + 1 : kMaxSpan + 1;
 }
 
-inline int64_t strips_of_row(const Problem& problem) {
+template <class Traits>
+int64_t strips_of_row(const Problem& problem) {
     const int64_t row_bytes = problem.P * element_bytes(problem.dtype);
-    const bool aligned = row_bytes % 16 == 0 && reinterpret_cast<uint64_t>(problem.y) % 16 == 0;
-    return ceil_div(problem.P + (aligned ? 0 : kStrip - 1), kStrip);
+    const bool aligned =
+        row_bytes % kAlignBytes == 0 && reinterpret_cast<uint64_t>(problem.y) % kAlignBytes == 0;
+    return ceil_div(problem.P + (aligned || !Traits::k16Bit ? 0 : kAlignBytes / 2 - 1), kStrip);
+}
+
+template <class Traits>
+int64_t smem_bytes(const Problem& problem) {
+    return std::min<int64_t>(Traits::kSmemBytes, problem.device.smem_bytes);
 }
 
 // Rows of `warps`, in segments of at most `most` of them.
-inline Params plan_segments(const Problem& problem, int64_t warps, int64_t tiles, int64_t most) {
+template <class Traits>
+Params plan_segments(const Problem& problem, int64_t warps, int64_t tiles, int64_t most) {
     Params params{};
     params.problem = problem;
     const int64_t segments = ceil_div(warps, most);
     params.segments = static_cast<uint32_t>(segments);
     params.warps_per_row = static_cast<int32_t>(ceil_div(warps, segments));
     params.tiles = static_cast<int32_t>(tiles);
-    params.steps = static_cast<int32_t>(ceil_div(span(problem) + kStrip, kDepth));
+    params.steps = static_cast<int32_t>(ceil_div(span(problem) + kStrip, Traits::kDepth));
     const int64_t strips = params.warps_per_row * kStretches * tiles;
     // All that the last step reads, for the tiles that are not stored too, and some for x_first.
-    params.x_elems = static_cast<int32_t>((strips + 2 * params.steps + kWindow) * kStrip);
-    // The copies begin 16 banks apart.
-    params.w_elems = static_cast<int32_t>(round_up(kStrip + params.steps * kDepth, 64) + 32);
-    const int64_t elems = 2 * params.x_elems + 2 * params.w_elems + strips * kStrip;
-    params.row_bytes = static_cast<int32_t>(kMaxRounds * sizeof(Visit<uint16_t>) + elems * sizeof(uint16_t));
+    params.x_elems =
+        static_cast<int32_t>((strips + Traits::kStepStrips * params.steps + Traits::kWindow) * kStrip);
+    // In 16 bits, the copies begin 16 banks apart.
+    params.w_elems = static_cast<int32_t>(round_up(kStrip + params.steps * Traits::kDepth, 64) +
+                                          (Traits::k16Bit ? 32 : 0));
+    params.y_elems = static_cast<int32_t>(kStretches * tiles * kStrip + (Traits::k16Bit ? 0 : kAlignBytes / 4));
+    params.x_buffers = params.steps > kFewSteps ? 1 : 2;
+    const int64_t elems = params.x_buffers * params.x_elems + Traits::kWCopies * params.w_elems +
+                          params.warps_per_row * static_cast<int64_t>(params.y_elems);
+    params.row_bytes = static_cast<int32_t>(kMaxRounds * sizeof(Visit<typename Traits::Element>) +
+                                            elems * sizeof(typename Traits::Element));
     return params;
 }
 
-// row_bytes is beyond kSmemBytes where not even one warp's work fits.
-inline Params plan(const Problem& problem) {
-    const int64_t strips = strips_of_row(problem);
+// row_bytes is beyond smem_bytes where not even one warp's work fits.
+template <class Traits>
+Params plan(const Problem& problem) {
+    const int64_t strips = strips_of_row<Traits>(problem), room = smem_bytes<Traits>(problem);
     int64_t warps = ceil_div(strips, kStretches * kMaxTiles);
     // Few rows are cut further, until each multiprocessor has work.
     const int64_t channels = problem.G * problem.O, rows = problem.N * channels;
     while (rows * warps < 8 * problem.device.sm_count && strips > 2 * kStretches * warps) warps *= 2;
     const int64_t tiles = ceil_div(strips, kStretches * warps);
-    Params params = plan_segments(problem, warps, tiles, kMaxWarps);
-    for (int64_t most = kMaxWarps / 2; most > 0 && params.row_bytes > kSmemBytes; most /= 2) {
-        params = plan_segments(problem, warps, tiles, most);
+    Params params = plan_segments<Traits>(problem, warps, tiles, kMaxWarps);
+    for (int64_t most = kMaxWarps / 2; most > 0 && params.row_bytes > room; most /= 2) {
+        params = plan_segments<Traits>(problem, warps, tiles, most);
     }
     params.rows_per_block = 1;
-    if (params.segments == 1 && params.row_bytes <= kSmemBytes) {
-        const int64_t most = std::min<int64_t>(kRowsWarps / warps, kSmemBytes / params.row_bytes);
+    if (params.segments == 1 && params.row_bytes <= room) {
+        const int64_t most = std::min<int64_t>(kRowsWarps / warps, room / params.row_bytes);
         params.rows_per_block = static_cast<int32_t>(std::max<int64_t>(most, 1));
     }
     params.channels = static_cast<uint32_t>(channels);
     params.channel_blocks = static_cast<uint32_t>(ceil_div(channels, params.rows_per_block));
     const int64_t blocks = params.channel_blocks * problem.N * params.segments;
     const int64_t full = blocks / (kBlocks * std::max(problem.device.sm_count, 1));
-    params.rounds =
-        static_cast<uint32_t>(std::max<int64_t>(1, std::min({full, problem.N, int64_t{kMaxRounds}})));
+    const int64_t most_rounds = params.x_buffers == 1 ? 1 : kMaxRounds;
+    params.rounds = static_cast<uint32_t>(std::max<int64_t>(1, std::min({full, problem.N, most_rounds})));
     return params;
 }
 
-template <class Element>
-Error launch_element(const Params& params, cudaStream_t stream) {
+template <class Traits>
+Error launch(const Problem& problem, cudaStream_t stream) {
+    const Params params = plan<Traits>(problem);
+    if (!Traits::k16Bit) {
+        const Error error = allow_smem<depthwise_toeplitz_kernel<Traits>>(problem.device);
+        if (error != nullptr) return error;
+    }
     const auto blocks = static_cast<unsigned>(ceil_div(params.problem.N, params.rounds) *
                                               params.channel_blocks * params.segments);
     const dim3 threads(params.warps_per_row * 32, params.rows_per_block);
     const int smem_bytes = params.rows_per_block * params.row_bytes;
-    depthwise_toeplitz_kernel<Element><<<blocks, threads, smem_bytes, stream>>>(params);
+    depthwise_toeplitz_kernel<Traits><<<blocks, threads, smem_bytes, stream>>>(params);
     return launch_error();
+}
+
+// Calls visit(traits) for what the problem asks for.
+template <class Result, class Visitor>
+Result with_traits(const Problem& problem, Visitor visit) {
+    if (problem.dtype == Dtype::float16) return visit(Traits<__half>{});
+    if (problem.dtype == Dtype::bfloat16) return visit(Traits<__nv_bfloat16>{});
+    return visit(Traits<float>{});
 }
 
 }  // namespace toeplitz
 
 inline bool fits_toeplitz(const Problem& any_problem) {
     const Problem problem = canonical(any_problem);
-    if (element_bytes(problem.dtype) != 2 || problem.device.arch < 80) return false;
+    if (problem.dtype == Dtype::float64 || problem.device.arch < 80) return false;
+    const bool is_float = problem.dtype == Dtype::float32;
+    if (is_float && problem.precision != Precision::tf32) return false;
+    const int64_t outputs = problem.N * problem.G * problem.O * problem.P;
+    const bool little = outputs < int64_t{toeplitz::kLittle} * problem.device.sm_count;
+    if (problem.K <= (little ? toeplitz::kLittleTaps : is_float ? toeplitz::kFewTaps : 0)) return false;
     if (problem.C != 1 || problem.O > toeplitz::kMaxO || problem.stride != 1) return false;
     if (toeplitz::span(problem) > toeplitz::kMaxSpan) return false;
     // A block takes at least a warp's work of a row, of which there are fewer than P / 16 + 1.
     if (problem.N * problem.G * problem.O * (problem.P / 16 + 1) > kMaxBlocks) return false;
-    return toeplitz::plan(problem).row_bytes <= toeplitz::kSmemBytes;
+    return toeplitz::with_traits<bool>(problem, [&](auto traits) {
+        using Traits = decltype(traits);
+        return toeplitz::plan<Traits>(problem).row_bytes <= toeplitz::smem_bytes<Traits>(problem);
+    });
 }
 
 inline Error launch_toeplitz(const Problem& any_problem, cudaStream_t stream) {
-    const toeplitz::Params params = toeplitz::plan(canonical(any_problem));
-    if (params.problem.dtype == Dtype::float16) return toeplitz::launch_element<__half>(params, stream);
-    return toeplitz::launch_element<__nv_bfloat16>(params, stream);
+    const Problem problem = canonical(any_problem);
+    return toeplitz::with_traits<Error>(
+        problem, [&](auto traits) { return toeplitz::launch<decltype(traits)>(problem, stream); });
 }
 
 }  // namespace conv1d

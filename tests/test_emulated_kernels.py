@@ -37,7 +37,7 @@ extern "C" conv1d::Error route_launch(const conv1d::Problem* problem) {{
 MISTAKES = {
     "copies_behind_x": ("toeplitz", "(within % kStrip == 0)", "(true)", "read of 16 bytes outside"),
     "no_barrier": ("fold_sm80", "__syncthreads();  // the chunk before has been read", "", "race"),
-    "no_wait_for_copies": ("depthwise", "ptx::cp_async_wait_all();", "", "thread"),
+    "too_early": ("depthwise", "__syncthreads();  // x has been read", "", "race"),
     "one_group_too_late": ("gemm_sm80", "cp_async_wait_group<1>", "cp_async_wait_group<2>", "race"),
     "first_position_lost": ("direct", "inside[j] = l >= 0", "inside[j] = l > 0", "wrong result"),
 }
