@@ -296,27 +296,27 @@ struct Converter {
         return valid ? source : nullptr;
     }
 
-    // The chunk's channels at position q of the window.
-    __device__ __forceinline__ void load(Bits (&value)[Traits::kChunkChannels], int32_t q) {
+    // The chunk's channels at position q of the window, and, where Word holds two elements, at q + 1.
+    template <class Word>
+    __device__ __forceinline__ void load(Word (&value)[Traits::kChunkChannels], int32_t q) {
         const int32_t c = chunk * Traits::kChunkChannels;
         const Bits* source = find(q, c);
         const int32_t channels = source != nullptr ? static_cast<int32_t>(problem.C) - c : 0;
 #pragma unroll
         for (int i = 0; i < Traits::kChunkChannels; ++i, source += geometry.x_stride_c)
-            value[i] = i < channels ? __ldg(source) : Bits{0};
+            value[i] = i < channels ? __ldg(reinterpret_cast<const Word*>(source)) : Word{};
     }
 
-    // The same at q and q + 1, of which q is at an even position of x.
+    // The same at q and q + 1, of which q is at an even position of x, where rows may begin at odd elements.
     using Pair = typename Traits::BitsPair;
-    __device__ __forceinline__ void load_pairs(Pair (&value)[Traits::kChunkChannels], int32_t q) {
+    __device__ __forceinline__ void load_ragged(Pair (&value)[Traits::kChunkChannels], int32_t q) {
         const int32_t c = chunk * Traits::kChunkChannels;
         const int32_t l = window_begin() + q, L = static_cast<int32_t>(problem.L);
         const bool exists = place.sample < problem.N && l >= 0;
         const Bits* source = x_tile + l + int64_t{c} * geometry.x_stride_c;
         // Whether the rows of even channels and of odd ones, counted from c, begin at odd elements.
         const uint32_t parity = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(source) / sizeof(Bits));
-        const bool odd[2] = {geometry.ragged && parity % 2 != 0,
-                             geometry.ragged && (parity + geometry.x_stride_c) % 2 != 0};
+        const bool odd[2] = {parity % 2 != 0, (parity + geometry.x_stride_c) % 2 != 0};
         const int32_t channels = static_cast<int32_t>(problem.C) - c;
         bool wanted[2];
 #pragma unroll
@@ -329,7 +329,6 @@ struct Converter {
             value[i] = wanted[i % 2] && i < channels ? __ldg(reinterpret_cast<const Pair*>(source)) : Pair{};
             source += i % 2 == 0 ? step : 2 * geometry.x_stride_c - step;
         }
-        if (!geometry.ragged) return;
 #pragma unroll
         for (int j = 0; j < 2; ++j) {
             if (!odd[j]) continue;
@@ -411,12 +410,14 @@ struct Converter {
         atomicAdd(&barriers.small_count[place.counter], count);
     }
 
+    template <bool kRagged>
     __device__ __forceinline__ void convert_pairs() {
         const int32_t q = 2 * ptx::anew(lane) + geometry.batch_positions * batch - (window_begin() & 1);
         Pair value[Traits::kChunkChannels];
-        load_pairs(value, q);
+        if constexpr (kRagged) load_ragged(value, q);
+        else load(value, q);
         claim();
-        if (geometry.ragged && lane == 31) return;
+        if (kRagged && lane == 31) return;
         if constexpr (Traits::kIsFloat) {
             store(q, [&](int i) { return value[i].x; });
             store(q + 1, [&](int i) { return value[i].y; });
@@ -447,7 +448,8 @@ struct Converter {
 
     __device__ __forceinline__ void convert_batch() {
         largest = __half2{};
-        if (geometry.pairs) convert_pairs();
+        if (geometry.ragged) convert_pairs<true>();
+        else if (geometry.pairs) convert_pairs<false>();
         else convert_singles();
         if constexpr (kMode == Mode::f16x3) {
             ptx::griddepcontrol_wait();  // for an empty list
