@@ -241,9 +241,11 @@ inline double estimate_cycles(const Problem& problem, const Geometry& geometry, 
     // Of a row's channels that do not exist, whole steps are left out.
     constexpr int kStepChannels = Traits::kChunkChannels / Traits::kSteps;
     const double filled = static_cast<double>(ceil_div(problem.C, kStepChannels)) / Traits::kSteps;
-    const double products = filled * static_cast<double>(problem.K) * steps * tiling.columns;
+    // And the fewer columns, the more often weights are read from shared memory.
+    const double products = filled * static_cast<double>(problem.K) * steps * (tiling.columns + 6);
     const double stages = static_cast<double>(geometry.chunks) * geometry.tap_groups;
-    const double bytes = stages * geometry.window * Traits::kChunkChannels * Traits::kElementBytes +
+    const double load = geometry.pairs ? 1 : 1.5;  // element by element x comes slower
+    const double bytes = stages * geometry.window * Traits::kChunkChannels * Traits::kElementBytes * load +
                          (geometry.resident ? 0 : blocks * geometry.weight_bytes) +
                          kTileO * tiling.columns * Traits::kElementBytes;
     const double moves = bytes / kBytesPerCycle;
