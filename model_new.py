@@ -6,8 +6,8 @@
     model = Conv1d.replace(model)                      # every nn.Conv1d inside a model, in place
 
 One file, nothing beside it. Importing it compiles the CUDA and C++ sources that it holds, with
-torch.utils.cpp_extension.load_inline, once for each machine, torch version and set of GPU architectures;
-later imports load what was built.
+torch.utils.cpp_extension (as load_inline does, but in several units side by side), once for each machine,
+torch version and set of GPU architectures; later imports load what was built.
 """
 import torch
 import torch.nn as nn
@@ -275,11 +275,12 @@ def _conv1d_compile(name, folder, cpp_flags, cuda_flags, codes, home):
         set_meanwhile(vars(logging.getLogger("torch.utils.cpp_extension")), "disabled", True)
         from torch.utils import cpp_extension
 
-        units = {unit: [_conv1d_sources[file] for file in files] for unit, files in _conv1d_units.items()}
+        units = [unit for unit in _conv1d_units if home or not unit.endswith(".cu")]
+        for unit in units:
+            with open(f"{folder}/{unit}", "w") as file:
+                file.write("\n".join(_conv1d_sources[part] for part in _conv1d_units[unit]))
         link_flags = []
-        if home is None:
-            units["cuda_sources"] = []
-        else:
+        if home:
             cpp_flags = [*cpp_flags, "-DCONV1D_WITH_CUDA"]
             cuda_flags = [*cuda_flags]
             told = subprocess.run([f"{home}/bin/nvcc", "--list-gpu-arch"], capture_output=True, text=True)
@@ -297,14 +298,13 @@ def _conv1d_compile(name, folder, cpp_flags, cuda_flags, codes, home):
                 link_flags = [f"-L{folder}"]
         # Torch would skip a build that this process has tried before, even where it failed.
         cpp_extension.JIT_EXTENSION_VERSIONER.entries.pop(name, None)
-        cpp_extension.load_inline(
+        cpp_extension.load(
             name,
-            **units,
+            [f"{folder}/{unit}" for unit in units],
             extra_cflags=cpp_flags,
             extra_cuda_cflags=cuda_flags,
             extra_ldflags=link_flags,
             build_directory=folder,
-            no_implicit_headers=True,
             is_python_module=False,
         )
 
@@ -454,9 +454,18 @@ constexpr int64_t element_bytes(Dtype dtype) {
     return dtype == Dtype::float64 ? 8 : dtype == Dtype::float32 ? 4 : 2;
 }
 
+// The CPU kernel's whole surface.
+//
+// How many independent tasks the problem makes.
+int64_t cpu_task_count(const Problem& problem);
+// How many tasks are worth waking a thread for: about 10 us of work.
+int64_t cpu_task_grain(const Problem& problem);
+// Runs tasks [begin, end) on the calling thread.
+void cpu_run_tasks(const Problem& problem, int64_t begin, int64_t end);
+
 }  // namespace conv1d
 
-// The CUDA unit's whole surface.
+// The CUDA half's whole surface.
 //
 // The table's row names in order; null past the last.
 extern "C" const char* conv1d_cuda_route_name(int32_t route);
@@ -464,434 +473,6 @@ extern "C" const char* conv1d_cuda_route_name(int32_t route);
 extern "C" conv1d::Plan conv1d_cuda_plan(const conv1d::Problem* problem, const char* wanted);
 // Enqueues row `route`, which must fit, on `stream` (a cudaStream_t) of the current device; does not wait.
 extern "C" conv1d::Error conv1d_cuda_launch(const conv1d::Problem* problem, int32_t route, void* stream);
-''',
-"cpu.h": r'''
-#line 1 "kernels/cpu.h"
-// The CPU kernel: a direct convolution in registers, plain C++ without torch, for every valid problem.
-//
-// A task is one group's up to 128 output channels at 960 bytes' worth of positions. It packs what it needs
-// of x into scratch, a few input channels at a time: padded with zeros, widened to the accumulator's type,
-// and split by stride, so that every tap reads consecutive elements. A register tile of output channels x
-// vectors of positions then runs over (c, k). fp16 and bf16 accumulate in float. Where rows of y are shorter
-// than a vector, positions run on through the batch.
-//
-// Sums are blocked: at most 256 products in one chain, chains added in the order of (c, k). That order
-// depends on the problem alone, never on the threads. The vector width is chosen at run time, so that a
-// compiled file may move between machines; code inlines into the functions that carry a target attribute,
-// hence always_inline and no lambdas.
-
-#include <algorithm>
-#include <cstring>
-#include <memory>
-#include <new>
-#include <numeric>
-#include <type_traits>
-
-
-
-namespace conv1d {
-namespace cpu {
-
-#define CONV1D_INLINE inline __attribute__((always_inline))
-
-constexpr int64_t kOutputBlock = 128;  // output channels of one task
-constexpr int64_t kColumnBlockBytes =
-    960;                            // accumulators a task has for one output channel: 5 AVX-512 tiles
-constexpr int64_t kFoldBelow = 16;  // positions in a row of y below which the batch is folded in
-constexpr int64_t kChain = 256;     // products added one after the other
-constexpr int64_t kScratchBytes = 256 * 1024;  // packed x of one task, unless one channel alone needs more
-constexpr int64_t kLineBytes = 64;             // a cache line, and the widest vector
-
-template <typename To, typename From>
-CONV1D_INLINE To bit_cast(From value) {
-    static_assert(sizeof(To) == sizeof(From), "a bit cast keeps the size");
-    To result;
-    std::memcpy(&result, &value, sizeof(To));
-    return result;
-}
-
-template <typename T>
-struct Native {
-    using Stored = T;
-    using Acc = T;
-    static CONV1D_INLINE Acc widen(Stored value) { return value; }
-    static CONV1D_INLINE Stored narrow(Acc value) { return value; }
-};
-
-struct Bfloat16 {
-    using Stored = uint16_t;
-    using Acc = float;
-    static CONV1D_INLINE Acc widen(Stored bits) { return bit_cast<float>(uint32_t(bits) << 16); }
-    static CONV1D_INLINE Stored narrow(Acc value) {  // to nearest, ties to even
-        const uint32_t bits = bit_cast<uint32_t>(value);
-        const uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-        return uint16_t(value != value ? 0x7fc0 : rounded);
-    }
-};
-
-// Without branches, so that the compiler vectorises the loops over it.
-struct Float16 {
-    using Stored = uint16_t;
-    using Acc = float;
-    static CONV1D_INLINE Acc widen(Stored bits) {
-        const uint32_t sign = uint32_t(bits & 0x8000) << 16;
-        const uint32_t magnitude = uint32_t(bits & 0x7fff) << 13;
-        const uint32_t rebiased = magnitude + (112u << 23);  // exponent bias 15 -> 127
-        const uint32_t special = magnitude + (224u << 23);   // inf and nan: all exponent bits set
-        // A subnormal is fraction * 2^-24: written as 2^-14 * (1 + fraction/1024), less 2^-14.
-        const uint32_t subnormal = bit_cast<uint32_t>(bit_cast<float>(magnitude + (113u << 23)) - 0x1p-14f);
-        const uint32_t finite = magnitude < (1u << 23) ? subnormal : rebiased;
-        return bit_cast<float>(sign | (magnitude >= (31u << 23) ? special : finite));
-    }
-    static CONV1D_INLINE Stored narrow(Acc value) {  // to nearest, ties to even
-        const uint32_t bits = bit_cast<uint32_t>(value);
-        const uint32_t magnitude = bits & 0x7fffffff;
-        const uint32_t normal = (magnitude - (112u << 23) + 0xfff + ((magnitude >> 13) & 1)) >> 13;
-        // Below 2^-14 the unit is 2^-24, which is the unit of floats in [0.5, 1).
-        const uint32_t subnormal = bit_cast<uint32_t>(bit_cast<float>(magnitude) + 0.5f) - (126u << 23);
-        const uint32_t finite = magnitude < (113u << 23) ? subnormal : normal;
-        const uint32_t special = magnitude > 0x7f800000 ? 0x7e00 : 0x7c00;
-        return uint16_t((bits >> 16 & 0x8000) | (magnitude >= (143u << 23) ? special : finite));
-    }
-};
-
-struct AlignedDelete {
-    void operator()(void* memory) const { ::operator delete[](memory, std::align_val_t(kLineBytes)); }
-};
-template <typename T>
-using Scratch = std::unique_ptr<T[], AlignedDelete>;
-template <typename T>
-Scratch<T> allocate(int64_t count) {
-    return Scratch<T>(static_cast<T*>(::operator new[](count * sizeof(T), std::align_val_t(kLineBytes))));
-}
-
-constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// How the work splits into tasks. A column is a position, or, where the batch is folded, a pair (n, p),
-// counted as n*P + p.
-struct Tasks {
-    int64_t images, columns;               // `images` times `columns` is N times P
-    int64_t column_block;                  // columns of one task
-    int64_t output_blocks, column_blocks;  // how many along o and along the columns
-    int64_t count;
-
-    explicit Tasks(const Problem& p) {
-        const bool fold = p.P < kFoldBelow;
-        images = fold ? 1 : p.N;
-        columns = fold ? p.N * p.P : p.P;
-        column_block = kColumnBlockBytes / std::max<int64_t>(sizeof(float), element_bytes(p.dtype));
-        output_blocks = divide_up(p.O, kOutputBlock);
-        column_blocks = divide_up(columns, column_block);
-        count = images * p.G * output_blocks * column_blocks;
-    }
-};
-
-// How one input channel lies in scratch. Taps whose positions agree modulo the stride read the same
-// elements, shifted, and share a row: of stride / gcd(stride, dilation) rows, row r begins r*dilation %
-// stride elements of x after the first column's own and goes on in steps of the stride. Where dilation is so
-// wide that such rows would be mostly unread, or columns are folded, each tap gets a row of its own.
-struct Window {
-    int64_t rows;       // rows a channel
-    int64_t extra;      // elements of a row beyond one a column
-    int64_t row_elems;  // from row to row: an odd number of cache lines, to spread over the cache's sets
-
-    Window(const Problem& p, const Tasks& tasks, int64_t acc_bytes) {
-        const int64_t lanes = kLineBytes / acc_bytes;
-        const int64_t columns = std::min(tasks.columns, tasks.column_block);
-        const int64_t shared_rows = std::min(p.K, p.stride / std::gcd(p.stride, p.dilation));
-        const int64_t shared_extra = (p.K - 1) * p.dilation / p.stride;
-        const bool share = tasks.images == p.N && shared_rows * (columns + shared_extra) <= p.K * columns;
-        rows = share ? shared_rows : p.K;
-        extra = share ? shared_extra : 0;
-        row_elems = ((divide_up(columns, lanes) + divide_up(extra, lanes)) | 1) * lanes;
-    }
-    int64_t channel_elems() const { return rows * row_elems; }
-    // Where row `row` begins, in elements of x after the first column's own.
-    int64_t row_shift(const Problem& p, int64_t row) const {
-        return rows == p.K ? row * p.dilation : row * p.dilation % p.stride;
-    }
-    // Where tap k's first element lies in a channel's scratch.
-    int64_t tap_offset(const Problem& p, int64_t k) const {
-        const int64_t row = k % rows;
-        return row * row_elems + (k * p.dilation - row_shift(p, row)) / p.stride;
-    }
-};
-
-// A run of `count` columns that lie in one row of y.
-struct Segment {
-    int64_t n, p, count;
-    Segment(const Problem& problem, int64_t column, int64_t column_end)
-        : n(column / problem.P),
-          p(column % problem.P),
-          count(std::min(problem.P - p, column_end - column)) {}
-};
-
-// dst[i] = src[i * hop], widened.
-template <typename Type>
-CONV1D_INLINE void widen_row(typename Type::Acc* __restrict__ dst,
-                             const typename Type::Stored* __restrict__ src, int64_t count, int64_t hop) {
-    if (hop == 1) {
-        for (int64_t i = 0; i < count; ++i) dst[i] = Type::widen(src[i]);
-    } else if (hop == 2) {
-        for (int64_t i = 0; i < count; ++i) dst[i] = Type::widen(src[i * 2]);
-    } else {
-        for (int64_t i = 0; i < count; ++i) dst[i] = Type::widen(src[i * hop]);
-    }
-}
-
-// dst[i] = x[first + i*stride], widened, and zero outside 0 <= l < L.
-template <typename Type>
-CONV1D_INLINE void pack_row(const Problem& p,
-                            typename Type::Acc* dst,           // [count]
-                            const typename Type::Stored* src,  // x[n, c, 0]
-                            int64_t count, int64_t first) {
-    const int64_t begin = first >= 0 ? 0 : std::min(count, divide_up(-first, p.stride));
-    const int64_t end =
-        first >= p.L ? begin : std::max(begin, std::min(count, (p.L - 1 - first) / p.stride + 1));
-    std::fill(dst, dst + begin, typename Type::Acc(0));
-    widen_row<Type>(dst + begin, src + (first + begin * p.stride) * p.x_stride_l, end - begin,
-                    p.stride * p.x_stride_l);
-    std::fill(dst + end, dst + count, typename Type::Acc(0));
-}
-
-// sums[o][i] = sum over j of w[o][j] * x[offsets[j] + i], for kO output channels and kV vectors of columns.
-template <typename Acc, int kBytes, int kO, int kV>
-CONV1D_INLINE void multiply_tile(
-    const Acc* __restrict__ x,            // scratch at the tile's first column
-    const int64_t* __restrict__ offsets,  // [products] of each (c, k) in scratch
-    const Acc* __restrict__ w,            // [kO][products], w_stride apart
-    int64_t w_stride, int64_t products,
-    Acc* __restrict__ sums) {  // [kO][kV * lanes]
-    typedef Acc Vector __attribute__((vector_size(kBytes)));
-    constexpr int kLanes = kBytes / sizeof(Acc);
-    for (int64_t begin = 0; begin < products; begin += kChain) {
-        const int64_t end = std::min(products, begin + kChain);
-        Vector acc[kO][kV] = {};
-        for (int64_t j = begin; j < end; ++j) {
-            Vector x_frag[kV];
-            for (int v = 0; v < kV; ++v) std::memcpy(&x_frag[v], x + offsets[j] + v * kLanes, kBytes);
-            for (int o = 0; o < kO; ++o) {
-                const Acc w_value = w[o * w_stride + j];
-                for (int v = 0; v < kV; ++v) acc[o][v] += x_frag[v] * w_value;
-            }
-        }
-        for (int o = 0; o < kO; ++o) {
-            for (int v = 0; v < kV; ++v) {
-                Acc* sum = sums + (o * kV + v) * kLanes;
-                if (begin > 0) {
-                    Vector before;
-                    std::memcpy(&before, sum, kBytes);
-                    acc[o][v] += before;
-                }
-                std::memcpy(sum, &acc[o][v], kBytes);
-            }
-        }
-    }
-}
-
-template <typename Acc>
-using Tile = void (*)(const Acc*, const int64_t*, const Acc*, int64_t, int64_t, Acc*);
-
-constexpr int64_t kTileVectors = 3;
-
-// One task: outputs [o_begin, o_begin + outputs) of group g at columns [column_begin, column_begin +
-// columns).
-struct Task {
-    int64_t image, g, o_begin, outputs, column_begin, columns;
-
-    Task(const Problem& p, const Tasks& tasks, int64_t index) {
-        column_begin = index % tasks.column_blocks * tasks.column_block;
-        index /= tasks.column_blocks;
-        o_begin = index % tasks.output_blocks * kOutputBlock;
-        index /= tasks.output_blocks;
-        g = index % p.G;
-        image = index / p.G;
-        columns = std::min(tasks.columns - column_begin, tasks.column_block);
-        outputs = std::min(p.O - o_begin, kOutputBlock);
-    }
-};
-
-// Packs what a task reads of input channel c, counted over all groups, into `scratch`.
-template <typename Type>
-CONV1D_INLINE void pack_channel(const Problem& p, const Window& window, const Task& task, int64_t c,
-                                int64_t padded_columns,         // columns rounded up to whole vectors
-                                typename Type::Acc* scratch) {  // [rows][row_elems]
-    const auto* x =
-        static_cast<const typename Type::Stored*>(p.x) + task.image * p.x_stride_n + c * p.x_stride_c;
-    for (int64_t row = 0; row < window.rows; ++row) {
-        typename Type::Acc* packed = scratch + row * window.row_elems;
-        for (int64_t i = 0; i < task.columns;) {
-            const Segment segment(p, task.column_begin + i, task.column_begin + task.columns);
-            pack_row<Type>(p, packed + i, x + segment.n * p.x_stride_n, segment.count + window.extra,
-                           segment.p * p.stride - p.pad_left + window.row_shift(p, row));
-            i += segment.count;
-        }
-        // Columns past the last one are computed and not stored.
-        std::fill(packed + task.columns + window.extra, packed + padded_columns + window.extra,
-                  typename Type::Acc(0));
-    }
-}
-
-// Adds the bias to output channel o's sums of `count` columns from `column` on, and writes them to y.
-template <typename Type>
-CONV1D_INLINE void store_columns(const Problem& p, const Task& task, int64_t o, int64_t column,
-                                 int64_t count, const typename Type::Acc* __restrict__ sums) {
-    using Stored = typename Type::Stored;
-    const int64_t output = task.g * p.O + task.o_begin + o;
-    const auto bias =
-        p.bias ? Type::widen(static_cast<const Stored*>(p.bias)[output]) : typename Type::Acc(0);
-    for (int64_t i = 0; i < count;) {
-        const Segment segment(p, column + i, column + count);
-        Stored* __restrict__ y =
-            static_cast<Stored*>(p.y) + ((task.image + segment.n) * p.G * p.O + output) * p.P + segment.p;
-        for (int64_t j = 0; j < segment.count; ++j) y[j] = Type::narrow(sums[i + j] + bias);
-        i += segment.count;
-    }
-}
-
-// Tasks [begin, end), on one thread.
-template <typename Type, typename Target>
-CONV1D_INLINE void run_tasks(const Problem& p, int64_t begin, int64_t end) {
-    using Stored = typename Type::Stored;
-    using Acc = typename Type::Acc;
-    constexpr int64_t kLanes = Target::kBytes / sizeof(Acc);
-    constexpr bool kWiden = !std::is_same<Stored, Acc>::value;
-
-    const Tasks tasks(p);
-    const Window window(p, tasks, sizeof(Acc));
-    const int64_t most_outputs = std::min(p.O, kOutputBlock);
-    // Input channels packed at a time.
-    const int64_t fitting = kScratchBytes / int64_t(sizeof(Acc)) / window.channel_elems();
-    const int64_t chunk = std::max<int64_t>(1, std::min({p.C, kChain / p.K, fitting}));
-
-    const auto x_scratch = allocate<Acc>(chunk * window.channel_elems());
-    const auto w_scratch = allocate<Acc>(kWiden ? most_outputs * chunk * p.K : 0);
-    const auto offsets = allocate<int64_t>(chunk * p.K);  // of (c, k) in x_scratch
-    for (int64_t c = 0; c < chunk; ++c)
-        for (int64_t k = 0; k < p.K; ++k)
-            offsets[c * p.K + k] = c * window.channel_elems() + window.tap_offset(p, k);
-    // [outputs][column_block]: sums of the chunks so far.
-    const auto partial = allocate<Acc>(chunk < p.C ? most_outputs * tasks.column_block : 0);
-
-    for (int64_t index = begin; index < end; ++index) {
-        const Task task(p, tasks, index);
-        const int64_t vectors = divide_up(task.columns, kLanes);
-        const Stored* w = static_cast<const Stored*>(p.w) + (task.g * p.O + task.o_begin) * p.C * p.K;
-
-        for (int64_t c_begin = 0; c_begin < p.C; c_begin += chunk) {
-            const int64_t channels = std::min(chunk, p.C - c_begin);
-            const int64_t products = channels * p.K;
-            const bool first = c_begin == 0, last = c_begin + channels == p.C;
-            for (int64_t c = 0; c < channels; ++c)
-                pack_channel<Type>(p, window, task, task.g * p.C + c_begin + c, vectors * kLanes,
-                                   &x_scratch[c * window.channel_elems()]);
-            const Acc* w_chunk;  // [outputs][products], w_stride apart
-            int64_t w_stride;
-            if constexpr (kWiden) {
-                w_chunk = w_scratch.get();
-                w_stride = products;
-                for (int64_t o = 0; o < task.outputs; ++o)
-                    widen_row<Type>(&w_scratch[o * products], w + (o * p.C + c_begin) * p.K, products, 1);
-            } else {
-                w_chunk = w + c_begin * p.K;
-                w_stride = p.C * p.K;
-            }
-
-            for (int64_t v = 0, tile_v; v < vectors; v += tile_v) {
-                tile_v = std::min(kTileVectors, vectors - v);
-                const int64_t tile_columns = std::min(tile_v * kLanes, task.columns - v * kLanes);
-                for (int64_t o = 0, tile_o; o < task.outputs; o += tile_o) {
-                    int size = Target::kTileSizes - 1;
-                    while (task.outputs - o < (1 << size)) --size;
-                    tile_o = 1 << size;
-                    const Tile<Acc> multiply = Target::template kTiles<Acc>[size][tile_v - 1];
-                    alignas(kLineBytes) Acc sums[(1 << (Target::kTileSizes - 1)) * kTileVectors * kLanes];
-                    multiply(&x_scratch[v * kLanes], offsets.get(), &w_chunk[o * w_stride], w_stride,
-                             products, sums);
-                    for (int64_t i = 0; i < tile_o; ++i) {
-                        Acc* sum = sums + i * tile_v * kLanes;
-                        Acc* so_far = partial.get() + (o + i) * tasks.column_block + v * kLanes;
-                        if (!first)
-                            for (int64_t j = 0; j < tile_columns; ++j) sum[j] += so_far[j];
-                        if (last)
-                            store_columns<Type>(p, task, o + i, task.column_begin + v * kLanes, tile_columns,
-                                                sum);
-                        else
-                            std::copy(sum, sum + tile_columns, so_far);
-                    }
-                }
-            }
-        }
-    }
-}
-
-// One struct an instruction set. kTiles holds the tiles of 1, 2, 4, ... output channels and 1, 2, 3 vectors;
-// the largest leaves registers for 3 vectors of x and 1 of w: of 32 in AVX-512, of 16 elsewhere.
-#define CONV1D_TARGET(name, bytes, tile_sizes, attribute)                                                \
-    struct name {                                                                                        \
-        static constexpr int kBytes = bytes, kTileSizes = tile_sizes;                                    \
-        template <typename Acc, int kO, int kV>                                                          \
-        attribute static void tile(const Acc* x, const int64_t* offsets, const Acc* w, int64_t w_stride, \
-                                   int64_t products, Acc* sums) {                                        \
-            multiply_tile<Acc, kBytes, kO, kV>(x, offsets, w, w_stride, products, sums);                 \
-        }                                                                                                \
-        template <typename Acc>                                                                          \
-        static constexpr Tile<Acc> kTiles[4][kTileVectors] = {                                           \
-            {tile<Acc, 1, 1>, tile<Acc, 1, 2>, tile<Acc, 1, 3>},                                         \
-            {tile<Acc, 2, 1>, tile<Acc, 2, 2>, tile<Acc, 2, 3>},                                         \
-            {tile<Acc, 4, 1>, tile<Acc, 4, 2>, tile<Acc, 4, 3>},                                         \
-            {tile<Acc, 8, 1>, tile<Acc, 8, 2>, tile<Acc, 8, 3>}};                                        \
-        template <typename Type>                                                                         \
-        attribute static void run(const Problem& p, int64_t begin, int64_t end) {                        \
-            run_tasks<Type, name>(p, begin, end);                                                        \
-        }                                                                                                \
-    };
-
-#if defined(__x86_64__)
-CONV1D_TARGET(Avx512, 64, 4, __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma"))))
-CONV1D_TARGET(Avx2, 32, 3, __attribute__((target("avx2,fma"))))
-#endif
-CONV1D_TARGET(Portable, 16, 3, )
-
-template <typename Type>
-inline void run_on_this_machine(const Problem& p, int64_t begin, int64_t end) {
-#if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512dq"))
-        return Avx512::run<Type>(p, begin, end);
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        return Avx2::run<Type>(p, begin, end);
-#endif
-    Portable::run<Type>(p, begin, end);
-}
-
-#undef CONV1D_TARGET
-#undef CONV1D_INLINE
-
-}  // namespace cpu
-
-// How many independent tasks the problem makes.
-inline int64_t cpu_task_count(const Problem& p) { return cpu::Tasks(p).count; }
-
-// How many tasks are worth waking a thread for: about 10 us of work.
-inline int64_t cpu_task_grain(const Problem& p) {
-    const cpu::Tasks tasks(p);
-    const int64_t products =
-        p.C * p.K * std::min(p.O, cpu::kOutputBlock) * std::min(tasks.columns, tasks.column_block);
-    return std::max<int64_t>(1, 500000 / products);
-}
-
-// Runs tasks [begin, end) on the calling thread.
-inline void cpu_run_tasks(const Problem& p, int64_t begin, int64_t end) {
-    switch (p.dtype) {
-        case Dtype::float32: return cpu::run_on_this_machine<cpu::Native<float>>(p, begin, end);
-        case Dtype::float64: return cpu::run_on_this_machine<cpu::Native<double>>(p, begin, end);
-        case Dtype::float16: return cpu::run_on_this_machine<cpu::Float16>(p, begin, end);
-        case Dtype::bfloat16: return cpu::run_on_this_machine<cpu::Bfloat16>(p, begin, end);
-    }
-}
-
-}  // namespace conv1d
 ''',
 "conv1d.cpp": r'''
 #line 1 "kernels/conv1d.cpp"
@@ -930,7 +511,6 @@ inline void cpu_run_tasks(const Problem& p, int64_t begin, int64_t end) {
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAStream.h>
 #endif
-
 
 
 
@@ -1370,6 +950,491 @@ CONV1D_LIBRARY_IMPL(TORCH_EXTENSION_NAME, AutocastCPU, m) {
 
 }  // namespace
 ''',
+"dispatch.cuh": r'''
+#line 1 "kernels/dispatch.cuh"
+// THE table of routes. The first row whose `fits` holds takes the problem; nothing else decides.
+// Each row carries the measurement that put it where it stands (H200; results/ has the full table).
+
+#include <cuda_runtime.h>
+
+
+
+namespace conv1d {
+
+struct Route {
+    const char* name;
+    bool (*fits)(const Problem&);
+    size_t (*workspace_bytes)(const Problem&);
+    Error (*launch)(const Problem&, cudaStream_t);
+};
+
+inline size_t no_workspace(const Problem&) { return 0; }
+
+// Each is defined in a translation unit of its own, so that they compile side by side.
+extern const Route kToeplitz, kDepthwise, kFoldSm80, kStreamSm90, kGemmSm90, kGemmSm80, kDirect;
+
+constexpr const Route* kRoutes[] = {
+    &kToeplitz,    // depthwise: before the rest where tensor cores beat sliding windows
+    &kDepthwise,   // one input channel a group
+    &kFoldSm80,    // fewer than 16 channels a group
+    &kStreamSm90,  // short sums on Hopper, bound by memory
+    &kGemmSm90,    // every other dense problem on Hopper
+    &kGemmSm80,    // and on other cards since Ampere
+    &kDirect,      // fits every valid problem: the last row
+};
+constexpr int32_t kRouteCount = sizeof(kRoutes) / sizeof(kRoutes[0]);
+
+}  // namespace conv1d
+''',
+"conv1d.cu": r'''
+#line 1 "kernels/conv1d.cu"
+// Root of the CUDA half: the entry points that problem.h declares. Knows CUDA, not torch.
+#include <cstring>
+
+
+
+
+extern "C" const char* conv1d_cuda_route_name(int32_t route) {
+    return route < conv1d::kRouteCount ? conv1d::kRoutes[route]->name : nullptr;
+}
+
+extern "C" conv1d::Plan conv1d_cuda_plan(const conv1d::Problem* problem, const char* wanted) {
+    for (int32_t route = 0; route < conv1d::kRouteCount; ++route) {
+        const conv1d::Route& row = *conv1d::kRoutes[route];
+        if (wanted != nullptr && std::strcmp(wanted, row.name) != 0) continue;
+        if (row.fits(*problem)) return {row.name, route, row.workspace_bytes(*problem)};
+    }
+    return {nullptr, -1, 0};
+}
+
+extern "C" conv1d::Error conv1d_cuda_launch(const conv1d::Problem* problem, int32_t route, void* stream) {
+    return conv1d::kRoutes[route]->launch(*problem, static_cast<cudaStream_t>(stream));
+}
+''',
+"cpu.cpp": r'''
+#line 1 "kernels/cpu.cpp"
+// The CPU kernel: a direct convolution in registers, plain C++ without torch, for every valid problem.
+//
+// A task is one group's up to 128 output channels at 960 bytes' worth of positions. It packs what it needs
+// of x into scratch, a few input channels at a time: padded with zeros, widened to the accumulator's type,
+// and split by stride, so that every tap reads consecutive elements. A register tile of output channels x
+// vectors of positions then runs over (c, k). fp16 and bf16 accumulate in float. Where rows of y are shorter
+// than a vector, positions run on through the batch.
+//
+// Sums are blocked: at most 256 products in one chain, chains added in the order of (c, k). That order
+// depends on the problem alone, never on the threads. The vector width is chosen at run time, so that a
+// compiled file may move between machines; code inlines into the functions that carry a target attribute,
+// hence always_inline and no lambdas.
+#include <algorithm>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <numeric>
+#include <type_traits>
+
+
+
+namespace conv1d {
+namespace cpu {
+
+#define CONV1D_INLINE inline __attribute__((always_inline))
+
+constexpr int64_t kOutputBlock = 128;  // output channels of one task
+constexpr int64_t kColumnBlockBytes =
+    960;                            // accumulators a task has for one output channel: 5 AVX-512 tiles
+constexpr int64_t kFoldBelow = 16;  // positions in a row of y below which the batch is folded in
+constexpr int64_t kChain = 256;     // products added one after the other
+constexpr int64_t kScratchBytes = 256 * 1024;  // packed x of one task, unless one channel alone needs more
+constexpr int64_t kLineBytes = 64;             // a cache line, and the widest vector
+
+template <typename To, typename From>
+CONV1D_INLINE To bit_cast(From value) {
+    static_assert(sizeof(To) == sizeof(From), "a bit cast keeps the size");
+    To result;
+    std::memcpy(&result, &value, sizeof(To));
+    return result;
+}
+
+template <typename T>
+struct Native {
+    using Stored = T;
+    using Acc = T;
+    static CONV1D_INLINE Acc widen(Stored value) { return value; }
+    static CONV1D_INLINE Stored narrow(Acc value) { return value; }
+};
+
+struct Bfloat16 {
+    using Stored = uint16_t;
+    using Acc = float;
+    static CONV1D_INLINE Acc widen(Stored bits) { return bit_cast<float>(uint32_t(bits) << 16); }
+    static CONV1D_INLINE Stored narrow(Acc value) {  // to nearest, ties to even
+        const uint32_t bits = bit_cast<uint32_t>(value);
+        const uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+        return uint16_t(value != value ? 0x7fc0 : rounded);
+    }
+};
+
+// Without branches, so that the compiler vectorises the loops over it.
+struct Float16 {
+    using Stored = uint16_t;
+    using Acc = float;
+    static CONV1D_INLINE Acc widen(Stored bits) {
+        const uint32_t sign = uint32_t(bits & 0x8000) << 16;
+        const uint32_t magnitude = uint32_t(bits & 0x7fff) << 13;
+        const uint32_t rebiased = magnitude + (112u << 23);  // exponent bias 15 -> 127
+        const uint32_t special = magnitude + (224u << 23);   // inf and nan: all exponent bits set
+        // A subnormal is fraction * 2^-24: written as 2^-14 * (1 + fraction/1024), less 2^-14.
+        const uint32_t subnormal = bit_cast<uint32_t>(bit_cast<float>(magnitude + (113u << 23)) - 0x1p-14f);
+        const uint32_t finite = magnitude < (1u << 23) ? subnormal : rebiased;
+        return bit_cast<float>(sign | (magnitude >= (31u << 23) ? special : finite));
+    }
+    static CONV1D_INLINE Stored narrow(Acc value) {  // to nearest, ties to even
+        const uint32_t bits = bit_cast<uint32_t>(value);
+        const uint32_t magnitude = bits & 0x7fffffff;
+        const uint32_t normal = (magnitude - (112u << 23) + 0xfff + ((magnitude >> 13) & 1)) >> 13;
+        // Below 2^-14 the unit is 2^-24, which is the unit of floats in [0.5, 1).
+        const uint32_t subnormal = bit_cast<uint32_t>(bit_cast<float>(magnitude) + 0.5f) - (126u << 23);
+        const uint32_t finite = magnitude < (113u << 23) ? subnormal : normal;
+        const uint32_t special = magnitude > 0x7f800000 ? 0x7e00 : 0x7c00;
+        return uint16_t((bits >> 16 & 0x8000) | (magnitude >= (143u << 23) ? special : finite));
+    }
+};
+
+struct AlignedDelete {
+    void operator()(void* memory) const { ::operator delete[](memory, std::align_val_t(kLineBytes)); }
+};
+template <typename T>
+using Scratch = std::unique_ptr<T[], AlignedDelete>;
+template <typename T>
+Scratch<T> allocate(int64_t count) {
+    return Scratch<T>(static_cast<T*>(::operator new[](count * sizeof(T), std::align_val_t(kLineBytes))));
+}
+
+constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// How the work splits into tasks. A column is a position, or, where the batch is folded, a pair (n, p),
+// counted as n*P + p.
+struct Tasks {
+    int64_t images, columns;               // `images` times `columns` is N times P
+    int64_t column_block;                  // columns of one task
+    int64_t output_blocks, column_blocks;  // how many along o and along the columns
+    int64_t count;
+
+    explicit Tasks(const Problem& p) {
+        const bool fold = p.P < kFoldBelow;
+        images = fold ? 1 : p.N;
+        columns = fold ? p.N * p.P : p.P;
+        column_block = kColumnBlockBytes / std::max<int64_t>(sizeof(float), element_bytes(p.dtype));
+        output_blocks = divide_up(p.O, kOutputBlock);
+        column_blocks = divide_up(columns, column_block);
+        count = images * p.G * output_blocks * column_blocks;
+    }
+};
+
+// How one input channel lies in scratch. Taps whose positions agree modulo the stride read the same
+// elements, shifted, and share a row: of stride / gcd(stride, dilation) rows, row r begins r*dilation %
+// stride elements of x after the first column's own and goes on in steps of the stride. Where dilation is so
+// wide that such rows would be mostly unread, or columns are folded, each tap gets a row of its own.
+struct Window {
+    int64_t rows;       // rows a channel
+    int64_t extra;      // elements of a row beyond one a column
+    int64_t row_elems;  // from row to row: an odd number of cache lines, to spread over the cache's sets
+
+    Window(const Problem& p, const Tasks& tasks, int64_t acc_bytes) {
+        const int64_t lanes = kLineBytes / acc_bytes;
+        const int64_t columns = std::min(tasks.columns, tasks.column_block);
+        const int64_t shared_rows = std::min(p.K, p.stride / std::gcd(p.stride, p.dilation));
+        const int64_t shared_extra = (p.K - 1) * p.dilation / p.stride;
+        const bool share = tasks.images == p.N && shared_rows * (columns + shared_extra) <= p.K * columns;
+        rows = share ? shared_rows : p.K;
+        extra = share ? shared_extra : 0;
+        row_elems = ((divide_up(columns, lanes) + divide_up(extra, lanes)) | 1) * lanes;
+    }
+    int64_t channel_elems() const { return rows * row_elems; }
+    // Where row `row` begins, in elements of x after the first column's own.
+    int64_t row_shift(const Problem& p, int64_t row) const {
+        return rows == p.K ? row * p.dilation : row * p.dilation % p.stride;
+    }
+    // Where tap k's first element lies in a channel's scratch.
+    int64_t tap_offset(const Problem& p, int64_t k) const {
+        const int64_t row = k % rows;
+        return row * row_elems + (k * p.dilation - row_shift(p, row)) / p.stride;
+    }
+};
+
+// A run of `count` columns that lie in one row of y.
+struct Segment {
+    int64_t n, p, count;
+    Segment(const Problem& problem, int64_t column, int64_t column_end)
+        : n(column / problem.P),
+          p(column % problem.P),
+          count(std::min(problem.P - p, column_end - column)) {}
+};
+
+// dst[i] = src[i * hop], widened.
+template <typename Type>
+CONV1D_INLINE void widen_row(typename Type::Acc* __restrict__ dst,
+                             const typename Type::Stored* __restrict__ src, int64_t count, int64_t hop) {
+    if (hop == 1) {
+        for (int64_t i = 0; i < count; ++i) dst[i] = Type::widen(src[i]);
+    } else if (hop == 2) {
+        for (int64_t i = 0; i < count; ++i) dst[i] = Type::widen(src[i * 2]);
+    } else {
+        for (int64_t i = 0; i < count; ++i) dst[i] = Type::widen(src[i * hop]);
+    }
+}
+
+// dst[i] = x[first + i*stride], widened, and zero outside 0 <= l < L.
+template <typename Type>
+CONV1D_INLINE void pack_row(const Problem& p,
+                            typename Type::Acc* dst,           // [count]
+                            const typename Type::Stored* src,  // x[n, c, 0]
+                            int64_t count, int64_t first) {
+    const int64_t begin = first >= 0 ? 0 : std::min(count, divide_up(-first, p.stride));
+    const int64_t end =
+        first >= p.L ? begin : std::max(begin, std::min(count, (p.L - 1 - first) / p.stride + 1));
+    std::fill(dst, dst + begin, typename Type::Acc(0));
+    widen_row<Type>(dst + begin, src + (first + begin * p.stride) * p.x_stride_l, end - begin,
+                    p.stride * p.x_stride_l);
+    std::fill(dst + end, dst + count, typename Type::Acc(0));
+}
+
+// sums[o][i] = sum over j of w[o][j] * x[offsets[j] + i], for kO output channels and kV vectors of columns.
+template <typename Acc, int kBytes, int kO, int kV>
+CONV1D_INLINE void multiply_tile(
+    const Acc* __restrict__ x,            // scratch at the tile's first column
+    const int64_t* __restrict__ offsets,  // [products] of each (c, k) in scratch
+    const Acc* __restrict__ w,            // [kO][products], w_stride apart
+    int64_t w_stride, int64_t products,
+    Acc* __restrict__ sums) {  // [kO][kV * lanes]
+    typedef Acc Vector __attribute__((vector_size(kBytes)));
+    constexpr int kLanes = kBytes / sizeof(Acc);
+    for (int64_t begin = 0; begin < products; begin += kChain) {
+        const int64_t end = std::min(products, begin + kChain);
+        Vector acc[kO][kV] = {};
+        for (int64_t j = begin; j < end; ++j) {
+            Vector x_frag[kV];
+            for (int v = 0; v < kV; ++v) std::memcpy(&x_frag[v], x + offsets[j] + v * kLanes, kBytes);
+            for (int o = 0; o < kO; ++o) {
+                const Acc w_value = w[o * w_stride + j];
+                for (int v = 0; v < kV; ++v) acc[o][v] += x_frag[v] * w_value;
+            }
+        }
+        for (int o = 0; o < kO; ++o) {
+            for (int v = 0; v < kV; ++v) {
+                Acc* sum = sums + (o * kV + v) * kLanes;
+                if (begin > 0) {
+                    Vector before;
+                    std::memcpy(&before, sum, kBytes);
+                    acc[o][v] += before;
+                }
+                std::memcpy(sum, &acc[o][v], kBytes);
+            }
+        }
+    }
+}
+
+template <typename Acc>
+using Tile = void (*)(const Acc*, const int64_t*, const Acc*, int64_t, int64_t, Acc*);
+
+constexpr int64_t kTileVectors = 3;
+
+// One task: outputs [o_begin, o_begin + outputs) of group g at columns [column_begin, column_begin +
+// columns).
+struct Task {
+    int64_t image, g, o_begin, outputs, column_begin, columns;
+
+    Task(const Problem& p, const Tasks& tasks, int64_t index) {
+        column_begin = index % tasks.column_blocks * tasks.column_block;
+        index /= tasks.column_blocks;
+        o_begin = index % tasks.output_blocks * kOutputBlock;
+        index /= tasks.output_blocks;
+        g = index % p.G;
+        image = index / p.G;
+        columns = std::min(tasks.columns - column_begin, tasks.column_block);
+        outputs = std::min(p.O - o_begin, kOutputBlock);
+    }
+};
+
+// Packs what a task reads of input channel c, counted over all groups, into `scratch`.
+template <typename Type>
+CONV1D_INLINE void pack_channel(const Problem& p, const Window& window, const Task& task, int64_t c,
+                                int64_t padded_columns,         // columns rounded up to whole vectors
+                                typename Type::Acc* scratch) {  // [rows][row_elems]
+    const auto* x =
+        static_cast<const typename Type::Stored*>(p.x) + task.image * p.x_stride_n + c * p.x_stride_c;
+    for (int64_t row = 0; row < window.rows; ++row) {
+        typename Type::Acc* packed = scratch + row * window.row_elems;
+        for (int64_t i = 0; i < task.columns;) {
+            const Segment segment(p, task.column_begin + i, task.column_begin + task.columns);
+            pack_row<Type>(p, packed + i, x + segment.n * p.x_stride_n, segment.count + window.extra,
+                           segment.p * p.stride - p.pad_left + window.row_shift(p, row));
+            i += segment.count;
+        }
+        // Columns past the last one are computed and not stored.
+        std::fill(packed + task.columns + window.extra, packed + padded_columns + window.extra,
+                  typename Type::Acc(0));
+    }
+}
+
+// Adds the bias to output channel o's sums of `count` columns from `column` on, and writes them to y.
+template <typename Type>
+CONV1D_INLINE void store_columns(const Problem& p, const Task& task, int64_t o, int64_t column,
+                                 int64_t count, const typename Type::Acc* __restrict__ sums) {
+    using Stored = typename Type::Stored;
+    const int64_t output = task.g * p.O + task.o_begin + o;
+    const auto bias =
+        p.bias ? Type::widen(static_cast<const Stored*>(p.bias)[output]) : typename Type::Acc(0);
+    for (int64_t i = 0; i < count;) {
+        const Segment segment(p, column + i, column + count);
+        Stored* __restrict__ y =
+            static_cast<Stored*>(p.y) + ((task.image + segment.n) * p.G * p.O + output) * p.P + segment.p;
+        for (int64_t j = 0; j < segment.count; ++j) y[j] = Type::narrow(sums[i + j] + bias);
+        i += segment.count;
+    }
+}
+
+// Tasks [begin, end), on one thread.
+template <typename Type, typename Target>
+CONV1D_INLINE void run_tasks(const Problem& p, int64_t begin, int64_t end) {
+    using Stored = typename Type::Stored;
+    using Acc = typename Type::Acc;
+    constexpr int64_t kLanes = Target::kBytes / sizeof(Acc);
+    constexpr bool kWiden = !std::is_same<Stored, Acc>::value;
+
+    const Tasks tasks(p);
+    const Window window(p, tasks, sizeof(Acc));
+    const int64_t most_outputs = std::min(p.O, kOutputBlock);
+    // Input channels packed at a time.
+    const int64_t fitting = kScratchBytes / int64_t(sizeof(Acc)) / window.channel_elems();
+    const int64_t chunk = std::max<int64_t>(1, std::min({p.C, kChain / p.K, fitting}));
+
+    const auto x_scratch = allocate<Acc>(chunk * window.channel_elems());
+    const auto w_scratch = allocate<Acc>(kWiden ? most_outputs * chunk * p.K : 0);
+    const auto offsets = allocate<int64_t>(chunk * p.K);  // of (c, k) in x_scratch
+    for (int64_t c = 0; c < chunk; ++c)
+        for (int64_t k = 0; k < p.K; ++k)
+            offsets[c * p.K + k] = c * window.channel_elems() + window.tap_offset(p, k);
+    // [outputs][column_block]: sums of the chunks so far.
+    const auto partial = allocate<Acc>(chunk < p.C ? most_outputs * tasks.column_block : 0);
+
+    for (int64_t index = begin; index < end; ++index) {
+        const Task task(p, tasks, index);
+        const int64_t vectors = divide_up(task.columns, kLanes);
+        const Stored* w = static_cast<const Stored*>(p.w) + (task.g * p.O + task.o_begin) * p.C * p.K;
+
+        for (int64_t c_begin = 0; c_begin < p.C; c_begin += chunk) {
+            const int64_t channels = std::min(chunk, p.C - c_begin);
+            const int64_t products = channels * p.K;
+            const bool first = c_begin == 0, last = c_begin + channels == p.C;
+            for (int64_t c = 0; c < channels; ++c)
+                pack_channel<Type>(p, window, task, task.g * p.C + c_begin + c, vectors * kLanes,
+                                   &x_scratch[c * window.channel_elems()]);
+            const Acc* w_chunk;  // [outputs][products], w_stride apart
+            int64_t w_stride;
+            if constexpr (kWiden) {
+                w_chunk = w_scratch.get();
+                w_stride = products;
+                for (int64_t o = 0; o < task.outputs; ++o)
+                    widen_row<Type>(&w_scratch[o * products], w + (o * p.C + c_begin) * p.K, products, 1);
+            } else {
+                w_chunk = w + c_begin * p.K;
+                w_stride = p.C * p.K;
+            }
+
+            for (int64_t v = 0, tile_v; v < vectors; v += tile_v) {
+                tile_v = std::min(kTileVectors, vectors - v);
+                const int64_t tile_columns = std::min(tile_v * kLanes, task.columns - v * kLanes);
+                for (int64_t o = 0, tile_o; o < task.outputs; o += tile_o) {
+                    int size = Target::kTileSizes - 1;
+                    while (task.outputs - o < (1 << size)) --size;
+                    tile_o = 1 << size;
+                    const Tile<Acc> multiply = Target::template kTiles<Acc>[size][tile_v - 1];
+                    alignas(kLineBytes) Acc sums[(1 << (Target::kTileSizes - 1)) * kTileVectors * kLanes];
+                    multiply(&x_scratch[v * kLanes], offsets.get(), &w_chunk[o * w_stride], w_stride,
+                             products, sums);
+                    for (int64_t i = 0; i < tile_o; ++i) {
+                        Acc* sum = sums + i * tile_v * kLanes;
+                        Acc* so_far = partial.get() + (o + i) * tasks.column_block + v * kLanes;
+                        if (!first)
+                            for (int64_t j = 0; j < tile_columns; ++j) sum[j] += so_far[j];
+                        if (last)
+                            store_columns<Type>(p, task, o + i, task.column_begin + v * kLanes, tile_columns,
+                                                sum);
+                        else
+                            std::copy(sum, sum + tile_columns, so_far);
+                    }
+                }
+            }
+        }
+    }
+}
+
+// One struct an instruction set. kTiles holds the tiles of 1, 2, 4, ... output channels and 1, 2, 3 vectors;
+// the largest leaves registers for 3 vectors of x and 1 of w: of 32 in AVX-512, of 16 elsewhere.
+#define CONV1D_TARGET(name, bytes, tile_sizes, attribute)                                                \
+    struct name {                                                                                        \
+        static constexpr int kBytes = bytes, kTileSizes = tile_sizes;                                    \
+        template <typename Acc, int kO, int kV>                                                          \
+        attribute static void tile(const Acc* x, const int64_t* offsets, const Acc* w, int64_t w_stride, \
+                                   int64_t products, Acc* sums) {                                        \
+            multiply_tile<Acc, kBytes, kO, kV>(x, offsets, w, w_stride, products, sums);                 \
+        }                                                                                                \
+        template <typename Acc>                                                                          \
+        static constexpr Tile<Acc> kTiles[4][kTileVectors] = {                                           \
+            {tile<Acc, 1, 1>, tile<Acc, 1, 2>, tile<Acc, 1, 3>},                                         \
+            {tile<Acc, 2, 1>, tile<Acc, 2, 2>, tile<Acc, 2, 3>},                                         \
+            {tile<Acc, 4, 1>, tile<Acc, 4, 2>, tile<Acc, 4, 3>},                                         \
+            {tile<Acc, 8, 1>, tile<Acc, 8, 2>, tile<Acc, 8, 3>}};                                        \
+        template <typename Type>                                                                         \
+        attribute static void run(const Problem& p, int64_t begin, int64_t end) {                        \
+            run_tasks<Type, name>(p, begin, end);                                                        \
+        }                                                                                                \
+    };
+
+#if defined(__x86_64__)
+CONV1D_TARGET(Avx512, 64, 4, __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma"))))
+CONV1D_TARGET(Avx2, 32, 3, __attribute__((target("avx2,fma"))))
+#endif
+CONV1D_TARGET(Portable, 16, 3, )
+
+template <typename Type>
+inline void run_on_this_machine(const Problem& p, int64_t begin, int64_t end) {
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512dq"))
+        return Avx512::run<Type>(p, begin, end);
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        return Avx2::run<Type>(p, begin, end);
+#endif
+    Portable::run<Type>(p, begin, end);
+}
+
+#undef CONV1D_TARGET
+#undef CONV1D_INLINE
+
+}  // namespace cpu
+
+int64_t cpu_task_count(const Problem& p) { return cpu::Tasks(p).count; }
+
+int64_t cpu_task_grain(const Problem& p) {
+    const cpu::Tasks tasks(p);
+    const int64_t products =
+        p.C * p.K * std::min(p.O, cpu::kOutputBlock) * std::min(tasks.columns, tasks.column_block);
+    return std::max<int64_t>(1, 500000 / products);
+}
+
+void cpu_run_tasks(const Problem& p, int64_t begin, int64_t end) {
+    switch (p.dtype) {
+        case Dtype::float32: return cpu::run_on_this_machine<cpu::Native<float>>(p, begin, end);
+        case Dtype::float64: return cpu::run_on_this_machine<cpu::Native<double>>(p, begin, end);
+        case Dtype::float16: return cpu::run_on_this_machine<cpu::Float16>(p, begin, end);
+        case Dtype::bfloat16: return cpu::run_on_this_machine<cpu::Bfloat16>(p, begin, end);
+    }
+}
+
+}  // namespace conv1d
+''',
 "mma.cuh": r'''
 #line 1 "kernels/mma.cuh"
 // One inline function an instruction, named after it: those of sm_80 and all later architectures.
@@ -1486,6 +1551,17 @@ __device__ __forceinline__ void st_shared_apart(uint32_t target, uint32_t pair) 
         : "memory");
 }
 
+// 9.7.9.8: 2, 4 or 8 bytes, in the order of the program: of plain loads the compiler puts some behind stores.
+__device__ __forceinline__ void ld_shared(uint16_t& value, uint32_t source) {
+    asm volatile("ld.shared.u16 %0, [%1];" : "=h"(value) : "r"(source) : "memory");
+}
+__device__ __forceinline__ void ld_shared(uint32_t& value, uint32_t source) {
+    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(value) : "r"(source) : "memory");
+}
+__device__ __forceinline__ void ld_shared(uint2& value, uint32_t source) {
+    asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(value.x), "=r"(value.y) : "r"(source) : "memory");
+}
+
 // The same value in all lanes, so that the compiler knows and keeps it in a uniform register.
 __device__ __forceinline__ uint64_t uniform(uint64_t value) {
     const uint32_t low = __shfl_sync(0xFFFFFFFF, static_cast<uint32_t>(value), 0);
@@ -1551,6 +1627,33 @@ __device__ __forceinline__ void cp_async_bulk_commit() {
 template <int kPending>
 __device__ __forceinline__ void cp_async_bulk_wait_read() {
     asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(kPending) : "memory");
+}
+
+// 9.7.9.27.1.2: a box of three axes that a tensor map describes, global to shared, from coordinates (c0, c1, c2)
+// on; c0 runs along memory, and what lies outside the tensor reads as zero. The target is a multiple of 128
+// bytes.
+__device__ __forceinline__ void cp_async_bulk_tensor(uint32_t target, const void* map, int32_t c0, int32_t c1,
+                                                     int32_t c2, uint32_t barrier) {
+    asm volatile(
+        "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], "
+        "[%5];" ::"r"(target),
+        "l"(map), "r"(c0), "r"(c1), "r"(c2), "r"(barrier)
+        : "memory");
+}
+
+// 9.7.15.5.15 and .16: four 8x8 matrices of 16-bit elements. Lane 8*m + i gives the address of row i of matrix
+// m, 16 bytes; word m of lane t holds elements 2*(t%4) and that + 1 of its row t/4, or, transposed, of its
+// column t/4.
+__device__ __forceinline__ void ldmatrix_x4_trans(uint32_t (&words)[4], uint32_t source) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+                 : "r"(source)
+                 : "memory");
+}
+__device__ __forceinline__ void stmatrix_x4(uint32_t target, const uint32_t (&words)[4]) {
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(target), "r"(words[0]),
+                 "r"(words[1]), "r"(words[2]), "r"(words[3])
+                 : "memory");
 }
 
 // 9.7.13.1: hardware barrier kId, of `threads` threads; arrive does not wait.
@@ -1849,17 +1952,17 @@ Window<kMaxTaps> plan_window(int64_t taps, int64_t rows, int64_t stride, int64_t
 // Depthwise convolution: one input channel a group, any taps, stride and dilation, all dtypes, sm_75 and
 // later. Each element of x and y moves once; from some 60 taps on, multiply-adds bind instead.
 //
-// A block takes one or several rows of y (one sample, one output channel), or a segment of a long row.
-// short    stride and dilation 1, at most 8 taps, x contiguous along l. A thread stores 16 bytes of y,
+// A block takes one or several rows of y (one sample, one output channel), or segments of long rows.
+// short    stride 1, at most 8 taps, x contiguous along l; in 16 bits, dilation 1. A thread stores 16 bytes of y,
 //          aligned, and reads the 48 aligned bytes of x around its window; a shift in registers undoes the
 //          misalignment.
-// sliding  stride 1. The segment's window of x lies in shared memory as sums, one run for each residue of l
-//          modulo the dilation: within a run, taps are neighbours. A thread slides over a strip of 12
-//          positions of a run: a new vector of 4 x serves 48 multiply-adds. (3 vectors: an odd count, so
-//          that the strips of a warp meet no bank twice.)
-// strided  all else: taps are read through the L1 cache.
+// sliding  The segment's window of x lies in shared memory, in runs within which taps are neighbours. A thread
+//          slides over a strip of 12 positions of a run: a new vector of 4 x serves 48 multiply-adds. (3 vectors:
+//          an odd count, so that the strips of a warp meet no bank twice.) y is put in order there, too.
+// strided  all else, and doubles: taps are read through the L1 cache.
 
 #include <algorithm>
+#include <numeric>
 #include <type_traits>
 
 
@@ -1872,20 +1975,23 @@ namespace depthwise {
 
 constexpr int kMaxThreads = 256;
 constexpr int kMaxO = 4;
-constexpr int kSmemBytes = 46080;  // below the 48 KB that need no permission
+constexpr int kSmemSums = 46080 / 4;  // of a block: below the 48 KB that need no permission
 constexpr int kMaxSegment = 8192;  // positions, of the kernels without shared memory
 constexpr int kPieceTaps = 256;    // summed apart, so that the error of many taps stays that of few
 
+constexpr int kAlignBytes = 32;  // where the stores of a warp begin: of parts of sectors, L2 takes fewer
+constexpr int kWideBytes = 16;   // a thread's part of y
+
 // short
-constexpr int kWideBytes = 16;  // a thread's part of y
-constexpr int kWides = 2;       // of them at once
+constexpr int kWides = 2;        // of them at once
 constexpr int kWindowWides = 3;  // aligned loads that hold a window at any shift: 14 + 22 B in 16 bits
-constexpr int kGroupTaps = 4;
-constexpr int kMaxShortTaps = 2 * kGroupTaps;
+constexpr int kGroupTaps = 4;    // neighbours, that share a window; of dilated filters each tap has its own
+constexpr int kMaxShortTaps = 8;
+constexpr int64_t kMaxShortDilation = 1 << 20;
 constexpr int64_t kRounds = 6;  // over the row where the GPU is full anyway: a thread's start costs as one
-// Blocks of floats that share a multiprocessor. With four, ptxas for other architectures spills.
+// Blocks of floats that share a multiprocessor.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 900
-constexpr int kShortBlocks = 4;
+constexpr int kShortBlocks = 3;
 #else
 constexpr int kShortBlocks = 1;
 #endif
@@ -1899,18 +2005,44 @@ static_assert(kStripVectors % 2 == 1, "strips must be an odd number of vectors t
 static_assert(kPieceTaps % kChunkTaps == 0, "pieces must end with a chunk");
 
 constexpr int kSlidingThreads = 128;  // of a block of several rows: small blocks wait and work in turns
+constexpr int kSlidingBlocks = 3;     // that share a multiprocessor, at least
+constexpr int kBatch = 8;             // loads in flight
+constexpr int kLaneRows = 8;          // rows of neighbouring channels that a warp loads at once
+constexpr int kRowGroups = 4;         // of these in a block, at most
 
-constexpr int kPositions = 4;  // strided: of a thread at once
+// strided
+constexpr int kPositions = 4;   // of a thread at once
+constexpr int kLittle = 2048;   // outputs a multiprocessor
+constexpr int kFewTaps = 24;    // through the L1 cache, where there is so little work
+
+// The runs of sliding. With s = stride / gcd(stride, dilation) and d = dilation / gcd(stride, dilation), taps
+// q, q + s, q + 2*s, ... read x d output positions apart: they share plane q, which holds x from offset
+// q*dilation on, a stride apart. A run is what is a multiple of d apart in a plane. For example, stride 2:
+//
+//   plane 0   offsets 0 2 4 6 ...   taps 0 2 4 ...
+//   plane 1   offsets 1 3 5 7 ...   taps 1 3 5 ...
+//
+// and with dilation 2 and stride 1, run 0 of the only plane has offsets 0 2 4 ..., run 1 has 1 3 5 ...
+struct Runs {
+    int32_t planes;  // that have taps
+    int32_t tap_step;  // between neighbouring taps of a plane: s
+    int32_t residues;  // runs of a plane: d
+    uint32_t inverse;  // 2^32 / d, rounded up
+    int32_t w_pitch;   // shared memory of a plane's taps, in sums; a multiple of kVector
+    int32_t run_pitch;  // likewise of a run
+    int32_t row_pitch;  // of all of a row
+};
 
 struct Params {
     Problem problem;
     int64_t segment;         // positions of a row that one block takes
     uint32_t rows;           // of y
     uint32_t segments;       // of a row
-    int32_t rows_per_block;  // 1 where there are several segments
+    uint32_t row_blocks;     // blocks for one segment of all rows
+    int32_t rows_per_block;
     int32_t threads_per_row;
-    int32_t w_pitch;    // sliding: shared memory of a row's taps, in sums; a multiple of kVector
-    int32_t run_pitch;  // sliding: likewise of one residue's run of x
+    bool by_channel;  // sliding: x is contiguous along channels, and a block's rows are of one sample
+    Runs runs;
 };
 
 // The part of one row of y that one thread works on.
@@ -1919,50 +2051,62 @@ struct Row {
     const Element* x;  // position 0 of the input row
     const Element* w;  // its K taps
     Element* y;        // position 0
-    typename SumOf<Element>::Type bias;
     int64_t p_begin, p_end;
-    int place;  // of the row in the block
-    int lane;   // of the thread among the row's
+    uint32_t o;  // output channel
     bool valid;
 };
 
-// Rows and blocks are fewer than 2^31 (fits_depthwise): divisions are of 32 bits.
+// The block's row `place`. Rows and blocks are fewer than 2^31 (fits_depthwise): divisions are of 32 bits.
 template <class Element>
-__device__ __forceinline__ Row<Element> row_of_thread(const Params& params) {
+__device__ __forceinline__ Row<Element> row_of_block(const Params& params, int place) {
     const Problem& problem = params.problem;
-    Row<Element> row;
-    row.place = threadIdx.x / static_cast<uint32_t>(params.threads_per_row);
-    row.lane = threadIdx.x % static_cast<uint32_t>(params.threads_per_row);
-    const uint32_t index = blockIdx.x / params.segments * params.rows_per_block + row.place;
-    row.p_begin = blockIdx.x % params.segments * params.segment;
-    row.p_end = min(row.p_begin + params.segment, problem.P);
-    row.valid = index < params.rows;
     const uint32_t channels = static_cast<uint32_t>(problem.G * problem.O);
-    const uint32_t n = row.valid ? index / channels : 0;
-    const uint32_t o = row.valid ? index % channels : 0;
+    Row<Element> row;
+    uint32_t n, segment;
+    // Blocks that run together should share what they read: a row, or rows of neighbouring channels.
+    if (params.by_channel) {
+        const uint32_t row_block = blockIdx.x % params.row_blocks, samples = static_cast<uint32_t>(problem.N);
+        segment = blockIdx.x / params.row_blocks;
+        n = row_block % samples;
+        row.o = row_block / samples * params.rows_per_block + place;
+        row.valid = row.o < channels;
+    } else {
+        const uint32_t index = blockIdx.x / params.segments * params.rows_per_block + place;
+        segment = blockIdx.x % params.segments;
+        n = index / channels;
+        row.o = index % channels;
+        row.valid = index < params.rows;
+    }
+    row.p_begin = segment * params.segment;
+    row.p_end = min(row.p_begin + params.segment, problem.P);
+    if (!row.valid) n = row.o = 0;
     row.x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n +
-            o / static_cast<uint32_t>(problem.O) * problem.x_stride_c;
-    row.w = static_cast<const Element*>(problem.w) + o * problem.K;
-    row.y = static_cast<Element*>(problem.y) + (n * static_cast<int64_t>(channels) + o) * problem.P;
-    row.bias = problem.bias == nullptr ? 0 : widen(static_cast<const Element*>(problem.bias)[o]);
+            row.o / static_cast<uint32_t>(problem.O) * problem.x_stride_c;
+    row.w = static_cast<const Element*>(problem.w) + row.o * problem.K;
+    row.y = static_cast<Element*>(problem.y) + (n * static_cast<int64_t>(channels) + row.o) * problem.P;
     return row;
 }
 
-// Neighbours of y from `place` on, of which those within [begin, end) are stored; y + place is aligned.
-template <bool kActivated, class Element, int kCount>
-__device__ __forceinline__ void store_vector(const Problem& problem, Element* y, int place, int begin,
-                                             int end, const typename SumOf<Element>::Type (&sum)[kCount]) {
-    // Of plain stores the compiler makes narrow ones, to share them with the branch below.
-    using Piece = typename std::conditional<kCount * sizeof(Element) % 16 == 0, uint4, uint2>::type;
-    constexpr int kPieces = kCount * sizeof(Element) / sizeof(Piece);
+template <class Element>
+__device__ __forceinline__ typename SumOf<Element>::Type bias_of(const Problem& problem, uint32_t o) {
+    return problem.bias == nullptr ? 0 : widen(static_cast<const Element*>(problem.bias)[o]);
+}
+
+// kWideBytes of y from `place` on, of which those within [begin, end) are stored; y + place is aligned.
+template <class Element, int kCount>
+__device__ __forceinline__ void store_wide(const Problem& problem, Element* y, int place, int begin, int end,
+                                           const float (&sum)[kCount]) {
+    static_assert(kCount * sizeof(Element) == kWideBytes, "one store");
     alignas(16) Element out[kCount];
 #pragma unroll
-    for (int i = 0; i < kCount; ++i) out[i] = finish<Element, kActivated>(problem, sum[i]);
-    if (place >= begin && place + kCount <= end) {
+    for (int i = 0; i < kCount; ++i) out[i] = narrow<Element>(sum[i]);
+    if (problem.activation != Activation::none) {
 #pragma unroll
-        for (int i = 0; i < kPieces; ++i) {
-            __stwb(reinterpret_cast<Piece*>(y + place) + i, reinterpret_cast<const Piece*>(out)[i]);
-        }
+        for (int i = 0; i < kCount; ++i) out[i] = activate<Element, true>(problem.activation, sum[i]);
+    }
+    if (place >= begin && place + kCount <= end) {
+        // Of plain stores the compiler makes narrow ones, to share them with what follows.
+        __stwb(reinterpret_cast<uint4*>(y + place), *reinterpret_cast<const uint4*>(out));
         return;
     }
 #pragma unroll
@@ -1998,55 +2142,62 @@ __device__ __forceinline__ void shift_down(Words& words, int bytes) {
     }
 }
 
-template <class Element, bool kActivated>
+template <class Element, bool kDilated>
 __global__ void __launch_bounds__(kMaxThreads, sizeof(Element) == 4 ? kShortBlocks : 1)
     depthwise_short_kernel(const __grid_constant__ Params params) {
-    using Sum = typename SumOf<Element>::Type;
     constexpr int kWide = kWideBytes / sizeof(Element);
-    constexpr int kWindow = kWide + kGroupTaps - 1;
+    constexpr int kTaps = kDilated ? 1 : kGroupTaps;  // of a window
+    constexpr int kWindow = kWide + kTaps - 1;
+    constexpr int kLoads = kDilated ? 2 : kWindowWides;
+    constexpr int kAtOnce = kDilated ? 1 : kWides;
     static_assert((kWide - 1 + kWindow) * sizeof(Element) <= sizeof(Words),
                   "a shifted window must lie within its loads");
     const Problem& problem = params.problem;
-    const Row<Element> row = row_of_thread<Element>(params);
+    const int place_in_block = threadIdx.x / static_cast<uint32_t>(params.threads_per_row);
+    const int lane = threadIdx.x % static_cast<uint32_t>(params.threads_per_row);
+    const Row<Element> row = row_of_block<Element>(params, place_in_block);
     if (!row.valid) return;
-    const int taps = static_cast<int>(problem.K);
-    Sum w[kMaxShortTaps];
+    const float bias = bias_of<Element>(problem, row.o);
+    const int taps = static_cast<int>(problem.K), dilation = static_cast<int>(problem.dilation);
+    float w[kMaxShortTaps];
 #pragma unroll
-    for (int k = 0; k < kMaxShortTaps; ++k) w[k] = k < taps ? widen(row.w[k]) : Sum{};
+    for (int k = 0; k < kMaxShortTaps; ++k) w[k] = k < taps ? widen(row.w[k]) : 0.0f;
 
     // All places count from p_first in y, and from the x under its tap 0.
-    const int y_begin = misalignment<kWide>(row.y + row.p_begin);
+    const int y_begin = misalignment<kAlignBytes / sizeof(Element)>(row.y + row.p_begin);
     const int64_t p_first = row.p_begin - y_begin;
     const int y_end = static_cast<int>(row.p_end - p_first);
     Element* y = row.y + p_first;
     const int64_t l_first = p_first - problem.pad_left;
     const Element* x = row.x + l_first;
-    const Inside inside = inside_row(l_first, problem.L, 2 * kMaxSegment);
+    const Inside inside = inside_row(l_first, problem.L, 1 << 30);
     const int wides = (y_end + kWide - 1) / kWide;
 
-    for (int v = row.lane; v < wides; v += kWides * params.threads_per_row) {
-        int place[kWides];
-        Sum sum[kWides][kWide];
+    for (int v = lane; v < wides; v += kAtOnce * params.threads_per_row) {
+        int place[kAtOnce];
+        float sum[kAtOnce][kWide];
 #pragma unroll
-        for (int j = 0; j < kWides; ++j) {
+        for (int j = 0; j < kAtOnce; ++j) {
             // Past the row's last one, that one is repeated and not stored.
             place[j] = min(v + j * params.threads_per_row, wides - 1) * kWide;
 #pragma unroll
-            for (int i = 0; i < kWide; ++i) sum[j][i] = row.bias;
+            for (int i = 0; i < kWide; ++i) sum[j][i] = bias;
         }
 #pragma unroll
-        for (int k = 0; k < kMaxShortTaps; k += kGroupTaps) {
+        for (int k = 0; k < kMaxShortTaps; k += kTaps) {
             if (k >= taps) break;
-            const int shift = misalignment<kWide>(x + k);
-            Sum window[kWides][kWindow];
-            Words words[kWides];
+            const int offset = kDilated ? k * dilation : k;
+            const int shift = misalignment<kWide>(x + offset);
+            const int loads = (shift + kWide + min(kTaps, taps - k) - 1 + kWide - 1) / kWide;
+            float window[kAtOnce][kWindow];
+            Words words[kAtOnce];
 #pragma unroll
-            for (int j = 0; j < kWides; ++j) {
+            for (int j = 0; j < kAtOnce; ++j) {
 #pragma unroll
                 for (int i = 0; i < kWindowWides; ++i) {
-                    const int at = place[j] + k - shift + i * kWide;
+                    const int at = place[j] + offset - shift + i * kWide;
                     uint4 wide = {};
-                    if (at >= inside.begin && at + kWide <= inside.end) {
+                    if (i < min(loads, kLoads) && at >= inside.begin && at + kWide <= inside.end) {
                         wide = *reinterpret_cast<const uint4*>(x + at);
                     }
                     reinterpret_cast<uint4*>(words[j].at)[i] = wide;
@@ -2054,11 +2205,11 @@ __global__ void __launch_bounds__(kMaxThreads, sizeof(Element) == 4 ? kShortBloc
             }
             // The 16 bytes in which a row begins or ends, element by element.
 #pragma unroll
-            for (int j = 0; j < kWides; ++j) {
-                const int first = place[j] + k - shift, last = first + kWindowWides * kWide;
+            for (int j = 0; j < kAtOnce; ++j) {
+                const int first = place[j] + offset - shift, last = first + loads * kWide;
                 if (first >= inside.begin && last <= inside.end) continue;
 #pragma unroll
-                for (int i = 0; i < kWindowWides * kWide; ++i) {
+                for (int i = 0; i < kLoads * kWide; ++i) {
                     const int begin = first + i / kWide * kWide, end = begin + kWide;
                     if (begin >= inside.begin && end <= inside.end) continue;
                     if (first + i < inside.begin || first + i >= inside.end) continue;
@@ -2066,7 +2217,7 @@ __global__ void __launch_bounds__(kMaxThreads, sizeof(Element) == 4 ? kShortBloc
                 }
             }
 #pragma unroll
-            for (int j = 0; j < kWides; ++j) {
+            for (int j = 0; j < kAtOnce; ++j) {
                 shift_down<Element>(words[j], shift * sizeof(Element));
 #pragma unroll
                 for (int i = 0; i < kWindow; ++i) {
@@ -2074,56 +2225,38 @@ __global__ void __launch_bounds__(kMaxThreads, sizeof(Element) == 4 ? kShortBloc
                 }
             }
 #pragma unroll
-            for (int t = 0; t < kGroupTaps; ++t) {
+            for (int t = 0; t < kTaps; ++t) {
                 if (k + t >= taps) break;
 #pragma unroll
-                for (int j = 0; j < kWides; ++j) {
+                for (int j = 0; j < kAtOnce; ++j) {
 #pragma unroll
                     for (int i = 0; i < kWide; ++i) sum[j][i] += w[k + t] * window[j][i + t];
                 }
             }
         }
 #pragma unroll
-        for (int j = 0; j < kWides; ++j) {
+        for (int j = 0; j < kAtOnce; ++j) {
             if (v + j * params.threads_per_row < wides) {
-                store_vector<kActivated>(problem, y, place[j], y_begin, y_end, sum[j]);
+                store_wide(problem, y, place[j], y_begin, y_end, sum[j]);
             }
         }
     }
 }
 
-// Starts to bring one number to shared memory, zero where it is not inside. Without registers where the
-// architecture has such copies and the number needs no conversion.
-template <class Element>
-__device__ __forceinline__ void fetch(typename SumOf<Element>::Type* target, const Element* source,
-                                      bool inside) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-    if constexpr (sizeof(*target) == sizeof(*source)) {
-        ptx::cp_async<sizeof(Element)>(ptx::smem_address(target), source, inside ? sizeof(Element) : 0);
-        return;
-    }
-#endif
-    *target = inside ? widen(*source) : typename SumOf<Element>::Type{};
-}
-__device__ __forceinline__ void fetch_wait() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-    ptx::cp_async_wait_all();
-#endif
-}
+using SumVector = Vector<float, kVector>;
 
 // Adds kChunkTaps taps, or, where not kWhole, the `taps_left` that there are. `x` and `w` are at the first
 // of them; vectors 0 to 2 of the strip's window are in registers on entry and, for the next chunk, on
 // return: vector i in window[i % 4].
-template <bool kWhole, class Sum>
-__device__ __forceinline__ void add_chunk(const Vector<Sum, kVector>* x, const Vector<Sum, kVector>* w,
-                                          int taps_left, Vector<Sum, kVector> (&window)[kStripVectors + 1],
-                                          Sum (&part)[kStrip]) {
+template <bool kWhole>
+__device__ __forceinline__ void add_chunk(const SumVector* x, const SumVector* w, int taps_left,
+                                          SumVector (&window)[kStripVectors + 1], float (&part)[kStrip]) {
     constexpr int kGroups = kChunkTaps / kVector;
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
         if (!kWhole && g * kVector >= taps_left) break;
         window[(g + kStripVectors) % kGroups] = x[g + kStripVectors];
-        const Vector<Sum, kVector> w_frag = w[g];
+        const SumVector w_frag = w[g];
 #pragma unroll
         for (int t = 0; t < kVector; ++t) {
             if (!kWhole && g * kVector + t >= taps_left) break;
@@ -2136,77 +2269,195 @@ __device__ __forceinline__ void add_chunk(const Vector<Sum, kVector>* x, const V
     }
 }
 
-// Stride 1.
-template <class Element, bool kActivated>
-__global__ void __launch_bounds__(kMaxThreads)
-    depthwise_sliding_kernel(const __grid_constant__ Params params) {
-    using Sum = typename SumOf<Element>::Type;
-    using SumVector = Vector<Sum, kVector>;
-    extern __shared__ __align__(16) unsigned char smem[];
-    const Problem& problem = params.problem;
-    const Row<Element> row = row_of_thread<Element>(params);
-    const int taps = static_cast<int>(problem.K);
-    const int dilation = static_cast<int>(problem.dilation);
-    const uint32_t divisor = dilation;  // unsigned divisions are shorter
-    const int threads = params.threads_per_row;
-    Sum* w_smem = reinterpret_cast<Sum*>(smem) + row.place * (params.w_pitch + dilation * params.run_pitch);
-    Sum* x_smem = w_smem + params.w_pitch;  // [residue][run_pitch]
+// Where a row's positions begin in its plan: of runs of neighbours, at the aligned y before, so that a strip's
+// vectors are aligned.
+template <class Element>
+__device__ __forceinline__ int lead_of(const Params& params, const Row<Element>& row) {
+    return params.runs.residues == 1 ? misalignment<kWideBytes / sizeof(Element)>(row.y + row.p_begin) : 0;
+}
 
-    // All places count from p_first in y, and from the x under its tap 0. Strips without gaps store vectors.
-    const int y_begin = dilation == 1 ? misalignment<kVector>(row.y + row.p_begin) : 0;
-    const int64_t p_first = row.p_begin - y_begin;
-    const int y_end = static_cast<int>(row.p_end - p_first);
-    const int64_t l_first = p_first - problem.pad_left;
-    const int count = y_end + (taps - 1) * dilation;
-    const Inside inside = inside_row(l_first, problem.L, count);
-    if (row.valid) {
-        for (int k = row.lane; k < taps; k += threads) fetch(w_smem + k, row.w + k, true);
-        const Element* x = row.x + (l_first + row.lane) * problem.x_stride_l;
-        const int64_t step_x = threads * problem.x_stride_l;
-        const uint32_t inside_count = inside.end - inside.begin;
-        const int step_run = threads / divisor, step_residue = threads % divisor;
-        int run = row.lane / divisor, residue = row.lane % divisor;
-#pragma unroll 4
-        for (int i = row.lane; i < count; i += threads) {
-            const bool is_inside = static_cast<uint32_t>(i - inside.begin) < inside_count;
-            fetch(x_smem + residue * params.run_pitch + run, x, is_inside);
-            x += step_x;
-            run += step_run;
-            residue += step_residue;
-            if (residue >= dilation) {
-                residue -= dilation;
-                ++run;
+// Whether numbers go to shared memory without registers: where the architecture has such copies and they need
+// no conversion.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+template <class Element>
+constexpr bool kAsync = sizeof(Element) == sizeof(float);
+#else
+template <class Element>
+constexpr bool kAsync = false;
+#endif
+
+// Where position i of a plane lies in it. `divisor` is the number of residues, its `inverse` 2^32 / divisor
+// rounded up: exact, as positions times divisor are fewer than 2^32.
+__device__ __forceinline__ int place_in_plane(const Runs& runs, int i) {
+    if (runs.residues == 1) return i;
+    const int run = static_cast<int>(static_cast<uint64_t>(static_cast<uint32_t>(i)) * runs.inverse >> 32);
+    return (i - run * runs.residues) * runs.run_pitch + run;
+}
+
+// Brings what a row reads of x, plane after plane, by the threads of that row; `x` is under the segment's first
+// position and tap 0, and a plane needs `count` positions.
+template <class Element>
+__device__ __forceinline__ void fetch_row(const Params& params, const Element* x, const Inside& inside, int count,
+                                          int lead, int lane, float* x_smem) {
+    const Runs& runs = params.runs;
+    const int stride = static_cast<int>(params.problem.stride);
+    const int dilation = static_cast<int>(params.problem.dilation);
+    const int64_t x_stride_l = params.problem.x_stride_l;
+    const int plane_elems = runs.residues * runs.run_pitch;
+    const uint32_t inside_count = inside.end - inside.begin;
+    int plane = 0, i = lane;
+#pragma unroll 1
+    while (true) {
+        Element values[kBatch];
+        int target[kBatch];
+#pragma unroll
+        for (int j = 0; j < kBatch; ++j) {
+            while (i >= count && plane < runs.planes) {
+                i -= count;
+                ++plane;
+            }
+            const int at = plane * dilation + i * stride;
+            const bool is_inside = static_cast<uint32_t>(at - inside.begin) < inside_count;
+            target[j] = plane < runs.planes ? plane * plane_elems + place_in_plane(runs, lead + i) : -1;
+            const Element* const source = x + at * x_stride_l;
+            if constexpr (kAsync<Element>) {
+                if (target[j] < 0) continue;
+                ptx::cp_async<sizeof(Element)>(ptx::smem_address(x_smem + target[j]), is_inside ? source : x,
+                                               is_inside ? sizeof(Element) : 0);
+            } else {
+                values[j] = is_inside && target[j] >= 0 ? *source : narrow<Element>(0);
+            }
+            i += params.threads_per_row;
+        }
+        if constexpr (!kAsync<Element>) {
+#pragma unroll
+            for (int j = 0; j < kBatch; ++j) {
+                if (target[j] >= 0) x_smem[target[j]] = widen(values[j]);
+            }
+        }
+        if (plane >= runs.planes) break;
+    }
+}
+
+// Brings one plane of all the block's rows: a warp loads kLaneRows neighbours along channels from some
+// neighbouring positions, and the same of kRowGroups groups of rows at once. `inside` is the plane's.
+template <class Element>
+__device__ __forceinline__ void fetch_channels(const Params& params, int plane, int64_t l, int count,
+                                               float* x_smem) {
+    const Problem& problem = params.problem;
+    const Runs& runs = params.runs;
+    const Element* x[kRowGroups];
+    int lead[kRowGroups];
+    const int place = threadIdx.x % kLaneRows;
+#pragma unroll
+    for (int group = 0; group < kRowGroups; ++group) {
+        const Row<Element> row = row_of_block<Element>(params, group * kLaneRows + place);
+        lead[group] = lead_of(params, row);
+        x[group] = row.x;
+    }
+    const int groups = params.rows_per_block / kLaneRows, step = blockDim.x / kLaneRows;
+    x_smem += place * runs.row_pitch + plane * runs.residues * runs.run_pitch;
+    l += plane * problem.dilation;
+#pragma unroll 2
+    for (int i = threadIdx.x / kLaneRows; i < count; i += step) {
+        const int64_t at = l + i * problem.stride;
+        const bool is_inside = at >= 0 && at < problem.L;
+        Element values[kRowGroups];
+#pragma unroll
+        for (int group = 0; group < kRowGroups; ++group) {
+            if (group >= groups) break;
+            const Element* const source = x[group] + at * problem.x_stride_l;
+            if constexpr (kAsync<Element>) {
+                float* const target = x_smem + group * kLaneRows * runs.row_pitch;
+                const int to = place_in_plane(runs, lead[group] + i);
+                ptx::cp_async<sizeof(Element)>(ptx::smem_address(target + to), is_inside ? source : x[group],
+                                               is_inside ? sizeof(Element) : 0);
+            } else {
+                values[group] = is_inside ? *source : narrow<Element>(0);
+            }
+        }
+        if constexpr (!kAsync<Element>) {
+#pragma unroll
+            for (int group = 0; group < kRowGroups; ++group) {
+                if (group >= groups) break;
+                float* const target = x_smem + group * kLaneRows * runs.row_pitch;
+                target[place_in_plane(runs, lead[group] + i)] = widen(values[group]);
             }
         }
     }
-    fetch_wait();
-    __syncthreads();
-    if (!row.valid) return;
+}
 
-    const int strips = ((y_end + dilation - 1) / divisor + kStrip - 1) / kStrip * dilation;
-    const int x_begin = inside.begin / divisor, x_end = inside.end / divisor + 1;  // in any run
-    for (int strip = row.lane; strip < strips; strip += threads) {
-        const int residue = strip % divisor;
-        const int first = strip / divisor * kStrip;  // in the run
-        // Chunks that see nothing but padding are left out, the same ones throughout a warp.
-        const int warp_first = (strip & ~31) / divisor * kStrip;
-        const int warp_last = (strip | 31) / divisor * kStrip;
-        const int k_begin =
-            max(x_begin - warp_last - kStrip - kChunkTaps, 0) / kChunkTaps * kChunkTaps;
-        const int k_end = min(x_end - warp_first, taps);
-        const SumVector* x = reinterpret_cast<const SumVector*>(x_smem + residue * params.run_pitch + first);
-        const SumVector* w = reinterpret_cast<const SumVector*>(w_smem);
-        Sum sum[kStrip] = {}, part[kStrip] = {};
-        SumVector window[kStripVectors + 1];
-        if (k_begin < k_end) {
-#pragma unroll
-            for (int i = 0; i < kStripVectors; ++i) window[i] = x[k_begin / kVector + i];
+template <class Element>
+__global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
+    depthwise_sliding_kernel(const __grid_constant__ Params params) {
+    constexpr int kWide = kWideBytes / sizeof(Element);
+    extern __shared__ __align__(16) unsigned char smem[];
+    const Problem& problem = params.problem;
+    const Runs& runs = params.runs;
+    const int taps = static_cast<int>(problem.K);
+    const int threads = params.threads_per_row;
+    const int place_in_block = threadIdx.x / static_cast<uint32_t>(threads);
+    const int lane = threadIdx.x % static_cast<uint32_t>(threads);
+    const Row<Element> row = row_of_block<Element>(params, place_in_block);
+    float* const w_smem = reinterpret_cast<float*>(smem) + place_in_block * runs.row_pitch;  // [plane][w_pitch]
+    float* const x_smem = w_smem + runs.planes * runs.w_pitch;  // [plane][residue][run_pitch]
+    Element* const y_smem = reinterpret_cast<Element*>(x_smem);  // once x has been read
+
+    // Places in y_smem count from the aligned y at or before the segment's first.
+    const int y_begin = misalignment<kAlignBytes / sizeof(Element)>(row.y + row.p_begin);
+    const int lead = lead_of(params, row);
+    const int count = static_cast<int>(row.p_end - row.p_begin);
+    const int64_t l_begin = row.p_begin * problem.stride - problem.pad_left;
+    if (row.valid) {
+        for (int k = lane; k < taps; k += threads) {
+            const uint32_t divisor = runs.tap_step;
+            w_smem[k % divisor * runs.w_pitch + k / divisor] = widen(row.w[k]);
         }
-        for (int k = k_begin; k < k_end; k += kChunkTaps) {
-            if (k + kChunkTaps <= taps) {
+    }
+    // Of the first plane, which has most.
+    const int plane_count = count + (taps - 1) / runs.tap_step * runs.residues;
+    if (params.by_channel) {
+        float* const first = reinterpret_cast<float*>(smem) + runs.planes * runs.w_pitch;
+        for (int plane = 0; plane < runs.planes; ++plane) {
+            fetch_channels<Element>(params, plane, l_begin, plane_count, first);
+        }
+    } else if (row.valid) {
+        const Inside inside = inside_row(l_begin, problem.L, 1 << 30);
+        fetch_row(params, row.x + l_begin * problem.x_stride_l, inside, plane_count, lead, lane, x_smem);
+    }
+    if constexpr (kAsync<Element>) ptx::cp_async_wait_all();
+    __syncthreads();  // x and w are there
+
+    // A thread has one strip.
+    const uint32_t divisor = runs.residues;
+    const int residue = lane % divisor, first = lane / divisor * kStrip;  // in the run
+    float sum[kStrip] = {}, part[kStrip] = {};
+    // Chunks of stride 1 that see nothing but padding are left out, the same ones throughout a warp.
+    int chunks_begin = 0, chunks_end = taps;
+    if (problem.stride == 1) {
+        const int total = lead + count + (taps - 1) * static_cast<int>(problem.dilation);
+        const Inside inside = inside_row(l_begin - lead, problem.L, total);
+        const int warp_first = max(lane - 31, 0) / divisor * kStrip, warp_last = (lane + 31) / divisor * kStrip;
+        const int x_begin = inside.begin / divisor, x_end = inside.end / divisor + 1;  // in any run
+        chunks_begin = max(x_begin - warp_last - kStrip - kChunkTaps, 0) / kChunkTaps * kChunkTaps;
+        chunks_end = x_end - warp_first;
+    }
+    for (int plane = 0; row.valid && plane < runs.planes; ++plane) {
+        const float* const run = x_smem + (plane * runs.residues + residue) * runs.run_pitch + first;
+        const SumVector* x = reinterpret_cast<const SumVector*>(run);
+        const SumVector* w = reinterpret_cast<const SumVector*>(w_smem + plane * runs.w_pitch);
+        const int plane_taps = (taps - 1 - plane) / runs.tap_step + 1;
+        const int k_end = min(chunks_end, plane_taps);
+        SumVector window[kStripVectors + 1];
+        if (chunks_begin < k_end) {
+#pragma unroll
+            for (int i = 0; i < kStripVectors; ++i) window[i] = x[chunks_begin / kVector + i];
+        }
+        for (int k = chunks_begin; k < k_end; k += kChunkTaps) {
+            if (k + kChunkTaps <= plane_taps) {
                 add_chunk<true>(x + k / kVector, w + k / kVector, kChunkTaps, window, part);
             } else {
-                add_chunk<false>(x + k / kVector, w + k / kVector, taps - k, window, part);
+                add_chunk<false>(x + k / kVector, w + k / kVector, plane_taps - k, window, part);
             }
             if ((k + kChunkTaps) % kPieceTaps == 0) {
 #pragma unroll
@@ -2216,48 +2467,72 @@ __global__ void __launch_bounds__(kMaxThreads)
                 }
             }
         }
+    }
+    const float bias = bias_of<Element>(problem, row.o);
 #pragma unroll
-        for (int i = 0; i < kStrip; ++i) sum[i] = sum[i] + part[i] + row.bias;
+    for (int i = 0; i < kStrip; ++i) sum[i] = sum[i] + part[i] + bias;
+    __syncthreads();  // x has been read
 
-        Element* y = row.y + p_first;
-        if (dilation == 1) {
+    if (runs.residues == 1) {
 #pragma unroll
-            for (int v = 0; v < kStripVectors; ++v) {
-                Sum out[kVector];
+        for (int v = 0; v < kStripVectors; ++v) {
+            Vector<Element, kVector> out;
 #pragma unroll
-                for (int i = 0; i < kVector; ++i) out[i] = sum[v * kVector + i];
-                store_vector<kActivated>(problem, y, first + v * kVector, y_begin, y_end, out);
-            }
-        } else {
+            for (int i = 0; i < kVector; ++i) out.at[i] = narrow<Element>(sum[v * kVector + i]);
+            reinterpret_cast<Vector<Element, kVector>*>(y_smem + y_begin - lead + first)[v] = out;
+        }
+    } else {
 #pragma unroll
-            for (int i = 0; i < kStrip; ++i) {
-                const int place = (first + i) * dilation + residue;
-                if (place < y_end) y[place] = finish<Element, kActivated>(problem, sum[i]);
+        for (int i = 0; i < kStrip; ++i) {
+            y_smem[y_begin + (first + i) * runs.residues + residue] = narrow<Element>(sum[i]);
+        }
+    }
+    __syncthreads();  // y is there
+    if (!row.valid) return;
+    Element* const y = row.y + row.p_begin - y_begin;
+    const int y_end = y_begin + count;
+#pragma unroll 1
+    for (int i = lane * kWide; i < y_end; i += threads * kWide) {
+        if (problem.activation != Activation::none) {
+#pragma unroll 1
+            for (int j = i; j < i + kWide; ++j) {
+                y_smem[j] = activate<Element>(problem.activation, widen(y_smem[j]));
             }
         }
+        if (i >= y_begin && i + kWide <= y_end) {
+            *reinterpret_cast<uint4*>(y + i) = *reinterpret_cast<const uint4*>(y_smem + i);
+            continue;
+        }
+#pragma unroll 1
+        for (int j = max(i, y_begin); j < min(i + kWide, y_end); ++j) y[j] = y_smem[j];
     }
 }
 
 // Any stride, any dilation: a thread computes positions threads_per_row apart, four at once.
-template <class Element, bool kActivated>
-__global__ void __launch_bounds__(kMaxThreads)
+template <class Element>
+__global__ void __launch_bounds__(kMaxThreads, 3)
     depthwise_strided_kernel(const __grid_constant__ Params params) {
     using Sum = typename SumOf<Element>::Type;
     const Problem& problem = params.problem;
-    const Row<Element> row = row_of_thread<Element>(params);
+    const int place_in_block = threadIdx.x / static_cast<uint32_t>(params.threads_per_row);
+    const int lane = threadIdx.x % static_cast<uint32_t>(params.threads_per_row);
+    const Row<Element> row = row_of_block<Element>(params, place_in_block);
     if (!row.valid) return;
-    for (int64_t p = row.p_begin + row.lane; p < row.p_end; p += kPositions * params.threads_per_row) {
+    const Sum bias = bias_of<Element>(problem, row.o);
+    for (int64_t p = row.p_begin + lane; p < row.p_end; p += kPositions * params.threads_per_row) {
         Sum sum[kPositions] = {};
         for (int64_t piece = 0; piece < problem.K; piece += kPieceTaps) {
             Sum part[kPositions] = {};
             const int64_t piece_end = min(piece + kPieceTaps, problem.K);
+#pragma unroll 2
             for (int64_t k = piece; k < piece_end; ++k) {
                 const Sum w = widen(row.w[k]);
                 const int64_t l_first = k * problem.dilation - problem.pad_left;
 #pragma unroll
                 for (int i = 0; i < kPositions; ++i) {
                     const int64_t l = l_first + (p + i * params.threads_per_row) * problem.stride;
-                    if (l >= 0 && l < problem.L) part[i] += w * widen(row.x[l * problem.x_stride_l]);
+                    const bool wanted = p + i * params.threads_per_row < row.p_end;
+                    if (wanted && l >= 0 && l < problem.L) part[i] += w * widen(row.x[l * problem.x_stride_l]);
                 }
             }
 #pragma unroll
@@ -2266,104 +2541,175 @@ __global__ void __launch_bounds__(kMaxThreads)
 #pragma unroll
         for (int i = 0; i < kPositions; ++i) {
             const int64_t place = p + i * params.threads_per_row;
-            if (place < row.p_end) {
-                row.y[place] = finish<Element, kActivated>(problem, sum[i] + row.bias);
+            if (place >= row.p_end) break;
+            row.y[place] = narrow<Element>(sum[i] + bias);
+        }
+        if (problem.activation != Activation::none) {
+#pragma unroll 1
+            for (int i = 0; i < kPositions; ++i) {
+                const int64_t place = p + i * params.threads_per_row;
+                if (place >= row.p_end) break;
+                row.y[place] = activate<Element>(problem.activation, widen(row.y[place]));
             }
         }
     }
 }
 
-enum class Way { short_taps, sliding, strided };
-
-// Shared memory of one row, in sums: its taps, and a run of x of one residue with what the last strip's
-// vectors add. An odd number of vectors, so that neighbouring runs begin in different banks.
-inline int64_t w_pitch(const Problem& problem) { return round_up(problem.K, kVector); }
-inline int64_t strips_of_run(const Problem& problem, int64_t segment) {
-    const int64_t misaligned = problem.dilation == 1 ? kVector - 1 : 0;
-    return ceil_div(ceil_div(segment + misaligned, problem.dilation), kStrip);
-}
-inline int64_t run_pitch(const Problem& problem, int64_t segment) {
-    const int64_t vectors = (strips_of_run(problem, segment) * kStrip + w_pitch(problem)) / kVector;
-    return (vectors / 2 * 2 + 1) * kVector;
-}
-
-// The longest segment whose runs fit `slots` sums; none or less than none where the taps alone do not.
-inline int64_t longest_segment(const Problem& problem, int64_t slots) {
-    const int64_t run = (slots - w_pitch(problem)) / problem.dilation;
-    return (run - w_pitch(problem) - kVector) / kStrip * kStrip * problem.dilation -
-           (problem.dilation == 1 ? kVector - 1 : 0);
-}
-
-// `slots` is the shared memory of a block, in sums.
-inline Way way_of(const Problem& problem, int64_t slots) {
-    if (problem.stride != 1) return Way::strided;
-    const bool neighbours = problem.dilation == 1 && problem.x_stride_l == 1;
-    if (neighbours && problem.K <= kMaxShortTaps) return Way::short_taps;
-    const bool small = problem.K <= 2048 && problem.dilation <= 1024;
-    // Of a shorter segment, a block would mostly load what others load as well.
-    const bool fits = small && longest_segment(problem, slots) >= std::min(problem.P, slots / 4);
-    return fits ? Way::sliding : Way::strided;
+// Shared memory of a row of sliding, in sums: its taps, and runs of x with what the last strip's vectors add.
+// Odd numbers of vectors, so that neighbouring runs, and rows, begin in different banks.
+inline Runs plan_runs(const Problem& problem, int64_t strips_of_run) {
+    const int64_t common = std::gcd(problem.stride, problem.dilation);
+    const int64_t tap_step = problem.stride / common, residues = problem.dilation / common;
+    const int64_t planes = std::min(tap_step, problem.K);
+    const int64_t w_pitch = round_up(ceil_div(problem.K, tap_step), kVector);
+    const int64_t run_pitch = (strips_of_run * kStrip + w_pitch) / kVector / 2 * 2 * kVector + kVector;
+    const int64_t row_vectors = planes * (w_pitch + residues * run_pitch) / kVector;
+    Runs runs;
+    runs.planes = static_cast<int32_t>(planes);
+    runs.tap_step = static_cast<int32_t>(tap_step);
+    runs.residues = static_cast<int32_t>(residues);
+    runs.inverse = residues == 1 ? 0 : static_cast<uint32_t>(ceil_div(int64_t{1} << 32, residues));
+    runs.w_pitch = static_cast<int32_t>(w_pitch);
+    runs.run_pitch = static_cast<int32_t>(run_pitch);
+    runs.row_pitch = static_cast<int32_t>((row_vectors / 2 * 2 + 1) * kVector);
+    return runs;
 }
 
-inline Params plan(const Problem& problem, Way way, int64_t slots) {
-    Params params{};
-    params.problem = problem;
-    const int64_t rows = problem.N * problem.G * problem.O;
-    params.rows = static_cast<uint32_t>(rows);
-    const int64_t longest = way == Way::sliding ? longest_segment(problem, slots) : kMaxSegment;
-    int64_t segments = ceil_div(problem.P, longest);
-    // Few rows are cut further, until each multiprocessor has work.
-    while (rows * segments < 4 * problem.device.sm_count && problem.P > 2048 * segments) segments *= 2;
+// Cuts few rows into more segments, until each multiprocessor has work.
+inline void cut_segments(Params& params, int64_t segments) {
+    const Problem& problem = params.problem;
+    while (params.rows * segments < 4 * problem.device.sm_count && problem.P > 2048 * segments) segments *= 2;
     params.segment = ceil_div(problem.P, segments);
     params.segments = static_cast<uint32_t>(ceil_div(problem.P, params.segment));
+}
 
-    // As many rounds over the row as 256 threads need, and no more threads than those need.
-    const int64_t wide = kWideBytes / element_bytes(problem.dtype);
-    int64_t work = ceil_div(params.segment, kPositions);
-    if (way == Way::sliding) work = strips_of_run(problem, params.segment) * problem.dilation;
-    if (way == Way::short_taps) work = ceil_div(ceil_div(params.segment + wide - 1, wide), kWides);
-    int64_t rounds = ceil_div(work, kMaxThreads);
-    if (way == Way::short_taps) {
-        const int64_t full = rows * params.segments * work / (2048 * std::max(problem.device.sm_count, 1));
-        rounds = std::max(rounds, std::min(full, kRounds));
-    }
-    int64_t threads = ceil_div(work, rounds);
-    if (threads > kMaxThreads / 2) threads = round_up(threads, 32);
-    params.threads_per_row = static_cast<int32_t>(threads);
-    int64_t room = kMaxThreads;
-    if (way == Way::sliding) {
-        params.w_pitch = static_cast<int32_t>(w_pitch(problem));
-        params.run_pitch = static_cast<int32_t>(run_pitch(problem, params.segment));
-        room = slots / (params.w_pitch + problem.dilation * params.run_pitch);
-    }
-    const int64_t most = way == Way::sliding ? kSlidingThreads : kMaxThreads;
-    const int64_t rows_per_block = segments > 1 ? 1 : std::min(most / threads, room);
-    params.rows_per_block = static_cast<int32_t>(std::max<int64_t>(rows_per_block, 1));
+inline Params plan_any(const Problem& problem) {
+    Params params{};
+    params.problem = problem;
+    params.rows = static_cast<uint32_t>(problem.N * problem.G * problem.O);
     return params;
 }
 
-template <class Element, bool kActivated>
-Error launch_way(const Problem& problem, Way way, int64_t slots, cudaStream_t stream) {
-    const Params params = plan(problem, way, slots);
-    const auto blocks =
-        static_cast<unsigned>(ceil_div(params.rows, params.rows_per_block) * params.segments);
-    const int threads = params.rows_per_block * params.threads_per_row;
-    if (way == Way::sliding) {
-        const size_t row_sums = params.w_pitch + problem.dilation * params.run_pitch;
-        const size_t smem_bytes = params.rows_per_block * row_sums * sizeof(typename SumOf<Element>::Type);
-        depthwise_sliding_kernel<Element, kActivated><<<blocks, threads, smem_bytes, stream>>>(params);
-    } else if (way == Way::short_taps) {
-        depthwise_short_kernel<Element, kActivated><<<blocks, threads, 0, stream>>>(params);
-    } else {
-        depthwise_strided_kernel<Element, kActivated><<<blocks, threads, 0, stream>>>(params);
-    }
-    return launch_error();
+// Ways without shared memory: of `work` units of `most` threads and at least `rounds` rounds over a row.
+inline void plan_threads(Params& params, int64_t work, int64_t rounds) {
+    // As many rounds over the row as kMaxThreads need, and no more threads than those need.
+    int64_t threads = ceil_div(work, std::max(rounds, ceil_div(work, kMaxThreads)));
+    if (threads > kMaxThreads / 2) threads = round_up(threads, 32);
+    params.threads_per_row = static_cast<int32_t>(threads);
+    params.rows_per_block = params.segments > 1 ? 1 : static_cast<int32_t>(kMaxThreads / threads);
+    params.row_blocks = static_cast<uint32_t>(ceil_div(params.rows, params.rows_per_block));
 }
 
-template <class Element, bool kActivated>
+// stride and dilation 1, few taps, x contiguous along l.
+inline Params plan_short(const Problem& problem) {
+    Params params = plan_any(problem);
+    cut_segments(params, ceil_div(problem.P, kMaxSegment));
+    const int64_t wide = kWideBytes / element_bytes(problem.dtype);
+    const int64_t most = params.segment + kAlignBytes / element_bytes(problem.dtype) - 1;
+    const int64_t work = ceil_div(ceil_div(most, wide), kWides);
+    const int64_t full =
+        params.rows * int64_t{params.segments} * work / (2048 * std::max(problem.device.sm_count, 1));
+    plan_threads(params, work, std::min(full, kRounds));
+    return params;
+}
+
+inline Params plan_strided(const Problem& problem) {
+    Params params = plan_any(problem);
+    cut_segments(params, ceil_div(problem.P, kMaxSegment));
+    // Of little work, each output is a thread's: what counts is how long one takes.
+    const bool little = params.rows * problem.P < kLittle * std::max(problem.device.sm_count, 1);
+    plan_threads(params, little ? params.segment : ceil_div(params.segment, kPositions), 1);
+    return params;
+}
+
+// A row by so many threads, a strip each: false where its shared memory or its threads are more than a block
+// has, or most of x would be loaded twice.
+inline bool plan_sliding_rows(Params& params, int64_t threads, int64_t rows_per_block) {
+    const Problem& problem = params.problem;
+    const int64_t residues = problem.dilation / std::gcd(problem.stride, problem.dilation);
+    const int64_t wide = kWideBytes / element_bytes(problem.dtype);
+    const bool aligned = problem.P % wide == 0 && reinterpret_cast<uint64_t>(problem.y) % kWideBytes == 0;
+    const int64_t lead = residues > 1 || aligned ? 0 : wide;
+    const int64_t strips = threads / residues;
+    if (strips < 1) return false;
+    // The fewest segments; they begin aligned.
+    const int64_t most = strips * kStrip * residues - lead;
+    if (most < 1) return false;
+    params.segments = static_cast<uint32_t>(ceil_div(problem.P, most));
+    params.segment = std::min(round_up(ceil_div(problem.P, params.segments), wide), most);
+    const int64_t strips_of_run = ceil_div(ceil_div(params.segment + lead, residues), kStrip);
+    params.runs = plan_runs(problem, strips_of_run);
+    params.threads_per_row = static_cast<int32_t>(strips_of_run * residues);
+    params.rows_per_block = static_cast<int32_t>(rows_per_block);
+    const int64_t halo = (params.runs.w_pitch - kVector) * residues;
+    return (params.segments == 1 || params.segment >= halo) &&
+           rows_per_block * params.runs.row_pitch <= kSmemSums;
+}
+
+// threads_per_row stays 0 where sliding does not take the problem.
+inline Params plan_sliding(const Problem& problem) {
+    Params params = plan_any(problem), none = params;
+    if (problem.dtype == Dtype::float64 || problem.K > 2048) return none;
+    if (problem.stride > 1024 || problem.dilation > 1024) return none;
+    const int64_t little = int64_t{kLittle} * problem.device.sm_count;
+    if (problem.K <= kFewTaps && params.rows * problem.P < little) return none;
+    if (problem.x_stride_l != 1 && problem.x_stride_c == 1 && problem.G > 1) {
+        params.by_channel = true;
+        // First of many channels and few positions, whose taps reach furthest into what others load.
+        for (int64_t rows = kLaneRows * kRowGroups; rows >= kLaneRows; rows /= 2) {
+            for (int64_t threads = kMaxThreads / rows; threads >= 4; threads /= 2) {
+                if (!plan_sliding_rows(params, threads, rows)) continue;
+                params.row_blocks = static_cast<uint32_t>(problem.N * ceil_div(problem.G * problem.O, rows));
+                return params;
+            }
+        }
+        params.by_channel = false;
+    }
+    for (int64_t threads = kMaxThreads; threads >= 32; threads /= 2) {
+        if (!plan_sliding_rows(params, threads, 1)) continue;
+        if (params.segments == 1) {
+            const int64_t rows = std::min<int64_t>(kSlidingThreads / params.threads_per_row,
+                                                   kSmemSums / params.runs.row_pitch);
+            params.rows_per_block = static_cast<int32_t>(std::max<int64_t>(rows, 1));
+        }
+        params.row_blocks = static_cast<uint32_t>(ceil_div(params.rows, params.rows_per_block));
+        return params;
+    }
+    return none;
+}
+
+template <class Element>
 Error launch_element(const Problem& problem, cudaStream_t stream) {
-    constexpr int64_t kSlots = kSmemBytes / sizeof(typename SumOf<Element>::Type);
-    return launch_way<Element, kActivated>(problem, way_of(problem, kSlots), kSlots, stream);
+    const auto blocks_of = [](const Params& params) { return params.row_blocks * params.segments; };
+    const auto threads_of = [](const Params& params) {
+        return params.rows_per_block * params.threads_per_row;
+    };
+    if constexpr (!std::is_same<Element, double>::value) {
+        const bool is_short = problem.stride == 1 && problem.x_stride_l == 1 && problem.K <= kMaxShortTaps;
+        if (is_short && problem.dilation == 1) {
+            const Params params = plan_short(problem);
+            depthwise_short_kernel<Element, false><<<blocks_of(params), threads_of(params), 0, stream>>>(params);
+            return launch_error();
+        }
+        if constexpr (std::is_same<Element, float>::value) {
+            if (is_short && problem.dilation <= kMaxShortDilation) {
+                const Params params = plan_short(problem);
+                depthwise_short_kernel<Element, true>
+                    <<<blocks_of(params), threads_of(params), 0, stream>>>(params);
+                return launch_error();
+            }
+        }
+        const Params params = plan_sliding(problem);
+        if (params.threads_per_row > 0) {
+            const size_t smem_bytes = params.rows_per_block * params.runs.row_pitch * sizeof(float);
+            depthwise_sliding_kernel<Element>
+                <<<blocks_of(params), threads_of(params), smem_bytes, stream>>>(params);
+            return launch_error();
+        }
+    }
+    const Params params = plan_strided(problem);
+    depthwise_strided_kernel<Element><<<blocks_of(params), threads_of(params), 0, stream>>>(params);
+    return launch_error();
 }
 
 }  // namespace depthwise
@@ -2376,12 +2722,28 @@ inline bool fits_depthwise(const Problem& problem) {
 
 inline Error launch_depthwise(const Problem& any_problem, cudaStream_t stream) {
     const Problem problem = canonical(any_problem);
-    return launch_instance(problem, [&](auto element, auto activated) {
-        return depthwise::launch_element<decltype(element), decltype(activated)::value>(problem, stream);
-    });
+    switch (problem.dtype) {
+        case Dtype::float32:
+            return depthwise::launch_element<float>(problem, stream);
+        case Dtype::float64:
+            return depthwise::launch_element<double>(problem, stream);
+        case Dtype::float16:
+            return depthwise::launch_element<__half>(problem, stream);
+        case Dtype::bfloat16:
+            return depthwise::launch_element<__nv_bfloat16>(problem, stream);
+    }
+    return nullptr;
 }
 
 }  // namespace conv1d
+''',
+"depthwise.cu": r'''
+#line 1 "kernels/depthwise.cu"
+// The translation unit of route "depthwise".
+
+
+
+const conv1d::Route conv1d::kDepthwise = {"depthwise", fits_depthwise, no_workspace, launch_depthwise};
 ''',
 "direct.cuh": r'''
 #line 1 "kernels/direct.cuh"
@@ -3135,6 +3497,14 @@ inline Error launch_direct(const Problem& any_problem, cudaStream_t stream) {
 
 }  // namespace conv1d
 ''',
+"direct.cu": r'''
+#line 1 "kernels/direct.cu"
+// The translation unit of route "direct".
+
+
+
+const conv1d::Route conv1d::kDirect = {"direct", fits_direct, no_workspace, launch_direct};
+''',
 "fold.cuh": r'''
 #line 1 "kernels/fold.cuh"
 // Groups of few channels on tensor cores, sm_80 and later: an implicit GEMM with mma.sync whose depth is the
@@ -3824,6 +4194,14 @@ inline Error launch_fold_sm80(const Problem& any_problem, cudaStream_t stream) {
 
 }  // namespace conv1d
 ''',
+"fold.cu": r'''
+#line 1 "kernels/fold.cu"
+// The translation unit of route "fold_sm80".
+
+
+
+const conv1d::Route conv1d::kFoldSm80 = {"fold_sm80", fits_fold_sm80, no_workspace, launch_fold_sm80};
+''',
 "gemm_sm80.cuh": r'''
 #line 1 "kernels/gemm_sm80.cuh"
 // Dense convolution on Ampere, Ada and every later card: implicit GEMM with mma.sync, fed by cp.async.
@@ -4437,6 +4815,14 @@ inline Error launch_gemm_sm80(const Problem& problem, cudaStream_t stream) {
 
 }  // namespace conv1d
 ''',
+"gemm_sm80.cu": r'''
+#line 1 "kernels/gemm_sm80.cu"
+// The translation unit of route "gemm_sm80".
+
+
+
+const conv1d::Route conv1d::kGemmSm80 = {"gemm_sm80", fits_gemm_sm80, workspace_gemm_sm80, launch_gemm_sm80};
+''',
 "wgmma.cuh": r'''
 #line 1 "kernels/wgmma.cuh"
 // wgmma.mma_async (PTX ISA 9.0, section 9.7.15.5.2): D[64][N] (+)= A[64][k] * B[k][N]^T, both operands
@@ -4452,6 +4838,11 @@ enum class Operand { tf32, f16, bf16 };
 // Issues one product of 32 bytes of K; `acc` false overwrites d.
 template <Operand kOperand, int kN>
 struct Wgmma;
+
+// The same with A in registers: of its row of 32 bytes in four-byte words, thread t holds words t%4 of rows
+// 16*(t/32) + t%32/4 and that + 8, then words t%4 + 4 of both.
+template <Operand kOperand, int kN>
+struct WgmmaFromRegisters;
 
 // clang-format off
 #define CONV1D_WGMMA_D64 \
@@ -4496,6 +4887,29 @@ struct Wgmma;
     "+f"(d[72]), "+f"(d[73]), "+f"(d[74]), "+f"(d[75]), "+f"(d[76]), "+f"(d[77]), "+f"(d[78]), "+f"(d[79]), \
     "+f"(d[80]), "+f"(d[81]), "+f"(d[82]), "+f"(d[83]), "+f"(d[84]), "+f"(d[85]), "+f"(d[86]), "+f"(d[87]), \
     "+f"(d[88]), "+f"(d[89]), "+f"(d[90]), "+f"(d[91]), "+f"(d[92]), "+f"(d[93]), "+f"(d[94]), "+f"(d[95])
+#define CONV1D_WGMMA_D72 CONV1D_WGMMA_D64 ", %32, %33, %34, %35"
+#define CONV1D_WGMMA_OUT72 CONV1D_WGMMA_OUT64, "+f"(d[32]), "+f"(d[33]), "+f"(d[34]), "+f"(d[35])
+#define CONV1D_WGMMA_D80 CONV1D_WGMMA_D72 ", %36, %37, %38, %39"
+#define CONV1D_WGMMA_OUT80 CONV1D_WGMMA_OUT72, "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39])
+#define CONV1D_WGMMA_D136 CONV1D_WGMMA_D128 ", %64, %65, %66, %67"
+#define CONV1D_WGMMA_OUT136 CONV1D_WGMMA_OUT128, "+f"(d[64]), "+f"(d[65]), "+f"(d[66]), "+f"(d[67])
+#define CONV1D_WGMMA_D144 CONV1D_WGMMA_D136 ", %68, %69, %70, %71"
+#define CONV1D_WGMMA_OUT144 CONV1D_WGMMA_OUT136, "+f"(d[68]), "+f"(d[69]), "+f"(d[70]), "+f"(d[71])
+#define CONV1D_WGMMA_FROM_REGISTERS(OPERAND, N, SHAPE, TYPES, A0, A1, A2, A3, B, ACC, TRANSPOSE)        \
+    template <>                                                                                         \
+    struct WgmmaFromRegisters<Operand::OPERAND, N> {                                                    \
+        static __device__ __forceinline__ void issue(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b, \
+                                                     bool acc) {                                        \
+            asm volatile(                                                                               \
+                "{\n.reg .pred p;\nsetp.ne.b32 p, %" ACC ", 0;\n"                                       \
+                "wgmma.mma_async.sync.aligned." SHAPE ".f32." TYPES                                     \
+                " {" CONV1D_WGMMA_D##N "}, {%" A0 ", %" A1 ", %" A2 ", %" A3 "}, %" B                   \
+                ", p, 1, 1" TRANSPOSE ";\n}"                                                            \
+                : CONV1D_WGMMA_OUT##N                                                                   \
+                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(acc)));      \
+        }                                                                                               \
+    };
+
 #define CONV1D_WGMMA(OPERAND, N, SHAPE, TYPES, A, B, ACC, TRANSPOSE)                                     \
     template <>                                                                                         \
     struct Wgmma<Operand::OPERAND, N> {                                                                 \
@@ -4519,7 +4933,25 @@ CONV1D_WGMMA(tf32, 192, "m64n192k8", "tf32.tf32", "96", "97", "98", "")
 CONV1D_WGMMA(f16, 192, "m64n192k16", "f16.f16", "96", "97", "98", ", 0, 0")
 CONV1D_WGMMA(bf16, 192, "m64n192k16", "bf16.bf16", "96", "97", "98", ", 0, 0")
 
+CONV1D_WGMMA_FROM_REGISTERS(tf32, 72, "m64n72k8", "tf32.tf32", "36", "37", "38", "39", "40", "41", "")
+CONV1D_WGMMA_FROM_REGISTERS(f16, 72, "m64n72k16", "f16.f16", "36", "37", "38", "39", "40", "41", ", 0")
+CONV1D_WGMMA_FROM_REGISTERS(f16, 80, "m64n80k16", "f16.f16", "40", "41", "42", "43", "44", "45", ", 0")
+CONV1D_WGMMA_FROM_REGISTERS(bf16, 80, "m64n80k16", "bf16.bf16", "40", "41", "42", "43", "44", "45", ", 0")
+CONV1D_WGMMA_FROM_REGISTERS(tf32, 136, "m64n136k8", "tf32.tf32", "68", "69", "70", "71", "72", "73", "")
+CONV1D_WGMMA_FROM_REGISTERS(f16, 136, "m64n136k16", "f16.f16", "68", "69", "70", "71", "72", "73", ", 0")
+CONV1D_WGMMA_FROM_REGISTERS(f16, 144, "m64n144k16", "f16.f16", "72", "73", "74", "75", "76", "77", ", 0")
+CONV1D_WGMMA_FROM_REGISTERS(bf16, 144, "m64n144k16", "bf16.bf16", "72", "73", "74", "75", "76", "77", ", 0")
+
 #undef CONV1D_WGMMA
+#undef CONV1D_WGMMA_FROM_REGISTERS
+#undef CONV1D_WGMMA_D72
+#undef CONV1D_WGMMA_OUT72
+#undef CONV1D_WGMMA_D80
+#undef CONV1D_WGMMA_OUT80
+#undef CONV1D_WGMMA_D136
+#undef CONV1D_WGMMA_OUT136
+#undef CONV1D_WGMMA_D144
+#undef CONV1D_WGMMA_OUT144
 #undef CONV1D_WGMMA_D64
 #undef CONV1D_WGMMA_OUT64
 #undef CONV1D_WGMMA_D128
@@ -4636,13 +5068,14 @@ constexpr int kBarrierBytes = (4 * kMaxStages + 2 * kTileSlots) * 8;
 constexpr int kControlBytes = kBarrierBytes + kTileSlots * static_cast<int>(sizeof(Announcement)) +
                               kTileCounters * static_cast<int>(sizeof(int32_t));
 
+// Rows between planes, mod 8, that spread eight neighbouring positions over all banks; index: stride.
+constexpr int kPlaneResidue[9] = {0, 0, 4, 3, 2, 5, 3, 7, 1};
+
 // Cuts the problem into tiles of `columns` positions with at most `most_taps` to a window. `tiles` is 0 where
 // that cannot be.
 template <Mode kMode>
 inline Geometry cut(const Problem& problem, int columns, int slices, bool flat, int64_t most_taps) {
     using Traits = ModeTraits<kMode>;
-    // Rows between planes, mod 8, that spread eight neighbouring positions over all banks; index: stride.
-    constexpr int kPlaneResidue[9] = {0, 0, 4, 3, 2, 5, 3, 7, 1};
     Geometry geometry{};
     geometry.chunks = static_cast<int32_t>(ceil_div(problem.C, Traits::kChunkChannels));
     geometry.o_tiles = static_cast<int32_t>(ceil_div(problem.O, kTileO));
@@ -4929,10 +5362,12 @@ struct Ring {
 };
 
 // Row of position q of a window, and its plane's first row in a stage.
-__device__ __forceinline__ int32_t divide_by_stride(const Geometry& geometry, int32_t q, int32_t stride) {
+template <class Cut>
+__device__ __forceinline__ int32_t divide_by_stride(const Cut& geometry, int32_t q, int32_t stride) {
     return stride == 1 ? q : __umulhi(q, geometry.stride_magic);
 }
-__device__ __forceinline__ int32_t plane_row(const Geometry& geometry, int32_t plane) {
+template <class Cut>
+__device__ __forceinline__ int32_t plane_row(const Cut& geometry, int32_t plane) {
     return __popc(geometry.plane_mask & ((1u << plane) - 1)) * geometry.plane_rows;
 }
 
@@ -5958,19 +6393,958 @@ inline Error launch_gemm_sm90(const Problem& problem, cudaStream_t stream) {
 
 }  // namespace conv1d
 ''',
+"gemm_sm90.cu": r'''
+#line 1 "kernels/gemm_sm90.cu"
+// The translation unit of route "gemm_sm90".
+
+
+
+const conv1d::Route conv1d::kGemmSm90 = {"gemm_sm90", fits_gemm_sm90, workspace_gemm_sm90, launch_gemm_sm90};
+''',
+"stream_sm90_plan.cuh": r'''
+#line 1 "kernels/stream_sm90_plan.cuh"
+// How the streaming convolution (stream_sm90.cuh) cuts a problem: the memory plan of a block, the tiles, which
+// problems it takes. Pure functions of the problem's numbers; no kernel here.
+
+
+
+
+
+namespace conv1d {
+namespace sm90 {
+
+// What fills the 96 registers a thread that hold weights, 48 of 16 bits, and is known to the compiler: branches
+// between its products would make it wait for each.
+constexpr int kStreamTaps = 3;
+constexpr int kStreamChannels = 64;
+constexpr int kStreamTileSlots = 16;  // tiles announced ahead; more than the stages of x can hold
+constexpr int kStreamCounters = 2 * kStreamTileSlots;
+constexpr int kMostRawStages = 12, kMostXStages = 4;
+
+template <Mode kMode>
+struct StreamTraits : ModeTraits<kMode> {
+    using Traits = ModeTraits<kMode>;
+    static constexpr int kChunks = kStreamChannels / Traits::kChunkChannels;
+    // Of a raw stage: half a chunk.
+    static constexpr int kRawChannels = Traits::kChunkChannels / 2;
+    // Columns computed beyond those stored, so that each row of y is stored from a 32-byte sector on.
+    static constexpr int kLead = 32 / Traits::kElementBytes;
+    // Of a staged row of D, in elements: eight rows lie in different banks.
+    static __host__ __device__ constexpr int pitch(int columns) { return columns + (Traits::kIsFloat ? 0 : 8); }
+    static __host__ __device__ constexpr int warp_staging_bytes(int columns) {
+        return 8 * pitch(columns) * Traits::kElementBytes;
+    }
+};
+
+// How the second mode of fp32 (gemm_sm90.cuh) cuts the same problem: what of it a tile of ours overlaps.
+struct SafeTiles {
+    int32_t flat, rows_per_sample, tiles_per_sample, advance, lead;
+};
+
+// How one launch cuts its problem; written by the host, read by every role.
+struct StreamGeometry {
+    int32_t columns;  // of a tile
+    int32_t tiles, tiles_per_sample;
+    int32_t begin;   // position of x at q = 0 of a tile's window, minus stride times the tile's row
+    int32_t window;  // positions of x that a tile needs
+    int32_t boxes;   // that load them, one behind the other
+    int32_t box_positions;
+    uint32_t stride_magic;  // ceil(2^32 / stride)
+    int32_t plane_rows;     // distance between planes, in rows
+    uint32_t plane_mask;    // planes that some tap reads
+    int32_t tap_row[kStreamTaps];  // in a stage, of column 0
+    int32_t raw_stages, raw_stage_bytes;
+    int32_t x_stages, x_stage_bytes;  // 2 or 4
+    int32_t paired;  // 1: rows of y begin at even elements
+    int32_t smem_bytes;
+    SafeTiles safe;
+};
+
+// Shared memory, in order: x stages | raw stages | staging of D, 8 warps | barriers | announced tiles | counters
+// | where rows go that no tap reads.
+constexpr int kStreamBarrierBytes = (2 * kMostRawStages + 2 * kMostXStages + 2 * kStreamTileSlots) * 8;
+constexpr int kUnreadBytes = 32 * 16;
+constexpr int kStreamControlBytes =
+    static_cast<int>(kStreamBarrierBytes + kStreamTileSlots * sizeof(Announcement) +
+                     kStreamCounters * sizeof(int32_t) + kUnreadBytes);
+
+// Cuts the problem into tiles of `columns` positions, of which the first kLead may belong to the tile before.
+// `tiles` is 0 where that cannot be.
+template <Mode kMode>
+inline StreamGeometry cut_stream(const Problem& problem, int columns) {
+    using Traits = StreamTraits<kMode>;
+    constexpr int kPieceElements = 16 / Traits::kElementBytes;
+    StreamGeometry geometry{};
+    geometry.columns = columns;
+    // Boxes begin at 16-byte pieces of x. So do all tiles, as they begin at multiples of kLead rows, but for the
+    // padding: their windows begin that `early`.
+    const int64_t stride = problem.stride;
+    const int64_t early = (kPieceElements - problem.pad_left % kPieceElements) % kPieceElements;
+    geometry.begin = static_cast<int32_t>(-problem.pad_left - early);
+    const int64_t last_tap = early + (kStreamTaps - 1) * problem.dilation;
+    const int64_t window = (columns - 1) * stride + last_tap + 1;
+    geometry.boxes = window <= 248 ? 1 : 2;
+    int64_t box = round_up(ceil_div(window, geometry.boxes), kPieceElements);
+    // Of 16 bits, eight channels are read at once: an odd number of pieces to a row spreads them over the banks.
+    if (!Traits::kIsFloat && box / kPieceElements % 2 == 0) box += kPieceElements;
+    if (box > 256) return {};
+    geometry.window = static_cast<int32_t>(window);
+    geometry.box_positions = static_cast<int32_t>(box);
+    geometry.raw_stage_bytes = static_cast<int32_t>(
+        round_up(geometry.boxes * box * Traits::kRawChannels * Traits::kElementBytes, 128));
+
+    geometry.stride_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, stride));
+    int planes = 0;
+    for (int tap = 0; tap < kStreamTaps; ++tap) {
+        const uint32_t bit = 1u << ((early + tap * problem.dilation) % stride);
+        planes += (geometry.plane_mask & bit) == 0;
+        geometry.plane_mask |= bit;
+    }
+    const int64_t rows = columns + last_tap / stride;
+    int64_t plane_rows = rows;
+    while (planes > 1 && plane_rows % 8 != kPlaneResidue[stride]) ++plane_rows;
+    geometry.plane_rows = static_cast<int32_t>(plane_rows);
+    geometry.x_stage_bytes =
+        static_cast<int32_t>(round_up((plane_rows * (planes - 1) + rows) * kRowBytes, 1024));
+    for (int tap = 0; tap < kStreamTaps; ++tap) {
+        const int64_t offset = early + tap * problem.dilation;
+        int32_t before = 0;
+        for (int64_t plane = 0; plane < offset % stride; ++plane) before += geometry.plane_mask >> plane & 1;
+        geometry.tap_row[tap] = static_cast<int32_t>(before * plane_rows + offset / stride);
+    }
+
+    // f16x3 multiplies all chunks of a tile twice, so they stay meanwhile.
+    const int x_least = kMode == Mode::f16x3 ? 4 : 2;
+    const int64_t free_bytes = problem.device.smem_bytes -
+                               kProductWarps * Traits::warp_staging_bytes(columns) - kStreamControlBytes - 1024;
+    const auto bytes = [&] {
+        return int64_t{geometry.raw_stages} * geometry.raw_stage_bytes +
+               int64_t{geometry.x_stages} * geometry.x_stage_bytes;
+    };
+    geometry.raw_stages = 3, geometry.x_stages = x_least;
+    if (bytes() > free_bytes) return {};
+    const auto fits = [&](int raw_stages, int x_stages) {
+        const StreamGeometry before = geometry;
+        geometry.raw_stages = raw_stages, geometry.x_stages = x_stages;
+        if (bytes() > free_bytes) geometry = before;
+    };
+    fits(4, 4);
+    while (geometry.raw_stages < kMostRawStages) {
+        const int32_t before = geometry.raw_stages;
+        fits(before + 1, geometry.x_stages);
+        if (geometry.raw_stages == before) break;
+    }
+    geometry.smem_bytes =
+        static_cast<int32_t>(problem.device.smem_bytes - free_bytes + bytes());
+
+    geometry.paired = problem.P % 2 == 0 &&
+                      reinterpret_cast<uintptr_t>(problem.y) % (2 * Traits::kElementBytes) == 0;
+    const int advance = columns - Traits::kLead;
+    // The last rows of y may be stored kLead - 1 early.
+    geometry.tiles_per_sample = static_cast<int32_t>(ceil_div(problem.P + Traits::kLead - 1, advance));
+    const int64_t tiles = problem.N * geometry.tiles_per_sample;
+    geometry.tiles = tiles < (int64_t{1} << 30) ? static_cast<int32_t>(tiles) : 0;
+    if (kMode == Mode::f16x3) {
+        const Geometry safe = choose_cut<Mode::tf32x3>(problem).geometry;
+        if (int64_t{safe.tiles} * safe.advance >= kMaxBlocks) return {};  // their positions have 32 bits
+        geometry.safe = {safe.flat, safe.rows_per_sample, safe.tiles_per_sample, safe.advance, safe.lead};
+    }
+    return geometry;
+}
+
+// More columns take more shared memory, and load fewer positions of x twice.
+template <Mode kMode>
+constexpr int kWideColumns = 128 + StreamTraits<kMode>::kLead;
+template <Mode kMode>
+constexpr int kNarrowColumns = 64 + StreamTraits<kMode>::kLead;
+
+struct StreamCut {
+    StreamGeometry geometry;
+    bool wide;
+};
+
+template <Mode kMode>
+inline StreamCut choose_stream_cut(const Problem& problem) {
+    const StreamGeometry wide = cut_stream<kMode>(problem, kWideColumns<kMode>);
+    if (wide.tiles > 0) return {wide, true};
+    return {cut_stream<kMode>(problem, kNarrowColumns<kMode>), false};
+}
+
+// What pack_weights_kernel and lay_out ask of a Geometry.
+template <Mode kMode>
+inline Geometry packing(const Problem& problem) {
+    Geometry geometry{};
+    geometry.o_tiles = 1;
+    geometry.chunks = StreamTraits<kMode>::kChunks;
+    geometry.tap_groups = 1;
+    geometry.taps_per_group = kStreamTaps;
+    if (kMode == Mode::f16x3) geometry.tiles = choose_cut<Mode::tf32x3>(problem).geometry.tiles;
+    return geometry;
+}
+
+inline Mode stream_mode_of(const Problem& problem) {
+    if (problem.dtype == Dtype::float16) return Mode::f16;
+    if (problem.dtype == Dtype::bfloat16) return Mode::bf16;
+    return problem.precision == Precision::tf32 ? Mode::tf32 : Mode::f16x3;
+}
+
+template <class Call>
+inline auto with_stream_mode(const Problem& problem, Call call) {
+    switch (stream_mode_of(problem)) {
+        case Mode::tf32:
+            return call(std::integral_constant<Mode, Mode::tf32>{});
+        case Mode::f16x3:
+            return call(std::integral_constant<Mode, Mode::f16x3>{});
+        case Mode::f16:
+            return call(std::integral_constant<Mode, Mode::f16>{});
+        default:
+            return call(std::integral_constant<Mode, Mode::bf16>{});
+    }
+}
+
+// Whether the copy engine can load boxes of x: what cuTensorMapEncodeTiled asks.
+inline bool has_tensor_map(const Problem& problem) {
+    const int64_t element = element_bytes(problem.dtype);
+    return problem.x_stride_l == 1 && reinterpret_cast<uintptr_t>(problem.x) % 16 == 0 &&
+           problem.x_stride_c * element % 16 == 0 && problem.x_stride_c >= problem.L &&
+           problem.x_stride_n >= problem.C * problem.x_stride_c &&
+           problem.x_stride_n % problem.x_stride_c == 0 &&
+           problem.x_stride_n * element < (int64_t{1} << 40);
+}
+
+}  // namespace sm90
+
+inline bool fits_stream_sm90(const Problem& problem) {
+    // Half the room for channels must be used: fp32 packs them in two chunks, which all must be there.
+    if (!fits_gemm_sm90(problem) || problem.G != 1 || problem.K != sm90::kStreamTaps ||
+        problem.C <= sm90::kStreamChannels / 2 || problem.C > sm90::kStreamChannels ||
+        problem.O <= sm90::kTileO / 2 || problem.O > sm90::kTileO || problem.stride > 8 ||
+        !sm90::has_tensor_map(problem))
+        return false;
+    const int32_t tiles = sm90::with_stream_mode(problem, [&](auto mode) {
+        return sm90::choose_stream_cut<decltype(mode)::value>(problem).geometry.tiles;
+    });
+    return tiles >= 4 * problem.device.sm_count;
+}
+
+inline size_t workspace_stream_sm90(const Problem& problem) {
+    return sm90::with_stream_mode(problem, [&](auto mode) {
+        constexpr sm90::Mode kMode = decltype(mode)::value;
+        sm90::Scratch scratch;
+        return sm90::lay_out<kMode>(problem, sm90::packing<kMode>(problem), nullptr, &scratch);
+    });
+}
+
+}  // namespace conv1d
+''',
+"tensor_map.cuh": r'''
+#line 1 "kernels/tensor_map.cuh"
+// Tensor maps: what the copy engine knows of a tensor when it loads boxes of it (ptx::cp_async_bulk_tensor).
+
+#include <cuda.h>
+#include <cuda_runtime.h>
+
+#include <atomic>
+
+
+
+namespace conv1d {
+
+using TensorMap = CUtensorMap;
+
+// Describes x [N][C][L] of `element` bytes for boxes of [1][channels][positions]; outside, it reads as zero.
+// What the driver refuses becomes a sentence. The driver's function is asked for at run time: nothing links
+// against it.
+inline Error encode_tensor_map(const Problem& problem, int32_t positions, int32_t channels, TensorMap* map) {
+    using Encode = decltype(&cuTensorMapEncodeTiled);
+    static std::atomic<void*> known{nullptr};
+    void* encode = known.load(std::memory_order_relaxed);
+    if (encode == nullptr) {
+        cudaDriverEntryPointQueryResult found;
+#if CUDART_VERSION >= 12050
+        const cudaError_t error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &encode, 12000,
+                                                                   cudaEnableDefault, &found);
+#else
+        const cudaError_t error =
+            cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &encode, cudaEnableDefault, &found);
+#endif
+        if (error != cudaSuccess) return cudaGetErrorString(error);
+        if (encode == nullptr) return "the driver has no cuTensorMapEncodeTiled";
+        known.store(encode, std::memory_order_relaxed);
+    }
+    const auto element = static_cast<cuuint64_t>(element_bytes(problem.dtype));
+    const cuuint64_t extents[3] = {static_cast<cuuint64_t>(problem.L), static_cast<cuuint64_t>(problem.C),
+                                   static_cast<cuuint64_t>(problem.N)};
+    const cuuint64_t strides[2] = {static_cast<cuuint64_t>(problem.x_stride_c) * element,
+                                   static_cast<cuuint64_t>(problem.x_stride_n) * element};
+    const cuuint32_t box[3] = {static_cast<cuuint32_t>(positions), static_cast<cuuint32_t>(channels), 1};
+    const cuuint32_t steps[3] = {1, 1, 1};
+    const CUresult result = reinterpret_cast<Encode>(encode)(
+        map, element == 4 ? CU_TENSOR_MAP_DATA_TYPE_UINT32 : CU_TENSOR_MAP_DATA_TYPE_UINT16, 3,
+        const_cast<void*>(problem.x), extents, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+        CU_TENSOR_MAP_SWIZZLE_NONE, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    return result == CUDA_SUCCESS ? nullptr : "the driver refuses the tensor map of x";
+}
+
+}  // namespace conv1d
+''',
+"stream_sm90_convert.cuh": r'''
+#line 1 "kernels/stream_sm90_convert.cuh"
+// How x reaches the products of the streaming convolution (stream_sm90.cuh): one warp draws tickets and orders
+// boxes of x, seven convert what has come.
+
+
+
+
+
+
+
+namespace conv1d {
+namespace sm90 {
+
+// Addresses of the barriers in the shared window, and what lies behind them.
+struct StreamBarriers {
+    uint32_t base;
+    Announcement* tile;    // [kStreamTileSlots]
+    int32_t* small_count;  // [kStreamCounters] f16x3: values of x too small, of one tile
+
+    __device__ __forceinline__ uint32_t raw_full(int stage) const { return base + 8 * stage; }
+    __device__ __forceinline__ uint32_t raw_empty(int stage) const {
+        return base + 8 * (kMostRawStages + stage);
+    }
+    __device__ __forceinline__ uint32_t x_full(int stage) const {
+        return base + 8 * (2 * kMostRawStages + stage);
+    }
+    __device__ __forceinline__ uint32_t x_empty(int stage) const {
+        return base + 8 * (2 * kMostRawStages + kMostXStages + stage);
+    }
+    __device__ __forceinline__ uint32_t tile_full(int slot) const {
+        return base + 8 * (2 * kMostRawStages + 2 * kMostXStages + slot);
+    }
+    __device__ __forceinline__ uint32_t tile_empty(int slot) const {
+        return base + 8 * (2 * kMostRawStages + 2 * kMostXStages + kStreamTileSlots + slot);
+    }
+};
+
+// The slot of announcement number `taken`, once it is there.
+__device__ __forceinline__ int wait_for_tile(const StreamBarriers& barriers, uint32_t taken) {
+    const int slot = taken % kStreamTileSlots;
+    ptx::mbarrier_wait(barriers.tile_full(slot), taken / kStreamTileSlots % 2);
+    return slot;
+}
+// Through shuffles, so that the compiler knows them to be the same in the whole warp.
+__device__ __forceinline__ Announcement read_tile(const StreamBarriers& barriers, int slot) {
+    Announcement place = barriers.tile[slot];
+    place.tile = __shfl_sync(0xFFFFFFFF, place.tile, 0);
+    place.counter = __shfl_sync(0xFFFFFFFF, place.counter, 0);
+    place.sample = __shfl_sync(0xFFFFFFFF, place.sample, 0);
+    place.row = __shfl_sync(0xFFFFFFFF, place.row, 0);
+    return place;
+}
+
+// One thread: draws tickets, announces tiles, orders the boxes of x that each needs.
+template <Mode kMode, int kN>
+__device__ __forceinline__ void order_boxes(const StreamGeometry& geometry, const Problem& problem,
+                                            const TensorMap& x_map, uint32_t raw_smem,
+                                            const StreamBarriers& barriers, int32_t* tickets) {
+    using Traits = StreamTraits<kMode>;
+    Ring tiles, stages;
+    tiles.parity = stages.parity = 1;  // an empty ring: the first waits return at once
+    const uint32_t box_bytes = geometry.raw_stage_bytes / geometry.boxes;
+    int32_t tile = blockIdx.x;
+    for (uint32_t announced = 0;; ++announced) {
+        ptx::mbarrier_wait(barriers.tile_empty(tiles.stage), tiles.parity);
+        Announcement place{-1, 0, 0, 0, 0, 0};
+        if (tile < geometry.tiles) {
+            place.tile = tile;
+            place.sample = tile / geometry.tiles_per_sample;
+            place.row = (tile - place.sample * geometry.tiles_per_sample) * (kN - Traits::kLead) - Traits::kLead;
+        }
+        place.counter = announced % kStreamCounters;  // no one looks at that of kStreamCounters tiles ago
+        barriers.small_count[place.counter] = 0;
+        barriers.tile[tiles.stage] = place;
+        ptx::mbarrier_arrive(barriers.tile_full(tiles.stage));
+        tiles.advance(kStreamTileSlots);
+        if (place.tile < 0) return;
+        tile = atomicAdd(tickets, 1) + gridDim.x;
+        const int32_t l = place.row * static_cast<int32_t>(problem.stride) + geometry.begin;
+        for (int32_t part = 0; part < 2 * Traits::kChunks; ++part) {
+            const uint32_t full = barriers.raw_full(stages.stage);
+            const uint32_t target = raw_smem + stages.stage * geometry.raw_stage_bytes;
+            ptx::mbarrier_wait(barriers.raw_empty(stages.stage), stages.parity);
+            ptx::mbarrier_arrive_expect_tx(full, geometry.raw_stage_bytes);
+            for (int32_t box = 0; box < geometry.boxes; ++box)
+                ptx::cp_async_bulk_tensor(target + box * box_bytes, &x_map, l + box * geometry.box_positions,
+                                          part * Traits::kRawChannels, place.sample, full);
+            stages.advance(geometry.raw_stages);
+        }
+    }
+}
+
+// f16x3: lists the tiles of the second mode that hold positions of ours.
+__device__ __forceinline__ void list_overlapped(const StreamGeometry& geometry, const Problem& problem,
+                                                const Scratch& scratch, const Announcement& place) {
+    const SafeTiles& safe = geometry.safe;
+    const uint32_t first = max(place.row, 0), advance = safe.advance;
+    const uint32_t last = min(place.row + geometry.columns, static_cast<int32_t>(problem.P)) - 1;
+    const uint32_t before = place.sample * (safe.flat ? safe.rows_per_sample : safe.tiles_per_sample);
+    uint32_t tile, end;
+    if (safe.flat) {
+        tile = (before + first) / advance;
+        end = (before + last) / advance + 1;
+    } else {  // their rows end up to lead - 1 positions early
+        tile = before + first / advance;
+        end = before + min((last + max(safe.lead - 1, 0)) / advance + 1,
+                           static_cast<uint32_t>(safe.tiles_per_sample));
+    }
+    for (; tile < end; ++tile) list_tile(scratch, static_cast<int32_t>(tile));
+}
+
+// A batch is 32 positions with all channels of a raw stage; the batches of all stages go round the warps.
+// Position q of a window becomes row q / stride of plane q % stride.
+template <Mode kMode>
+struct StreamConverter {
+    using Traits = StreamTraits<kMode>;
+
+    const StreamGeometry& geometry;
+    const Problem& problem;
+    const StreamBarriers& barriers;
+    const Scratch& scratch;
+    uint8_t* const x_smem;
+    uint8_t* const raw_smem;
+    const uint32_t unread;  // address of kUnreadBytes
+    const int warp, lane;
+    Range range;  // f16x3: of this warp's part of a chunk
+
+    // Where position q belongs in a stage; negative where no tap reads it.
+    __device__ __forceinline__ int32_t stored_row(int32_t q) const {
+        const int32_t stride = static_cast<int32_t>(problem.stride);
+        const int32_t row = divide_by_stride(geometry, q, stride), plane = q - row * stride;
+        const bool is_read = q < geometry.window && (geometry.plane_mask >> plane & 1);
+        return is_read ? row + plane_row(geometry, plane) : -1;
+    }
+
+    // fp32: a lane takes one position.
+    __device__ __forceinline__ void convert_floats(const uint8_t* raw, uint8_t* stage, int32_t q, int half) {
+        const int32_t row = stored_row(q);
+        if (row < 0) return;
+        const int32_t box = geometry.box_positions;
+        const uint32_t* const source =
+            reinterpret_cast<const uint32_t*>(raw) + q + (q >= box ? (Traits::kRawChannels - 1) * box : 0);
+        uint32_t value[Traits::kRawChannels];
+#pragma unroll
+        for (int i = 0; i < Traits::kRawChannels; ++i) value[i] = source[i * box];
+        uint8_t* const target = stage + row * kRowBytes;
+        constexpr int kPieces = Traits::kRawChannels / Traits::kPieceChannels;
+#pragma unroll
+        for (int i = 0; i < kPieces; ++i) {
+            const int32_t piece = (half * kPieces + i) ^ (row & 7);
+            uint32_t high[4], low[4];
+#pragma unroll
+            for (int j = 0; j < 4; ++j) {
+                if constexpr (kMode == Mode::f16x3) {
+                    const uint32_t first = value[8 * i + 2 * j], second = value[8 * i + 2 * j + 1];
+                    range.add(first, kXScale);
+                    range.add(second, kXScale);
+                    high[j] = split_f16(__uint_as_float(first) * kXScale, __uint_as_float(second) * kXScale,
+                                        low[j]);
+                } else {
+                    high[j] = round_tf32(value[4 * i + j]);
+                }
+            }
+            *reinterpret_cast<uint4*>(target + piece * 16) = make_uint4(high[0], high[1], high[2], high[3]);
+            if constexpr (Traits::kIsSplit)
+                *reinterpret_cast<uint4*>(target + (piece ^ Traits::kPieces) * 16) =
+                    make_uint4(low[0], low[1], low[2], low[3]);
+        }
+    }
+
+    // 16 bits: four times eight positions of four times eight channels, transposed.
+    __device__ __forceinline__ void convert_halves(const uint8_t* raw, uint8_t* stage, int32_t q, int half) {
+        const int32_t row_bytes = geometry.box_positions * 2;
+        const uint32_t source = ptx::smem_address(raw) + lane * row_bytes;
+        uint32_t words[4][4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            const int32_t first = q + 8 * i;
+            if (first < geometry.window)
+                ptx::ldmatrix_x4_trans(
+                    words[i], source + 2 * first +
+                                  (first >= geometry.box_positions ? (Traits::kRawChannels - 1) * row_bytes : 0));
+        }
+        const uint32_t target = ptx::smem_address(stage);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            if (q + 8 * i >= geometry.window) break;
+            const int32_t row = stored_row(q + 8 * i + lane % 8);
+            const int32_t piece = (half * 4 + lane / 8) ^ (row & 7);
+            ptx::stmatrix_x4(row < 0 ? unread + lane * 16 : target + row * kRowBytes + piece * 16, words[i]);
+        }
+    }
+
+    // f16x3: what this warp has seen of a tile.
+    __device__ __forceinline__ void report(const Announcement& place) {
+        if (__any_sync(0xFFFFFFFF, range.largest > __float_as_uint(kLargestScaled / kXScale)) && lane == 0)
+            list_overlapped(geometry, problem, scratch, place);
+        if (range.small > 0)
+            atomicAdd(&barriers.small_count[place.counter], static_cast<int32_t>(range.small));
+        range = Range{};
+    }
+
+    __device__ __forceinline__ void run() {
+        Ring raws, stages;
+        stages.parity = 1;
+        int32_t q = 32 * warp;
+        for (uint32_t taken = 0;; ++taken) {
+            const int slot = wait_for_tile(barriers, taken);
+            const Announcement place = read_tile(barriers, slot);
+            if (place.tile < 0) return;
+            for (int32_t chunk = 0; chunk < Traits::kChunks; ++chunk) {
+                // Every warp waits for and leaves every stage, also one in which it has no batch: else the
+                // barriers could run two phases ahead of it, which to a parity looks like none.
+                ptx::mbarrier_wait(barriers.x_empty(stages.stage), stages.parity);
+                uint8_t* const stage = x_smem + stages.stage * geometry.x_stage_bytes;
+#pragma unroll 1
+                for (int half = 0; half < 2; ++half) {
+                    ptx::mbarrier_wait(barriers.raw_full(raws.stage), raws.parity);
+                    const uint8_t* const raw = raw_smem + raws.stage * geometry.raw_stage_bytes;
+#pragma unroll 1
+                    for (; q < geometry.window; q += 32 * kConverterWarps) {
+                        if constexpr (Traits::kIsFloat) convert_floats(raw, stage, q + lane, half);
+                        else convert_halves(raw, stage, q, half);
+                    }
+                    q -= static_cast<int32_t>(round_up(geometry.window, 32));
+                    // Behind the stores: what they hold has been loaded by then.
+                    if (half == 1) ptx::fence_proxy_async();
+                    __syncwarp();
+                    if (lane == 0) ptx::mbarrier_arrive(barriers.raw_empty(raws.stage));
+                    raws.advance(geometry.raw_stages);
+                }
+                if constexpr (kMode == Mode::f16x3) report(place);
+                if (lane == 0) ptx::mbarrier_arrive(barriers.x_full(stages.stage));
+                stages.advance(geometry.x_stages);
+            }
+            if (lane == 0) ptx::mbarrier_arrive(barriers.tile_empty(slot));
+        }
+    }
+};
+
+}  // namespace sm90
+}  // namespace conv1d
+''',
+"stream_sm90_product.cuh": r'''
+#line 1 "kernels/stream_sm90_product.cuh"
+// The product warpgroups of the streaming convolution (stream_sm90.cuh): D = W * X by wgmma, then D to y.
+
+#include <type_traits>
+
+
+
+
+
+
+
+
+
+namespace conv1d {
+namespace sm90 {
+
+template <Mode kMode, int kN>
+struct StreamProduct {
+    using Traits = StreamTraits<kMode>;
+    using Mma = WgmmaFromRegisters<Traits::kOperand, kN>;
+    using Bits = typename Traits::Bits;
+    using Element = std::conditional_t<Traits::kIsFloat, float,
+                                       std::conditional_t<kMode == Mode::f16, __half, __nv_bfloat16>>;
+    static constexpr int kValues = kN / 2, kLead = Traits::kLead, kAdvance = kN - kLead;
+    static constexpr int kPitch = Traits::pitch(kN);
+    static constexpr int kChunks = Traits::kChunks, kBlocks = kChunks * kStreamTaps;
+
+    const StreamGeometry& geometry;
+    const Problem& problem;
+    const StreamBarriers& barriers;
+    const Scratch& scratch;
+    const uint32_t x_smem16;  // in units of 16 bytes
+    Bits* const staging;      // [8][kPitch], this warp's own
+    const int warp, lane;     // warp of 8: 16 output channels each
+    uint32_t weights[kBlocks][4][4];  // of a tap and chunk, steps of 32 bytes of K, as operand A
+
+    __device__ __forceinline__ void load_weights() {
+        const uint32_t* const image = reinterpret_cast<const uint32_t*>(scratch.image);
+#pragma unroll
+        for (int block = 0; block < kBlocks; ++block) {
+#pragma unroll
+            for (int i = 0; i < 16; ++i) {
+                const int row = warp * 16 + lane / 4 + i % 2 * 8, piece = i / 4 * 2 + i / 2 % 2;
+                weights[block][i / 4][i % 4] =
+                    __ldg(&image[((block * kTileO + row) * 8 + (piece ^ (row & 7))) * 4 + lane % 4]);
+            }
+        }
+    }
+
+    __device__ __forceinline__ void release(uint32_t barrier) {
+        if (lane == 0) ptx::mbarrier_arrive(barrier);
+    }
+
+    // The product of step `w` of a tap's weights and step `x` of its rows.
+    __device__ __forceinline__ void multiply_step(float (&acc)[kValues], int chunk, int tap, int w, int x,
+                                                  uint32_t stage16, bool accumulate) {
+        const uint32_t rows16 = stage16 + geometry.tap_row[tap] * (kRowBytes / 16);
+        Mma::issue(acc, weights[chunk * kStreamTaps + tap][w], ptx::wgmma_descriptor(rows16 + 2 * x), accumulate);
+    }
+
+    // All products of the tile taken as number `taken` into acc; its stages are left behind. f16x3: first all those with a low part,
+    // which are too large by kLowScale: the accumulator truncates.
+    __device__ __forceinline__ void multiply_tile(float (&acc)[kValues], uint32_t taken) {
+        constexpr bool kIsSplit = kMode == Mode::f16x3;
+        const auto stage_of = [&](int chunk) { return (taken * kChunks + chunk) & (geometry.x_stages - 1); };
+        const auto stage16_of = [&](int chunk) {
+            return x_smem16 + stage_of(chunk) * (geometry.x_stage_bytes / 16);
+        };
+#pragma unroll
+        for (int chunk = 0; chunk < kChunks; ++chunk) {
+            ptx::mbarrier_wait(barriers.x_full(stage_of(chunk)), (taken * kChunks + chunk & geometry.x_stages) != 0);
+            ptx::wgmma_fence();
+#pragma unroll
+            for (int tap = 0; tap < kStreamTaps; ++tap) {
+#pragma unroll
+                for (int k = 0; k < 4; ++k)  // split: a high part times a low one, in turn
+                    multiply_step(acc, chunk, tap, k, kIsSplit ? k ^ 2 : k, stage16_of(chunk),
+                                  chunk > 0 || tap > 0 || k > 0);
+            }
+            ptx::wgmma_commit_group();
+        }
+        if constexpr (kIsSplit) {
+            ptx::wgmma_wait_group<0>();
+#pragma unroll
+            for (int i = 0; i < kValues; ++i) acc[i] *= 1 / kLowScale;
+            ptx::wgmma_fence();
+#pragma unroll
+            for (int chunk = 0; chunk < kChunks; ++chunk) {
+#pragma unroll
+                for (int tap = 0; tap < kStreamTaps; ++tap) {
+#pragma unroll
+                    for (int k = 0; k < 2; ++k) multiply_step(acc, chunk, tap, k, k, stage16_of(chunk), true);
+                }
+                ptx::wgmma_commit_group();
+            }
+        }
+        if constexpr (kChunks > 1) {
+            ptx::wgmma_wait_group<1>();
+            release(barriers.x_empty(stage_of(0)));
+        }
+        ptx::wgmma_wait_group<0>();
+        release(barriers.x_empty(stage_of(kChunks - 1)));
+    }
+
+    // Row lane/4 of half `half` of this warp's output channels.
+    __device__ __forceinline__ int32_t channel_of(int half) const { return warp * 16 + 8 * half + lane / 4; }
+
+    __device__ __forceinline__ float load_bias(int half) const {
+        if (problem.bias == nullptr || channel_of(half) >= problem.O) return 0.0f;
+        return widen(static_cast<const Element*>(problem.bias)[channel_of(half)]);
+    }
+
+    // Eight staged rows of D to y, of which `target` is where column kLead of the first belongs, position p of
+    // its sample. Each row stores kAdvance columns from a 32-byte sector on; a lane moves a Piece of them at
+    // once. Some rows are loaded before any of them is stored. kWhole: all positions exist, and all rows.
+    template <class Piece, bool kWhole>
+    __device__ __forceinline__ void store_rows(Bits* target, int32_t p, int32_t rows) const {
+        constexpr int kCount = sizeof(Piece) / sizeof(Bits), kPieces = kAdvance / (32 * kCount);
+        constexpr int kRegisters = kPieces * (sizeof(Piece) == 8 ? 2 : 1);  // of a row
+        constexpr int kTogether = kRegisters > 2 ? 16 / kRegisters : 8;
+        const uint32_t index = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(target) / sizeof(Bits));
+        const auto phi_of = [&](int r) {
+            return static_cast<int32_t>((index + r * static_cast<uint32_t>(problem.P)) % kLead);
+        };
+        const uint32_t source = ptx::smem_address(staging + kLead + kCount * lane);
+        Bits* const y = target + kCount * lane;
+#pragma unroll
+        for (int first = 0; first < 8; first += kTogether) {
+            Piece piece[kTogether][kPieces];
+#pragma unroll
+            for (int r = 0; r < kTogether; ++r) {
+#pragma unroll
+                for (int i = 0; i < kPieces; ++i)
+                    ptx::ld_shared(piece[r][i], source + ((first + r) * kPitch - phi_of(first + r) +
+                                                          32 * kCount * i) *
+                                                             static_cast<int>(sizeof(Bits)));
+            }
+#pragma unroll
+            for (int r = 0; r < kTogether; ++r) {
+                const int32_t phi = phi_of(first + r);
+                Bits* const row = y + ((first + r) * problem.P - phi);
+#pragma unroll
+                for (int i = 0; i < kPieces; ++i) {
+                    const int32_t at = p - phi + kCount * lane + 32 * kCount * i;
+                    if (kWhole || (first + r < rows && at >= 0 && at < problem.P))
+                        *reinterpret_cast<Piece*>(row + 32 * kCount * i) = piece[r][i];
+                }
+            }
+        }
+    }
+
+    // `scale` undoes the scales of f16x3.
+    static __device__ __forceinline__ float finish(float sum, float scale, float bias) {
+        return kMode == Mode::f16x3 ? fmaf(sum, scale, bias) : sum + bias;
+    }
+
+    // D through shared memory to y, 8 output channels at a time.
+    __device__ __forceinline__ void store_tile(const float (&acc)[kValues], const Announcement& place,
+                                               const float (&scale)[2]) {
+        const int32_t p = place.row + kLead;
+        const bool inside = p >= kLead && p + kAdvance <= problem.P;
+        Bits* const y = static_cast<Bits*>(problem.y) + (place.sample * problem.O + warp * 16) * problem.P + p;
+#pragma unroll 1
+        for (int half = 0; half < 2; ++half) {
+            const int32_t rows = static_cast<int32_t>(problem.O) - warp * 16 - 8 * half;
+            const float bias = load_bias(half);
+            const uint32_t staged = ptx::smem_address(staging + lane / 4 * kPitch + 2 * (lane % 4));
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {  // registers have no index
+                if (i != half) continue;
+#pragma unroll
+                for (int j = 0; j < kN / 8; ++j)
+                    ptx::st_shared(staged + 8 * j * sizeof(Bits),
+                                   Product<kMode, 64, 1>::round_pair(finish(acc[4 * j + 2 * i], scale[i], bias),
+                                                                     finish(acc[4 * j + 2 * i + 1], scale[i], bias)));
+            }
+            __syncwarp();
+            if (problem.activation != Activation::none)
+                activate_staged(problem.activation, reinterpret_cast<Element*>(staging), 8 * kPitch);
+            Bits* const target = y + 8 * half * problem.P;
+            using Pair = std::conditional_t<Traits::kIsFloat, uint2, uint32_t>;
+            if (geometry.paired && inside && rows >= 8) store_rows<Pair, true>(target, p, rows);
+            else if (geometry.paired) store_rows<Pair, false>(target, p, rows);
+            else store_rows<Bits, false>(target, p, rows);
+            __syncwarp();
+        }
+    }
+
+    // f16x3: what undoes the scales of x and w, and how many weights are too small.
+    __device__ __forceinline__ float2 load_scaling(int half) const {
+        return scratch.row_scaling[channel_of(half)];
+    }
+
+    // f16x3: whether weights are in range, and sums large enough for the values that were too small; see
+    // kSumOfSmallX.
+    __device__ __forceinline__ bool sums_suffice(const float (&acc)[kValues], const Announcement& place,
+                                                 int32_t small_count) const {
+        const float of_x = kSumOfSmallX * static_cast<float>(small_count);
+        const float2 scaling[2] = {load_scaling(0), load_scaling(1)};
+        const float least[2] = {channel_of(0) < problem.O ? of_x + kSumOfSmallW * scaling[0].y : 0.0f,
+                                channel_of(1) < problem.O ? of_x + kSumOfSmallW * scaling[1].y : 0.0f};
+        bool suffice = scaling[0].x > 0.0f && scaling[1].x > 0.0f;
+        const int32_t begin = place.row + 2 * (lane % 4);
+#pragma unroll
+        for (int i = 0; i < kValues; ++i) {
+            const uint32_t p = begin + 8 * (i / 4) + i % 2;
+            suffice &= fabsf(acc[i]) >= least[i / 2 % 2] || p >= static_cast<uint32_t>(problem.P);
+        }
+        return __all_sync(0xFFFFFFFF, suffice);
+    }
+
+    __device__ __forceinline__ void run() {
+        load_weights();
+        float scale[2] = {1.0f, 1.0f};
+        bool doubtful = false;  // f16x3: some weights of this warp are out of range or too small
+        if constexpr (kMode == Mode::f16x3) {
+            const float2 scaling[2] = {load_scaling(0), load_scaling(1)};
+            scale[0] = scaling[0].x, scale[1] = scaling[1].x;
+            const bool right = scale[0] > 0.0f && scale[1] > 0.0f && scaling[0].y + scaling[1].y == 0.0f;
+            doubtful = !__all_sync(0xFFFFFFFF, right);
+        }
+        for (uint32_t taken = 0;; ++taken) {
+            const int slot = wait_for_tile(barriers, taken);
+            if (__shfl_sync(0xFFFFFFFF, barriers.tile[slot].tile, 0) < 0) break;
+            float acc[kValues];
+            multiply_tile(acc, taken);
+            const Announcement place = read_tile(barriers, slot);  // only now: registers are scarce
+            if constexpr (kMode == Mode::f16x3) {
+                const int32_t small_count = __shfl_sync(0xFFFFFFFF, barriers.small_count[place.counter], 0);
+                if ((doubtful || small_count > 0) && !sums_suffice(acc, place, small_count)) {
+                    if (lane == 0) list_overlapped(geometry, problem, scratch, place);
+                    __syncwarp();
+                }
+            }
+            release(barriers.tile_empty(slot));
+            store_tile(acc, place, scale);
+        }
+    }
+};
+
+}  // namespace sm90
+}  // namespace conv1d
+''',
+"stream_sm90.cuh": r'''
+#line 1 "kernels/stream_sm90.cuh"
+// Dense convolution on Hopper where sums are short and positions many: bound by memory, not by products.
+//
+// Chosen for 65 to 128 output channels whose packed weights fit into the registers of the product warpgroups
+// for the life of a persistent block, and for x that the copy engine can load. One warp draws tickets and orders
+// boxes of x by a tensor map; they reach shared memory without the load and store units. Seven converter warps
+// round, split or transpose them into K-major rows of 128 bytes, as in gemm_sm90.cuh: a tap is a plane and a row
+// shift. Two product warpgroups of 64 output channels each multiply (weights are operand A, from registers),
+// stage D and store it by plain stores along the rows of y, from 32-byte sectors on: the first kLead columns are
+// computed for that. fp32 runs as three fp16 products; the tiles those cannot hold are done again by
+// gemm_sm90.cuh. results/findings.md has what was measured.
+
+
+
+
+
+
+
+
+
+
+namespace conv1d {
+namespace sm90 {
+
+template <Mode kMode, int kN>
+__global__ void __launch_bounds__(kThreads, 1)
+    stream_sm90_kernel(const __grid_constant__ TensorMap x_map, const __grid_constant__ Problem problem,
+                       const __grid_constant__ StreamGeometry geometry,
+                       const __grid_constant__ Scratch scratch) {
+#if __CUDA_ARCH__ == 900
+    extern __shared__ uint8_t smem_base[];
+    uint8_t* const smem = smem_base + ((1024 - (ptx::smem_address(smem_base) & 1023)) & 1023);
+    uint8_t* const raw_smem = smem + geometry.x_stages * geometry.x_stage_bytes;
+    uint8_t* const staging = raw_smem + geometry.raw_stages * geometry.raw_stage_bytes;
+    using Traits = StreamTraits<kMode>;
+    constexpr int kWarpStagingBytes = Traits::warp_staging_bytes(kN);
+    uint8_t* const control = staging + kProductWarps * kWarpStagingBytes;
+    Announcement* const announcements = reinterpret_cast<Announcement*>(control + kStreamBarrierBytes);
+    int32_t* const counters = reinterpret_cast<int32_t*>(announcements + kStreamTileSlots);
+    const StreamBarriers barriers{ptx::smem_address(control), announcements, counters};
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < kMostRawStages; ++i) {
+            ptx::mbarrier_init(barriers.raw_full(i), 1);
+            ptx::mbarrier_init(barriers.raw_empty(i), kConverterWarps);
+        }
+        for (int i = 0; i < kMostXStages; ++i) {
+            ptx::mbarrier_init(barriers.x_full(i), kConverterWarps);
+            ptx::mbarrier_init(barriers.x_empty(i), kProductWarps);
+        }
+        for (int i = 0; i < kStreamTileSlots; ++i) {
+            ptx::mbarrier_init(barriers.tile_full(i), 1);
+            ptx::mbarrier_init(barriers.tile_empty(i), kProductWarps + kConverterWarps);
+        }
+        ptx::fence_mbarrier_init();
+    }
+    __syncthreads();
+    // Through a shuffle, so that the compiler knows it is the same in the whole warp.
+    const int warp = __shfl_sync(0xFFFFFFFF, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
+    constexpr int kProductRegisters = kN > 100 ? 200 : 184;  // of 128 a thread at launch
+    if (warp < kProductWarps) {
+        ptx::setmaxnreg_inc<kProductRegisters>();
+        StreamProduct<kMode, kN> product{
+            geometry,
+            problem,
+            barriers,
+            scratch,
+            ptx::smem_address(smem) / 16,
+            reinterpret_cast<typename Traits::Bits*>(staging + warp * kWarpStagingBytes),
+            warp,
+            lane};
+        product.run();
+    } else {
+        ptx::setmaxnreg_dec<256 - kProductRegisters>();
+        if (warp < kProductWarps + kConverterWarps) {
+            StreamConverter<kMode> converter{geometry,
+                                             problem,
+                                             barriers,
+                                             scratch,
+                                             smem,
+                                             raw_smem,
+                                             ptx::smem_address(counters + kStreamCounters),
+                                             warp - kProductWarps,
+                                             lane};
+            converter.run();
+        } else if (lane == 0) {
+            order_boxes<kMode, kN>(geometry, problem, x_map, ptx::smem_address(raw_smem), barriers,
+                                   scratch.tickets);
+        }
+    }
+#endif
+}
+
+template <Mode kMode, int kN>
+inline Error launch_stream_products(const Problem& problem, const StreamGeometry& geometry,
+                                    const Scratch& scratch, cudaStream_t stream) {
+    TensorMap x_map;
+    Error error = encode_tensor_map(problem, geometry.box_positions, StreamTraits<kMode>::kRawChannels, &x_map);
+    if (error == nullptr) error = allow_smem<stream_sm90_kernel<kMode, kN>>(problem.device);
+    if (error != nullptr) return error;
+    const int blocks = geometry.tiles < problem.device.sm_count ? geometry.tiles : problem.device.sm_count;
+    stream_sm90_kernel<kMode, kN>
+        <<<blocks, kThreads, geometry.smem_bytes, stream>>>(x_map, problem, geometry, scratch);
+    return launch_error();
+}
+
+template <Mode kMode>
+inline Error launch_stream(const Problem& problem, const StreamCut& cut, cudaStream_t stream) {
+    Scratch scratch;
+    const Geometry packed = packing<kMode>(problem);
+    lay_out<kMode>(problem, packed, static_cast<uint8_t*>(problem.workspace), &scratch);
+    const int32_t C = static_cast<int32_t>(problem.C), O = static_cast<int32_t>(problem.O);
+    const int32_t K = static_cast<int32_t>(problem.K);
+    const auto multiply = [&] {
+        return cut.wide
+                   ? launch_stream_products<kMode, kWideColumns<kMode>>(problem, cut.geometry, scratch, stream)
+                   : launch_stream_products<kMode, kNarrowColumns<kMode>>(problem, cut.geometry, scratch, stream);
+    };
+    if constexpr (kMode == Mode::f16x3) {
+        const Cut safe = choose_cut<Mode::tf32x3>(problem);
+        pack_split_weights_kernel<<<kTileO, 128, 0, stream>>>(static_cast<const float*>(problem.w), scratch,
+                                                              packed, safe.geometry, C, O, K);
+        const Error error = multiply();
+        if (error != nullptr) return error;
+        scratch.image = scratch.safe_image;
+        return safe.columns == 128
+                   ? launch_products<Mode::tf32x3, 128>(problem, safe.geometry, scratch, stream)
+                   : launch_products<Mode::tf32x3, 64>(problem, safe.geometry, scratch, stream);
+    } else {
+        const int64_t pieces = static_cast<int64_t>(image_bytes<kMode>(problem)) / 16;
+        pack_weights_kernel<kMode><<<static_cast<unsigned>(ceil_div(pieces, 256)), 256, 0, stream>>>(
+            problem.w, scratch, packed, C, O, K, pieces);
+        return multiply();
+    }
+}
+
+}  // namespace sm90
+
+inline Error launch_stream_sm90(const Problem& problem, cudaStream_t stream) {
+    return sm90::with_stream_mode(problem, [&](auto mode) {
+        constexpr sm90::Mode kMode = decltype(mode)::value;
+        return sm90::launch_stream<kMode>(problem, sm90::choose_stream_cut<kMode>(problem), stream);
+    });
+}
+
+}  // namespace conv1d
+''',
+"stream_sm90.cu": r'''
+#line 1 "kernels/stream_sm90.cu"
+// The translation unit of route "stream_sm90".
+
+
+
+const conv1d::Route conv1d::kStreamSm90 = {"stream_sm90", fits_stream_sm90, workspace_stream_sm90,
+                                           launch_stream_sm90};
+''',
 "toeplitz.cuh": r'''
 #line 1 "kernels/toeplitz.cuh"
 // Depthwise convolution on tensor cores: one input channel a group, stride 1, any taps and dilation, 16-bit
-// dtypes, sm_80 and later. Bound by memory up to some hundred taps; FFMAs would bind from a dozen on.
+// dtypes and TF32, sm_80 and later. Bound by memory up to some hundred taps; FFMAs would bind from a dozen on.
 //
-// A strip is 8 neighbours of y, 16 aligned bytes. With row m of A the x from strip m on and T[k][n] = w[k-n]
-// (zero where there is no such tap; taps of a dilated filter have zeros between them):
+// A strip is 8 neighbours of y. With row m of A the x from strip m on and T[k][n] = w[k-n] (zero where there
+// is no such tap; taps of a dilated filter have zeros between them):
 //
 //   y[8*m + n] = sum over k of x[8*m + k] * T[k][n]
 //
-// A product m16n8k16 adds 16 of the K + 7 (and one for x at odd addresses) numbers k to 16 strips. These lie
-// in 16 stretches of y, one strip in each, so that the strip of the next product is the next of the stretch:
-// the upper half of its x (k >= 8) was the lower half there, and a register of x serves 8 products.
+// A product m16n8k16 (of TF32, m16n8k8) adds 16 (8) of the K + 7 (and one for x at odd addresses) numbers k to
+// 16 strips. These lie in 16 stretches of y, one strip in each, so that the strip of the next product is the
+// next of the stretch: a register of x serves 7 or 8 products.
 //
 // A warp takes 16 stretches of up to 7 strips, a block some warps, of one row of y or of several. x comes to
 // shared memory as it lies in global memory, by 16-byte copies that need no registers; y is put in order
@@ -5988,18 +7362,43 @@ namespace toeplitz {
 
 constexpr int kStrip = 8;       // positions
 constexpr int kStretches = 16;  // of a warp: the rows of a product
-constexpr int kMaxTiles = 7;    // strips of a stretch. Odd, so that 8 stretches begin in different banks
-constexpr int kDepth = 16;      // of a product
-constexpr int kWindow = kMaxTiles + 1;  // strips that the products of one step read
-constexpr int kRotation = kWindow / 2;  // steps after which the registers' roles repeat
-constexpr int kMaxWarps = 8;            // of a block
-constexpr int kRowsWarps = 4;           // of a block of several rows, at most
-constexpr int kMaxRounds = 4;           // samples of a block, where
-constexpr int kBlocks = 4;              // this many blocks a multiprocessor are left
-constexpr int kSmemBytes = 46080;       // below the 48 KB that need no permission
+constexpr int kRowsWarps = 4;   // of a block of several rows, at most
+constexpr int kMaxRounds = 4;   // samples of a block, where
+constexpr int kBlocks = 4;      // this many blocks a multiprocessor are left, and
+constexpr int kFewSteps = 64;   // no more products in a row. Of more, loads cost nothing, and room is for blocks
 constexpr int kMaxO = 4;
-constexpr int kBlocksPerSm = 3;  // of kMaxWarps: 64 registers a thread
-static_assert(kDepth == 2 * kStrip && kWindow % 2 == 0, "a step must move the window by two strips");
+constexpr int kMaxTiles = 7;     // strips of a stretch. Odd, so that 8 stretches begin in different banks
+constexpr int kMaxWarps = 8;     // of a block
+constexpr int kBlocksPerSm = 3;  // of kMaxWarps: 80 registers a thread
+constexpr int kFewTaps = 8;      // that multiply-adds take: of floats, and of the little work of
+constexpr int kLittle = 2048;    // so many outputs a multiprocessor, where kLittleTaps are few
+constexpr int kLittleTaps = 24;
+constexpr int kAlignBytes = 32;  // where the stores of a warp begin: of parts of sectors, L2 takes fewer
+
+template <class Element_>
+struct Traits {
+    using Element = Element_;
+    static constexpr bool k16Bit = sizeof(Element) == 2;
+    static constexpr int kWide = 16 / sizeof(Element);
+    static constexpr int kDepth = 32 / sizeof(Element);          // of a product
+    static constexpr int kStepStrips = kDepth / kStrip;          // by which a step moves the window
+    static constexpr int kWindow = kMaxTiles + kStepStrips - 1;  // strips that the products of one step read
+    static constexpr int kRotation = kWindow / kStepStrips;      // steps after which registers' roles repeat
+    static constexpr int kWCopies = k16Bit ? 2 : 1;
+    // 16-bit rows fit below the 48 KB that need no permission; of long rows of floats two blocks share an SM.
+    static constexpr int kSmemBytes = k16Bit ? 46080 : 112 << 10;
+    static_assert(kWindow % kStepStrips == 0, "a rotation must be whole steps");
+};
+
+// Two neighbours, as products take them.
+template <class Element>
+struct PairOf {
+    using Type = uint32_t;
+};
+template <>
+struct PairOf<float> {
+    using Type = uint2;
+};
 
 struct Params {
     Problem problem;
@@ -6009,11 +7408,13 @@ struct Params {
     int32_t rows_per_block;
     int32_t warps_per_row;
     uint32_t rounds;    // samples that a block takes, one after the other
+    int32_t x_buffers;  // 2 where these may be several
     int32_t tiles;      // strips of a stretch
     int32_t steps;      // products from tap 0 to the last
     int32_t x_elems;    // shared memory of a row's x
-    int32_t w_elems;    // of one of the two copies of its taps
-    int32_t row_bytes;  // of all: visits, x of two samples, w twice, y
+    int32_t w_elems;    // of one of the copies, or parts, of its taps
+    int32_t y_elems;    // of a warp's y
+    int32_t row_bytes;  // of all: visits, x, w, y
 };
 
 // A row of one sample, as its warps see it. Computed once and kept in shared memory, where it costs no
@@ -6021,36 +7422,51 @@ struct Params {
 template <class Element>
 struct alignas(16) Visit {
     const Element* x;  // aligned where rows are without gaps: at or up to 7 before the x under y and tap 0
-    Element* y;        // at or up to 7 before the segment's first
+    Element* y;        // at or up to 15 before the segment's first
     int32_t x_first;   // the x under y and tap 0
     int32_t x_begin, x_end;  // where the input row begins and ends
     int32_t y_begin, y_end;  // what is stored
-    float bias;              // of the channel; in its first visit
+    int32_t y_shift;         // how far y is from aligned; 0 in 16 bits
+    int32_t w_shift;         // how far T is moved down, so that pairs of x are aligned: 0 or 1
+    float bias;              // of the channel
+    const Element* w;        // the channel's taps
 };
 
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
 
-template <class Element>
+// Which products are summed together must not depend on where a row of floats lies in memory: its strips begin
+// with y's position 0, and T moves by what the padding asks for. In 16 bits both follow the addresses.
+template <class Traits, class Element = typename Traits::Element>
 __device__ __forceinline__ Visit<Element> plan_visit(const Params& params, uint32_t n, uint32_t channel,
                                                      int64_t segment_first, int strips) {
+    constexpr int kWide = Traits::kWide;
     const Problem& problem = params.problem;
     const uint32_t c = channel / static_cast<uint32_t>(problem.O);
     Visit<Element> visit;
     visit.y =
         static_cast<Element*>(problem.y) + (n * static_cast<int64_t>(params.channels) + channel) * problem.P;
-    const int64_t p_first = segment_first - misalignment<kStrip>(visit.y);
+    const int y_shift = misalignment<kAlignBytes / sizeof(Element)>(visit.y);
+    const int64_t p_first = segment_first - (Traits::k16Bit ? y_shift : 0);
+    visit.y_shift = Traits::k16Bit ? 0 : y_shift;
     visit.y += p_first;
     visit.y_begin = static_cast<int>(max(-p_first, int64_t{0}));
     visit.y_end = static_cast<int>(min(problem.P - p_first, int64_t{strips * kStrip}));
     visit.x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n + c * problem.x_stride_c;
     int64_t l_first = p_first - problem.pad_left;
-    visit.x_first = problem.x_stride_l == 1 ? misalignment<kStrip>(visit.x + l_first) : 0;
+    visit.x_first = problem.x_stride_l == 1 ? misalignment<kWide>(visit.x + l_first) : 0;
+    visit.w_shift = static_cast<int>((Traits::k16Bit ? visit.x_first : problem.pad_left) % 2);
+    if (visit.x_first < visit.w_shift) visit.x_first += kWide;
     l_first -= visit.x_first;
     visit.x += l_first * problem.x_stride_l;
     const Inside inside = inside_row(l_first, problem.L, params.x_elems);
     visit.x_begin = inside.begin;
     visit.x_end = inside.end;
-    if (channel >= params.channels) visit.x_begin = visit.x_end = visit.y_end = 0;
+    if (channel >= params.channels) {
+        visit.x_begin = visit.x_end = visit.y_end = 0;
+        return visit;
+    }
+    visit.w = static_cast<const Element*>(problem.w) + channel * problem.K;
+    visit.bias = problem.bias == nullptr ? 0 : widen(static_cast<const Element*>(problem.bias)[channel]);
     return visit;
 }
 
@@ -6060,26 +7476,27 @@ __device__ __forceinline__ Visit<Element> plan_visit(const Params& params, uint3
 template <class Element>
 __device__ __forceinline__ void fetch_x(const Visit<Element>& visit, int64_t x_stride_l, int count,
                                         Element* x_smem, int thread, int threads) {
+    constexpr int kWide = 16 / sizeof(Element);
     const Element* x_gmem = visit.x;
     const int x_begin = visit.x_begin, x_end = visit.x_end;
     int single_begin = 0, single_end = count;
     if (x_stride_l == 1) {
-        single_begin = x_begin / kStrip * kStrip;
-        single_end = min((x_begin + kStrip - 1) / kStrip * kStrip, count);
-        const Element* x = x_gmem + thread * kStrip;
-        uint32_t target = ptx::smem_address(x_smem + thread * kStrip);
+        single_begin = x_begin / kWide * kWide;
+        single_end = min((x_begin + kWide - 1) / kWide * kWide, count);
+        const Element* x = x_gmem + thread * kWide;
+        uint32_t target = ptx::smem_address(x_smem + thread * kWide);
 #pragma unroll 1
-        for (int i = thread * kStrip; i < count; i += threads * kStrip) {
-            const int within = i < x_begin ? 0 : min(max(x_end - i, 0), kStrip);
+        for (int i = thread * kWide; i < count; i += threads * kWide) {
+            const int within = i < x_begin ? 0 : min(max(x_end - i, 0), kWide);
             if (i == single_begin && single_end > single_begin) {
                 // Below.
-            } else if (within % kStrip == 0) {
+            } else if (within % kWide == 0) {
                 ptx::cp_async_16(target, x, within * sizeof(Element));
             } else {  // the last of x: what lies behind in these 16 bytes is not ours
 #pragma unroll 1
-                for (int j = 0; j < kStrip; ++j) x_smem[i + j] = j < within ? x[j] : narrow<Element>(0);
+                for (int j = 0; j < kWide; ++j) x_smem[i + j] = j < within ? x[j] : narrow<Element>(0);
             }
-            x += threads * kStrip;
+            x += threads * kWide;
             target += threads * 16;
         }
     }
@@ -6100,9 +7517,9 @@ __device__ __forceinline__ void fetch_x(const Visit<Element>& visit, int64_t x_s
     ptx::cp_async_commit_group();
 }
 
-// The taps with the zeros around and between them: tap k at element kStrip + k*dilation. The second copy is
-// one element ahead, so that any two neighbours are an aligned word of one of them.
-template <class Element>
+// The taps with the zeros around and between them: tap k at element kStrip + k*dilation. In 16 bits the second
+// copy is one element ahead, so that any two neighbours are an aligned word of one of them.
+template <class Traits, class Element = typename Traits::Element>
 __device__ __forceinline__ void fetch_w(const Problem& problem, const Element* w, int w_elems,
                                         Element* w_smem, int thread, int threads) {
     const uint32_t dilation = static_cast<uint32_t>(problem.dilation);
@@ -6112,14 +7529,54 @@ __device__ __forceinline__ void fetch_w(const Problem& problem, const Element* w
         const uint32_t k = offset / dilation;
         const bool tap = k < problem.K && k * dilation == offset;
         const Element value = tap ? w[k] : narrow<Element>(0);
-        w_smem[i] = value;
-        if (i > 0) w_smem[w_elems + i - 1] = value;
+        if constexpr (Traits::k16Bit) {
+            w_smem[i] = value;
+            if (i > 0) w_smem[w_elems + i - 1] = value;
+        } else {
+            w_smem[i] = __uint_as_float(ptx::cvt_rna_tf32(value));
+        }
     }
 }
 
-// Two 16-bit numbers of which one at least is NaN.
+// To TF32, to nearest, ties away from zero: the product cuts what is below. inf and NaN become NaN, which is
+// mended: cvt.rna would keep them, in more instructions.
+__device__ __forceinline__ uint32_t round_or_nan(float value) {
+    return __float_as_uint(fmaf(value, 0.0f, __uint_as_float(__float_as_uint(value) + 0x1000)));
+}
+
+// A pair of x from shared memory. Where it is `apart`, it is not aligned.
+template <class Element>
+__device__ __forceinline__ typename PairOf<Element>::Type load_x(const Element* x, bool apart) {
+    if constexpr (sizeof(Element) == 2) {
+        return *reinterpret_cast<const uint32_t*>(x);
+    } else {
+        float2 pair;
+        if (apart) pair = {x[0], x[1]};
+        else pair = *reinterpret_cast<const float2*>(x);
+        return {round_or_nan(pair.x), round_or_nan(pair.y)};
+    }
+}
+
+// The x of a product: of the lower and the upper half of its rows, the window's strips from `strip` on.
+template <int kWindow>
+__device__ __forceinline__ uint4 x_frag(const uint32_t (&window)[2][kWindow], int strip) {
+    const int lower = strip % kWindow, upper = (strip + 1) % kWindow;
+    return {window[0][lower], window[1][lower], window[0][upper], window[1][upper]};
+}
+template <int kWindow>
+__device__ __forceinline__ uint4 x_frag(const uint2 (&window)[2][kWindow], int strip) {
+    const int at = strip % kWindow;
+    return {window[0][at].x, window[1][at].x, window[0][at].y, window[1][at].y};
+}
+
+// Whether one of the numbers in 16 bytes may be NaN.
 template <class Element>
 __device__ __forceinline__ bool holds_nan(uint4 words) {
+    if constexpr (sizeof(Element) == 4) {
+        const float sum = __uint_as_float(words.x) + __uint_as_float(words.y) + __uint_as_float(words.z) +
+                          __uint_as_float(words.w);
+        return sum != sum;
+    }
     constexpr uint32_t kInf = std::is_same<Element, __half>::value ? 0x7c00 : 0x7f80;
     constexpr uint32_t kCarry = (0x7fff - kInf) * 0x10001;  // lifts just what is above inf into the sign bit
     uint32_t seen = 0;
@@ -6131,30 +7588,33 @@ __device__ __forceinline__ bool holds_nan(uint4 words) {
 }
 
 // The sums of a warp's outputs: of stretch group (+ 8) and strip `tile`, numbers 2*t and 2*t + 1.
-template <class Element>
+template <class Traits, class Element = typename Traits::Element>
 __device__ __forceinline__ void add_products(const Params& params, const Visit<Element>& visit,
                                              int strip_first, const Element* x_smem, const Element* w_smem,
                                              float (&sum)[kMaxTiles][4]) {
+    using Pair = typename PairOf<Element>::Type;
+    constexpr int kDepth = Traits::kDepth;
+    constexpr int kStepStrips = Traits::kStepStrips, kWindow = Traits::kWindow;
+    constexpr int kRotation = Traits::kRotation;
     const Problem& problem = params.problem;
     const int tiles = params.tiles;
     const int lane = threadIdx.x % 32, group = lane / 4, t = lane % 4;
-    // Words of x are aligned; where x is not, T is moved down by one.
-    const int odd = visit.x_first % 2;
-    const int x_begin = strip_first * kStrip + visit.x_first - odd;
-    const uint32_t* x_words =  // this lane's word of the stretch's first strip, in the upper half of A
-        reinterpret_cast<const uint32_t*>(x_smem + x_begin + group * tiles * kStrip) + t;
-    const int half_words = 8 * tiles * (kStrip / 2);  // to that of the lower half
-    const int w_first = kStrip + 2 * t - group - odd;
-    const uint32_t* w_words =
-        reinterpret_cast<const uint32_t*>(w_smem + w_first % 2 * params.w_elems + w_first / 2 * 2);
+    const int x_begin = strip_first * kStrip + visit.x_first - visit.w_shift;
+    const bool apart = x_begin % 2 != 0;
+    // This lane's pair of the stretch's first strip, in the upper half of A, and from there to the lower half.
+    const Element* const x_lane = x_smem + x_begin + group * tiles * kStrip + 2 * t;
+    const int half_elems = 8 * tiles * kStrip;
+    const int w_first = kStrip + 2 * t - group - visit.w_shift;
+    const Element* const w_lane =
+        Traits::k16Bit ? w_smem + w_first % 2 * params.w_elems + w_first / 2 * 2 : w_smem + w_first;
 
     // Steps that see nothing but padding are left out.
-    const int reach = x_begin + (kStretches * tiles + 1) * kStrip;  // of step 0
-    const int steps_begin = max(visit.x_begin - reach, 0) / kDepth;
+    const int reach = x_begin + (kStretches * tiles - 1) * kStrip + kDepth;  // of step 0
+    int step = max(visit.x_begin - reach, 0) / kDepth;
     const int steps_end = min(params.steps, (max(visit.x_end - x_begin, 0) + kDepth - 1) / kDepth);
     const uint32_t dilation = static_cast<uint32_t>(problem.dilation);
 #pragma unroll 1
-    for (int step = steps_begin; step < steps_end;) {
+    while (step < steps_end) {
         // A run of steps. Where taps lie far apart, those without a tap are left out: each tap is a run then.
         int run_end = steps_end;
         if (dilation >= kDepth + kStrip) {
@@ -6164,36 +7624,30 @@ __device__ __forceinline__ void add_products(const Params& params, const Visit<E
             step = max(step, tap / kDepth);
             run_end = min(run_end, (tap + kStrip) / kDepth + 1);
         }
-        uint32_t window[2][kWindow];  // strip i of the run's x in window[half][i % kWindow]
+        Pair window[2][kWindow];  // strip i of the run's x in window[half][i % kWindow]
+        const auto load_strip = [&](int strip, int place) {
 #pragma unroll
-        for (int half = 0; half < 2; ++half) {
-#pragma unroll
-            for (int i = 0; i < kWindow - 2; ++i) {
-                window[half][i] = x_words[half * half_words + (2 * step + i) * (kStrip / 2)];
+            for (int half = 0; half < 2; ++half) {
+                window[half][place] = load_x(x_lane + half * half_elems + strip * kStrip, apart);
             }
-        }
+        };
+#pragma unroll
+        for (int i = 0; i < kWindow - kStepStrips; ++i) load_strip(kStepStrips * step + i, i);
 #pragma unroll 1
         for (; step < run_end; step += kRotation) {
 #pragma unroll
             for (int r = 0; r < kRotation; ++r) {
                 if (step + r >= run_end) break;
 #pragma unroll
-                for (int half = 0; half < 2; ++half) {
-#pragma unroll
-                    for (int i = kWindow - 2; i < kWindow; ++i) {
-                        window[half][(2 * r + i) % kWindow] =
-                            x_words[half * half_words + (2 * (step + r) + i) * (kStrip / 2)];
-                    }
+                for (int i = kWindow - kStepStrips; i < kWindow; ++i) {
+                    load_strip(kStepStrips * (step + r) + i, (kStepStrips * r + i) % kWindow);
                 }
-                const uint32_t* w = w_words + (step + r) * (kDepth / 2);
-                const uint2 w_frag = {w[0], w[kStrip / 2]};
+                const uint32_t* w = reinterpret_cast<const uint32_t*>(w_lane + (step + r) * kDepth);
+                const uint2 w_frag = {w[0], w[Traits::k16Bit ? kStrip / 2 : 1]};
                 // Also beyond `tiles`: what comes of it is not stored.
 #pragma unroll
                 for (int tile = 0; tile < kMaxTiles; ++tile) {
-                    const int lower = (2 * r + tile) % kWindow, upper = (2 * r + tile + 1) % kWindow;
-                    const uint4 x_frag = {window[0][lower], window[1][lower], window[0][upper],
-                                          window[1][upper]};
-                    ptx::mma<Element>(sum[tile], x_frag, w_frag);
+                    ptx::mma<Element>(sum[tile], x_frag(window, kStepStrips * r + tile), w_frag);
                 }
             }
         }
@@ -6203,7 +7657,7 @@ __device__ __forceinline__ void add_products(const Params& params, const Visit<E
 
 // Puts a warp's sums in order.
 template <class Element>
-__device__ __forceinline__ void stage_y(const float (&sum)[kMaxTiles][4], float bias, int tiles,
+__device__ __forceinline__ void stage_y(const float (&sum)[kMaxTiles][4], float bias, int tiles, int y_shift,
                                         Element* y_smem) {
     const int lane = threadIdx.x % 32, group = lane / 4, t = lane % 4;
 #pragma unroll
@@ -6214,66 +7668,78 @@ __device__ __forceinline__ void stage_y(const float (&sum)[kMaxTiles][4], float 
             Vector<Element, 2> pair;
             pair.at[0] = narrow<Element>(sum[tile][2 * half] + bias);
             pair.at[1] = narrow<Element>(sum[tile][2 * half + 1] + bias);
-            const int strip = (half * 8 + group) * tiles + tile;
-            reinterpret_cast<Vector<Element, 2>*>(y_smem + strip * kStrip)[t] = pair;
+            Element* const target = y_smem + y_shift + ((half * 8 + group) * tiles + tile) * kStrip + 2 * t;
+            if (sizeof(Element) == 2 || y_shift % 2 == 0) {
+                *reinterpret_cast<Vector<Element, 2>*>(target) = pair;
+            } else {
+                target[0] = pair.at[0];
+                target[1] = pair.at[1];
+            }
         }
     }
 }
 
-// Sums again those of a strip's outputs that are NaN, by multiply-adds; `x` is under the strip's first and
-// tap 0.
-template <class Element>
-__device__ __forceinline__ void mend(const Problem& problem, const Element* x, const Element* w, float bias,
-                                     Element* strip_smem) {
+// x or w as it is multiplied.
+template <class Traits>
+__device__ __forceinline__ float operand(typename Traits::Element value) {
+    if constexpr (!Traits::k16Bit) return __uint_as_float(ptx::cvt_rna_tf32(value));
+    else return widen(value);
+}
+
+// Sums again those of the outputs [begin, end) that are NaN, by multiply-adds; `x` is under output 0 and tap 0.
+template <class Traits, class Element = typename Traits::Element>
+__device__ __forceinline__ void mend(const Problem& problem, const Visit<Element>& visit, const Element* x,
+                                     int begin, int end, Element* y_smem) {
     const int taps = static_cast<int>(problem.K), dilation = static_cast<int>(problem.dilation);
 #pragma unroll 1
-    for (int i = 0; i < kStrip; ++i) {
-        float sum = widen(strip_smem[i]);
+    for (int i = begin; i < end; ++i) {
+        float sum = widen(y_smem[i]);
         if (sum == sum) continue;
-        sum = bias;
+        sum = visit.bias;
 #pragma unroll 1
-        for (int k = 0; k < taps; ++k) sum += widen(w[k * dilation]) * widen(x[i + k * dilation]);
-        strip_smem[i] = narrow<Element>(sum);
+        for (int k = 0; k < taps; ++k)
+            sum += operand<Traits>(visit.w[k]) * operand<Traits>(x[i + k * dilation]);
+        y_smem[i] = narrow<Element>(sum);
     }
 }
 
 // Stores a warp's strips, 16 bytes a lane.
-template <class Element>
+template <class Traits, class Element = typename Traits::Element>
 __device__ __forceinline__ void store_y(const Params& params, const Visit<Element>& visit, int strip_first,
-                                        const Element* x_smem, const Element* w_smem, float bias,
-                                        Element* y_smem) {
-    Element* const y = visit.y;
-    const int y_begin = visit.y_begin, y_end = visit.y_end;
+                                        const Element* x_smem, Element* y_smem) {
+    constexpr int kWide = Traits::kWide;
+    const Activation activation = params.problem.activation;
+    const int warp_begin = strip_first * kStrip, warp_end = warp_begin + kStretches * params.tiles * kStrip;
+    const int y_begin = max(visit.y_begin, warp_begin), y_end = min(visit.y_end, warp_end);
 #pragma unroll 1
-    for (int strip = threadIdx.x % 32; strip < kStretches * params.tiles; strip += 32) {
-        const int first = (strip_first + strip) * kStrip;
+    for (int i = threadIdx.x % 32 * kWide;; i += 32 * kWide) {
+        const int first = warp_begin + i - visit.y_shift;  // aligned in y and in y_smem
         if (first >= y_end) break;
-        Element* strip_smem = y_smem + strip * kStrip;
-        if (holds_nan<Element>(*reinterpret_cast<const uint4*>(strip_smem))) {
-            mend<Element>(params.problem, x_smem + visit.x_first + first, w_smem + kStrip, bias, strip_smem);
+        Element* const values = y_smem + i;
+        const int begin = max(y_begin - first, 0), end = min(y_end - first, kWide);
+        if (holds_nan<Element>(*reinterpret_cast<const uint4*>(values))) {
+            mend<Traits>(params.problem, visit, x_smem + visit.x_first + first, begin, end, values);
         }
-        if (params.problem.activation != Activation::none) {
+        if (activation != Activation::none) {
 #pragma unroll 1
-            for (int i = 0; i < kStrip; ++i)
-                strip_smem[i] = activate<Element>(params.problem.activation, widen(strip_smem[i]));
+            for (int j = 0; j < kWide; ++j) values[j] = activate<Element>(activation, widen(values[j]));
         }
-        if (first >= y_begin && first + kStrip <= y_end) {
-            *reinterpret_cast<uint4*>(y + first) = *reinterpret_cast<const uint4*>(strip_smem);
+        if (begin == 0 && end == kWide) {
+            *reinterpret_cast<uint4*>(visit.y + first) = *reinterpret_cast<const uint4*>(values);
             continue;
         }
 #pragma unroll 1
-        for (int i = max(y_begin - first, 0); i < min(y_end - first, kStrip); ++i) {
-            y[first + i] = strip_smem[i];
-        }
+        for (int j = begin; j < end; ++j) visit.y[first + j] = values[j];
     }
 }
 
 #endif
 
-template <class Element>
+template <class Traits>
 __global__ void __launch_bounds__(kMaxWarps * 32, kBlocksPerSm)
     depthwise_toeplitz_kernel(const __grid_constant__ Params params) {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+    using Element = typename Traits::Element;
     extern __shared__ __align__(16) unsigned char smem[];
     const Problem& problem = params.problem;
     const int thread = threadIdx.x, threads = params.warps_per_row * 32;  // of a row
@@ -6292,21 +7758,16 @@ __global__ void __launch_bounds__(kMaxWarps * 32, kBlocksPerSm)
     const int rounds = static_cast<int>(min(static_cast<uint32_t>(problem.N) - n, params.rounds));
 
     Visit<Element>* const visits = reinterpret_cast<Visit<Element>*>(smem + threadIdx.y * params.row_bytes);
-    Element* const x_smem = reinterpret_cast<Element*>(visits + kMaxRounds);  // two buffers
-    Element* const w_smem = x_smem + 2 * params.x_elems;
-    Element* const y_smem = w_smem + 2 * params.w_elems + strip_first * kStrip;
+    Element* const x_smem = reinterpret_cast<Element*>(visits + kMaxRounds);
+    Element* const w_smem = x_smem + params.x_buffers * params.x_elems;
+    Element* const y_smem = w_smem + Traits::kWCopies * params.w_elems + thread / 32 * params.y_elems;
     if (thread < rounds)
-        visits[thread] = plan_visit<Element>(params, n + thread, channel, segment_first, strips);
+        visits[thread] = plan_visit<Traits>(params, n + thread, channel, segment_first, strips);
     __syncthreads();
-    const int count = (strips + 2 * params.steps) * kStrip;
+    const int count = (strips + Traits::kStepStrips * params.steps + 1) * kStrip;
     fetch_x(visits[0], problem.x_stride_l, count, x_smem, thread, threads);
-    float* const bias = &visits[0].bias;
     if (channel < params.channels) {
-        fetch_w(problem, static_cast<const Element*>(problem.w) + channel * problem.K, params.w_elems, w_smem,
-                thread, threads);
-        if (thread == 0) {
-            *bias = problem.bias == nullptr ? 0 : widen(static_cast<const Element*>(problem.bias)[channel]);
-        }
+        fetch_w<Traits>(problem, visits[0].w, params.w_elems, w_smem, thread, threads);
     }
 #pragma unroll 1
     for (int round = 0; round < rounds; ++round) {
@@ -6321,10 +7782,10 @@ __global__ void __launch_bounds__(kMaxWarps * 32, kBlocksPerSm)
         if (strip_first * kStrip < visit.y_end) {
             const Element* x_now = x_smem + round % 2 * params.x_elems;
             float sum[kMaxTiles][4] = {};
-            add_products<Element>(params, visit, strip_first, x_now, w_smem, sum);
-            stage_y<Element>(sum, *bias, params.tiles, y_smem);
+            add_products<Traits>(params, visit, strip_first, x_now, w_smem, sum);
+            stage_y<Element>(sum, visit.bias, params.tiles, visit.y_shift, y_smem);
             __syncwarp();
-            store_y<Element>(params, visit, strip_first, x_now, w_smem, *bias, y_smem);
+            store_y<Traits>(params, visit, strip_first, x_now, y_smem);
             __syncwarp();
         }
     }
@@ -6338,173 +7799,219 @@ inline int64_t span(const Problem& problem) {
     return small ? (problem.K - 1) * problem.dilation + 1 : kMaxSpan + 1;
 }
 
-inline int64_t strips_of_row(const Problem& problem) {
+template <class Traits>
+int64_t strips_of_row(const Problem& problem) {
     const int64_t row_bytes = problem.P * element_bytes(problem.dtype);
-    const bool aligned = row_bytes % 16 == 0 && reinterpret_cast<uint64_t>(problem.y) % 16 == 0;
-    return ceil_div(problem.P + (aligned ? 0 : kStrip - 1), kStrip);
+    const bool aligned =
+        row_bytes % kAlignBytes == 0 && reinterpret_cast<uint64_t>(problem.y) % kAlignBytes == 0;
+    return ceil_div(problem.P + (aligned || !Traits::k16Bit ? 0 : kAlignBytes / 2 - 1), kStrip);
+}
+
+template <class Traits>
+int64_t smem_bytes(const Problem& problem) {
+    return std::min<int64_t>(Traits::kSmemBytes, problem.device.smem_bytes);
 }
 
 // Rows of `warps`, in segments of at most `most` of them.
-inline Params plan_segments(const Problem& problem, int64_t warps, int64_t tiles, int64_t most) {
+template <class Traits>
+Params plan_segments(const Problem& problem, int64_t warps, int64_t tiles, int64_t most) {
     Params params{};
     params.problem = problem;
     const int64_t segments = ceil_div(warps, most);
     params.segments = static_cast<uint32_t>(segments);
     params.warps_per_row = static_cast<int32_t>(ceil_div(warps, segments));
     params.tiles = static_cast<int32_t>(tiles);
-    params.steps = static_cast<int32_t>(ceil_div(span(problem) + kStrip, kDepth));
+    params.steps = static_cast<int32_t>(ceil_div(span(problem) + kStrip, Traits::kDepth));
     const int64_t strips = params.warps_per_row * kStretches * tiles;
     // All that the last step reads, for the tiles that are not stored too, and some for x_first.
-    params.x_elems = static_cast<int32_t>((strips + 2 * params.steps + kWindow) * kStrip);
-    // The copies begin 16 banks apart.
-    params.w_elems = static_cast<int32_t>(round_up(kStrip + params.steps * kDepth, 64) + 32);
-    const int64_t elems = 2 * params.x_elems + 2 * params.w_elems + strips * kStrip;
-    params.row_bytes = static_cast<int32_t>(kMaxRounds * sizeof(Visit<uint16_t>) + elems * sizeof(uint16_t));
+    params.x_elems =
+        static_cast<int32_t>((strips + Traits::kStepStrips * params.steps + Traits::kWindow) * kStrip);
+    // In 16 bits, the copies begin 16 banks apart.
+    params.w_elems = static_cast<int32_t>(round_up(kStrip + params.steps * Traits::kDepth, 64) +
+                                          (Traits::k16Bit ? 32 : 0));
+    params.y_elems = static_cast<int32_t>(kStretches * tiles * kStrip + (Traits::k16Bit ? 0 : kAlignBytes / 4));
+    params.x_buffers = params.steps > kFewSteps ? 1 : 2;
+    const int64_t elems = params.x_buffers * params.x_elems + Traits::kWCopies * params.w_elems +
+                          params.warps_per_row * static_cast<int64_t>(params.y_elems);
+    params.row_bytes = static_cast<int32_t>(kMaxRounds * sizeof(Visit<typename Traits::Element>) +
+                                            elems * sizeof(typename Traits::Element));
     return params;
 }
 
-// row_bytes is beyond kSmemBytes where not even one warp's work fits.
-inline Params plan(const Problem& problem) {
-    const int64_t strips = strips_of_row(problem);
+// row_bytes is beyond smem_bytes where not even one warp's work fits.
+template <class Traits>
+Params plan(const Problem& problem) {
+    const int64_t strips = strips_of_row<Traits>(problem), room = smem_bytes<Traits>(problem);
     int64_t warps = ceil_div(strips, kStretches * kMaxTiles);
     // Few rows are cut further, until each multiprocessor has work.
     const int64_t channels = problem.G * problem.O, rows = problem.N * channels;
     while (rows * warps < 8 * problem.device.sm_count && strips > 2 * kStretches * warps) warps *= 2;
     const int64_t tiles = ceil_div(strips, kStretches * warps);
-    Params params = plan_segments(problem, warps, tiles, kMaxWarps);
-    for (int64_t most = kMaxWarps / 2; most > 0 && params.row_bytes > kSmemBytes; most /= 2) {
-        params = plan_segments(problem, warps, tiles, most);
+    Params params = plan_segments<Traits>(problem, warps, tiles, kMaxWarps);
+    for (int64_t most = kMaxWarps / 2; most > 0 && params.row_bytes > room; most /= 2) {
+        params = plan_segments<Traits>(problem, warps, tiles, most);
     }
     params.rows_per_block = 1;
-    if (params.segments == 1 && params.row_bytes <= kSmemBytes) {
-        const int64_t most = std::min<int64_t>(kRowsWarps / warps, kSmemBytes / params.row_bytes);
+    if (params.segments == 1 && params.row_bytes <= room) {
+        const int64_t most = std::min<int64_t>(kRowsWarps / warps, room / params.row_bytes);
         params.rows_per_block = static_cast<int32_t>(std::max<int64_t>(most, 1));
     }
     params.channels = static_cast<uint32_t>(channels);
     params.channel_blocks = static_cast<uint32_t>(ceil_div(channels, params.rows_per_block));
     const int64_t blocks = params.channel_blocks * problem.N * params.segments;
     const int64_t full = blocks / (kBlocks * std::max(problem.device.sm_count, 1));
-    params.rounds =
-        static_cast<uint32_t>(std::max<int64_t>(1, std::min({full, problem.N, int64_t{kMaxRounds}})));
+    const int64_t most_rounds = params.x_buffers == 1 ? 1 : kMaxRounds;
+    params.rounds = static_cast<uint32_t>(std::max<int64_t>(1, std::min({full, problem.N, most_rounds})));
     return params;
 }
 
-template <class Element>
-Error launch_element(const Params& params, cudaStream_t stream) {
+template <class Traits>
+Error launch(const Problem& problem, cudaStream_t stream) {
+    const Params params = plan<Traits>(problem);
+    if (!Traits::k16Bit) {
+        const Error error = allow_smem<depthwise_toeplitz_kernel<Traits>>(problem.device);
+        if (error != nullptr) return error;
+    }
     const auto blocks = static_cast<unsigned>(ceil_div(params.problem.N, params.rounds) *
                                               params.channel_blocks * params.segments);
     const dim3 threads(params.warps_per_row * 32, params.rows_per_block);
     const int smem_bytes = params.rows_per_block * params.row_bytes;
-    depthwise_toeplitz_kernel<Element><<<blocks, threads, smem_bytes, stream>>>(params);
+    depthwise_toeplitz_kernel<Traits><<<blocks, threads, smem_bytes, stream>>>(params);
     return launch_error();
+}
+
+// Calls visit(traits) for what the problem asks for.
+template <class Result, class Visitor>
+Result with_traits(const Problem& problem, Visitor visit) {
+    if (problem.dtype == Dtype::float16) return visit(Traits<__half>{});
+    if (problem.dtype == Dtype::bfloat16) return visit(Traits<__nv_bfloat16>{});
+    return visit(Traits<float>{});
 }
 
 }  // namespace toeplitz
 
 inline bool fits_toeplitz(const Problem& any_problem) {
     const Problem problem = canonical(any_problem);
-    if (element_bytes(problem.dtype) != 2 || problem.device.arch < 80) return false;
+    if (problem.dtype == Dtype::float64 || problem.device.arch < 80) return false;
+    const bool is_float = problem.dtype == Dtype::float32;
+    if (is_float && problem.precision != Precision::tf32) return false;
+    const int64_t outputs = problem.N * problem.G * problem.O * problem.P;
+    const bool little = outputs < int64_t{toeplitz::kLittle} * problem.device.sm_count;
+    if (problem.K <= (little ? toeplitz::kLittleTaps : is_float ? toeplitz::kFewTaps : 0)) return false;
     if (problem.C != 1 || problem.O > toeplitz::kMaxO || problem.stride != 1) return false;
     if (toeplitz::span(problem) > toeplitz::kMaxSpan) return false;
     // A block takes at least a warp's work of a row, of which there are fewer than P / 16 + 1.
     if (problem.N * problem.G * problem.O * (problem.P / 16 + 1) > kMaxBlocks) return false;
-    return toeplitz::plan(problem).row_bytes <= toeplitz::kSmemBytes;
+    return toeplitz::with_traits<bool>(problem, [&](auto traits) {
+        using Traits = decltype(traits);
+        return toeplitz::plan<Traits>(problem).row_bytes <= toeplitz::smem_bytes<Traits>(problem);
+    });
 }
 
 inline Error launch_toeplitz(const Problem& any_problem, cudaStream_t stream) {
-    const toeplitz::Params params = toeplitz::plan(canonical(any_problem));
-    if (params.problem.dtype == Dtype::float16) return toeplitz::launch_element<__half>(params, stream);
-    return toeplitz::launch_element<__nv_bfloat16>(params, stream);
+    const Problem problem = canonical(any_problem);
+    return toeplitz::with_traits<Error>(
+        problem, [&](auto traits) { return toeplitz::launch<decltype(traits)>(problem, stream); });
 }
 
 }  // namespace conv1d
 ''',
-"dispatch.cuh": r'''
-#line 1 "kernels/dispatch.cuh"
-// THE table of routes. The first row whose `fits` holds takes the problem; nothing else decides.
-// Each row carries the measurement that put it where it stands (H200; results/ has the full table).
+"toeplitz.cu": r'''
+#line 1 "kernels/toeplitz.cu"
+// The translation unit of route "toeplitz".
 
 
 
-
-
-
-
-
-
-namespace conv1d {
-
-struct Route {
-    const char* name;
-    bool (*fits)(const Problem&);
-    size_t (*workspace_bytes)(const Problem&);
-    Error (*launch)(const Problem&, cudaStream_t);
-};
-
-inline size_t no_workspace(const Problem&) { return 0; }
-
-constexpr Route kRoutes[] = {
-    {"toeplitz", fits_toeplitz, no_workspace, launch_toeplitz},
-    {"depthwise", fits_depthwise, no_workspace, launch_depthwise},
-    {"fold_sm80", fits_fold_sm80, no_workspace, launch_fold_sm80},
-    {"gemm_sm90", fits_gemm_sm90, workspace_gemm_sm90, launch_gemm_sm90},
-    {"gemm_sm80", fits_gemm_sm80, workspace_gemm_sm80, launch_gemm_sm80},
-    {"direct", fits_direct, no_workspace, launch_direct},  // fits every valid problem: the last row
-};
-constexpr int32_t kRouteCount = sizeof(kRoutes) / sizeof(kRoutes[0]);
-
-}  // namespace conv1d
-''',
-"conv1d.cu": r'''
-#line 1 "kernels/conv1d.cu"
-// Root of the CUDA unit: the entry points that problem.h declares. Knows CUDA, not torch.
-#include <cstring>
-
-
-
-
-extern "C" const char* conv1d_cuda_route_name(int32_t route) {
-    return route < conv1d::kRouteCount ? conv1d::kRoutes[route].name : nullptr;
-}
-
-extern "C" conv1d::Plan conv1d_cuda_plan(const conv1d::Problem* problem, const char* wanted) {
-    for (int32_t route = 0; route < conv1d::kRouteCount; ++route) {
-        const conv1d::Route& row = conv1d::kRoutes[route];
-        if (wanted != nullptr && std::strcmp(wanted, row.name) != 0) continue;
-        if (row.fits(*problem)) return {row.name, route, row.workspace_bytes(*problem)};
-    }
-    return {nullptr, -1, 0};
-}
-
-extern "C" conv1d::Error conv1d_cuda_launch(const conv1d::Problem* problem, int32_t route, void* stream) {
-    return conv1d::kRoutes[route].launch(*problem, static_cast<cudaStream_t>(stream));
-}
+const conv1d::Route conv1d::kToeplitz = {"toeplitz", fits_toeplitz, no_workspace, launch_toeplitz};
 ''',
 }
 _conv1d_units = {
-    "cpp_sources": [
+    "conv1d.cpp": [
         "problem.h",
-        "cpu.h",
         "conv1d.cpp",
     ],
-    "cuda_sources": [
+    "conv1d.cu": [
+        "problem.h",
+        "dispatch.cuh",
+        "conv1d.cu",
+    ],
+    "cpu.cpp": [
+        "problem.h",
+        "cpu.cpp",
+    ],
+    "depthwise.cu": [
         "problem.h",
         "mma.cuh",
         "ptx.cuh",
         "tile.cuh",
         "depthwise.cuh",
+        "dispatch.cuh",
+        "depthwise.cu",
+    ],
+    "direct.cu": [
+        "problem.h",
+        "tile.cuh",
         "direct.cuh",
+        "dispatch.cuh",
+        "direct.cu",
+    ],
+    "fold.cu": [
+        "mma.cuh",
+        "problem.h",
+        "ptx.cuh",
+        "tile.cuh",
         "fold.cuh",
+        "dispatch.cuh",
+        "fold.cu",
+    ],
+    "gemm_sm80.cu": [
+        "mma.cuh",
+        "problem.h",
+        "ptx.cuh",
+        "tile.cuh",
         "gemm_sm80.cuh",
+        "dispatch.cuh",
+        "gemm_sm80.cu",
+    ],
+    "gemm_sm90.cu": [
+        "problem.h",
+        "tile.cuh",
         "wgmma.cuh",
         "gemm_sm90_plan.cuh",
+        "ptx.cuh",
         "gemm_sm90_pipeline.cuh",
         "gemm_sm90_convert.cuh",
         "gemm_sm90_product.cuh",
         "gemm_sm90.cuh",
+        "dispatch.cuh",
+        "gemm_sm90.cu",
+    ],
+    "stream_sm90.cu": [
+        "problem.h",
+        "tile.cuh",
+        "wgmma.cuh",
+        "gemm_sm90_plan.cuh",
+        "ptx.cuh",
+        "gemm_sm90_pipeline.cuh",
+        "gemm_sm90_convert.cuh",
+        "gemm_sm90_product.cuh",
+        "gemm_sm90.cuh",
+        "stream_sm90_plan.cuh",
+        "tensor_map.cuh",
+        "stream_sm90_convert.cuh",
+        "stream_sm90_product.cuh",
+        "stream_sm90.cuh",
+        "dispatch.cuh",
+        "stream_sm90.cu",
+    ],
+    "toeplitz.cu": [
+        "problem.h",
+        "mma.cuh",
+        "ptx.cuh",
+        "tile.cuh",
         "toeplitz.cuh",
         "dispatch.cuh",
-        "conv1d.cu",
+        "toeplitz.cu",
     ],
 }
 

@@ -16,8 +16,8 @@ import sys
 FOLDER = pathlib.Path(__file__).resolve().parent
 MODEL = FOLDER.parent / "model_new.py"
 
-# The translation units: the name load_inline takes the sources by, and the file it starts from.
-ROOTS = {"cpp_sources": "conv1d.cpp", "cuda_sources": "conv1d.cu"}
+# What a translation unit starts from; each compiles beside the others.
+ROOT_SUFFIXES = (".cpp", ".cu")
 
 # KernelBench level 1. `signature` is what the problem's Model takes by position between kernel_size and bias.
 PAGES = {
@@ -82,7 +82,7 @@ def page_text(number):
 
 def read_sources(folder=FOLDER):
     """{file name: text} of every C++ and CUDA source in `folder`."""
-    names = sorted(p.name for p in folder.iterdir() if p.suffix in (".h", ".cpp", ".cuh", ".cu"))
+    names = sorted(p.name for p in folder.iterdir() if p.suffix in (".h", ".cuh", *ROOT_SUFFIXES))
     return {name: (folder / name).read_text(encoding="utf-8") for name in names}
 
 
@@ -140,17 +140,17 @@ def embedded_text(name, text):
 
 def sources_text(sources):
     """The generated block of sources: every file once, and the order in which each unit takes them."""
-    units = {argument: fold_unit(root, sources) for argument, root in ROOTS.items()}
+    units = {name: fold_unit(name, sources) for name in sources if name.endswith(ROOT_SUFFIXES)}
     for name in sources:
         if not any(name in unit for unit in units.values()):
-            raise AmalgamationError(f"kernels/{name} is reached from none of {', '.join(ROOTS.values())}.")
+            raise AmalgamationError(f"kernels/{name} is reached from none of {', '.join(units)}.")
     parts = ["_conv1d_sources = {"]
     for name in dict.fromkeys(name for unit in units.values() for name in unit):
         parts.append(f"\"{name}\": r'''\n{embedded_text(name, sources[name])}''',")
     parts.append("}")
     parts.append("_conv1d_units = {")
-    for argument, unit in units.items():
-        parts.extend([f'    "{argument}": [', *(f'        "{name}",' for name in unit), "    ],"])
+    for root, unit in units.items():
+        parts.extend([f'    "{root}": [', *(f'        "{name}",' for name in unit), "    ],"])
     parts.append("}\n")
     return "\n".join(parts)
 

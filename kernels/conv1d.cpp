@@ -34,7 +34,6 @@
 #include <c10/cuda/CUDAStream.h>
 #endif
 
-#include "cpu.h"
 #include "problem.h"
 
 namespace {

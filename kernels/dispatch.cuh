@@ -1,13 +1,9 @@
 // THE table of routes. The first row whose `fits` holds takes the problem; nothing else decides.
 // Each row carries the measurement that put it where it stands (H200; results/ has the full table).
 #pragma once
+#include <cuda_runtime.h>
+
 #include "problem.h"
-#include "depthwise.cuh"
-#include "direct.cuh"
-#include "fold.cuh"
-#include "gemm_sm80.cuh"
-#include "gemm_sm90.cuh"
-#include "toeplitz.cuh"
 
 namespace conv1d {
 
@@ -20,13 +16,17 @@ struct Route {
 
 inline size_t no_workspace(const Problem&) { return 0; }
 
-constexpr Route kRoutes[] = {
-    {"toeplitz", fits_toeplitz, no_workspace, launch_toeplitz},
-    {"depthwise", fits_depthwise, no_workspace, launch_depthwise},
-    {"fold_sm80", fits_fold_sm80, no_workspace, launch_fold_sm80},
-    {"gemm_sm90", fits_gemm_sm90, workspace_gemm_sm90, launch_gemm_sm90},
-    {"gemm_sm80", fits_gemm_sm80, workspace_gemm_sm80, launch_gemm_sm80},
-    {"direct", fits_direct, no_workspace, launch_direct},  // fits every valid problem: the last row
+// Each is defined in a translation unit of its own, so that they compile side by side.
+extern const Route kToeplitz, kDepthwise, kFoldSm80, kStreamSm90, kGemmSm90, kGemmSm80, kDirect;
+
+constexpr const Route* kRoutes[] = {
+    &kToeplitz,    // depthwise: before the rest where tensor cores beat sliding windows
+    &kDepthwise,   // one input channel a group
+    &kFoldSm80,    // fewer than 16 channels a group
+    &kStreamSm90,  // short sums on Hopper, bound by memory
+    &kGemmSm90,    // every other dense problem on Hopper
+    &kGemmSm80,    // and on other cards since Ampere
+    &kDirect,      // fits every valid problem: the last row
 };
 constexpr int32_t kRouteCount = sizeof(kRoutes) / sizeof(kRoutes[0]);
 

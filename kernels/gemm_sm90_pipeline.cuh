@@ -43,10 +43,12 @@ struct Ring {
 };
 
 // Row of position q of a window, and its plane's first row in a stage.
-__device__ __forceinline__ int32_t divide_by_stride(const Geometry& geometry, int32_t q, int32_t stride) {
+template <class Cut>
+__device__ __forceinline__ int32_t divide_by_stride(const Cut& geometry, int32_t q, int32_t stride) {
     return stride == 1 ? q : __umulhi(q, geometry.stride_magic);
 }
-__device__ __forceinline__ int32_t plane_row(const Geometry& geometry, int32_t plane) {
+template <class Cut>
+__device__ __forceinline__ int32_t plane_row(const Cut& geometry, int32_t plane) {
     return __popc(geometry.plane_mask & ((1u << plane) - 1)) * geometry.plane_rows;
 }
 

@@ -102,13 +102,14 @@ constexpr int kBarrierBytes = (4 * kMaxStages + 2 * kTileSlots) * 8;
 constexpr int kControlBytes = kBarrierBytes + kTileSlots * static_cast<int>(sizeof(Announcement)) +
                               kTileCounters * static_cast<int>(sizeof(int32_t));
 
+// Rows between planes, mod 8, that spread eight neighbouring positions over all banks; index: stride.
+constexpr int kPlaneResidue[9] = {0, 0, 4, 3, 2, 5, 3, 7, 1};
+
 // Cuts the problem into tiles of `columns` positions with at most `most_taps` to a window. `tiles` is 0 where
 // that cannot be.
 template <Mode kMode>
 inline Geometry cut(const Problem& problem, int columns, int slices, bool flat, int64_t most_taps) {
     using Traits = ModeTraits<kMode>;
-    // Rows between planes, mod 8, that spread eight neighbouring positions over all banks; index: stride.
-    constexpr int kPlaneResidue[9] = {0, 0, 4, 3, 2, 5, 3, 7, 1};
     Geometry geometry{};
     geometry.chunks = static_cast<int32_t>(ceil_div(problem.C, Traits::kChunkChannels));
     geometry.o_tiles = static_cast<int32_t>(ceil_div(problem.O, kTileO));

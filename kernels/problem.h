@@ -66,9 +66,18 @@ constexpr int64_t element_bytes(Dtype dtype) {
     return dtype == Dtype::float64 ? 8 : dtype == Dtype::float32 ? 4 : 2;
 }
 
+// The CPU kernel's whole surface.
+//
+// How many independent tasks the problem makes.
+int64_t cpu_task_count(const Problem& problem);
+// How many tasks are worth waking a thread for: about 10 us of work.
+int64_t cpu_task_grain(const Problem& problem);
+// Runs tasks [begin, end) on the calling thread.
+void cpu_run_tasks(const Problem& problem, int64_t begin, int64_t end);
+
 }  // namespace conv1d
 
-// The CUDA unit's whole surface.
+// The CUDA half's whole surface.
 //
 // The table's row names in order; null past the last.
 extern "C" const char* conv1d_cuda_route_name(int32_t route);

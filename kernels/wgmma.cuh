@@ -12,6 +12,11 @@ enum class Operand { tf32, f16, bf16 };
 template <Operand kOperand, int kN>
 struct Wgmma;
 
+// The same with A in registers: of its row of 32 bytes in four-byte words, thread t holds words t%4 of rows
+// 16*(t/32) + t%32/4 and that + 8, then words t%4 + 4 of both.
+template <Operand kOperand, int kN>
+struct WgmmaFromRegisters;
+
 // clang-format off
 #define CONV1D_WGMMA_D64 \
     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
@@ -55,6 +60,29 @@ struct Wgmma;
     "+f"(d[72]), "+f"(d[73]), "+f"(d[74]), "+f"(d[75]), "+f"(d[76]), "+f"(d[77]), "+f"(d[78]), "+f"(d[79]), \
     "+f"(d[80]), "+f"(d[81]), "+f"(d[82]), "+f"(d[83]), "+f"(d[84]), "+f"(d[85]), "+f"(d[86]), "+f"(d[87]), \
     "+f"(d[88]), "+f"(d[89]), "+f"(d[90]), "+f"(d[91]), "+f"(d[92]), "+f"(d[93]), "+f"(d[94]), "+f"(d[95])
+#define CONV1D_WGMMA_D72 CONV1D_WGMMA_D64 ", %32, %33, %34, %35"
+#define CONV1D_WGMMA_OUT72 CONV1D_WGMMA_OUT64, "+f"(d[32]), "+f"(d[33]), "+f"(d[34]), "+f"(d[35])
+#define CONV1D_WGMMA_D80 CONV1D_WGMMA_D72 ", %36, %37, %38, %39"
+#define CONV1D_WGMMA_OUT80 CONV1D_WGMMA_OUT72, "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39])
+#define CONV1D_WGMMA_D136 CONV1D_WGMMA_D128 ", %64, %65, %66, %67"
+#define CONV1D_WGMMA_OUT136 CONV1D_WGMMA_OUT128, "+f"(d[64]), "+f"(d[65]), "+f"(d[66]), "+f"(d[67])
+#define CONV1D_WGMMA_D144 CONV1D_WGMMA_D136 ", %68, %69, %70, %71"
+#define CONV1D_WGMMA_OUT144 CONV1D_WGMMA_OUT136, "+f"(d[68]), "+f"(d[69]), "+f"(d[70]), "+f"(d[71])
+#define CONV1D_WGMMA_FROM_REGISTERS(OPERAND, N, SHAPE, TYPES, A0, A1, A2, A3, B, ACC, TRANSPOSE)        \
+    template <>                                                                                         \
+    struct WgmmaFromRegisters<Operand::OPERAND, N> {                                                    \
+        static __device__ __forceinline__ void issue(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b, \
+                                                     bool acc) {                                        \
+            asm volatile(                                                                               \
+                "{\n.reg .pred p;\nsetp.ne.b32 p, %" ACC ", 0;\n"                                       \
+                "wgmma.mma_async.sync.aligned." SHAPE ".f32." TYPES                                     \
+                " {" CONV1D_WGMMA_D##N "}, {%" A0 ", %" A1 ", %" A2 ", %" A3 "}, %" B                   \
+                ", p, 1, 1" TRANSPOSE ";\n}"                                                            \
+                : CONV1D_WGMMA_OUT##N                                                                   \
+                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(acc)));      \
+        }                                                                                               \
+    };
+
 #define CONV1D_WGMMA(OPERAND, N, SHAPE, TYPES, A, B, ACC, TRANSPOSE)                                     \
     template <>                                                                                         \
     struct Wgmma<Operand::OPERAND, N> {                                                                 \
@@ -78,7 +106,25 @@ CONV1D_WGMMA(tf32, 192, "m64n192k8", "tf32.tf32", "96", "97", "98", "")
 CONV1D_WGMMA(f16, 192, "m64n192k16", "f16.f16", "96", "97", "98", ", 0, 0")
 CONV1D_WGMMA(bf16, 192, "m64n192k16", "bf16.bf16", "96", "97", "98", ", 0, 0")
 
+CONV1D_WGMMA_FROM_REGISTERS(tf32, 72, "m64n72k8", "tf32.tf32", "36", "37", "38", "39", "40", "41", "")
+CONV1D_WGMMA_FROM_REGISTERS(f16, 72, "m64n72k16", "f16.f16", "36", "37", "38", "39", "40", "41", ", 0")
+CONV1D_WGMMA_FROM_REGISTERS(f16, 80, "m64n80k16", "f16.f16", "40", "41", "42", "43", "44", "45", ", 0")
+CONV1D_WGMMA_FROM_REGISTERS(bf16, 80, "m64n80k16", "bf16.bf16", "40", "41", "42", "43", "44", "45", ", 0")
+CONV1D_WGMMA_FROM_REGISTERS(tf32, 136, "m64n136k8", "tf32.tf32", "68", "69", "70", "71", "72", "73", "")
+CONV1D_WGMMA_FROM_REGISTERS(f16, 136, "m64n136k16", "f16.f16", "68", "69", "70", "71", "72", "73", ", 0")
+CONV1D_WGMMA_FROM_REGISTERS(f16, 144, "m64n144k16", "f16.f16", "72", "73", "74", "75", "76", "77", ", 0")
+CONV1D_WGMMA_FROM_REGISTERS(bf16, 144, "m64n144k16", "bf16.bf16", "72", "73", "74", "75", "76", "77", ", 0")
+
 #undef CONV1D_WGMMA
+#undef CONV1D_WGMMA_FROM_REGISTERS
+#undef CONV1D_WGMMA_D72
+#undef CONV1D_WGMMA_OUT72
+#undef CONV1D_WGMMA_D80
+#undef CONV1D_WGMMA_OUT80
+#undef CONV1D_WGMMA_D136
+#undef CONV1D_WGMMA_OUT136
+#undef CONV1D_WGMMA_D144
+#undef CONV1D_WGMMA_OUT144
 #undef CONV1D_WGMMA_D64
 #undef CONV1D_WGMMA_OUT64
 #undef CONV1D_WGMMA_D128

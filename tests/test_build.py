@@ -424,12 +424,14 @@ def test_architectures_are_those_asked_for_and_those_here(architectures, listed,
 
 @pytest.fixture
 def compile_flags(model_new, tmp_path, monkeypatch):
-    """compile_flags(codes, known): what load_inline is given for `codes` where nvcc knows the `known`."""
+    """compile_flags(codes, known): what torch is asked to build for `codes` where nvcc knows the `known`."""
     from torch.utils import cpp_extension
 
     def ask(codes, known):
         given = {}
-        monkeypatch.setattr(cpp_extension, "load_inline", lambda name, **arguments: given.update(arguments))
+        monkeypatch.setattr(
+            cpp_extension, "load", lambda name, sources, **arguments: given.update(arguments, sources=sources)
+        )
         home = str(toolkit(tmp_path / "toolkit", "13.0", known)) if codes else None
         (tmp_path / "folder").mkdir()
         model_new._conv1d_compile("conv1d_test", str(tmp_path / "folder"), ["-O3"], ["-O3"], codes, home)
@@ -458,4 +460,5 @@ def test_gpu_newer_than_nvcc_gets_the_newest_ptx(compile_flags):
 
 def test_cpu_half_has_no_cuda_in_it(compile_flags):
     given = compile_flags([], [])
-    assert given["cuda_sources"] == [] and "-DCONV1D_WITH_CUDA" not in given["extra_cflags"]
+    assert [pathlib.Path(source).name for source in given["sources"]] == ["conv1d.cpp"]
+    assert "-DCONV1D_WITH_CUDA" not in given["extra_cflags"]

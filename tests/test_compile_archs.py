@@ -1,7 +1,9 @@
-"""The CUDA unit compiles for every architecture without a warning, and no kernel spills registers to memory."""
+"""The CUDA units compile for every architecture without a warning, and no kernel spills registers to memory."""
+import os
 import re
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from torch.utils.cpp_extension import COMMON_NVCC_FLAGS
@@ -17,12 +19,14 @@ def nvcc():
 
 
 @pytest.fixture(scope="module")
-def unit(model_new, tmp_path_factory):
-    """The CUDA unit as the shipped file embeds it."""
-    path = tmp_path_factory.mktemp("unit") / "cuda.cu"
-    names = model_new._conv1d_units["cuda_sources"]
-    path.write_text("\n".join(model_new._conv1d_sources[name] for name in names))
-    return path
+def units(model_new, tmp_path_factory):
+    """The CUDA units as the shipped file embeds them."""
+    folder = tmp_path_factory.mktemp("units")
+    paths = [folder / name for name in model_new._conv1d_units if name.endswith(".cu")]
+    for path in paths:
+        names = model_new._conv1d_units[path.name]
+        path.write_text("\n".join(model_new._conv1d_sources[name] for name in names))
+    return paths
 
 
 def spilling_kernels(log):
@@ -33,17 +37,22 @@ def spilling_kernels(log):
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_every_kernel_compiles_without_spills(nvcc, unit, architecture):
+def test_every_kernel_compiles_without_spills(nvcc, units, architecture):
     # Not --split-compile, which import uses for speed: with it ptxas' registers vary from run to run.
     command = [nvcc, "-O3", "-std=c++17", *COMMON_NVCC_FLAGS, "-Xptxas=-v"]
-    command += [f"-gencode=arch=compute_{architecture},code=sm_{architecture}", "-c", unit]
-    command += ["-o", unit.with_suffix(f".{architecture}.o")]
-    compiled = subprocess.run(command, capture_output=True, text=True, timeout=900)
-    log = compiled.stdout + compiled.stderr
-    assert compiled.returncode == 0, log
-    assert "warning" not in log, log
-    kernels, spilling = spilling_kernels(log)
-    assert len(kernels) > 0 and spilling == []
+    command += [f"-gencode=arch=compute_{architecture},code=sm_{architecture}", "-c"]
+
+    def compile_unit(unit):
+        whole = [*command, unit, "-o", unit.with_suffix(f".{architecture}.o")]
+        return subprocess.run(whole, capture_output=True, text=True, timeout=900)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for unit, compiled in zip(units, pool.map(compile_unit, units)):
+            log = compiled.stdout + compiled.stderr
+            assert compiled.returncode == 0, log
+            assert "warning" not in log, log
+            kernels, spilling = spilling_kernels(log)
+            assert (len(kernels) > 0 or unit.name == "conv1d.cu") and spilling == []
 
 
 def test_spills_are_found(nvcc, tmp_path):

@@ -9,6 +9,7 @@
 #include <cstdlib>
 
 #include "gemm_sm90.cuh"
+#include "stream_sm90.cuh"
 
 namespace conv1d {
 namespace {
@@ -154,8 +155,33 @@ constexpr Instance instance() {
                 return sm90::launch_columns<kMode, kN, kSlices>(problem, geometry, nullptr);
             }};
 }
+// Of the streaming convolution: slices 0.
+template <Mode kMode, int kN>
+constexpr Instance stream_instance() {
+    return {kMode,
+            kN,
+            0,
+            [](const Problem& problem, bool) {
+                sm90::Geometry geometry = sm90::packing<kMode>(problem);
+                const int32_t tiles = sm90::cut_stream<kMode>(problem, kN).tiles;
+                if (kMode != Mode::f16x3 || tiles == 0) geometry.tiles = tiles;
+                return geometry;
+            },
+            sm90::lay_out<kMode>,
+            [](const Problem& problem, const sm90::Geometry&) {
+                const sm90::StreamCut cut{sm90::cut_stream<kMode>(problem, kN), kN > 100};
+                return sm90::launch_stream<kMode>(problem, cut, nullptr);
+            }};
+}
 constexpr Instance kInstances[] = {
-#ifdef FEW_INSTANCES
+#ifdef ONLY_STREAM
+    stream_instance<Mode::tf32, 136>(),
+    stream_instance<Mode::tf32, 72>(),
+    stream_instance<Mode::f16, 144>(),
+    stream_instance<Mode::bf16, 80>(),
+    stream_instance<Mode::f16x3, 136>(),
+    stream_instance<Mode::f16x3, 72>(),
+#elif defined(FEW_INSTANCES)
     instance<Mode::tf32, 64, 1>(),
     instance<Mode::f16x3, 64, 1>(),
 #else
@@ -176,6 +202,12 @@ constexpr Instance kInstances[] = {
     // Twice: they launch twice.
     instance<Mode::f16x3, 64, 1>(),
     instance<Mode::f16x3, 128, 1>(),
+    stream_instance<Mode::tf32, 136>(),
+    stream_instance<Mode::tf32, 72>(),
+    stream_instance<Mode::f16, 144>(),
+    stream_instance<Mode::bf16, 80>(),
+    stream_instance<Mode::f16x3, 136>(),
+    stream_instance<Mode::f16x3, 72>(),
 #endif
 };
 constexpr int kInstanceCount = sizeof(kInstances) / sizeof(kInstances[0]);
@@ -207,7 +239,7 @@ emulator::Schedule random_schedule(Random& random) {
 bool run_problem(uint64_t seed, Random& random) {
     const Instance& instance = kInstances[random.range(0, kInstanceCount - 1)];
     const Mode mode = instance.mode;
-    const bool flat = random.chance(0.35);
+    const bool streams = instance.slices == 0, flat = !streams && random.chance(0.35);
     Problem problem{};
     problem.N = random.range(1, flat ? 6 : 3);
     problem.G = random.chance(0.25) ? random.range(2, 3) : 1;
@@ -216,6 +248,10 @@ bool run_problem(uint64_t seed, Random& random) {
     problem.K = random.chance(0.2) ? random.range(8, 20) : random.range(1, 7);
     problem.stride = random.chance(0.5) ? 1 : random.chance(0.1) ? random.range(9, 32) : random.range(2, 8);
     problem.dilation = random.chance(0.6) ? 1 : random.range(2, 9);
+    if (streams) {
+        problem.G = 1, problem.C = random.range(33, 64), problem.O = random.range(65, 128), problem.K = 3;
+        problem.stride = random.chance(0.5) ? 1 : random.range(2, 8);
+    }
     problem.P = random.chance(0.2) ? random.range(1, 20) : random.range(1, flat ? 200 : 500);
     if (random.chance(0.5)) problem.P = round_up(problem.P, 4);
     problem.pad_left = random.chance(0.3) ? 0 : random.range(0, problem.K * problem.dilation);
@@ -231,29 +267,34 @@ bool run_problem(uint64_t seed, Random& random) {
                                          : Dtype::float32;
     problem.precision = mode == Mode::tf32 ? Precision::tf32 : Precision::ieee;
     problem.activation = random.chance(0.7) ? Activation::none : static_cast<Activation>(random.range(1, 3));
-    const bool chosen = random.chance(0.1);
+    const bool chosen = !streams && random.chance(0.1);
     const int smem_kb = chosen || random.chance(0.5) ? 227 : static_cast<int>(random.range(80, 227));
     problem.device = {90, static_cast<int32_t>(random.range(1, 3)), smem_kb << 10, 0};
 
     Memory memory;
     const int64_t element = element_bytes(problem.dtype);
+    int least_alignment = streams ? 3 : 0;
     const auto take = [&](int64_t elements) {
         const int64_t alignments[] = {element, element, 2 * element, 16, 32, 256};
-        return memory.take(elements * element, alignments[random.range(0, 5)], random.chance(0.8));
+        return memory.take(elements * element, alignments[random.range(least_alignment, 5)], random.chance(0.8));
     };
     // x contiguous, with rows apart, transposed, every second position, or one sample for all.
-    const int64_t channels = problem.G * problem.C, layout = random.range(0, 7);
+    const int64_t channels = problem.G * problem.C, layout = streams ? random.chance(0.5) ? 3 : 0 : random.range(0, 7);
     problem.x_stride_l = layout == 1 ? channels : layout == 2 ? 2 : 1;
-    const int64_t row = (problem.L - 1) * problem.x_stride_l + 1 + (layout == 3 ? random.range(0, 5) : 0);
+    int64_t row = (problem.L - 1) * problem.x_stride_l + 1 + (layout == 3 ? random.range(0, 5) : 0);
+    if (streams) row = round_up(row, 16 / element);
     problem.x_stride_c = layout == 1 ? 1 : row;
     problem.x_stride_n = layout == 4 ? 0 : layout == 1 ? problem.L * channels : row * channels;
     const int64_t x_elements = (problem.N - 1) * problem.x_stride_n + (channels - 1) * problem.x_stride_c +
                                (problem.L - 1) * problem.x_stride_l + 1;
-    Tensor x{take(x_elements), mode}, w{take(problem.G * problem.O * problem.C * problem.K), mode};
+    Tensor x{take(x_elements), mode};
+    least_alignment = 0;
+    Tensor w{take(problem.G * problem.O * problem.C * problem.K), mode};
     Tensor bias{random.chance(0.5) ? take(problem.G * problem.O) : nullptr, mode};
     problem.x = x.data, problem.w = w.data, problem.bias = bias.data;
     problem.y = take(problem.N * problem.G * problem.O * problem.P);
 
+    if (streams && !sm90::has_tensor_map(problem)) return memory.give_back(), false;
     const sm90::Geometry geometry = instance.cut(problem, flat);
     sm90::Scratch scratch;
     if (!chosen && geometry.tiles == 0) return memory.give_back(), false;

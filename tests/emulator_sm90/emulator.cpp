@@ -29,6 +29,8 @@ struct Product {  // one thread's share of one wgmma
     uint64_t a, b;
     bool accumulate;
     int group;
+    bool a_in_registers;
+    uint32_t a_words[2][8];  // of rows lane/4 and that + 8, where A is in registers
 };
 
 struct Store {  // one bulk store: first its source is read, then its target written
@@ -46,6 +48,7 @@ struct Copy {
     Block* block;
     uint32_t target, bytes, barrier;
     const uint8_t* source;
+    std::vector<uint8_t> box;  // where it is not contiguous
 };
 
 enum class Wait { none, mbarrier, barrier, warp };
@@ -177,10 +180,11 @@ uint8_t* smem_at(const Block& block, uint32_t address, int64_t bytes, int alignm
 }
 
 void land(size_t which) {
-    const Copy copy = copies[which];
-    copies[which] = copies.back();
+    const Copy copy = std::move(copies[which]);
+    if (which + 1 < copies.size()) copies[which] = std::move(copies.back());
     copies.pop_back();
-    std::memcpy(smem_at(*copy.block, copy.target, copy.bytes, 16), copy.source, copy.bytes);
+    std::memcpy(smem_at(*copy.block, copy.target, copy.bytes, 16),
+                copy.source != nullptr ? copy.source : copy.box.data(), copy.bytes);
     MBarrier& barrier = mbarrier_at(*copy.block, copy.barrier);
     barrier.bytes -= copy.bytes;
     complete_phase(barrier);
@@ -413,7 +417,26 @@ void mbarrier_wait(uint32_t barrier, uint32_t parity) {
 void copy_to_shared(uint32_t target, const void* source, uint32_t bytes, uint32_t barrier) {
     if (reinterpret_cast<uintptr_t>(source) % 16 != 0 || bytes % 16 != 0) fail("misaligned bulk copy");
     std::memset(smem_at(*current->block, target, bytes, 16), 0xFF, bytes);
-    copies.push_back({current->block, target, bytes, barrier, static_cast<const uint8_t*>(source)});
+    copies.push_back({current->block, target, bytes, barrier, static_cast<const uint8_t*>(source), {}});
+    may_yield();
+}
+
+void copy_box(uint32_t target, const TensorMap& map, int32_t c0, int32_t c1, int32_t c2, uint32_t barrier) {
+    const int64_t row_bytes = map.box[0] * map.element;
+    const auto bytes = static_cast<uint32_t>(row_bytes * map.box[1]);
+    if (c0 * map.element % 16 != 0) fail("a box from position %d on, which is no multiple of 16 bytes", c0);
+    if (c2 < 0 || c2 >= map.extent[2]) fail("a box of sample %d", c2);
+    std::memset(smem_at(*current->block, target, bytes, 128), 0xFF, bytes);
+    std::vector<uint8_t> box(bytes, 0);
+    for (int64_t i = 0; i < map.box[1] && c1 + i < map.extent[1]; ++i) {
+        const int64_t begin = std::max<int64_t>(c0, 0);
+        const int64_t end = std::min<int64_t>(c0 + map.box[0], map.extent[0]);
+        if (begin < end)
+            std::memcpy(box.data() + i * row_bytes + (begin - c0) * map.element,
+                        map.base + c2 * map.stride[2] + (c1 + i) * map.stride[1] + begin * map.element,
+                        static_cast<size_t>((end - begin) * map.element));
+    }
+    copies.push_back({current->block, target, bytes, barrier, nullptr, std::move(box)});
     may_yield();
 }
 
@@ -459,6 +482,16 @@ const std::vector<float>& table(bool is_bf16) {  // of all 16-bit numbers
     return is_bf16 ? bf16 : f16;
 }
 
+int widen(Number number, const uint32_t (&words)[8], float (&values)[16]) {
+    if (number == Number::tf32) {
+        for (int i = 0; i < 8; ++i) values[i] = bit_cast<float>(words[i] & 0xFFFFE000u);
+        return 8;
+    }
+    const float* const wide = table(number == Number::bf16).data();
+    for (int i = 0; i < 16; ++i) values[i] = wide[words[i / 2] >> 16 * (i % 2) & 0xFFFF];
+    return 16;
+}
+
 // 32 bytes of row `row` of the operand that `descriptor` describes. Returns how many numbers that is.
 int load_row(Number number, uint64_t descriptor, int row, float (&values)[16]) {
     const uint32_t group_bytes = static_cast<uint32_t>(descriptor >> 32 & 0x3FFF) << 4;
@@ -470,13 +503,7 @@ int load_row(Number number, uint64_t descriptor, int row, float (&values)[16]) {
         const uint32_t linear = address + 16 * piece;
         std::memcpy(words + 4 * piece, smem_at(*current->block, linear ^ (linear >> 7 & 7) << 4, 16, 16), 16);
     }
-    if (number == Number::tf32) {
-        for (int i = 0; i < 8; ++i) values[i] = bit_cast<float>(words[i] & 0xFFFFE000u);
-        return 8;
-    }
-    const float* const wide = table(number == Number::bf16).data();
-    for (int i = 0; i < 16; ++i) values[i] = wide[words[i / 2] >> 16 * (i % 2) & 0xFFFF];
-    return 16;
+    return widen(number, words, values);
 }
 
 float truncate(double value) {
@@ -489,8 +516,10 @@ void multiply(const Product& product) {
     Thread& thread = *current;
     const int lane = thread.index % 32, row = thread.index / 32 % 4 * 16 + lane / 4;
     float a[2][16], b[16];
-    int depth = load_row(product.number, product.a, row, a[0]);
-    load_row(product.number, product.a, row + 8, a[1]);
+    int depth = 0;
+    for (int half = 0; half < 2; ++half)
+        depth = product.a_in_registers ? widen(product.number, product.a_words[half], a[half])
+                                       : load_row(product.number, product.a, row + 8 * half, a[half]);
     for (int j = 0; j < thread.columns / 8; ++j)
         for (int i = 0; i < 2; ++i) {
             load_row(product.number, product.b, 8 * j + 2 * (lane % 4) + i, b);
@@ -517,7 +546,8 @@ void wgmma_fence() {
     exchange("wgmma.fence", 0);  // this and the wait keep the lanes together, as on the GPU every wgmma does
     current->fenced = true;
 }
-void wgmma_issue(Number number, int columns, float* d, uint64_t a, uint64_t b, bool accumulate) {
+namespace {
+void issue(int columns, float* d, Product product) {
     Thread& thread = *current;
     if (thread.accumulators == nullptr) {
         if (!thread.fenced) fail("wgmma without a fence after its registers were used");
@@ -527,9 +557,26 @@ void wgmma_issue(Number number, int columns, float* d, uint64_t a, uint64_t b, b
         thread.columns = columns;
     }
     if (thread.accumulators != d || thread.columns != columns) fail("wgmma with other registers under way");
-    thread.last_product_group = thread.product_group;
-    thread.products.push_back({number, a, b, accumulate, thread.product_group});
+    product.group = thread.last_product_group = thread.product_group;
+    thread.products.push_back(product);
     if (!dice.chance(schedule.late)) multiply_before(thread.product_group + 1);
+}
+}  // namespace
+
+void wgmma_issue(Number number, int columns, float* d, uint64_t a, uint64_t b, bool accumulate) {
+    issue(columns, d, {number, a, b, accumulate, 0, false, {}});
+}
+void wgmma_issue(Number number, int columns, float* d, const uint32_t (&a)[4], uint64_t b, bool accumulate) {
+    Product product{number, 0, b, accumulate, 0, true, {}};
+    const int quad = current->index % 32 / 4 * 4;
+    for (int part = 0; part < 2; ++part) {
+        const uint64_t* const words = exchange("wgmma", uint64_t{a[2 * part + 1]} << 32 | a[2 * part]);
+        for (int i = 0; i < 4; ++i) {
+            product.a_words[0][4 * part + i] = static_cast<uint32_t>(words[quad + i]);
+            product.a_words[1][4 * part + i] = static_cast<uint32_t>(words[quad + i] >> 32);
+        }
+    }
+    issue(columns, d, product);
 }
 void wgmma_commit() { ++current->product_group; }
 void wgmma_wait(int pending) {

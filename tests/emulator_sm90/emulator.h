@@ -77,6 +77,14 @@ void mbarrier_init(uint32_t barrier, uint32_t arrivals);
 void mbarrier_arrive(uint32_t barrier, uint32_t transaction_bytes);
 void mbarrier_wait(uint32_t barrier, uint32_t parity);
 void copy_to_shared(uint32_t target, const void* source, uint32_t bytes, uint32_t barrier);
+
+// What cuTensorMapEncodeTiled would describe: a tensor [extent[2]][extent[1]][extent[0]] and the box to load.
+struct TensorMap {
+    const uint8_t* base;
+    int64_t element, extent[3], stride[3];  // strides in bytes
+    int32_t box[2];
+};
+void copy_box(uint32_t target, const TensorMap& map, int32_t c0, int32_t c1, int32_t c2, uint32_t barrier);
 void store_to_global(uint64_t target, uint32_t source, uint32_t bytes);
 void store_commit();
 void store_wait_read(int pending);
@@ -84,6 +92,7 @@ void store_wait_read(int pending);
 enum class Number { tf32, f16, bf16 };
 void wgmma_fence();
 void wgmma_issue(Number number, int columns, float* d, uint64_t a, uint64_t b, bool accumulate);
+void wgmma_issue(Number number, int columns, float* d, const uint32_t (&a)[4], uint64_t b, bool accumulate);
 void wgmma_commit();
 void wgmma_wait(int pending);
 

@@ -23,6 +23,11 @@ inline void st_shared(uint32_t target, uint32_t pair) { store_shared(target, pai
 inline void st_shared_apart(uint32_t target, float2 pair) { store_shared(target, pair, 4); }
 inline void st_shared_apart(uint32_t target, uint32_t pair) { store_shared(target, pair, 2); }
 
+template <class Value>
+void ld_shared(Value& value, uint32_t source) {
+    std::memcpy(&value, emulator::shared_pointer(source, sizeof value, sizeof value), sizeof value);
+}
+
 inline uint64_t uniform(uint64_t value) { return emulator::exchange("uniform", value)[0]; }
 inline bool elect() { return emulator::elect(); }
 
@@ -36,6 +41,32 @@ inline void mbarrier_wait(uint32_t barrier, uint32_t parity) { emulator::mbarrie
 
 inline void cp_async_bulk(uint32_t target, const void* source, uint32_t bytes, uint32_t barrier) {
     emulator::copy_to_shared(target, source, bytes, barrier);
+}
+inline void cp_async_bulk_tensor(uint32_t target, const void* map, int32_t c0, int32_t c1, int32_t c2,
+                                 uint32_t barrier) {
+    emulator::copy_box(target, *static_cast<const emulator::TensorMap*>(map), c0, c1, c2, barrier);
+}
+inline void ldmatrix_x4_trans(uint32_t (&words)[4], uint32_t source) {
+    const uint64_t* const rows = emulator::exchange("ldmatrix", source);
+    const int lane = threadIdx.x % 32;
+    for (int matrix = 0; matrix < 4; ++matrix) {
+        words[matrix] = 0;
+        for (int i = 0; i < 2; ++i) {
+            const auto row = static_cast<uint32_t>(rows[8 * matrix + 2 * (lane % 4) + i]);
+            uint16_t element;
+            std::memcpy(&element, static_cast<uint8_t*>(emulator::shared_pointer(row, 16, 16)) + lane / 4 * 2, 2);
+            words[matrix] |= static_cast<uint32_t>(element) << 16 * i;
+        }
+    }
+}
+inline void stmatrix_x4(uint32_t target, const uint32_t (&words)[4]) {
+    const uint64_t* const rows = emulator::exchange("stmatrix", target);
+    const int lane = threadIdx.x % 32;
+    for (int matrix = 0; matrix < 4; ++matrix) {
+        const auto row = static_cast<uint32_t>(rows[8 * matrix + lane / 4]);
+        std::memcpy(static_cast<uint8_t*>(emulator::shared_pointer(row, 16, 16)) + lane % 4 * 4, &words[matrix],
+                    4);
+    }
 }
 inline void cp_async_bulk_store(uint64_t target, uint32_t source, uint32_t bytes) {
     emulator::store_to_global(target, source, bytes);

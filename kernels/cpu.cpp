@@ -10,7 +10,6 @@
 // depends on the problem alone, never on the threads. The vector width is chosen at run time, so that a
 // compiled file may move between machines; code inlines into the functions that carry a target attribute,
 // hence always_inline and no lambdas.
-#pragma once
 #include <algorithm>
 #include <cstring>
 #include <memory>
@@ -401,19 +400,16 @@ inline void run_on_this_machine(const Problem& p, int64_t begin, int64_t end) {
 
 }  // namespace cpu
 
-// How many independent tasks the problem makes.
-inline int64_t cpu_task_count(const Problem& p) { return cpu::Tasks(p).count; }
+int64_t cpu_task_count(const Problem& p) { return cpu::Tasks(p).count; }
 
-// How many tasks are worth waking a thread for: about 10 us of work.
-inline int64_t cpu_task_grain(const Problem& p) {
+int64_t cpu_task_grain(const Problem& p) {
     const cpu::Tasks tasks(p);
     const int64_t products =
         p.C * p.K * std::min(p.O, cpu::kOutputBlock) * std::min(tasks.columns, tasks.column_block);
     return std::max<int64_t>(1, 500000 / products);
 }
 
-// Runs tasks [begin, end) on the calling thread.
-inline void cpu_run_tasks(const Problem& p, int64_t begin, int64_t end) {
+void cpu_run_tasks(const Problem& p, int64_t begin, int64_t end) {
     switch (p.dtype) {
         case Dtype::float32: return cpu::run_on_this_machine<cpu::Native<float>>(p, begin, end);
         case Dtype::float64: return cpu::run_on_this_machine<cpu::Native<double>>(p, begin, end);

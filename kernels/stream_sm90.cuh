@@ -1,0 +1,144 @@
+// Dense convolution on Hopper where sums are short and positions many: bound by memory, not by products.
+//
+// Chosen for 65 to 128 output channels whose packed weights fit into the registers of the product warpgroups
+// for the life of a persistent block, and for x that the copy engine can load. One warp draws tickets and orders
+// boxes of x by a tensor map; they reach shared memory without the load and store units. Seven converter warps
+// round, split or transpose them into K-major rows of 128 bytes, as in gemm_sm90.cuh: a tap is a plane and a row
+// shift. Two product warpgroups of 64 output channels each multiply (weights are operand A, from registers),
+// stage D and store it by plain stores along the rows of y, from 32-byte sectors on: the first kLead columns are
+// computed for that. fp32 runs as three fp16 products; the tiles those cannot hold are done again by
+// gemm_sm90.cuh. results/findings.md has what was measured.
+#pragma once
+#include "gemm_sm90.cuh"
+#include "problem.h"
+#include "ptx.cuh"
+#include "stream_sm90_convert.cuh"
+#include "stream_sm90_plan.cuh"
+#include "stream_sm90_product.cuh"
+#include "tensor_map.cuh"
+#include "tile.cuh"
+
+namespace conv1d {
+namespace sm90 {
+
+template <Mode kMode, int kN>
+__global__ void __launch_bounds__(kThreads, 1)
+    stream_sm90_kernel(const __grid_constant__ TensorMap x_map, const __grid_constant__ Problem problem,
+                       const __grid_constant__ StreamGeometry geometry,
+                       const __grid_constant__ Scratch scratch) {
+#if __CUDA_ARCH__ == 900
+    extern __shared__ uint8_t smem_base[];
+    uint8_t* const smem = smem_base + ((1024 - (ptx::smem_address(smem_base) & 1023)) & 1023);
+    uint8_t* const raw_smem = smem + geometry.x_stages * geometry.x_stage_bytes;
+    uint8_t* const staging = raw_smem + geometry.raw_stages * geometry.raw_stage_bytes;
+    using Traits = StreamTraits<kMode>;
+    constexpr int kWarpStagingBytes = Traits::warp_staging_bytes(kN);
+    uint8_t* const control = staging + kProductWarps * kWarpStagingBytes;
+    Announcement* const announcements = reinterpret_cast<Announcement*>(control + kStreamBarrierBytes);
+    int32_t* const counters = reinterpret_cast<int32_t*>(announcements + kStreamTileSlots);
+    const StreamBarriers barriers{ptx::smem_address(control), announcements, counters};
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < kMostRawStages; ++i) {
+            ptx::mbarrier_init(barriers.raw_full(i), 1);
+            ptx::mbarrier_init(barriers.raw_empty(i), kConverterWarps);
+        }
+        for (int i = 0; i < kMostXStages; ++i) {
+            ptx::mbarrier_init(barriers.x_full(i), kConverterWarps);
+            ptx::mbarrier_init(barriers.x_empty(i), kProductWarps);
+        }
+        for (int i = 0; i < kStreamTileSlots; ++i) {
+            ptx::mbarrier_init(barriers.tile_full(i), 1);
+            ptx::mbarrier_init(barriers.tile_empty(i), kProductWarps + kConverterWarps);
+        }
+        ptx::fence_mbarrier_init();
+    }
+    __syncthreads();
+    // Through a shuffle, so that the compiler knows it is the same in the whole warp.
+    const int warp = __shfl_sync(0xFFFFFFFF, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
+    constexpr int kProductRegisters = kN > 100 ? 200 : 184;  // of 128 a thread at launch
+    if (warp < kProductWarps) {
+        ptx::setmaxnreg_inc<kProductRegisters>();
+        StreamProduct<kMode, kN> product{
+            geometry,
+            problem,
+            barriers,
+            scratch,
+            ptx::smem_address(smem) / 16,
+            reinterpret_cast<typename Traits::Bits*>(staging + warp * kWarpStagingBytes),
+            warp,
+            lane};
+        product.run();
+    } else {
+        ptx::setmaxnreg_dec<256 - kProductRegisters>();
+        if (warp < kProductWarps + kConverterWarps) {
+            StreamConverter<kMode> converter{geometry,
+                                             problem,
+                                             barriers,
+                                             scratch,
+                                             smem,
+                                             raw_smem,
+                                             ptx::smem_address(counters + kStreamCounters),
+                                             warp - kProductWarps,
+                                             lane};
+            converter.run();
+        } else if (lane == 0) {
+            order_boxes<kMode, kN>(geometry, problem, x_map, ptx::smem_address(raw_smem), barriers,
+                                   scratch.tickets);
+        }
+    }
+#endif
+}
+
+template <Mode kMode, int kN>
+inline Error launch_stream_products(const Problem& problem, const StreamGeometry& geometry,
+                                    const Scratch& scratch, cudaStream_t stream) {
+    TensorMap x_map;
+    Error error = encode_tensor_map(problem, geometry.box_positions, StreamTraits<kMode>::kRawChannels, &x_map);
+    if (error == nullptr) error = allow_smem<stream_sm90_kernel<kMode, kN>>(problem.device);
+    if (error != nullptr) return error;
+    const int blocks = geometry.tiles < problem.device.sm_count ? geometry.tiles : problem.device.sm_count;
+    stream_sm90_kernel<kMode, kN>
+        <<<blocks, kThreads, geometry.smem_bytes, stream>>>(x_map, problem, geometry, scratch);
+    return launch_error();
+}
+
+template <Mode kMode>
+inline Error launch_stream(const Problem& problem, const StreamCut& cut, cudaStream_t stream) {
+    Scratch scratch;
+    const Geometry packed = packing<kMode>(problem);
+    lay_out<kMode>(problem, packed, static_cast<uint8_t*>(problem.workspace), &scratch);
+    const int32_t C = static_cast<int32_t>(problem.C), O = static_cast<int32_t>(problem.O);
+    const int32_t K = static_cast<int32_t>(problem.K);
+    const auto multiply = [&] {
+        return cut.wide
+                   ? launch_stream_products<kMode, kWideColumns<kMode>>(problem, cut.geometry, scratch, stream)
+                   : launch_stream_products<kMode, kNarrowColumns<kMode>>(problem, cut.geometry, scratch, stream);
+    };
+    if constexpr (kMode == Mode::f16x3) {
+        const Cut safe = choose_cut<Mode::tf32x3>(problem);
+        pack_split_weights_kernel<<<kTileO, 128, 0, stream>>>(static_cast<const float*>(problem.w), scratch,
+                                                              packed, safe.geometry, C, O, K);
+        const Error error = multiply();
+        if (error != nullptr) return error;
+        scratch.image = scratch.safe_image;
+        return safe.columns == 128
+                   ? launch_products<Mode::tf32x3, 128>(problem, safe.geometry, scratch, stream)
+                   : launch_products<Mode::tf32x3, 64>(problem, safe.geometry, scratch, stream);
+    } else {
+        const int64_t pieces = static_cast<int64_t>(image_bytes<kMode>(problem)) / 16;
+        pack_weights_kernel<kMode><<<static_cast<unsigned>(ceil_div(pieces, 256)), 256, 0, stream>>>(
+            problem.w, scratch, packed, C, O, K, pieces);
+        return multiply();
+    }
+}
+
+}  // namespace sm90
+
+inline Error launch_stream_sm90(const Problem& problem, cudaStream_t stream) {
+    return sm90::with_stream_mode(problem, [&](auto mode) {
+        constexpr sm90::Mode kMode = decltype(mode)::value;
+        return sm90::launch_stream<kMode>(problem, sm90::choose_stream_cut<kMode>(problem), stream);
+    });
+}
+
+}  // namespace conv1d

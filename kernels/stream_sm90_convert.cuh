@@ -1,0 +1,241 @@
+// How x reaches the products of the streaming convolution (stream_sm90.cuh): one warp draws tickets and orders
+// boxes of x, seven convert what has come.
+#pragma once
+#include "gemm_sm90_convert.cuh"
+#include "problem.h"
+#include "ptx.cuh"
+#include "stream_sm90_plan.cuh"
+#include "tensor_map.cuh"
+
+namespace conv1d {
+namespace sm90 {
+
+// Addresses of the barriers in the shared window, and what lies behind them.
+struct StreamBarriers {
+    uint32_t base;
+    Announcement* tile;    // [kStreamTileSlots]
+    int32_t* small_count;  // [kStreamCounters] f16x3: values of x too small, of one tile
+
+    __device__ __forceinline__ uint32_t raw_full(int stage) const { return base + 8 * stage; }
+    __device__ __forceinline__ uint32_t raw_empty(int stage) const {
+        return base + 8 * (kMostRawStages + stage);
+    }
+    __device__ __forceinline__ uint32_t x_full(int stage) const {
+        return base + 8 * (2 * kMostRawStages + stage);
+    }
+    __device__ __forceinline__ uint32_t x_empty(int stage) const {
+        return base + 8 * (2 * kMostRawStages + kMostXStages + stage);
+    }
+    __device__ __forceinline__ uint32_t tile_full(int slot) const {
+        return base + 8 * (2 * kMostRawStages + 2 * kMostXStages + slot);
+    }
+    __device__ __forceinline__ uint32_t tile_empty(int slot) const {
+        return base + 8 * (2 * kMostRawStages + 2 * kMostXStages + kStreamTileSlots + slot);
+    }
+};
+
+// The slot of announcement number `taken`, once it is there.
+__device__ __forceinline__ int wait_for_tile(const StreamBarriers& barriers, uint32_t taken) {
+    const int slot = taken % kStreamTileSlots;
+    ptx::mbarrier_wait(barriers.tile_full(slot), taken / kStreamTileSlots % 2);
+    return slot;
+}
+// Through shuffles, so that the compiler knows them to be the same in the whole warp.
+__device__ __forceinline__ Announcement read_tile(const StreamBarriers& barriers, int slot) {
+    Announcement place = barriers.tile[slot];
+    place.tile = __shfl_sync(0xFFFFFFFF, place.tile, 0);
+    place.counter = __shfl_sync(0xFFFFFFFF, place.counter, 0);
+    place.sample = __shfl_sync(0xFFFFFFFF, place.sample, 0);
+    place.row = __shfl_sync(0xFFFFFFFF, place.row, 0);
+    return place;
+}
+
+// One thread: draws tickets, announces tiles, orders the boxes of x that each needs.
+template <Mode kMode, int kN>
+__device__ __forceinline__ void order_boxes(const StreamGeometry& geometry, const Problem& problem,
+                                            const TensorMap& x_map, uint32_t raw_smem,
+                                            const StreamBarriers& barriers, int32_t* tickets) {
+    using Traits = StreamTraits<kMode>;
+    Ring tiles, stages;
+    tiles.parity = stages.parity = 1;  // an empty ring: the first waits return at once
+    const uint32_t box_bytes = geometry.raw_stage_bytes / geometry.boxes;
+    int32_t tile = blockIdx.x;
+    for (uint32_t announced = 0;; ++announced) {
+        ptx::mbarrier_wait(barriers.tile_empty(tiles.stage), tiles.parity);
+        Announcement place{-1, 0, 0, 0, 0, 0};
+        if (tile < geometry.tiles) {
+            place.tile = tile;
+            place.sample = tile / geometry.tiles_per_sample;
+            place.row = (tile - place.sample * geometry.tiles_per_sample) * (kN - Traits::kLead) - Traits::kLead;
+        }
+        place.counter = announced % kStreamCounters;  // no one looks at that of kStreamCounters tiles ago
+        barriers.small_count[place.counter] = 0;
+        barriers.tile[tiles.stage] = place;
+        ptx::mbarrier_arrive(barriers.tile_full(tiles.stage));
+        tiles.advance(kStreamTileSlots);
+        if (place.tile < 0) return;
+        tile = atomicAdd(tickets, 1) + gridDim.x;
+        const int32_t l = place.row * static_cast<int32_t>(problem.stride) + geometry.begin;
+        for (int32_t part = 0; part < 2 * Traits::kChunks; ++part) {
+            const uint32_t full = barriers.raw_full(stages.stage);
+            const uint32_t target = raw_smem + stages.stage * geometry.raw_stage_bytes;
+            ptx::mbarrier_wait(barriers.raw_empty(stages.stage), stages.parity);
+            ptx::mbarrier_arrive_expect_tx(full, geometry.raw_stage_bytes);
+            for (int32_t box = 0; box < geometry.boxes; ++box)
+                ptx::cp_async_bulk_tensor(target + box * box_bytes, &x_map, l + box * geometry.box_positions,
+                                          part * Traits::kRawChannels, place.sample, full);
+            stages.advance(geometry.raw_stages);
+        }
+    }
+}
+
+// f16x3: lists the tiles of the second mode that hold positions of ours.
+__device__ __forceinline__ void list_overlapped(const StreamGeometry& geometry, const Problem& problem,
+                                                const Scratch& scratch, const Announcement& place) {
+    const SafeTiles& safe = geometry.safe;
+    const uint32_t first = max(place.row, 0), advance = safe.advance;
+    const uint32_t last = min(place.row + geometry.columns, static_cast<int32_t>(problem.P)) - 1;
+    const uint32_t before = place.sample * (safe.flat ? safe.rows_per_sample : safe.tiles_per_sample);
+    uint32_t tile, end;
+    if (safe.flat) {
+        tile = (before + first) / advance;
+        end = (before + last) / advance + 1;
+    } else {  // their rows end up to lead - 1 positions early
+        tile = before + first / advance;
+        end = before + min((last + max(safe.lead - 1, 0)) / advance + 1,
+                           static_cast<uint32_t>(safe.tiles_per_sample));
+    }
+    for (; tile < end; ++tile) list_tile(scratch, static_cast<int32_t>(tile));
+}
+
+// A batch is 32 positions with all channels of a raw stage; the batches of all stages go round the warps.
+// Position q of a window becomes row q / stride of plane q % stride.
+template <Mode kMode>
+struct StreamConverter {
+    using Traits = StreamTraits<kMode>;
+
+    const StreamGeometry& geometry;
+    const Problem& problem;
+    const StreamBarriers& barriers;
+    const Scratch& scratch;
+    uint8_t* const x_smem;
+    uint8_t* const raw_smem;
+    const uint32_t unread;  // address of kUnreadBytes
+    const int warp, lane;
+    Range range;  // f16x3: of this warp's part of a chunk
+
+    // Where position q belongs in a stage; negative where no tap reads it.
+    __device__ __forceinline__ int32_t stored_row(int32_t q) const {
+        const int32_t stride = static_cast<int32_t>(problem.stride);
+        const int32_t row = divide_by_stride(geometry, q, stride), plane = q - row * stride;
+        const bool is_read = q < geometry.window && (geometry.plane_mask >> plane & 1);
+        return is_read ? row + plane_row(geometry, plane) : -1;
+    }
+
+    // fp32: a lane takes one position.
+    __device__ __forceinline__ void convert_floats(const uint8_t* raw, uint8_t* stage, int32_t q, int half) {
+        const int32_t row = stored_row(q);
+        if (row < 0) return;
+        const int32_t box = geometry.box_positions;
+        const uint32_t* const source =
+            reinterpret_cast<const uint32_t*>(raw) + q + (q >= box ? (Traits::kRawChannels - 1) * box : 0);
+        uint32_t value[Traits::kRawChannels];
+#pragma unroll
+        for (int i = 0; i < Traits::kRawChannels; ++i) value[i] = source[i * box];
+        uint8_t* const target = stage + row * kRowBytes;
+        constexpr int kPieces = Traits::kRawChannels / Traits::kPieceChannels;
+#pragma unroll
+        for (int i = 0; i < kPieces; ++i) {
+            const int32_t piece = (half * kPieces + i) ^ (row & 7);
+            uint32_t high[4], low[4];
+#pragma unroll
+            for (int j = 0; j < 4; ++j) {
+                if constexpr (kMode == Mode::f16x3) {
+                    const uint32_t first = value[8 * i + 2 * j], second = value[8 * i + 2 * j + 1];
+                    range.add(first, kXScale);
+                    range.add(second, kXScale);
+                    high[j] = split_f16(__uint_as_float(first) * kXScale, __uint_as_float(second) * kXScale,
+                                        low[j]);
+                } else {
+                    high[j] = round_tf32(value[4 * i + j]);
+                }
+            }
+            *reinterpret_cast<uint4*>(target + piece * 16) = make_uint4(high[0], high[1], high[2], high[3]);
+            if constexpr (Traits::kIsSplit)
+                *reinterpret_cast<uint4*>(target + (piece ^ Traits::kPieces) * 16) =
+                    make_uint4(low[0], low[1], low[2], low[3]);
+        }
+    }
+
+    // 16 bits: four times eight positions of four times eight channels, transposed.
+    __device__ __forceinline__ void convert_halves(const uint8_t* raw, uint8_t* stage, int32_t q, int half) {
+        const int32_t row_bytes = geometry.box_positions * 2;
+        const uint32_t source = ptx::smem_address(raw) + lane * row_bytes;
+        uint32_t words[4][4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            const int32_t first = q + 8 * i;
+            if (first < geometry.window)
+                ptx::ldmatrix_x4_trans(
+                    words[i], source + 2 * first +
+                                  (first >= geometry.box_positions ? (Traits::kRawChannels - 1) * row_bytes : 0));
+        }
+        const uint32_t target = ptx::smem_address(stage);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            if (q + 8 * i >= geometry.window) break;
+            const int32_t row = stored_row(q + 8 * i + lane % 8);
+            const int32_t piece = (half * 4 + lane / 8) ^ (row & 7);
+            ptx::stmatrix_x4(row < 0 ? unread + lane * 16 : target + row * kRowBytes + piece * 16, words[i]);
+        }
+    }
+
+    // f16x3: what this warp has seen of a tile.
+    __device__ __forceinline__ void report(const Announcement& place) {
+        if (__any_sync(0xFFFFFFFF, range.largest > __float_as_uint(kLargestScaled / kXScale)) && lane == 0)
+            list_overlapped(geometry, problem, scratch, place);
+        if (range.small > 0)
+            atomicAdd(&barriers.small_count[place.counter], static_cast<int32_t>(range.small));
+        range = Range{};
+    }
+
+    __device__ __forceinline__ void run() {
+        Ring raws, stages;
+        stages.parity = 1;
+        int32_t q = 32 * warp;
+        for (uint32_t taken = 0;; ++taken) {
+            const int slot = wait_for_tile(barriers, taken);
+            const Announcement place = read_tile(barriers, slot);
+            if (place.tile < 0) return;
+            for (int32_t chunk = 0; chunk < Traits::kChunks; ++chunk) {
+                // Every warp waits for and leaves every stage, also one in which it has no batch: else the
+                // barriers could run two phases ahead of it, which to a parity looks like none.
+                ptx::mbarrier_wait(barriers.x_empty(stages.stage), stages.parity);
+                uint8_t* const stage = x_smem + stages.stage * geometry.x_stage_bytes;
+#pragma unroll 1
+                for (int half = 0; half < 2; ++half) {
+                    ptx::mbarrier_wait(barriers.raw_full(raws.stage), raws.parity);
+                    const uint8_t* const raw = raw_smem + raws.stage * geometry.raw_stage_bytes;
+#pragma unroll 1
+                    for (; q < geometry.window; q += 32 * kConverterWarps) {
+                        if constexpr (Traits::kIsFloat) convert_floats(raw, stage, q + lane, half);
+                        else convert_halves(raw, stage, q, half);
+                    }
+                    q -= static_cast<int32_t>(round_up(geometry.window, 32));
+                    // Behind the stores: what they hold has been loaded by then.
+                    if (half == 1) ptx::fence_proxy_async();
+                    __syncwarp();
+                    if (lane == 0) ptx::mbarrier_arrive(barriers.raw_empty(raws.stage));
+                    raws.advance(geometry.raw_stages);
+                }
+                if constexpr (kMode == Mode::f16x3) report(place);
+                if (lane == 0) ptx::mbarrier_arrive(barriers.x_full(stages.stage));
+                stages.advance(geometry.x_stages);
+            }
+            if (lane == 0) ptx::mbarrier_arrive(barriers.tile_empty(slot));
+        }
+    }
+};
+
+}  // namespace sm90
+}  // namespace conv1d

@@ -1,0 +1,233 @@
+// How the streaming convolution (stream_sm90.cuh) cuts a problem: the memory plan of a block, the tiles, which
+// problems it takes. Pure functions of the problem's numbers; no kernel here.
+#pragma once
+#include "gemm_sm90_plan.cuh"
+#include "problem.h"
+#include "tile.cuh"
+
+namespace conv1d {
+namespace sm90 {
+
+// What fills the 96 registers a thread that hold weights, 48 of 16 bits, and is known to the compiler: branches
+// between its products would make it wait for each.
+constexpr int kStreamTaps = 3;
+constexpr int kStreamChannels = 64;
+constexpr int kStreamTileSlots = 16;  // tiles announced ahead; more than the stages of x can hold
+constexpr int kStreamCounters = 2 * kStreamTileSlots;
+constexpr int kMostRawStages = 12, kMostXStages = 4;
+
+template <Mode kMode>
+struct StreamTraits : ModeTraits<kMode> {
+    using Traits = ModeTraits<kMode>;
+    static constexpr int kChunks = kStreamChannels / Traits::kChunkChannels;
+    // Of a raw stage: half a chunk.
+    static constexpr int kRawChannels = Traits::kChunkChannels / 2;
+    // Columns computed beyond those stored, so that each row of y is stored from a 32-byte sector on.
+    static constexpr int kLead = 32 / Traits::kElementBytes;
+    // Of a staged row of D, in elements: eight rows lie in different banks.
+    static __host__ __device__ constexpr int pitch(int columns) { return columns + (Traits::kIsFloat ? 0 : 8); }
+    static __host__ __device__ constexpr int warp_staging_bytes(int columns) {
+        return 8 * pitch(columns) * Traits::kElementBytes;
+    }
+};
+
+// How the second mode of fp32 (gemm_sm90.cuh) cuts the same problem: what of it a tile of ours overlaps.
+struct SafeTiles {
+    int32_t flat, rows_per_sample, tiles_per_sample, advance, lead;
+};
+
+// How one launch cuts its problem; written by the host, read by every role.
+struct StreamGeometry {
+    int32_t columns;  // of a tile
+    int32_t tiles, tiles_per_sample;
+    int32_t begin;   // position of x at q = 0 of a tile's window, minus stride times the tile's row
+    int32_t window;  // positions of x that a tile needs
+    int32_t boxes;   // that load them, one behind the other
+    int32_t box_positions;
+    uint32_t stride_magic;  // ceil(2^32 / stride)
+    int32_t plane_rows;     // distance between planes, in rows
+    uint32_t plane_mask;    // planes that some tap reads
+    int32_t tap_row[kStreamTaps];  // in a stage, of column 0
+    int32_t raw_stages, raw_stage_bytes;
+    int32_t x_stages, x_stage_bytes;  // 2 or 4
+    int32_t paired;  // 1: rows of y begin at even elements
+    int32_t smem_bytes;
+    SafeTiles safe;
+};
+
+// Shared memory, in order: x stages | raw stages | staging of D, 8 warps | barriers | announced tiles | counters
+// | where rows go that no tap reads.
+constexpr int kStreamBarrierBytes = (2 * kMostRawStages + 2 * kMostXStages + 2 * kStreamTileSlots) * 8;
+constexpr int kUnreadBytes = 32 * 16;
+constexpr int kStreamControlBytes =
+    static_cast<int>(kStreamBarrierBytes + kStreamTileSlots * sizeof(Announcement) +
+                     kStreamCounters * sizeof(int32_t) + kUnreadBytes);
+
+// Cuts the problem into tiles of `columns` positions, of which the first kLead may belong to the tile before.
+// `tiles` is 0 where that cannot be.
+template <Mode kMode>
+inline StreamGeometry cut_stream(const Problem& problem, int columns) {
+    using Traits = StreamTraits<kMode>;
+    constexpr int kPieceElements = 16 / Traits::kElementBytes;
+    StreamGeometry geometry{};
+    geometry.columns = columns;
+    // Boxes begin at 16-byte pieces of x. So do all tiles, as they begin at multiples of kLead rows, but for the
+    // padding: their windows begin that `early`.
+    const int64_t stride = problem.stride;
+    const int64_t early = (kPieceElements - problem.pad_left % kPieceElements) % kPieceElements;
+    geometry.begin = static_cast<int32_t>(-problem.pad_left - early);
+    const int64_t last_tap = early + (kStreamTaps - 1) * problem.dilation;
+    const int64_t window = (columns - 1) * stride + last_tap + 1;
+    geometry.boxes = window <= 248 ? 1 : 2;
+    int64_t box = round_up(ceil_div(window, geometry.boxes), kPieceElements);
+    // Of 16 bits, eight channels are read at once: an odd number of pieces to a row spreads them over the banks.
+    if (!Traits::kIsFloat && box / kPieceElements % 2 == 0) box += kPieceElements;
+    if (box > 256) return {};
+    geometry.window = static_cast<int32_t>(window);
+    geometry.box_positions = static_cast<int32_t>(box);
+    geometry.raw_stage_bytes = static_cast<int32_t>(
+        round_up(geometry.boxes * box * Traits::kRawChannels * Traits::kElementBytes, 128));
+
+    geometry.stride_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, stride));
+    int planes = 0;
+    for (int tap = 0; tap < kStreamTaps; ++tap) {
+        const uint32_t bit = 1u << ((early + tap * problem.dilation) % stride);
+        planes += (geometry.plane_mask & bit) == 0;
+        geometry.plane_mask |= bit;
+    }
+    const int64_t rows = columns + last_tap / stride;
+    int64_t plane_rows = rows;
+    while (planes > 1 && plane_rows % 8 != kPlaneResidue[stride]) ++plane_rows;
+    geometry.plane_rows = static_cast<int32_t>(plane_rows);
+    geometry.x_stage_bytes =
+        static_cast<int32_t>(round_up((plane_rows * (planes - 1) + rows) * kRowBytes, 1024));
+    for (int tap = 0; tap < kStreamTaps; ++tap) {
+        const int64_t offset = early + tap * problem.dilation;
+        int32_t before = 0;
+        for (int64_t plane = 0; plane < offset % stride; ++plane) before += geometry.plane_mask >> plane & 1;
+        geometry.tap_row[tap] = static_cast<int32_t>(before * plane_rows + offset / stride);
+    }
+
+    // f16x3 multiplies all chunks of a tile twice, so they stay meanwhile.
+    const int x_least = kMode == Mode::f16x3 ? 4 : 2;
+    const int64_t free_bytes = problem.device.smem_bytes -
+                               kProductWarps * Traits::warp_staging_bytes(columns) - kStreamControlBytes - 1024;
+    const auto bytes = [&] {
+        return int64_t{geometry.raw_stages} * geometry.raw_stage_bytes +
+               int64_t{geometry.x_stages} * geometry.x_stage_bytes;
+    };
+    geometry.raw_stages = 3, geometry.x_stages = x_least;
+    if (bytes() > free_bytes) return {};
+    const auto fits = [&](int raw_stages, int x_stages) {
+        const StreamGeometry before = geometry;
+        geometry.raw_stages = raw_stages, geometry.x_stages = x_stages;
+        if (bytes() > free_bytes) geometry = before;
+    };
+    fits(4, 4);
+    while (geometry.raw_stages < kMostRawStages) {
+        const int32_t before = geometry.raw_stages;
+        fits(before + 1, geometry.x_stages);
+        if (geometry.raw_stages == before) break;
+    }
+    geometry.smem_bytes =
+        static_cast<int32_t>(problem.device.smem_bytes - free_bytes + bytes());
+
+    geometry.paired = problem.P % 2 == 0 &&
+                      reinterpret_cast<uintptr_t>(problem.y) % (2 * Traits::kElementBytes) == 0;
+    const int advance = columns - Traits::kLead;
+    // The last rows of y may be stored kLead - 1 early.
+    geometry.tiles_per_sample = static_cast<int32_t>(ceil_div(problem.P + Traits::kLead - 1, advance));
+    const int64_t tiles = problem.N * geometry.tiles_per_sample;
+    geometry.tiles = tiles < (int64_t{1} << 30) ? static_cast<int32_t>(tiles) : 0;
+    if (kMode == Mode::f16x3) {
+        const Geometry safe = choose_cut<Mode::tf32x3>(problem).geometry;
+        if (int64_t{safe.tiles} * safe.advance >= kMaxBlocks) return {};  // their positions have 32 bits
+        geometry.safe = {safe.flat, safe.rows_per_sample, safe.tiles_per_sample, safe.advance, safe.lead};
+    }
+    return geometry;
+}
+
+// More columns take more shared memory, and load fewer positions of x twice.
+template <Mode kMode>
+constexpr int kWideColumns = 128 + StreamTraits<kMode>::kLead;
+template <Mode kMode>
+constexpr int kNarrowColumns = 64 + StreamTraits<kMode>::kLead;
+
+struct StreamCut {
+    StreamGeometry geometry;
+    bool wide;
+};
+
+template <Mode kMode>
+inline StreamCut choose_stream_cut(const Problem& problem) {
+    const StreamGeometry wide = cut_stream<kMode>(problem, kWideColumns<kMode>);
+    if (wide.tiles > 0) return {wide, true};
+    return {cut_stream<kMode>(problem, kNarrowColumns<kMode>), false};
+}
+
+// What pack_weights_kernel and lay_out ask of a Geometry.
+template <Mode kMode>
+inline Geometry packing(const Problem& problem) {
+    Geometry geometry{};
+    geometry.o_tiles = 1;
+    geometry.chunks = StreamTraits<kMode>::kChunks;
+    geometry.tap_groups = 1;
+    geometry.taps_per_group = kStreamTaps;
+    if (kMode == Mode::f16x3) geometry.tiles = choose_cut<Mode::tf32x3>(problem).geometry.tiles;
+    return geometry;
+}
+
+inline Mode stream_mode_of(const Problem& problem) {
+    if (problem.dtype == Dtype::float16) return Mode::f16;
+    if (problem.dtype == Dtype::bfloat16) return Mode::bf16;
+    return problem.precision == Precision::tf32 ? Mode::tf32 : Mode::f16x3;
+}
+
+template <class Call>
+inline auto with_stream_mode(const Problem& problem, Call call) {
+    switch (stream_mode_of(problem)) {
+        case Mode::tf32:
+            return call(std::integral_constant<Mode, Mode::tf32>{});
+        case Mode::f16x3:
+            return call(std::integral_constant<Mode, Mode::f16x3>{});
+        case Mode::f16:
+            return call(std::integral_constant<Mode, Mode::f16>{});
+        default:
+            return call(std::integral_constant<Mode, Mode::bf16>{});
+    }
+}
+
+// Whether the copy engine can load boxes of x: what cuTensorMapEncodeTiled asks.
+inline bool has_tensor_map(const Problem& problem) {
+    const int64_t element = element_bytes(problem.dtype);
+    return problem.x_stride_l == 1 && reinterpret_cast<uintptr_t>(problem.x) % 16 == 0 &&
+           problem.x_stride_c * element % 16 == 0 && problem.x_stride_c >= problem.L &&
+           problem.x_stride_n >= problem.C * problem.x_stride_c &&
+           problem.x_stride_n % problem.x_stride_c == 0 &&
+           problem.x_stride_n * element < (int64_t{1} << 40);
+}
+
+}  // namespace sm90
+
+inline bool fits_stream_sm90(const Problem& problem) {
+    // Half the room for channels must be used: fp32 packs them in two chunks, which all must be there.
+    if (!fits_gemm_sm90(problem) || problem.G != 1 || problem.K != sm90::kStreamTaps ||
+        problem.C <= sm90::kStreamChannels / 2 || problem.C > sm90::kStreamChannels ||
+        problem.O <= sm90::kTileO / 2 || problem.O > sm90::kTileO || problem.stride > 8 ||
+        !sm90::has_tensor_map(problem))
+        return false;
+    const int32_t tiles = sm90::with_stream_mode(problem, [&](auto mode) {
+        return sm90::choose_stream_cut<decltype(mode)::value>(problem).geometry.tiles;
+    });
+    return tiles >= 4 * problem.device.sm_count;
+}
+
+inline size_t workspace_stream_sm90(const Problem& problem) {
+    return sm90::with_stream_mode(problem, [&](auto mode) {
+        constexpr sm90::Mode kMode = decltype(mode)::value;
+        sm90::Scratch scratch;
+        return sm90::lay_out<kMode>(problem, sm90::packing<kMode>(problem), nullptr, &scratch);
+    });
+}
+
+}  // namespace conv1d
