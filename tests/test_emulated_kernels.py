@@ -13,10 +13,11 @@ import pytest
 from conftest import ROOT
 
 EMULATOR = ROOT / "tests" / "emulator"
-INSTRUCTIONS = ("ptx.cuh", "mma.cuh")  # emulator.h has their functions
+INSTRUCTIONS = ("ptx.cuh", "mma.cuh", "wgmma.cuh")  # emulator.h has their functions
 SECONDS = 8  # that the problems of one run take
 
 HEADERS = {
+    "toeplitz_sm90": "toeplitz_sm90.cuh",
     "toeplitz": "toeplitz.cuh",
     "depthwise": "depthwise.cuh",
     "fold_sm80": "fold.cuh",

@@ -60,7 +60,16 @@ static bool draw_numbers(const std::string& route) {
     p.activation = chance(40) ? static_cast<Activation>(between(1, 3)) : Activation::none;
     p.N = chance(10) ? between(1, 30) : between(1, 4);
     p.G = chance(50) ? 1 : chance(10) ? between(1, 40) : between(1, 6);
-    if (route == "toeplitz" || route == "depthwise") {
+    if (route == "toeplitz_sm90") {
+        p.device = kDevices[between(0, 1)];
+        p.C = 1;
+        p.N = chance(50) ? p.N : between(1, 12);
+        p.G = between(1, 2);
+        p.O = chance(70) ? 1 : between(1, 3);
+        p.K = between(256, chance(70) ? 400 : 1500);
+        p.dilation = chance(80) ? 1 : 2;
+        p.stride = 1;
+    } else if (route == "toeplitz" || route == "depthwise") {
         p.C = 1;
         p.O = chance(70) ? 1 : between(1, 4);
         p.K = one_of({1, 2, 3, 4, 5, 7, 8, 9, 15, 31, between(9, 64), between(60, 300)});
