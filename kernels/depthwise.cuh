@@ -54,7 +54,8 @@ static_assert(kPieceTaps % kChunkTaps == 0, "pieces must end with a chunk");
 
 constexpr int kSlidingThreads = 128;  // of a block of several rows: small blocks wait and work in turns
 constexpr int kSlidingBlocks = 3;     // that share a multiprocessor, at least
-constexpr int kBatch = 8;             // loads in flight
+template <class Element>
+constexpr int kBatch = sizeof(Element) == 2 ? 16 : 8;  // loads at once
 constexpr int kManyTaps = 64;         // of which those that see padding are worth to be left out
 constexpr int kLaneRows = 8;          // rows of neighbouring channels that a warp loads at once
 constexpr int kRowGroups = 4;         // of these in a block, at most
@@ -387,26 +388,25 @@ __device__ __forceinline__ void fetch_row(const Params& params, const Element* x
     // From the end of one plane to the beginning of the next.
     const int wrap = static_cast<int>(problem.dilation) - count * stride;
     const int64_t wrap_x = wrap * problem.x_stride_l;
-    float* plane_smem = x_smem;
-    int i = lane, left = count * runs.planes - lane;
+    int plane_first = 0, i = lane, left = count * runs.planes - lane;
 #pragma unroll 1
     while (left > 0) {
-        Element values[kBatch];
-        float* target[kBatch];
+        Element values[kBatch<Element>];
+        int target[kBatch<Element>];  // in x_smem; -1: none
 #pragma unroll
-        for (int j = 0; j < kBatch; ++j) {
-            target[j] = nullptr;
+        for (int j = 0; j < kBatch<Element>; ++j) {
+            target[j] = -1;
             if (left <= 0) continue;
             while (i >= count) {
                 i -= count;
                 at += wrap;
                 source += wrap_x;
-                plane_smem += runs.residues * runs.run_pitch;
+                plane_first += runs.residues * runs.run_pitch;
             }
-            target[j] = plane_smem + place_in_plane(runs, lead + i);
+            target[j] = plane_first + place_in_plane(runs, lead + i);
             const bool is_inside = static_cast<uint32_t>(at) < inside_count;
             if constexpr (kAsync<Element>) {
-                ptx::cp_async<sizeof(Element)>(ptx::smem_address(target[j]), source,
+                ptx::cp_async<sizeof(Element)>(ptx::smem_address(x_smem + target[j]), source,
                                                is_inside ? sizeof(Element) : 0);
             } else {
                 values[j] = is_inside ? *source : narrow<Element>(0);
@@ -418,8 +418,8 @@ __device__ __forceinline__ void fetch_row(const Params& params, const Element* x
         }
         if constexpr (!kAsync<Element>) {
 #pragma unroll
-            for (int j = 0; j < kBatch; ++j) {
-                if (target[j] != nullptr) *target[j] = widen(values[j]);
+            for (int j = 0; j < kBatch<Element>; ++j) {
+                if (target[j] >= 0) x_smem[target[j]] = widen(values[j]);
             }
         }
     }
@@ -732,13 +732,22 @@ inline bool plan_sliding_rows(Params& params, int64_t threads, int64_t rows_per_
     const int64_t wide = kWideBytes / element_bytes(problem.dtype);
     const bool aligned = problem.P % wide == 0 && reinterpret_cast<uint64_t>(problem.y) % kWideBytes == 0;
     const int64_t lead = residues > 1 || aligned ? 0 : wide;
-    const int64_t strips = threads / residues;
-    if (strips < 1) return false;
-    // The fewest segments; they begin aligned.
+    if (threads < residues) return false;
+    // Of several runs, a segment may have fewer strips than would fit, where these then fit the row better.
+    int64_t strips = threads / residues;
+    const int64_t halo_strips = ceil_div((problem.K - 1) / problem.stride * problem.dilation, kStrip * residues);
+    const auto cost_of = [&](int64_t some) {
+        return ceil_div(problem.P, some * kStrip * residues) * (some + halo_strips);
+    };
+    for (int64_t some = strips - 1; residues > 1 && some > 0; --some) {
+        if (cost_of(some) < cost_of(strips)) strips = some;
+    }
+    // They begin aligned.
     const int64_t most = strips * kStrip * residues - lead;
     if (most < 1) return false;
     params.segments = static_cast<uint32_t>(ceil_div(problem.P, most));
-    params.segment = std::min(round_up(ceil_div(problem.P, params.segments), wide), most);
+    const int64_t segment = residues == 1 ? ceil_div(problem.P, params.segments) : most;
+    params.segment = std::min(round_up(std::min(segment, problem.P), wide), most);
     const int64_t strips_of_run = ceil_div(ceil_div(params.segment + lead, residues), kStrip);
     params.runs = plan_runs(problem, strips_of_run);
     params.threads_per_row = static_cast<int32_t>(strips_of_run * residues);

@@ -34,9 +34,10 @@ constexpr int kMaxO = 4;
 constexpr int kMaxTiles = 7;     // strips of a stretch. Odd, so that 8 stretches begin in different banks
 constexpr int kMaxWarps = 8;     // of a block
 constexpr int kBlocksPerSm = 3;  // of kMaxWarps: 80 registers a thread
-constexpr int kFewTaps = 8;      // that multiply-adds take: of floats, and of the little work of
-constexpr int kLittle = 2048;    // so many outputs a multiprocessor, where kLittleTaps are few
-constexpr int kLittleTaps = 24;
+constexpr int kFewTaps = 8;      // that multiply-adds take: of floats, neighbours or
+constexpr int kFarTaps = 16;     // so far apart, and of
+constexpr int kLittle = 2048;    // so many outputs a multiprocessor, where
+constexpr int kLittleTaps = 24;  // are few
 constexpr int kAlignBytes = 32;  // where the stores of a warp begin: of parts of sectors, L2 takes fewer
 
 template <class Element_>
@@ -561,7 +562,9 @@ inline bool fits_toeplitz(const Problem& any_problem) {
     if (is_float && problem.precision != Precision::tf32) return false;
     const int64_t outputs = problem.N * problem.G * problem.O * problem.P;
     const bool little = outputs < int64_t{toeplitz::kLittle} * problem.device.sm_count;
-    if (problem.K <= (little ? toeplitz::kLittleTaps : is_float ? toeplitz::kFewTaps : 0)) return false;
+    const bool apart = problem.dilation == 1 || problem.dilation >= toeplitz::kFarTaps;
+    const int64_t few = little ? toeplitz::kLittleTaps : is_float && apart ? toeplitz::kFewTaps : 0;
+    if (problem.K <= few) return false;
     if (problem.C != 1 || problem.O > toeplitz::kMaxO || problem.stride != 1) return false;
     if (toeplitz::span(problem) > toeplitz::kMaxSpan) return false;
     // A block takes at least a warp's work of a row, of which there are fewer than P / 16 + 1.

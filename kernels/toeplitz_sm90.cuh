@@ -29,7 +29,9 @@ constexpr int kRowBytes = 128;
 constexpr int kPartBytes = 128;   // of w: 8 x 8 numbers of 16 bits
 constexpr int kBatch = 8;         // rows of x that a warp loads at once
 constexpr int kLowBits = 11;      // by which the lower fp16 number is scaled up
-constexpr float kTiny = 0x1p-12f;  // below, scaled numbers lose bits
+constexpr float kTiny = 0x1p-12f;  // below, scaled numbers lose bits,
+template <int kParts>
+constexpr float kSmall = kParts == 2 ? 1 : 16;  // which sums of this, times taps, may show
 
 // kSplit: into how many 16-bit numbers an operand is split.
 template <class Element_, int kSplit>
@@ -55,8 +57,22 @@ struct Params {
     int32_t w_bytes;       // of one of w's
 };
 
+// What one block works on.
+struct Work {
+    const void* x;  // of its first sample, position 0
+    const void* w;  // taps
+    void* y;        // of its first sample and position
+    int64_t p_first;
+    int64_t l_first;  // under p_first and tap 0: x's strip 0
+    int32_t samples;  // that there are
+    int32_t strips_begin, strips_end;  // where x has numbers
+    int32_t x_first;                   // strip of the first row in shared memory
+    float bias;
+};
+
 // Behind x and w in shared memory.
 struct Control {
+    Work work;
     int32_t largest[kMaxSamples + 1];  // finite magnitude of a sample's x, and of w, as bits
     int32_t tiny[kMaxSamples + 1];     // whether there are numbers below kTiny
 };
@@ -117,33 +133,22 @@ __device__ __forceinline__ void store_pair(const typename Traits::Element (&valu
     }
 }
 
-// What one block works on.
 template <class Element>
-struct Work {
-    const Element* x;  // of its first sample, position 0
-    const Element* w;  // taps
-    int64_t n_first, channel;
-    int64_t p_first;
-    int64_t l_first;  // under p_first and tap 0: x's strip 0
-    int samples;      // that there are
-    int strips_begin, strips_end;  // where x has numbers
-    int x_first;                   // strip of the first row in shared memory
-};
-
-template <class Element>
-__device__ __forceinline__ Work<Element> plan_work(const Params& params) {
+__device__ __forceinline__ Work plan_work(const Params& params) {
     const Problem& problem = params.problem;
     const int all_samples = 1 << params.samples_log2;
-    const uint32_t sample_block = blockIdx.x / params.segments % params.sample_blocks;
-    Work<Element> work;
-    work.channel = blockIdx.x / params.segments / params.sample_blocks;
-    work.n_first = static_cast<int64_t>(sample_block) * all_samples;
-    work.samples = static_cast<int>(min(problem.N - work.n_first, int64_t{all_samples}));
+    const uint32_t channel = blockIdx.x / params.segments / params.sample_blocks;
+    const int64_t n_first = int64_t{blockIdx.x / params.segments % params.sample_blocks} * all_samples;
+    Work work;
+    work.samples = static_cast<int>(min(problem.N - n_first, int64_t{all_samples}));
     work.p_first = static_cast<int64_t>(blockIdx.x % params.segments) * params.strips * kStrip;
     work.l_first = work.p_first - problem.pad_left;
-    work.x = static_cast<const Element*>(problem.x) + work.n_first * problem.x_stride_n +
-             work.channel / problem.O * problem.x_stride_c;
-    work.w = static_cast<const Element*>(problem.w) + work.channel * problem.K;
+    work.x = static_cast<const Element*>(problem.x) + n_first * problem.x_stride_n +
+             channel / static_cast<uint32_t>(problem.O) * problem.x_stride_c;
+    work.w = static_cast<const Element*>(problem.w) + channel * problem.K;
+    const int64_t row = n_first * problem.G * problem.O + channel;
+    work.y = static_cast<Element*>(problem.y) + row * problem.P + work.p_first;
+    work.bias = problem.bias == nullptr ? 0.0f : widen(static_cast<const Element*>(problem.bias)[channel]);
     const int most = params.strips + params.taps_blocks - 1;
     const Inside inside = inside_row(work.l_first, problem.L, most * kStrip);
     work.strips_begin = inside.begin / kStrip;
@@ -154,17 +159,17 @@ __device__ __forceinline__ Work<Element> plan_work(const Params& params) {
 
 // Two neighbours of a row of x in shared memory, from strip `strip`.
 template <class Element>
-__device__ __forceinline__ void load_pair(const Problem& problem, const Work<Element>& work, int sample, int strip,
+__device__ __forceinline__ void load_pair(const Problem& problem, const Work& work, int sample, int strip,
                                           Element (&values)[2]) {
     const int64_t l = work.l_first + int64_t{strip} * kStrip + 2 * (threadIdx.x % 32);
-    const Element* const x = work.x + sample * problem.x_stride_n + l * problem.x_stride_l;
+    const Element* const x = static_cast<const Element*>(work.x) + sample * problem.x_stride_n + l * problem.x_stride_l;
     const bool wanted = sample < work.samples && strip < work.strips_end;
     values[0] = wanted && l >= 0 && l < problem.L ? x[0] : narrow<Element>(0);
     values[1] = wanted && l + 1 >= 0 && l + 1 < problem.L ? x[problem.x_stride_l] : narrow<Element>(0);
 }
 
 template <class Traits, class Element = typename Traits::Element>
-__device__ __forceinline__ void fill_x(const Params& params, const Work<Element>& work, uint8_t* x_smem,
+__device__ __forceinline__ void fill_x(const Params& params, const Work& work, uint8_t* x_smem,
                                        Control* control) {
     const Problem& problem = params.problem;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -202,15 +207,16 @@ __device__ __forceinline__ void fill_x(const Params& params, const Work<Element>
 }
 
 template <class Traits, class Element = typename Traits::Element>
-__device__ __forceinline__ void fill_w(const Params& params, const Work<Element>& work, uint8_t* w_smem,
+__device__ __forceinline__ void fill_w(const Params& params, const Work& work, uint8_t* w_smem,
                                        Control* control) {
     const Problem& problem = params.problem;
+    const Element* const w = static_cast<const Element*>(work.w);
     float scale = 1;
     if constexpr (Traits::kScaled) {
         int largest = 0;
 #pragma unroll 4
         for (int k = threadIdx.x; k < problem.K; k += Traits::kThreads) {
-            largest = max(largest, finite_magnitude(work.w[k]));
+            largest = max(largest, finite_magnitude(w[k]));
         }
         keep_largest(largest, &control->largest[kMaxSamples]);
         __syncthreads();
@@ -224,7 +230,7 @@ __device__ __forceinline__ void fill_w(const Params& params, const Work<Element>
         for (int j = 0; j < 2; ++j) {
             // Of part i / 32, row i / 4 % 8 and column 2 * (i % 4) + j; part 7 has tap 0 at row 0, column 0.
             const uint32_t tap = (i / 32 - 7) * 8 + 2 * (i % 4) + j - i / 4 % 8, k = tap / dilation;
-            values[j] = k < problem.K && k * dilation == tap ? work.w[k] : narrow<Element>(0);
+            values[j] = k < problem.K && k * dilation == tap ? w[k] : narrow<Element>(0);
         }
         store_pair<Traits>(values, scale, w_smem + i * 4, params.w_bytes, &control->tiny[kMaxSamples]);
     }
@@ -267,10 +273,12 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kBlocksPerSm)
     const Problem& problem = params.problem;
     uint8_t* const x_smem = smem + ((1024 - (ptx::smem_address(smem) & 1023)) & 1023);
     uint8_t* const w_smem = x_smem + kParts * params.x_bytes;
+    static_assert(kPartBytes % alignof(Control) == 0, "what follows w must be aligned");
     Control* const control = reinterpret_cast<Control*>(w_smem + kParts * params.w_bytes);
     if (threadIdx.x <= kMaxSamples) control->largest[threadIdx.x] = control->tiny[threadIdx.x] = 0;
+    const Work& work = control->work;
+    if (threadIdx.x == 0) control->work = plan_work<Element>(params);
     __syncthreads();
-    const Work<Element> work = plan_work<Element>(params);
     fill_w<Traits>(params, work, w_smem, control);
     fill_x<Traits>(params, work, x_smem, control);
     ptx::fence_proxy_async();
@@ -279,11 +287,7 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kBlocksPerSm)
     // Through a shuffle, so that the compiler knows it is the same in the whole warp.
     const int warp = __shfl_sync(0xFFFFFFFF, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
     const int tile_strips = kColumns >> params.samples_log2, all_samples = 1 << params.samples_log2;
-    const int64_t sample_elems = problem.G * problem.O * problem.P;
-    Element* const y = static_cast<Element*>(problem.y) + work.n_first * sample_elems +
-                       work.channel * problem.P + work.p_first;
-    const float bias =
-        problem.bias == nullptr ? 0.0f : widen(static_cast<const Element*>(problem.bias)[work.channel]);
+    const int64_t sample_elems = problem.G * problem.O * problem.P;  // of y
     const uint32_t x16 = ptx::smem_address(x_smem) / 16, w16 = ptx::smem_address(w_smem) / 16;
 #pragma unroll 1
     for (int strip = warp / 4 * tile_strips; strip < params.strips; strip += Traits::kThreads / 128 * tile_strips) {
@@ -332,6 +336,7 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kBlocksPerSm)
             const int strips_on = (i / 4 * 8 + lane % 4 * 2 + i % 2) >> params.samples_log2;
             return place_lane + strips_on * kStrip - i / 2 % 2 * 8;
         };
+        Element* const y = static_cast<Element*>(work.y);
         uint32_t again = 0;  // bit i: that sum i is not right
 #pragma unroll
         for (int i = 0; i < kSums; ++i) {
@@ -340,12 +345,12 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kBlocksPerSm)
             bool is_wrong = false;
             if constexpr (Traits::kScaled) {
                 const bool tiny = (control->tiny[sample_of(i)] | control->tiny[kMaxSamples]) != 0;
-                is_wrong = tiny && fabsf(value) < 16.0f * problem.K;
+                is_wrong = tiny && fabsf(value) < kSmall<kParts> * problem.K;
                 value = ldexpf(value, -scale_of(control->largest[sample_of(i)]) -
                                           scale_of(control->largest[kMaxSamples]));
             }
             if (is_wrong || value != value) again |= 1u << i;
-            y[sample_of(i) * sample_elems + place_of(i)] = narrow<Element>(value + bias);
+            y[sample_of(i) * sample_elems + place_of(i)] = narrow<Element>(value + work.bias);
         }
         if (again == 0 && problem.activation == Activation::none) continue;
 #pragma unroll 1
@@ -353,8 +358,11 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kBlocksPerSm)
             if (sample_of(i) >= work.samples || place_of(i) >= place_end) continue;
             Element* const target = y + sample_of(i) * sample_elems + place_of(i);
             if (again >> i & 1) {
-                const Element* const x = work.x + sample_of(i) * problem.x_stride_n;
-                *target = narrow<Element>(sum_again<Traits>(problem, x, work.w, work.p_first + place_of(i)) + bias);
+                const Element* const x =
+                    static_cast<const Element*>(work.x) + sample_of(i) * problem.x_stride_n;
+                const Element* const w = static_cast<const Element*>(work.w);
+                const float sum_i = sum_again<Traits>(problem, x, w, work.p_first + place_of(i));
+                *target = narrow<Element>(sum_i + work.bias);
             }
             if (problem.activation != Activation::none) {
                 *target = activate<Element>(problem.activation, widen(*target));
@@ -364,7 +372,7 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kBlocksPerSm)
 #endif
 }
 
-constexpr int64_t kMinTaps = 256;
+constexpr int64_t kMinTaps = 512, kMinTapsSplit = 128;  // where the others are slower
 constexpr int64_t kMaxSpan = 1 << 14;
 
 // taps_blocks is 0 where no block's shared memory suffices, or most products would be of nothing.
@@ -425,7 +433,8 @@ inline int parts_of(const Problem& problem) {
 inline bool fits_toeplitz_sm90(const Problem& problem) {
     using namespace toeplitz_sm90;
     if (problem.device.arch != 90 || problem.dtype == Dtype::float64) return false;
-    if (problem.C != 1 || problem.stride != 1 || problem.K < kMinTaps || problem.dilation > 2) return false;
+    if (problem.C != 1 || problem.stride != 1 || problem.dilation > 2) return false;
+    if (problem.K < (parts_of(problem) == 2 ? kMinTapsSplit : kMinTaps)) return false;
     if (problem.K > kMaxSpan || problem.P > kMaxBlocks / kStrip || problem.N > kMaxBlocks) return false;
     if (problem.N * problem.G * problem.O * ceil_div(problem.P, kStrip) > kMaxBlocks) return false;
     return plan(problem, parts_of(problem)).taps_blocks > 0;

@@ -66,7 +66,7 @@ static bool draw_numbers(const std::string& route) {
         p.N = chance(50) ? p.N : between(1, 12);
         p.G = between(1, 2);
         p.O = chance(70) ? 1 : between(1, 3);
-        p.K = between(256, chance(70) ? 400 : 1500);
+        p.K = chance(50) ? between(512, 700) : between(128, 1500);
         p.dilation = chance(80) ? 1 : 2;
         p.stride = 1;
     } else if (route == "toeplitz" || route == "depthwise") {
