@@ -1552,6 +1552,15 @@ __device__ __forceinline__ void st_shared_apart(uint32_t target, uint32_t pair) 
         : "memory");
 }
 
+// 9.7.4.9: of two pairs of fp16, the second without its signs, the larger ones; NaN where there is one.
+__device__ __forceinline__ uint32_t max_magnitude_f16(uint32_t largest, uint32_t pair) {
+    uint32_t result;
+    asm("{\n.reg .b32 magnitude;\nabs.f16x2 magnitude, %2;\nmax.NaN.f16x2 %0, %1, magnitude;\n}"
+        : "=r"(result)
+        : "r"(largest), "r"(pair));
+    return result;
+}
+
 // 9.7.9.8: 2, 4 or 8 bytes, in the order of the program: of plain loads the compiler puts some behind stores.
 __device__ __forceinline__ void ld_shared(uint16_t& value, uint32_t source) {
     asm volatile("ld.shared.u16 %0, [%1];" : "=h"(value) : "r"(source) : "memory");
@@ -5320,6 +5329,10 @@ inline size_t lay_out(const Problem& problem, const Geometry& geometry, uint8_t*
     return bytes;
 }
 
+// Does listed tiles of tf32x3 again, for stream_sm90.cuh, which lists them; in this route's unit, where the
+// kernels are.
+Error launch_listed_tiles(const Problem& problem, Scratch scratch, cudaStream_t stream);
+
 // f16x3 packs the weights for both modes and launches the second one, even where no tile needs
 // it: some 10 us.
 constexpr double kSecondModeCycles = 20000;
@@ -5634,8 +5647,9 @@ __global__ void __launch_bounds__(256)
 #endif
 }
 
-// One output channel a block: finds its scale and packs it for f16x3, and for tf32x3. Zeroes the tickets and
+// One output channel a block: finds its scale and packs it for f16x3, and for kSafeMode. Zeroes the tickets and
 // empties the list of tiles.
+template <Mode kSafeMode>
 __global__ void __launch_bounds__(128)
     pack_split_weights_kernel(const float* __restrict__ w,  // [G*O][C][K]
                               Scratch scratch, Geometry geometry, Geometry safe_geometry, int32_t C,
@@ -5681,7 +5695,7 @@ __global__ void __launch_bounds__(128)
         }
     };
     pack(std::integral_constant<Mode, Mode::f16x3>{}, geometry, scratch.image, scale);
-    pack(std::integral_constant<Mode, Mode::tf32x3>{}, safe_geometry, scratch.safe_image, 1.0f);
+    pack(std::integral_constant<Mode, kSafeMode>{}, safe_geometry, scratch.safe_image, 1.0f);
 #endif
 }
 
@@ -6397,7 +6411,7 @@ inline Error launch_columns(const Problem& problem, const Geometry& geometry, cu
         const Geometry safe =
             cut<Mode::tf32x3>(problem, kN, kSlices, geometry.flat != 0, geometry.taps_per_group);
         const unsigned rows = static_cast<unsigned>(problem.G * geometry.o_tiles * kTileO);
-        pack_split_weights_kernel<<<rows, 128, 0, stream>>>(static_cast<const float*>(problem.w), scratch,
+        pack_split_weights_kernel<Mode::tf32x3><<<rows, 128, 0, stream>>>(static_cast<const float*>(problem.w), scratch,
                                                             geometry, safe, C, O, K);
         const Error error = launch_products<kMode, kN, kSlices>(problem, geometry, scratch, stream);
         if (error != nullptr) return error;
@@ -6410,6 +6424,14 @@ inline Error launch_columns(const Problem& problem, const Geometry& geometry, cu
         return launch_products<kMode, kN, kSlices>(problem, geometry, scratch, stream);
     }
     return launch_error();
+}
+
+Error launch_listed_tiles(const Problem& problem, Scratch scratch, cudaStream_t stream) {
+    const Cut cut = choose_cut<Mode::tf32x3>(problem);
+    scratch.image = scratch.safe_image;
+    if (cut.columns == 128)
+        return launch_products<Mode::tf32x3, 128>(problem, cut.geometry, scratch, stream);
+    return launch_products<Mode::tf32x3, 64>(problem, cut.geometry, scratch, stream);
 }
 
 template <Mode kMode>
@@ -6471,7 +6493,11 @@ constexpr int kStreamTaps = 3;
 constexpr int kStreamChannels = 64;
 constexpr int kStreamTileSlots = 16;  // tiles announced ahead; more than the stages of x can hold
 constexpr int kStreamCounters = 2 * kStreamTileSlots;
-constexpr int kMostRawStages = 12, kMostXStages = 4;
+constexpr int kMostRawStages = 6, kMostXStages = 4;  // kb67 TF32: 0.886 ms with 6 raw stages, 0.92 with 12
+
+// f16x3: kLargestScaled as fp16; what a value beyond counts beside values too small, of which a tile has fewer.
+constexpr uint32_t kLargestHigh = 0x7BF8;
+constexpr int32_t kTooLarge = 1 << 16;
 
 template <Mode kMode>
 struct StreamTraits : ModeTraits<kMode> {
@@ -6581,11 +6607,8 @@ inline StreamGeometry cut_stream(const Problem& problem, int columns) {
         if (bytes() > free_bytes) geometry = before;
     };
     fits(4, 4);
-    while (geometry.raw_stages < kMostRawStages) {
-        const int32_t before = geometry.raw_stages;
-        fits(before + 1, geometry.x_stages);
-        if (geometry.raw_stages == before) break;
-    }
+    for (int stages = geometry.raw_stages + 1; stages <= kMostRawStages; ++stages)
+        fits(stages, geometry.x_stages);
     geometry.smem_bytes =
         static_cast<int32_t>(problem.device.smem_bytes - free_bytes + bytes());
 
@@ -6758,7 +6781,7 @@ namespace sm90 {
 struct StreamBarriers {
     uint32_t base;
     Announcement* tile;    // [kStreamTileSlots]
-    int32_t* small_count;  // [kStreamCounters] f16x3: values of x too small, of one tile
+    int32_t* doubts;       // [kStreamCounters] f16x3: values of x too small, and too large, of one tile
 
     __device__ __forceinline__ uint32_t raw_full(int stage) const { return base + 8 * stage; }
     __device__ __forceinline__ uint32_t raw_empty(int stage) const {
@@ -6813,7 +6836,7 @@ __device__ __forceinline__ void order_boxes(const StreamGeometry& geometry, cons
             place.row = (tile - place.sample * geometry.tiles_per_sample) * (kN - Traits::kLead) - Traits::kLead;
         }
         place.counter = announced % kStreamCounters;  // no one looks at that of kStreamCounters tiles ago
-        barriers.small_count[place.counter] = 0;
+        barriers.doubts[place.counter] = 0;
         barriers.tile[tiles.stage] = place;
         ptx::mbarrier_arrive(barriers.tile_full(tiles.stage));
         tiles.advance(kStreamTileSlots);
@@ -6833,30 +6856,12 @@ __device__ __forceinline__ void order_boxes(const StreamGeometry& geometry, cons
     }
 }
 
-// f16x3: lists the tiles of the second mode that hold positions of ours.
-__device__ __forceinline__ void list_overlapped(const StreamGeometry& geometry, const Problem& problem,
-                                                const Scratch& scratch, const Announcement& place) {
-    const SafeTiles& safe = geometry.safe;
-    const uint32_t first = max(place.row, 0), advance = safe.advance;
-    const uint32_t last = min(place.row + geometry.columns, static_cast<int32_t>(problem.P)) - 1;
-    const uint32_t before = place.sample * (safe.flat ? safe.rows_per_sample : safe.tiles_per_sample);
-    uint32_t tile, end;
-    if (safe.flat) {
-        tile = (before + first) / advance;
-        end = (before + last) / advance + 1;
-    } else {  // their rows end up to lead - 1 positions early
-        tile = before + first / advance;
-        end = before + min((last + max(safe.lead - 1, 0)) / advance + 1,
-                           static_cast<uint32_t>(safe.tiles_per_sample));
-    }
-    for (; tile < end; ++tile) list_tile(scratch, static_cast<int32_t>(tile));
-}
-
 // A batch is 32 positions with all channels of a raw stage; the batches of all stages go round the warps.
 // Position q of a window becomes row q / stride of plane q % stride.
 template <Mode kMode>
 struct StreamConverter {
     using Traits = StreamTraits<kMode>;
+    static constexpr int kLoadChannels = Traits::kIsSplit ? 8 : 16;  // of fp32, loaded at once: as registers allow
 
     const StreamGeometry& geometry;
     const Problem& problem;
@@ -6866,7 +6871,7 @@ struct StreamConverter {
     uint8_t* const raw_smem;
     const uint32_t unread;  // address of kUnreadBytes
     const int warp, lane;
-    Range range;  // f16x3: of this warp's part of a chunk
+    int32_t doubts;  // f16x3: how many values of a chunk are too small, kTooLarge where one is too large
 
     // Where position q belongs in a stage; negative where no tap reads it.
     __device__ __forceinline__ int32_t stored_row(int32_t q) const {
@@ -6881,34 +6886,51 @@ struct StreamConverter {
         const int32_t row = stored_row(q);
         if (row < 0) return;
         const int32_t box = geometry.box_positions;
-        const uint32_t* const source =
-            reinterpret_cast<const uint32_t*>(raw) + q + (q >= box ? (Traits::kRawChannels - 1) * box : 0);
-        uint32_t value[Traits::kRawChannels];
-#pragma unroll
-        for (int i = 0; i < Traits::kRawChannels; ++i) value[i] = source[i * box];
+        uint32_t source =
+            ptx::smem_address(raw) + 4 * (q + (q >= box ? (Traits::kRawChannels - 1) * box : 0));
         uint8_t* const target = stage + row * kRowBytes;
         constexpr int kPieces = Traits::kRawChannels / Traits::kPieceChannels;
 #pragma unroll
-        for (int i = 0; i < kPieces; ++i) {
-            const int32_t piece = (half * kPieces + i) ^ (row & 7);
-            uint32_t high[4], low[4];
+        for (int first = 0; first < Traits::kRawChannels; first += kLoadChannels) {
+            uint32_t value[kLoadChannels];
 #pragma unroll
-            for (int j = 0; j < 4; ++j) {
-                if constexpr (kMode == Mode::f16x3) {
-                    const uint32_t first = value[8 * i + 2 * j], second = value[8 * i + 2 * j + 1];
-                    range.add(first, kXScale);
-                    range.add(second, kXScale);
-                    high[j] = split_f16(__uint_as_float(first) * kXScale, __uint_as_float(second) * kXScale,
-                                        low[j]);
-                } else {
-                    high[j] = round_tf32(value[4 * i + j]);
+            for (int i = 0; i < kLoadChannels; ++i, source += 4 * box) ptx::ld_shared(value[i], source);
+            if constexpr (kMode == Mode::f16x3) count_small(value);
+            uint32_t largest = 0;  // f16x3: high parts, a pair of fp16
+#pragma unroll
+            for (int i = 0; i < kLoadChannels / Traits::kPieceChannels; ++i) {
+                const int32_t piece = (half * kPieces + first / Traits::kPieceChannels + i) ^ (row & 7);
+                uint32_t high[4], low[4];
+#pragma unroll
+                for (int j = 0; j < 4; ++j) {
+                    if constexpr (kMode == Mode::f16x3) {
+                        high[j] = split_f16(__uint_as_float(value[8 * i + 2 * j]) * kXScale,
+                                            __uint_as_float(value[8 * i + 2 * j + 1]) * kXScale, low[j]);
+                        largest = ptx::max_magnitude_f16(largest, high[j]);
+                    } else {
+                        high[j] = round_tf32(value[4 * i + j]);
+                    }
                 }
+                *reinterpret_cast<uint4*>(target + piece * 16) =
+                    make_uint4(high[0], high[1], high[2], high[3]);
+                if constexpr (Traits::kIsSplit)
+                    *reinterpret_cast<uint4*>(target + (piece ^ Traits::kPieces) * 16) =
+                        make_uint4(low[0], low[1], low[2], low[3]);
             }
-            *reinterpret_cast<uint4*>(target + piece * 16) = make_uint4(high[0], high[1], high[2], high[3]);
-            if constexpr (Traits::kIsSplit)
-                *reinterpret_cast<uint4*>(target + (piece ^ Traits::kPieces) * 16) =
-                    make_uint4(low[0], low[1], low[2], low[3]);
+            if (max(largest & 0xFFFF, largest >> 16) > kLargestHigh) doubts += kTooLarge;
         }
+    }
+
+    // f16x3: adds how many values are too small, but not zero. They are rare, so look for the smallest first.
+    // Twice the bits of a number, minus 1, is ordered as magnitudes are, but zero comes last.
+    __device__ __forceinline__ void count_small(const uint32_t (&value)[kLoadChannels]) {
+        const uint32_t limit = 2 * __float_as_uint(kSmallestScaled / kXScale) - 1;
+        uint32_t smallest = 0xFFFFFFFF;
+#pragma unroll
+        for (int i = 0; i < kLoadChannels; ++i) smallest = min(smallest, 2 * value[i] - 1);
+        if (smallest >= limit) return;
+#pragma unroll
+        for (int i = 0; i < kLoadChannels; ++i) doubts += 2 * value[i] - 1 < limit;
     }
 
     // 16 bits: four times eight positions of four times eight channels, transposed.
@@ -6934,23 +6956,13 @@ struct StreamConverter {
         }
     }
 
-    // f16x3: what this warp has seen of a tile.
-    __device__ __forceinline__ void report(const Announcement& place) {
-        if (__any_sync(0xFFFFFFFF, range.largest > __float_as_uint(kLargestScaled / kXScale)) && lane == 0)
-            list_overlapped(geometry, problem, scratch, place);
-        if (range.small > 0)
-            atomicAdd(&barriers.small_count[place.counter], static_cast<int32_t>(range.small));
-        range = Range{};
-    }
-
     __device__ __forceinline__ void run() {
         Ring raws, stages;
         stages.parity = 1;
         int32_t q = 32 * warp;
         for (uint32_t taken = 0;; ++taken) {
             const int slot = wait_for_tile(barriers, taken);
-            const Announcement place = read_tile(barriers, slot);
-            if (place.tile < 0) return;
+            if (barriers.tile[slot].tile < 0) return;
             for (int32_t chunk = 0; chunk < Traits::kChunks; ++chunk) {
                 // Every warp waits for and leaves every stage, also one in which it has no batch: else the
                 // barriers could run two phases ahead of it, which to a parity looks like none.
@@ -6972,7 +6984,11 @@ struct StreamConverter {
                     if (lane == 0) ptx::mbarrier_arrive(barriers.raw_empty(raws.stage));
                     raws.advance(geometry.raw_stages);
                 }
-                if constexpr (kMode == Mode::f16x3) report(place);
+                if (kMode == Mode::f16x3 && doubts > 0) {
+                    atomicAdd(&barriers.doubts[barriers.tile[slot].counter], doubts);
+                    doubts = 0;
+                }
+                __syncwarp();
                 if (lane == 0) ptx::mbarrier_arrive(barriers.x_full(stages.stage));
                 stages.advance(geometry.x_stages);
             }
@@ -7000,6 +7016,25 @@ struct StreamConverter {
 
 namespace conv1d {
 namespace sm90 {
+
+// f16x3: lists the tiles of the second mode that hold positions of ours.
+__device__ __forceinline__ void list_overlapped(const StreamGeometry& geometry, const Problem& problem,
+                                                const Scratch& scratch, const Announcement& place) {
+    const SafeTiles& safe = geometry.safe;
+    const uint32_t first = max(place.row, 0), advance = safe.advance;
+    const uint32_t last = min(place.row + geometry.columns, static_cast<int32_t>(problem.P)) - 1;
+    const uint32_t before = place.sample * (safe.flat ? safe.rows_per_sample : safe.tiles_per_sample);
+    uint32_t tile, end;
+    if (safe.flat) {
+        tile = (before + first) / advance;
+        end = (before + last) / advance + 1;
+    } else {  // their rows end up to lead - 1 positions early
+        tile = before + first / advance;
+        end = before + min((last + max(safe.lead - 1, 0)) / advance + 1,
+                           static_cast<uint32_t>(safe.tiles_per_sample));
+    }
+    for (; tile < end; ++tile) list_tile(scratch, static_cast<int32_t>(tile));
+}
 
 template <Mode kMode, int kN>
 struct StreamProduct {
@@ -7178,11 +7213,12 @@ struct StreamProduct {
         return scratch.row_scaling[channel_of(half)];
     }
 
-    // f16x3: whether weights are in range, and sums large enough for the values that were too small; see
+    // f16x3: whether x and weights are in range, and sums large enough for the values that were too small; see
     // kSumOfSmallX.
     __device__ __forceinline__ bool sums_suffice(const float (&acc)[kValues], const Announcement& place,
-                                                 int32_t small_count) const {
-        const float of_x = kSumOfSmallX * static_cast<float>(small_count);
+                                                 int32_t doubts) const {
+        if (doubts >= kTooLarge) return false;
+        const float of_x = kSumOfSmallX * static_cast<float>(doubts);
         const float2 scaling[2] = {load_scaling(0), load_scaling(1)};
         const float least[2] = {channel_of(0) < problem.O ? of_x + kSumOfSmallW * scaling[0].y : 0.0f,
                                 channel_of(1) < problem.O ? of_x + kSumOfSmallW * scaling[1].y : 0.0f};
@@ -7213,8 +7249,8 @@ struct StreamProduct {
             multiply_tile(acc, taken);
             const Announcement place = read_tile(barriers, slot);  // only now: registers are scarce
             if constexpr (kMode == Mode::f16x3) {
-                const int32_t small_count = __shfl_sync(0xFFFFFFFF, barriers.small_count[place.counter], 0);
-                if ((doubtful || small_count > 0) && !sums_suffice(acc, place, small_count)) {
+                const int32_t doubts = __shfl_sync(0xFFFFFFFF, barriers.doubts[place.counter], 0);
+                if ((doubtful || doubts > 0) && !sums_suffice(acc, place, doubts)) {
                     if (lane == 0) list_overlapped(geometry, problem, scratch, place);
                     __syncwarp();
                 }
@@ -7240,6 +7276,7 @@ struct StreamProduct {
 // stage D and store it by plain stores along the rows of y, from 32-byte sectors on: the first kLead columns are
 // computed for that. fp32 runs as three fp16 products; the tiles those cannot hold are done again by
 // gemm_sm90.cuh. results/findings.md has what was measured.
+
 
 
 
@@ -7313,7 +7350,7 @@ __global__ void __launch_bounds__(kThreads, 1)
                                              warp - kProductWarps,
                                              lane};
             converter.run();
-        } else if (lane == 0) {
+        } else if (ptx::elect()) {
             order_boxes<kMode, kN>(geometry, problem, x_map, ptx::smem_address(raw_smem), barriers,
                                    scratch.tickets);
         }
@@ -7347,15 +7384,11 @@ inline Error launch_stream(const Problem& problem, const StreamCut& cut, cudaStr
                    : launch_stream_products<kMode, kNarrowColumns<kMode>>(problem, cut.geometry, scratch, stream);
     };
     if constexpr (kMode == Mode::f16x3) {
-        const Cut safe = choose_cut<Mode::tf32x3>(problem);
-        pack_split_weights_kernel<<<kTileO, 128, 0, stream>>>(static_cast<const float*>(problem.w), scratch,
-                                                              packed, safe.geometry, C, O, K);
+        const Geometry safe = choose_cut<Mode::tf32x3>(problem).geometry;
+        pack_split_weights_kernel<Mode::tf32x3><<<kTileO, 128, 0, stream>>>(
+            static_cast<const float*>(problem.w), scratch, packed, safe, C, O, K);
         const Error error = multiply();
-        if (error != nullptr) return error;
-        scratch.image = scratch.safe_image;
-        return safe.columns == 128
-                   ? launch_products<Mode::tf32x3, 128>(problem, safe.geometry, scratch, stream)
-                   : launch_products<Mode::tf32x3, 64>(problem, safe.geometry, scratch, stream);
+        return error == nullptr ? launch_listed_tiles(problem, scratch, stream) : error;
     } else {
         const int64_t pieces = static_cast<int64_t>(image_bytes<kMode>(problem)) / 16;
         pack_weights_kernel<kMode><<<static_cast<unsigned>(ceil_div(pieces, 256)), 256, 0, stream>>>(
@@ -8500,11 +8533,10 @@ _conv1d_units = {
         "ptx.cuh",
         "gemm_sm90_pipeline.cuh",
         "gemm_sm90_convert.cuh",
-        "gemm_sm90_product.cuh",
-        "gemm_sm90.cuh",
         "stream_sm90_plan.cuh",
         "tensor_map.cuh",
         "stream_sm90_convert.cuh",
+        "gemm_sm90_product.cuh",
         "stream_sm90_product.cuh",
         "stream_sm90.cuh",
         "dispatch.cuh",

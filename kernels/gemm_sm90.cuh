@@ -106,7 +106,7 @@ inline Error launch_columns(const Problem& problem, const Geometry& geometry, cu
         const Geometry safe =
             cut<Mode::tf32x3>(problem, kN, kSlices, geometry.flat != 0, geometry.taps_per_group);
         const unsigned rows = static_cast<unsigned>(problem.G * geometry.o_tiles * kTileO);
-        pack_split_weights_kernel<<<rows, 128, 0, stream>>>(static_cast<const float*>(problem.w), scratch,
+        pack_split_weights_kernel<Mode::tf32x3><<<rows, 128, 0, stream>>>(static_cast<const float*>(problem.w), scratch,
                                                             geometry, safe, C, O, K);
         const Error error = launch_products<kMode, kN, kSlices>(problem, geometry, scratch, stream);
         if (error != nullptr) return error;
@@ -119,6 +119,14 @@ inline Error launch_columns(const Problem& problem, const Geometry& geometry, cu
         return launch_products<kMode, kN, kSlices>(problem, geometry, scratch, stream);
     }
     return launch_error();
+}
+
+Error launch_listed_tiles(const Problem& problem, Scratch scratch, cudaStream_t stream) {
+    const Cut cut = choose_cut<Mode::tf32x3>(problem);
+    scratch.image = scratch.safe_image;
+    if (cut.columns == 128)
+        return launch_products<Mode::tf32x3, 128>(problem, cut.geometry, scratch, stream);
+    return launch_products<Mode::tf32x3, 64>(problem, cut.geometry, scratch, stream);
 }
 
 template <Mode kMode>

@@ -119,8 +119,9 @@ __global__ void __launch_bounds__(256)
 #endif
 }
 
-// One output channel a block: finds its scale and packs it for f16x3, and for tf32x3. Zeroes the tickets and
+// One output channel a block: finds its scale and packs it for f16x3, and for kSafeMode. Zeroes the tickets and
 // empties the list of tiles.
+template <Mode kSafeMode>
 __global__ void __launch_bounds__(128)
     pack_split_weights_kernel(const float* __restrict__ w,  // [G*O][C][K]
                               Scratch scratch, Geometry geometry, Geometry safe_geometry, int32_t C,
@@ -166,7 +167,7 @@ __global__ void __launch_bounds__(128)
         }
     };
     pack(std::integral_constant<Mode, Mode::f16x3>{}, geometry, scratch.image, scale);
-    pack(std::integral_constant<Mode, Mode::tf32x3>{}, safe_geometry, scratch.safe_image, 1.0f);
+    pack(std::integral_constant<Mode, kSafeMode>{}, safe_geometry, scratch.safe_image, 1.0f);
 #endif
 }
 

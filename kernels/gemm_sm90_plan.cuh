@@ -302,6 +302,10 @@ inline size_t lay_out(const Problem& problem, const Geometry& geometry, uint8_t*
     return bytes;
 }
 
+// Does listed tiles of tf32x3 again, for stream_sm90.cuh, which lists them; in this route's unit, where the
+// kernels are.
+Error launch_listed_tiles(const Problem& problem, Scratch scratch, cudaStream_t stream);
+
 // f16x3 packs the weights for both modes and launches the second one, even where no tile needs
 // it: some 10 us.
 constexpr double kSecondModeCycles = 20000;

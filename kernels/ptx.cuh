@@ -40,6 +40,15 @@ __device__ __forceinline__ void st_shared_apart(uint32_t target, uint32_t pair) 
         : "memory");
 }
 
+// 9.7.4.9: of two pairs of fp16, the second without its signs, the larger ones; NaN where there is one.
+__device__ __forceinline__ uint32_t max_magnitude_f16(uint32_t largest, uint32_t pair) {
+    uint32_t result;
+    asm("{\n.reg .b32 magnitude;\nabs.f16x2 magnitude, %2;\nmax.NaN.f16x2 %0, %1, magnitude;\n}"
+        : "=r"(result)
+        : "r"(largest), "r"(pair));
+    return result;
+}
+
 // 9.7.9.8: 2, 4 or 8 bytes, in the order of the program: of plain loads the compiler puts some behind stores.
 __device__ __forceinline__ void ld_shared(uint16_t& value, uint32_t source) {
     asm volatile("ld.shared.u16 %0, [%1];" : "=h"(value) : "r"(source) : "memory");

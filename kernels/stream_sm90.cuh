@@ -9,7 +9,8 @@
 // computed for that. fp32 runs as three fp16 products; the tiles those cannot hold are done again by
 // gemm_sm90.cuh. results/findings.md has what was measured.
 #pragma once
-#include "gemm_sm90.cuh"
+#include "gemm_sm90_convert.cuh"
+#include "gemm_sm90_plan.cuh"
 #include "problem.h"
 #include "ptx.cuh"
 #include "stream_sm90_convert.cuh"
@@ -81,7 +82,7 @@ __global__ void __launch_bounds__(kThreads, 1)
                                              warp - kProductWarps,
                                              lane};
             converter.run();
-        } else if (lane == 0) {
+        } else if (ptx::elect()) {
             order_boxes<kMode, kN>(geometry, problem, x_map, ptx::smem_address(raw_smem), barriers,
                                    scratch.tickets);
         }
@@ -115,15 +116,11 @@ inline Error launch_stream(const Problem& problem, const StreamCut& cut, cudaStr
                    : launch_stream_products<kMode, kNarrowColumns<kMode>>(problem, cut.geometry, scratch, stream);
     };
     if constexpr (kMode == Mode::f16x3) {
-        const Cut safe = choose_cut<Mode::tf32x3>(problem);
-        pack_split_weights_kernel<<<kTileO, 128, 0, stream>>>(static_cast<const float*>(problem.w), scratch,
-                                                              packed, safe.geometry, C, O, K);
+        const Geometry safe = choose_cut<Mode::tf32x3>(problem).geometry;
+        pack_split_weights_kernel<Mode::tf32x3><<<kTileO, 128, 0, stream>>>(
+            static_cast<const float*>(problem.w), scratch, packed, safe, C, O, K);
         const Error error = multiply();
-        if (error != nullptr) return error;
-        scratch.image = scratch.safe_image;
-        return safe.columns == 128
-                   ? launch_products<Mode::tf32x3, 128>(problem, safe.geometry, scratch, stream)
-                   : launch_products<Mode::tf32x3, 64>(problem, safe.geometry, scratch, stream);
+        return error == nullptr ? launch_listed_tiles(problem, scratch, stream) : error;
     } else {
         const int64_t pieces = static_cast<int64_t>(image_bytes<kMode>(problem)) / 16;
         pack_weights_kernel<kMode><<<static_cast<unsigned>(ceil_div(pieces, 256)), 256, 0, stream>>>(

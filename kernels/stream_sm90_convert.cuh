@@ -14,7 +14,7 @@ namespace sm90 {
 struct StreamBarriers {
     uint32_t base;
     Announcement* tile;    // [kStreamTileSlots]
-    int32_t* small_count;  // [kStreamCounters] f16x3: values of x too small, of one tile
+    int32_t* doubts;       // [kStreamCounters] f16x3: values of x too small, and too large, of one tile
 
     __device__ __forceinline__ uint32_t raw_full(int stage) const { return base + 8 * stage; }
     __device__ __forceinline__ uint32_t raw_empty(int stage) const {
@@ -69,7 +69,7 @@ __device__ __forceinline__ void order_boxes(const StreamGeometry& geometry, cons
             place.row = (tile - place.sample * geometry.tiles_per_sample) * (kN - Traits::kLead) - Traits::kLead;
         }
         place.counter = announced % kStreamCounters;  // no one looks at that of kStreamCounters tiles ago
-        barriers.small_count[place.counter] = 0;
+        barriers.doubts[place.counter] = 0;
         barriers.tile[tiles.stage] = place;
         ptx::mbarrier_arrive(barriers.tile_full(tiles.stage));
         tiles.advance(kStreamTileSlots);
@@ -89,30 +89,12 @@ __device__ __forceinline__ void order_boxes(const StreamGeometry& geometry, cons
     }
 }
 
-// f16x3: lists the tiles of the second mode that hold positions of ours.
-__device__ __forceinline__ void list_overlapped(const StreamGeometry& geometry, const Problem& problem,
-                                                const Scratch& scratch, const Announcement& place) {
-    const SafeTiles& safe = geometry.safe;
-    const uint32_t first = max(place.row, 0), advance = safe.advance;
-    const uint32_t last = min(place.row + geometry.columns, static_cast<int32_t>(problem.P)) - 1;
-    const uint32_t before = place.sample * (safe.flat ? safe.rows_per_sample : safe.tiles_per_sample);
-    uint32_t tile, end;
-    if (safe.flat) {
-        tile = (before + first) / advance;
-        end = (before + last) / advance + 1;
-    } else {  // their rows end up to lead - 1 positions early
-        tile = before + first / advance;
-        end = before + min((last + max(safe.lead - 1, 0)) / advance + 1,
-                           static_cast<uint32_t>(safe.tiles_per_sample));
-    }
-    for (; tile < end; ++tile) list_tile(scratch, static_cast<int32_t>(tile));
-}
-
 // A batch is 32 positions with all channels of a raw stage; the batches of all stages go round the warps.
 // Position q of a window becomes row q / stride of plane q % stride.
 template <Mode kMode>
 struct StreamConverter {
     using Traits = StreamTraits<kMode>;
+    static constexpr int kLoadChannels = Traits::kIsSplit ? 8 : 16;  // of fp32, loaded at once: as registers allow
 
     const StreamGeometry& geometry;
     const Problem& problem;
@@ -122,7 +104,7 @@ struct StreamConverter {
     uint8_t* const raw_smem;
     const uint32_t unread;  // address of kUnreadBytes
     const int warp, lane;
-    Range range;  // f16x3: of this warp's part of a chunk
+    int32_t doubts;  // f16x3: how many values of a chunk are too small, kTooLarge where one is too large
 
     // Where position q belongs in a stage; negative where no tap reads it.
     __device__ __forceinline__ int32_t stored_row(int32_t q) const {
@@ -137,34 +119,51 @@ struct StreamConverter {
         const int32_t row = stored_row(q);
         if (row < 0) return;
         const int32_t box = geometry.box_positions;
-        const uint32_t* const source =
-            reinterpret_cast<const uint32_t*>(raw) + q + (q >= box ? (Traits::kRawChannels - 1) * box : 0);
-        uint32_t value[Traits::kRawChannels];
-#pragma unroll
-        for (int i = 0; i < Traits::kRawChannels; ++i) value[i] = source[i * box];
+        uint32_t source =
+            ptx::smem_address(raw) + 4 * (q + (q >= box ? (Traits::kRawChannels - 1) * box : 0));
         uint8_t* const target = stage + row * kRowBytes;
         constexpr int kPieces = Traits::kRawChannels / Traits::kPieceChannels;
 #pragma unroll
-        for (int i = 0; i < kPieces; ++i) {
-            const int32_t piece = (half * kPieces + i) ^ (row & 7);
-            uint32_t high[4], low[4];
+        for (int first = 0; first < Traits::kRawChannels; first += kLoadChannels) {
+            uint32_t value[kLoadChannels];
 #pragma unroll
-            for (int j = 0; j < 4; ++j) {
-                if constexpr (kMode == Mode::f16x3) {
-                    const uint32_t first = value[8 * i + 2 * j], second = value[8 * i + 2 * j + 1];
-                    range.add(first, kXScale);
-                    range.add(second, kXScale);
-                    high[j] = split_f16(__uint_as_float(first) * kXScale, __uint_as_float(second) * kXScale,
-                                        low[j]);
-                } else {
-                    high[j] = round_tf32(value[4 * i + j]);
+            for (int i = 0; i < kLoadChannels; ++i, source += 4 * box) ptx::ld_shared(value[i], source);
+            if constexpr (kMode == Mode::f16x3) count_small(value);
+            uint32_t largest = 0;  // f16x3: high parts, a pair of fp16
+#pragma unroll
+            for (int i = 0; i < kLoadChannels / Traits::kPieceChannels; ++i) {
+                const int32_t piece = (half * kPieces + first / Traits::kPieceChannels + i) ^ (row & 7);
+                uint32_t high[4], low[4];
+#pragma unroll
+                for (int j = 0; j < 4; ++j) {
+                    if constexpr (kMode == Mode::f16x3) {
+                        high[j] = split_f16(__uint_as_float(value[8 * i + 2 * j]) * kXScale,
+                                            __uint_as_float(value[8 * i + 2 * j + 1]) * kXScale, low[j]);
+                        largest = ptx::max_magnitude_f16(largest, high[j]);
+                    } else {
+                        high[j] = round_tf32(value[4 * i + j]);
+                    }
                 }
+                *reinterpret_cast<uint4*>(target + piece * 16) =
+                    make_uint4(high[0], high[1], high[2], high[3]);
+                if constexpr (Traits::kIsSplit)
+                    *reinterpret_cast<uint4*>(target + (piece ^ Traits::kPieces) * 16) =
+                        make_uint4(low[0], low[1], low[2], low[3]);
             }
-            *reinterpret_cast<uint4*>(target + piece * 16) = make_uint4(high[0], high[1], high[2], high[3]);
-            if constexpr (Traits::kIsSplit)
-                *reinterpret_cast<uint4*>(target + (piece ^ Traits::kPieces) * 16) =
-                    make_uint4(low[0], low[1], low[2], low[3]);
+            if (max(largest & 0xFFFF, largest >> 16) > kLargestHigh) doubts += kTooLarge;
         }
+    }
+
+    // f16x3: adds how many values are too small, but not zero. They are rare, so look for the smallest first.
+    // Twice the bits of a number, minus 1, is ordered as magnitudes are, but zero comes last.
+    __device__ __forceinline__ void count_small(const uint32_t (&value)[kLoadChannels]) {
+        const uint32_t limit = 2 * __float_as_uint(kSmallestScaled / kXScale) - 1;
+        uint32_t smallest = 0xFFFFFFFF;
+#pragma unroll
+        for (int i = 0; i < kLoadChannels; ++i) smallest = min(smallest, 2 * value[i] - 1);
+        if (smallest >= limit) return;
+#pragma unroll
+        for (int i = 0; i < kLoadChannels; ++i) doubts += 2 * value[i] - 1 < limit;
     }
 
     // 16 bits: four times eight positions of four times eight channels, transposed.
@@ -190,23 +189,13 @@ struct StreamConverter {
         }
     }
 
-    // f16x3: what this warp has seen of a tile.
-    __device__ __forceinline__ void report(const Announcement& place) {
-        if (__any_sync(0xFFFFFFFF, range.largest > __float_as_uint(kLargestScaled / kXScale)) && lane == 0)
-            list_overlapped(geometry, problem, scratch, place);
-        if (range.small > 0)
-            atomicAdd(&barriers.small_count[place.counter], static_cast<int32_t>(range.small));
-        range = Range{};
-    }
-
     __device__ __forceinline__ void run() {
         Ring raws, stages;
         stages.parity = 1;
         int32_t q = 32 * warp;
         for (uint32_t taken = 0;; ++taken) {
             const int slot = wait_for_tile(barriers, taken);
-            const Announcement place = read_tile(barriers, slot);
-            if (place.tile < 0) return;
+            if (barriers.tile[slot].tile < 0) return;
             for (int32_t chunk = 0; chunk < Traits::kChunks; ++chunk) {
                 // Every warp waits for and leaves every stage, also one in which it has no batch: else the
                 // barriers could run two phases ahead of it, which to a parity looks like none.
@@ -228,7 +217,11 @@ struct StreamConverter {
                     if (lane == 0) ptx::mbarrier_arrive(barriers.raw_empty(raws.stage));
                     raws.advance(geometry.raw_stages);
                 }
-                if constexpr (kMode == Mode::f16x3) report(place);
+                if (kMode == Mode::f16x3 && doubts > 0) {
+                    atomicAdd(&barriers.doubts[barriers.tile[slot].counter], doubts);
+                    doubts = 0;
+                }
+                __syncwarp();
                 if (lane == 0) ptx::mbarrier_arrive(barriers.x_full(stages.stage));
                 stages.advance(geometry.x_stages);
             }

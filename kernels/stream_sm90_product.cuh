@@ -13,6 +13,25 @@
 namespace conv1d {
 namespace sm90 {
 
+// f16x3: lists the tiles of the second mode that hold positions of ours.
+__device__ __forceinline__ void list_overlapped(const StreamGeometry& geometry, const Problem& problem,
+                                                const Scratch& scratch, const Announcement& place) {
+    const SafeTiles& safe = geometry.safe;
+    const uint32_t first = max(place.row, 0), advance = safe.advance;
+    const uint32_t last = min(place.row + geometry.columns, static_cast<int32_t>(problem.P)) - 1;
+    const uint32_t before = place.sample * (safe.flat ? safe.rows_per_sample : safe.tiles_per_sample);
+    uint32_t tile, end;
+    if (safe.flat) {
+        tile = (before + first) / advance;
+        end = (before + last) / advance + 1;
+    } else {  // their rows end up to lead - 1 positions early
+        tile = before + first / advance;
+        end = before + min((last + max(safe.lead - 1, 0)) / advance + 1,
+                           static_cast<uint32_t>(safe.tiles_per_sample));
+    }
+    for (; tile < end; ++tile) list_tile(scratch, static_cast<int32_t>(tile));
+}
+
 template <Mode kMode, int kN>
 struct StreamProduct {
     using Traits = StreamTraits<kMode>;
@@ -190,11 +209,12 @@ struct StreamProduct {
         return scratch.row_scaling[channel_of(half)];
     }
 
-    // f16x3: whether weights are in range, and sums large enough for the values that were too small; see
+    // f16x3: whether x and weights are in range, and sums large enough for the values that were too small; see
     // kSumOfSmallX.
     __device__ __forceinline__ bool sums_suffice(const float (&acc)[kValues], const Announcement& place,
-                                                 int32_t small_count) const {
-        const float of_x = kSumOfSmallX * static_cast<float>(small_count);
+                                                 int32_t doubts) const {
+        if (doubts >= kTooLarge) return false;
+        const float of_x = kSumOfSmallX * static_cast<float>(doubts);
         const float2 scaling[2] = {load_scaling(0), load_scaling(1)};
         const float least[2] = {channel_of(0) < problem.O ? of_x + kSumOfSmallW * scaling[0].y : 0.0f,
                                 channel_of(1) < problem.O ? of_x + kSumOfSmallW * scaling[1].y : 0.0f};
@@ -225,8 +245,8 @@ struct StreamProduct {
             multiply_tile(acc, taken);
             const Announcement place = read_tile(barriers, slot);  // only now: registers are scarce
             if constexpr (kMode == Mode::f16x3) {
-                const int32_t small_count = __shfl_sync(0xFFFFFFFF, barriers.small_count[place.counter], 0);
-                if ((doubtful || small_count > 0) && !sums_suffice(acc, place, small_count)) {
+                const int32_t doubts = __shfl_sync(0xFFFFFFFF, barriers.doubts[place.counter], 0);
+                if ((doubtful || doubts > 0) && !sums_suffice(acc, place, doubts)) {
                     if (lane == 0) list_overlapped(geometry, problem, scratch, place);
                     __syncwarp();
                 }

@@ -1,4 +1,4 @@
-"""The Hopper GEMM's own source, run on the CPU by tests/emulator_sm90: random problems, schedules, delays."""
+"""The own source of the Hopper GEMM and of the streaming convolution, run on the CPU by tests/emulator_sm90: random problems, schedules, delays."""
 import datetime
 import importlib.util
 import os
@@ -67,6 +67,32 @@ FAULTS = {
         "kRowBytes / Traits::kElementBytes) * problem.K <= 12",
         "(emulator::broken == BREAK ? Traits::kChunkChannels : kRowBytes / Traits::kElementBytes)) *\n"
         "problem.K <= 12",
+    ),
+    "streamed x is converted before it is there": (
+        "stream_sm90_convert.cuh",
+        "ptx::mbarrier_wait(barriers.raw_full(raws.stage), raws.parity);",
+        "if (emulator::broken != BREAK) ptx::mbarrier_wait(barriers.raw_full(raws.stage), raws.parity);",
+    ),
+    "streamed x comes without room for it": (
+        "stream_sm90_convert.cuh",
+        "ptx::mbarrier_wait(barriers.raw_empty(stages.stage), stages.parity);",
+        "if (emulator::broken != BREAK)\n"
+        "ptx::mbarrier_wait(barriers.raw_empty(stages.stage), stages.parity);",
+    ),
+    "streamed x is converted over what products read": (
+        "stream_sm90_convert.cuh",
+        "ptx::mbarrier_wait(barriers.x_empty(stages.stage), stages.parity);",
+        "if (emulator::broken != BREAK) ptx::mbarrier_wait(barriers.x_empty(stages.stage), stages.parity);",
+    ),
+    "streamed products are read before their wait": (
+        "stream_sm90_product.cuh",
+        "ptx::wgmma_wait_group<0>();\n        release",
+        "if (emulator::broken != BREAK) ptx::wgmma_wait_group<0>();\n        release",
+    ),
+    "streamed rows of y begin at other positions": (
+        "stream_sm90_product.cuh",
+        "const int32_t at = p - phi + kCount * lane + 32 * kCount * i;",
+        "const int32_t at = p - phi + kCount * lane + 32 * kCount * i + (emulator::broken == BREAK);",
     ),
 }
 

@@ -69,6 +69,13 @@ EDGES = {
     "dense, large, strided, ragged": Problem(16, 200, 300, 3007, 5, stride=2, dilation=3, padding=(2, 9)),
     "dense, large, many short rows": Problem(400, 130, 256, 63, 5, padding=(2, 2)),
     "dense, large, two groups, aligned rows": Problem(16, 96, 130, 2048, 7, padding=(3, 3), groups=2),
+    # Enough tiles for the streaming convolution; rows of x begin at multiples of 16 bytes.
+    "streamed": Problem(40, 64, 128, 2048, 3),
+    "streamed, ragged, odd rows of y": Problem(48, 45, 99, 1800, 3, padding=(1, 2)),
+    "streamed, stride 2": Problem(70, 64, 66, 2400, 3, stride=2, padding=(1, 1)),
+    "streamed, stride 3, dilated": Problem(64, 50, 128, 4096, 3, stride=3, dilation=4, padding=(5, 0)),
+    "streamed, stride 4": Problem(40, 64, 128, 4096, 3, stride=4, padding=(2, 2)),
+    "streamed, short rows": Problem(600, 40, 100, 24, 3, padding=(1, 1)),
     "many samples": Problem(65536, 3, 5, 5, 3, padding=(1, 1)),
     "many samples, dense": Problem(65536, 16, 8, 5, 3, padding=(1, 1)),
     "many samples, depthwise": Problem(65536, 1, 1, 5, 3, padding=(1, 1), groups=4),
@@ -150,6 +157,7 @@ def test_each_route_takes_something(model_new):
     for mode, (dtype, allowed) in MODES.items():
         for problem in [
             Problem(2, 64, 128, 4096, 3),
+            Problem(40, 64, 128, 2048, 3),
             Problem(2, 1, 1, 4096, 3, groups=8),
             Problem(2, 3, 8, 512, 3),
             Problem(2, 4, 32, 512, 15),
@@ -227,6 +235,7 @@ def hostile(kind, shape, generator):
 
 HOSTILE_SIZES = {  # N, C, O, L, K; y's rows begin anywhere, and at 16 bytes but not at 32
     "large": (24, 64, 128, 6001, 3),
+    "large, streamed": (24, 64, 128, 6000, 3),
     "large, longer sums": (16, 128, 128, 3004, 3),
     "large, short rows": (300, 128, 256, 36, 5),
     "small": (3, 40, 70, 301, 5),

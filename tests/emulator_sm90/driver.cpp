@@ -174,14 +174,8 @@ constexpr Instance stream_instance() {
             }};
 }
 constexpr Instance kInstances[] = {
-#ifdef ONLY_STREAM
-    stream_instance<Mode::tf32, 136>(),
+#ifdef FEW_INSTANCES
     stream_instance<Mode::tf32, 72>(),
-    stream_instance<Mode::f16, 144>(),
-    stream_instance<Mode::bf16, 80>(),
-    stream_instance<Mode::f16x3, 136>(),
-    stream_instance<Mode::f16x3, 72>(),
-#elif defined(FEW_INSTANCES)
     instance<Mode::tf32, 64, 1>(),
     instance<Mode::f16x3, 64, 1>(),
 #else

@@ -23,6 +23,11 @@ inline void st_shared(uint32_t target, uint32_t pair) { store_shared(target, pai
 inline void st_shared_apart(uint32_t target, float2 pair) { store_shared(target, pair, 4); }
 inline void st_shared_apart(uint32_t target, uint32_t pair) { store_shared(target, pair, 2); }
 
+inline uint32_t max_magnitude_f16(uint32_t largest, uint32_t pair) {
+    const uint32_t low = max(largest & 0xFFFF, pair & 0x7FFF), high = max(largest >> 16, pair >> 16 & 0x7FFF);
+    return high << 16 | low;
+}
+
 template <class Value>
 void ld_shared(Value& value, uint32_t source) {
     std::memcpy(&value, emulator::shared_pointer(source, sizeof value, sizeof value), sizeof value);
