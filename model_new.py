@@ -2022,7 +2022,8 @@ static_assert(kPieceTaps % kChunkTaps == 0, "pieces must end with a chunk");
 
 constexpr int kSlidingThreads = 128;  // of a block of several rows: small blocks wait and work in turns
 constexpr int kSlidingBlocks = 3;     // that share a multiprocessor, at least
-constexpr int kBatch = 8;             // loads in flight
+template <class Element>
+constexpr int kBatch = sizeof(Element) == 2 ? 16 : 8;  // loads at once
 constexpr int kManyTaps = 64;         // of which those that see padding are worth to be left out
 constexpr int kLaneRows = 8;          // rows of neighbouring channels that a warp loads at once
 constexpr int kRowGroups = 4;         // of these in a block, at most
@@ -2060,6 +2061,7 @@ struct Params {
     int32_t rows_per_block;
     int32_t threads_per_row;
     bool little;      // strided: a thread has one output
+    int64_t tap_step;  // strided: as in Runs, at most K
     bool by_channel;  // sliding: x is contiguous along channels, and a block's rows are of one sample
     Runs runs;
 };
@@ -2355,26 +2357,25 @@ __device__ __forceinline__ void fetch_row(const Params& params, const Element* x
     // From the end of one plane to the beginning of the next.
     const int wrap = static_cast<int>(problem.dilation) - count * stride;
     const int64_t wrap_x = wrap * problem.x_stride_l;
-    float* plane_smem = x_smem;
-    int i = lane, left = count * runs.planes - lane;
+    int plane_first = 0, i = lane, left = count * runs.planes - lane;
 #pragma unroll 1
     while (left > 0) {
-        Element values[kBatch];
-        float* target[kBatch];
+        Element values[kBatch<Element>];
+        int target[kBatch<Element>];  // in x_smem; -1: none
 #pragma unroll
-        for (int j = 0; j < kBatch; ++j) {
-            target[j] = nullptr;
+        for (int j = 0; j < kBatch<Element>; ++j) {
+            target[j] = -1;
             if (left <= 0) continue;
             while (i >= count) {
                 i -= count;
                 at += wrap;
                 source += wrap_x;
-                plane_smem += runs.residues * runs.run_pitch;
+                plane_first += runs.residues * runs.run_pitch;
             }
-            target[j] = plane_smem + place_in_plane(runs, lead + i);
+            target[j] = plane_first + place_in_plane(runs, lead + i);
             const bool is_inside = static_cast<uint32_t>(at) < inside_count;
             if constexpr (kAsync<Element>) {
-                ptx::cp_async<sizeof(Element)>(ptx::smem_address(target[j]), source,
+                ptx::cp_async<sizeof(Element)>(ptx::smem_address(x_smem + target[j]), source,
                                                is_inside ? sizeof(Element) : 0);
             } else {
                 values[j] = is_inside ? *source : narrow<Element>(0);
@@ -2386,8 +2387,8 @@ __device__ __forceinline__ void fetch_row(const Params& params, const Element* x
         }
         if constexpr (!kAsync<Element>) {
 #pragma unroll
-            for (int j = 0; j < kBatch; ++j) {
-                if (target[j] != nullptr) *target[j] = widen(values[j]);
+            for (int j = 0; j < kBatch<Element>; ++j) {
+                if (target[j] >= 0) x_smem[target[j]] = widen(values[j]);
             }
         }
     }
@@ -2572,7 +2573,8 @@ __global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
 }
 
 // Any stride, any dilation. A thread has kSlots products at once: of one tap and positions threads_per_row apart
-// or, where there are few outputs, of one position and neighbouring taps.
+// or, where there are few outputs, of one position and several taps. Either way, and in the sliding kernel, the
+// products of an output are summed in the same order, plane by plane: how many samples there are does not show.
 template <class Element>
 __global__ void __launch_bounds__(kMaxThreads)
     depthwise_strided_kernel(const __grid_constant__ Params params) {
@@ -2582,38 +2584,47 @@ __global__ void __launch_bounds__(kMaxThreads)
     const Row<Element> row = row_of_block<Element>(params, place.row);
     if (!row.valid) return;
     const Sum bias = bias_of<Element>(problem, row.o);
-    const int tap_slots = params.little ? kSlots : 1, slot_taps = params.little ? 1 : 0;
-    const int slot_positions = params.little ? 0 : params.threads_per_row;
-    const int step = params.little ? params.threads_per_row : kSlots * params.threads_per_row;
+    const bool little = params.little;
+    const int slot_positions = little ? 0 : params.threads_per_row;
+    const int step = little ? params.threads_per_row : kSlots * params.threads_per_row;
     for (int64_t p = row.p_begin + place.lane; p < row.p_end; p += step) {
-        Sum sum[kSlots] = {};
-        for (int64_t piece = 0; piece < problem.K; piece += kPieceTaps) {
-            Sum part[kSlots] = {};
-            const int64_t piece_end = min(piece + kPieceTaps, problem.K);
-            for (int64_t first = piece; first < piece_end; first += tap_slots) {
-                Sum w = 0;
+        Sum sum[kSlots] = {}, part[kSlots] = {};
+        int64_t k = 0, plane = 0;
+        for (int64_t done = 0; done < problem.K;) {
+            Sum w = 0, products[kSlots][2];
 #pragma unroll
-                for (int i = 0; i < kSlots; ++i) {
-                    const int64_t k = first + i * slot_taps, at = p + i * slot_positions;
-                    const int64_t l = at * problem.stride + k * problem.dilation - problem.pad_left;
-                    const bool wanted = k < piece_end && at < row.p_end && l >= 0 && l < problem.L;
-                    if (k < piece_end && (i == 0 || slot_taps > 0)) w = widen(row.w[k]);
-                    if (wanted) part[i] += w * widen(row.x[l * problem.x_stride_l]);
+            for (int i = 0; i < kSlots; ++i) {
+                const int64_t at = p + i * slot_positions;
+                const int64_t l = at * problem.stride + k * problem.dilation - problem.pad_left;
+                if (i == 0 || little) w = k < problem.K ? widen(row.w[k]) : Sum{};
+                const bool wanted = k < problem.K && at < row.p_end && l >= 0 && l < problem.L;
+                products[i][0] = wanted ? w : Sum{};
+                products[i][1] = wanted ? widen(row.x[l * problem.x_stride_l]) : Sum{};
+                if (little || i == kSlots - 1) {
+                    k += params.tap_step;
+                    if (k >= problem.K) k = ++plane < params.tap_step ? plane : problem.K;
                 }
             }
 #pragma unroll
-            for (int i = 0; i < kSlots; ++i) sum[i] += part[i];
+            for (int i = 0; i < kSlots; ++i) part[little ? 0 : i] += products[i][0] * products[i][1];
+            done += little ? kSlots : 1;
+            if (done % kPieceTaps == 0 || done >= problem.K) {
+#pragma unroll
+                for (int i = 0; i < kSlots; ++i) {
+                    sum[i] += part[i];
+                    part[i] = 0;
+                }
+            }
         }
-        if (params.little) sum[0] = (sum[0] + sum[1]) + (sum[2] + sum[3]);
 #pragma unroll
         for (int i = 0; i < kSlots; ++i) {
             const int64_t at = p + i * slot_positions;
-            if (at >= row.p_end || (params.little && i > 0)) break;
+            if (at >= row.p_end || (little && i > 0)) break;
             row.y[at] = narrow<Element>(sum[i] + bias);
         }
         if (problem.activation == Activation::none) continue;
 #pragma unroll 1
-        for (int i = 0; i < (params.little ? 1 : kSlots); ++i) {
+        for (int i = 0; i < (little ? 1 : kSlots); ++i) {
             const int64_t at = p + i * slot_positions;
             if (at < row.p_end) row.y[at] = activate<Element>(problem.activation, widen(row.y[at]));
         }
@@ -2688,6 +2699,7 @@ inline Params plan_strided(const Problem& problem) {
     Params params = plan_any(problem);
     cut_segments(params, ceil_div(problem.P, kMaxSegment));
     params.little = is_little(problem);
+    params.tap_step = std::min(problem.stride / std::gcd(problem.stride, problem.dilation), problem.K);
     plan_threads(params, params.little ? params.segment : ceil_div(params.segment, kSlots), 1);
     return params;
 }
@@ -2700,13 +2712,22 @@ inline bool plan_sliding_rows(Params& params, int64_t threads, int64_t rows_per_
     const int64_t wide = kWideBytes / element_bytes(problem.dtype);
     const bool aligned = problem.P % wide == 0 && reinterpret_cast<uint64_t>(problem.y) % kWideBytes == 0;
     const int64_t lead = residues > 1 || aligned ? 0 : wide;
-    const int64_t strips = threads / residues;
-    if (strips < 1) return false;
-    // The fewest segments; they begin aligned.
+    if (threads < residues) return false;
+    // Of several runs, a segment may have fewer strips than would fit, where these then fit the row better.
+    int64_t strips = threads / residues;
+    const int64_t halo_strips = ceil_div((problem.K - 1) / problem.stride * problem.dilation, kStrip * residues);
+    const auto cost_of = [&](int64_t some) {
+        return ceil_div(problem.P, some * kStrip * residues) * (some + halo_strips);
+    };
+    for (int64_t some = strips - 1; residues > 1 && some > 0; --some) {
+        if (cost_of(some) < cost_of(strips)) strips = some;
+    }
+    // They begin aligned.
     const int64_t most = strips * kStrip * residues - lead;
     if (most < 1) return false;
     params.segments = static_cast<uint32_t>(ceil_div(problem.P, most));
-    params.segment = std::min(round_up(ceil_div(problem.P, params.segments), wide), most);
+    const int64_t segment = residues == 1 ? ceil_div(problem.P, params.segments) : most;
+    params.segment = std::min(round_up(std::min(segment, problem.P), wide), most);
     const int64_t strips_of_run = ceil_div(ceil_div(params.segment + lead, residues), kStrip);
     params.runs = plan_runs(problem, strips_of_run);
     params.threads_per_row = static_cast<int32_t>(strips_of_run * residues);
@@ -7455,9 +7476,8 @@ constexpr int kMaxO = 4;
 constexpr int kMaxTiles = 7;     // strips of a stretch. Odd, so that 8 stretches begin in different banks
 constexpr int kMaxWarps = 8;     // of a block
 constexpr int kBlocksPerSm = 3;  // of kMaxWarps: 80 registers a thread
-constexpr int kFewTaps = 8;      // that multiply-adds take: of floats, and of the little work of
-constexpr int kLittle = 2048;    // so many outputs a multiprocessor, where kLittleTaps are few
-constexpr int kLittleTaps = 24;
+constexpr int kFewTaps = 8;      // of floats that multiply-adds take: neighbours, or
+constexpr int kFarTaps = 16;     // so far apart
 constexpr int kAlignBytes = 32;  // where the stores of a warp begin: of parts of sectors, L2 takes fewer
 
 template <class Element_>
@@ -7503,24 +7523,24 @@ struct Params {
 };
 
 // A row of one sample, as its warps see it. Computed once and kept in shared memory, where it costs no
-// registers. All places in y count from an aligned one, those in x from `x`.
+// registers. Places in y and x count from `y` and `x`.
 template <class Element>
 struct alignas(16) Visit {
     const Element* x;  // aligned where rows are without gaps: at or up to 7 before the x under y and tap 0
-    Element* y;        // at or up to 15 before the segment's first
+    Element* y;        // of the segment's first position
     int32_t x_first;   // the x under y and tap 0
     int32_t x_begin, x_end;  // where the input row begins and ends
-    int32_t y_begin, y_end;  // what is stored
-    int32_t y_shift;         // how far y is from aligned; 0 in 16 bits
-    int32_t w_shift;         // how far T is moved down, so that pairs of x are aligned: 0 or 1
+    int32_t y_end;           // what is stored
+    int32_t y_shift;         // how far y is from aligned
+    int32_t w_shift;         // how far T is moved down, so that pairs of x are aligned in most rows: 0 or 1
     float bias;              // of the channel
     const Element* w;        // the channel's taps
 };
 
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
 
-// Which products are summed together must not depend on where a row of floats lies in memory: its strips begin
-// with y's position 0, and T moves by what the padding asks for. In 16 bits both follow the addresses.
+// Which products are summed together must not depend on where a row lies in memory: strips begin with y's
+// position 0, and T moves by what the padding asks for.
 template <class Traits, class Element = typename Traits::Element>
 __device__ __forceinline__ Visit<Element> plan_visit(const Params& params, uint32_t n, uint32_t channel,
                                                      int64_t segment_first, int strips) {
@@ -7530,16 +7550,13 @@ __device__ __forceinline__ Visit<Element> plan_visit(const Params& params, uint3
     Visit<Element> visit;
     visit.y =
         static_cast<Element*>(problem.y) + (n * static_cast<int64_t>(params.channels) + channel) * problem.P;
-    const int y_shift = misalignment<kAlignBytes / sizeof(Element)>(visit.y);
-    const int64_t p_first = segment_first - (Traits::k16Bit ? y_shift : 0);
-    visit.y_shift = Traits::k16Bit ? 0 : y_shift;
-    visit.y += p_first;
-    visit.y_begin = static_cast<int>(max(-p_first, int64_t{0}));
-    visit.y_end = static_cast<int>(min(problem.P - p_first, int64_t{strips * kStrip}));
+    visit.y_shift = misalignment<kAlignBytes / sizeof(Element)>(visit.y);
+    visit.y += segment_first;
+    visit.y_end = static_cast<int>(min(problem.P - segment_first, int64_t{strips * kStrip}));
     visit.x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n + c * problem.x_stride_c;
-    int64_t l_first = p_first - problem.pad_left;
+    int64_t l_first = segment_first - problem.pad_left;
     visit.x_first = problem.x_stride_l == 1 ? misalignment<kWide>(visit.x + l_first) : 0;
-    visit.w_shift = static_cast<int>((Traits::k16Bit ? visit.x_first : problem.pad_left) % 2);
+    visit.w_shift = static_cast<int>(problem.pad_left % 2);
     if (visit.x_first < visit.w_shift) visit.x_first += kWide;
     l_first -= visit.x_first;
     visit.x += l_first * problem.x_stride_l;
@@ -7633,7 +7650,9 @@ __device__ __forceinline__ uint32_t round_or_nan(float value) {
 template <class Element>
 __device__ __forceinline__ typename PairOf<Element>::Type load_x(const Element* x, bool apart) {
     if constexpr (sizeof(Element) == 2) {
-        return *reinterpret_cast<const uint32_t*>(x);
+        if (!apart) return *reinterpret_cast<const uint32_t*>(x);
+        const uint32_t* const words = reinterpret_cast<const uint32_t*>(x - 1);
+        return words[0] >> 16 | words[1] << 16;
     } else {
         float2 pair;
         if (apart) pair = {x[0], x[1]};
@@ -7754,7 +7773,7 @@ __device__ __forceinline__ void stage_y(const float (&sum)[kMaxTiles][4], float 
             pair.at[0] = narrow<Element>(sum[tile][2 * half] + bias);
             pair.at[1] = narrow<Element>(sum[tile][2 * half + 1] + bias);
             Element* const target = y_smem + y_shift + ((half * 8 + group) * tiles + tile) * kStrip + 2 * t;
-            if (sizeof(Element) == 2 || y_shift % 2 == 0) {
+            if (y_shift % 2 == 0) {
                 *reinterpret_cast<Vector<Element, 2>*>(target) = pair;
             } else {
                 target[0] = pair.at[0];
@@ -7795,13 +7814,13 @@ __device__ __forceinline__ void store_y(const Params& params, const Visit<Elemen
     constexpr int kWide = Traits::kWide;
     const Activation activation = params.problem.activation;
     const int warp_begin = strip_first * kStrip, warp_end = warp_begin + kStretches * params.tiles * kStrip;
-    const int y_begin = max(visit.y_begin, warp_begin), y_end = min(visit.y_end, warp_end);
+    const int y_end = min(visit.y_end, warp_end);
 #pragma unroll 1
     for (int i = threadIdx.x % 32 * kWide;; i += 32 * kWide) {
         const int first = warp_begin + i - visit.y_shift;  // aligned in y and in y_smem
         if (first >= y_end) break;
         Element* const values = y_smem + i;
-        const int begin = max(y_begin - first, 0), end = min(y_end - first, kWide);
+        const int begin = max(warp_begin - first, 0), end = min(y_end - first, kWide);
         if (holds_nan<Element>(*reinterpret_cast<const uint4*>(values))) {
             mend<Traits>(params.problem, visit, x_smem + visit.x_first + first, begin, end, values);
         }
@@ -7885,14 +7904,6 @@ inline int64_t span(const Problem& problem) {
 }
 
 template <class Traits>
-int64_t strips_of_row(const Problem& problem) {
-    const int64_t row_bytes = problem.P * element_bytes(problem.dtype);
-    const bool aligned =
-        row_bytes % kAlignBytes == 0 && reinterpret_cast<uint64_t>(problem.y) % kAlignBytes == 0;
-    return ceil_div(problem.P + (aligned || !Traits::k16Bit ? 0 : kAlignBytes / 2 - 1), kStrip);
-}
-
-template <class Traits>
 int64_t smem_bytes(const Problem& problem) {
     return std::min<int64_t>(Traits::kSmemBytes, problem.device.smem_bytes);
 }
@@ -7914,7 +7925,8 @@ Params plan_segments(const Problem& problem, int64_t warps, int64_t tiles, int64
     // In 16 bits, the copies begin 16 banks apart.
     params.w_elems = static_cast<int32_t>(round_up(kStrip + params.steps * Traits::kDepth, 64) +
                                           (Traits::k16Bit ? 32 : 0));
-    params.y_elems = static_cast<int32_t>(kStretches * tiles * kStrip + (Traits::k16Bit ? 0 : kAlignBytes / 4));
+    params.y_elems =
+        static_cast<int32_t>(kStretches * tiles * kStrip + kAlignBytes / sizeof(typename Traits::Element));
     params.x_buffers = params.steps > kFewSteps ? 1 : 2;
     const int64_t elems = params.x_buffers * params.x_elems + Traits::kWCopies * params.w_elems +
                           params.warps_per_row * static_cast<int64_t>(params.y_elems);
@@ -7926,7 +7938,7 @@ Params plan_segments(const Problem& problem, int64_t warps, int64_t tiles, int64
 // row_bytes is beyond smem_bytes where not even one warp's work fits.
 template <class Traits>
 Params plan(const Problem& problem) {
-    const int64_t strips = strips_of_row<Traits>(problem), room = smem_bytes<Traits>(problem);
+    const int64_t strips = ceil_div(problem.P, kStrip), room = smem_bytes<Traits>(problem);
     int64_t warps = ceil_div(strips, kStretches * kMaxTiles);
     // Few rows are cut further, until each multiprocessor has work.
     const int64_t channels = problem.G * problem.O, rows = problem.N * channels;
@@ -7980,9 +7992,8 @@ inline bool fits_toeplitz(const Problem& any_problem) {
     if (problem.dtype == Dtype::float64 || problem.device.arch < 80) return false;
     const bool is_float = problem.dtype == Dtype::float32;
     if (is_float && problem.precision != Precision::tf32) return false;
-    const int64_t outputs = problem.N * problem.G * problem.O * problem.P;
-    const bool little = outputs < int64_t{toeplitz::kLittle} * problem.device.sm_count;
-    if (problem.K <= (little ? toeplitz::kLittleTaps : is_float ? toeplitz::kFewTaps : 0)) return false;
+    const bool apart = problem.dilation == 1 || problem.dilation >= toeplitz::kFarTaps;
+    if (is_float && apart && problem.K <= toeplitz::kFewTaps) return false;
     if (problem.C != 1 || problem.O > toeplitz::kMaxO || problem.stride != 1) return false;
     if (toeplitz::span(problem) > toeplitz::kMaxSpan) return false;
     // A block takes at least a warp's work of a row, of which there are fewer than P / 16 + 1.
@@ -8037,21 +8048,23 @@ namespace toeplitz_sm90 {
 
 constexpr int kStrip = 64;    // positions of y and x; taps of a j
 constexpr int kColumns = 64;  // of a product: strips times samples
+constexpr int kThreads = 512;
+constexpr int kWarps = kThreads / 32;
 constexpr int kMaxSamples = 8;
 constexpr int kRowBytes = 128;
 constexpr int kPartBytes = 128;   // of w: 8 x 8 numbers of 16 bits
 constexpr int kBatch = 8;         // rows of x that a warp loads at once
 constexpr int kLowBits = 11;      // by which the lower fp16 number is scaled up
-constexpr float kTiny = 0x1p-12f;  // below, scaled numbers lose bits
+constexpr float kTiny = 0x1p-12f;  // below, scaled numbers lose bits,
+template <int kParts>
+constexpr float kSmall = kParts == 2 ? 1 : 16;  // which sums of this, times taps, may show
 
 // kSplit: into how many 16-bit numbers an operand is split.
 template <class Element_, int kSplit>
 struct Traits {
     using Element = Element_;
     static constexpr int kParts = kSplit;
-    static constexpr int kThreads = kParts == 1 ? 256 : 512;
-    static constexpr int kWarps = kThreads / 32;
-    static constexpr int kBlocksPerSm = kParts == 1 ? 2 : 1;  // 128 registers a thread
+    static constexpr int kBlocksPerSm = kParts == 1 ? 2 : 1;  // 64 registers a thread, or 128
     static constexpr bool kScaled = std::is_same<Element, float>::value;
     static constexpr Operand kOperand =
         std::is_same<Element, __nv_bfloat16>::value ? Operand::bf16 : Operand::f16;
@@ -8068,8 +8081,22 @@ struct Params {
     int32_t w_bytes;       // of one of w's
 };
 
+// What one block works on.
+struct Work {
+    const void* x;  // of its first sample, position 0
+    const void* w;  // taps
+    void* y;        // of its first sample and position
+    int64_t p_first;
+    int64_t l_first;  // under p_first and tap 0: x's strip 0
+    int32_t samples;  // that there are
+    int32_t strips_begin, strips_end;  // where x has numbers
+    int32_t x_first;                   // strip of the first row in shared memory
+    float bias;
+};
+
 // Behind x and w in shared memory.
 struct Control {
+    Work work;
     int32_t largest[kMaxSamples + 1];  // finite magnitude of a sample's x, and of w, as bits
     int32_t tiny[kMaxSamples + 1];     // whether there are numbers below kTiny
 };
@@ -8130,33 +8157,22 @@ __device__ __forceinline__ void store_pair(const typename Traits::Element (&valu
     }
 }
 
-// What one block works on.
 template <class Element>
-struct Work {
-    const Element* x;  // of its first sample, position 0
-    const Element* w;  // taps
-    int64_t n_first, channel;
-    int64_t p_first;
-    int64_t l_first;  // under p_first and tap 0: x's strip 0
-    int samples;      // that there are
-    int strips_begin, strips_end;  // where x has numbers
-    int x_first;                   // strip of the first row in shared memory
-};
-
-template <class Element>
-__device__ __forceinline__ Work<Element> plan_work(const Params& params) {
+__device__ __forceinline__ Work plan_work(const Params& params) {
     const Problem& problem = params.problem;
     const int all_samples = 1 << params.samples_log2;
-    const uint32_t sample_block = blockIdx.x / params.segments % params.sample_blocks;
-    Work<Element> work;
-    work.channel = blockIdx.x / params.segments / params.sample_blocks;
-    work.n_first = static_cast<int64_t>(sample_block) * all_samples;
-    work.samples = static_cast<int>(min(problem.N - work.n_first, int64_t{all_samples}));
+    const uint32_t channel = blockIdx.x / params.segments / params.sample_blocks;
+    const int64_t n_first = int64_t{blockIdx.x / params.segments % params.sample_blocks} * all_samples;
+    Work work;
+    work.samples = static_cast<int>(min(problem.N - n_first, int64_t{all_samples}));
     work.p_first = static_cast<int64_t>(blockIdx.x % params.segments) * params.strips * kStrip;
     work.l_first = work.p_first - problem.pad_left;
-    work.x = static_cast<const Element*>(problem.x) + work.n_first * problem.x_stride_n +
-             work.channel / problem.O * problem.x_stride_c;
-    work.w = static_cast<const Element*>(problem.w) + work.channel * problem.K;
+    work.x = static_cast<const Element*>(problem.x) + n_first * problem.x_stride_n +
+             channel / static_cast<uint32_t>(problem.O) * problem.x_stride_c;
+    work.w = static_cast<const Element*>(problem.w) + channel * problem.K;
+    const int64_t row = n_first * problem.G * problem.O + channel;
+    work.y = static_cast<Element*>(problem.y) + row * problem.P + work.p_first;
+    work.bias = problem.bias == nullptr ? 0.0f : widen(static_cast<const Element*>(problem.bias)[channel]);
     const int most = params.strips + params.taps_blocks - 1;
     const Inside inside = inside_row(work.l_first, problem.L, most * kStrip);
     work.strips_begin = inside.begin / kStrip;
@@ -8167,17 +8183,17 @@ __device__ __forceinline__ Work<Element> plan_work(const Params& params) {
 
 // Two neighbours of a row of x in shared memory, from strip `strip`.
 template <class Element>
-__device__ __forceinline__ void load_pair(const Problem& problem, const Work<Element>& work, int sample, int strip,
+__device__ __forceinline__ void load_pair(const Problem& problem, const Work& work, int sample, int strip,
                                           Element (&values)[2]) {
     const int64_t l = work.l_first + int64_t{strip} * kStrip + 2 * (threadIdx.x % 32);
-    const Element* const x = work.x + sample * problem.x_stride_n + l * problem.x_stride_l;
+    const Element* const x = static_cast<const Element*>(work.x) + sample * problem.x_stride_n + l * problem.x_stride_l;
     const bool wanted = sample < work.samples && strip < work.strips_end;
     values[0] = wanted && l >= 0 && l < problem.L ? x[0] : narrow<Element>(0);
     values[1] = wanted && l + 1 >= 0 && l + 1 < problem.L ? x[problem.x_stride_l] : narrow<Element>(0);
 }
 
 template <class Traits, class Element = typename Traits::Element>
-__device__ __forceinline__ void fill_x(const Params& params, const Work<Element>& work, uint8_t* x_smem,
+__device__ __forceinline__ void fill_x(const Params& params, const Work& work, uint8_t* x_smem,
                                        Control* control) {
     const Problem& problem = params.problem;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -8187,7 +8203,7 @@ __device__ __forceinline__ void fill_x(const Params& params, const Work<Element>
     if constexpr (Traits::kScaled) {
         int largest = 0;
 #pragma unroll 8
-        for (int row = warp; row < rows; row += Traits::kWarps) {
+        for (int row = warp; row < rows; row += kWarps) {
             Element values[2];
             load_pair(problem, work, sample, work.x_first + (row >> params.samples_log2), values);
             largest = max(largest, max(finite_magnitude(values[0]), finite_magnitude(values[1])));
@@ -8197,16 +8213,16 @@ __device__ __forceinline__ void fill_x(const Params& params, const Work<Element>
         scale = power_of_2(scale_of(control->largest[sample]));
     }
 #pragma unroll 1
-    for (int first = warp; first < rows; first += kBatch * Traits::kWarps) {
+    for (int first = warp; first < rows; first += kBatch * kWarps) {
         Element values[kBatch][2];
 #pragma unroll
         for (int i = 0; i < kBatch; ++i) {
-            load_pair(problem, work, sample, work.x_first + ((first + i * Traits::kWarps) >> params.samples_log2),
+            load_pair(problem, work, sample, work.x_first + ((first + i * kWarps) >> params.samples_log2),
                       values[i]);
         }
 #pragma unroll
         for (int i = 0; i < kBatch; ++i) {
-            const int row = first + i * Traits::kWarps;
+            const int row = first + i * kWarps;
             if (row >= rows) break;
             uint8_t* const target = x_smem + row * kRowBytes + ((lane / 4) ^ (row % 8)) * 16 + lane % 4 * 4;
             store_pair<Traits>(values[i], scale, target, params.x_bytes, &control->tiny[sample]);
@@ -8215,15 +8231,16 @@ __device__ __forceinline__ void fill_x(const Params& params, const Work<Element>
 }
 
 template <class Traits, class Element = typename Traits::Element>
-__device__ __forceinline__ void fill_w(const Params& params, const Work<Element>& work, uint8_t* w_smem,
+__device__ __forceinline__ void fill_w(const Params& params, const Work& work, uint8_t* w_smem,
                                        Control* control) {
     const Problem& problem = params.problem;
+    const Element* const w = static_cast<const Element*>(work.w);
     float scale = 1;
     if constexpr (Traits::kScaled) {
         int largest = 0;
 #pragma unroll 4
-        for (int k = threadIdx.x; k < problem.K; k += Traits::kThreads) {
-            largest = max(largest, finite_magnitude(work.w[k]));
+        for (int k = threadIdx.x; k < problem.K; k += kThreads) {
+            largest = max(largest, finite_magnitude(w[k]));
         }
         keep_largest(largest, &control->largest[kMaxSamples]);
         __syncthreads();
@@ -8231,13 +8248,13 @@ __device__ __forceinline__ void fill_w(const Params& params, const Work<Element>
     }
     const uint32_t dilation = static_cast<uint32_t>(problem.dilation);
 #pragma unroll 4
-    for (int i = threadIdx.x; i < params.w_bytes / 4; i += Traits::kThreads) {
+    for (int i = threadIdx.x; i < params.w_bytes / 4; i += kThreads) {
         Element values[2];
 #pragma unroll
         for (int j = 0; j < 2; ++j) {
             // Of part i / 32, row i / 4 % 8 and column 2 * (i % 4) + j; part 7 has tap 0 at row 0, column 0.
             const uint32_t tap = (i / 32 - 7) * 8 + 2 * (i % 4) + j - i / 4 % 8, k = tap / dilation;
-            values[j] = k < problem.K && k * dilation == tap ? work.w[k] : narrow<Element>(0);
+            values[j] = k < problem.K && k * dilation == tap ? w[k] : narrow<Element>(0);
         }
         store_pair<Traits>(values, scale, w_smem + i * 4, params.w_bytes, &control->tiny[kMaxSamples]);
     }
@@ -8270,7 +8287,7 @@ __device__ __forceinline__ float sum_again(const Problem& problem, const typenam
 #endif
 
 template <class Traits>
-__global__ void __launch_bounds__(Traits::kThreads, Traits::kBlocksPerSm)
+__global__ void __launch_bounds__(kThreads, Traits::kBlocksPerSm)
     depthwise_toeplitz_sm90_kernel(const __grid_constant__ Params params) {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ == 900
     using Element = typename Traits::Element;
@@ -8280,10 +8297,12 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kBlocksPerSm)
     const Problem& problem = params.problem;
     uint8_t* const x_smem = smem + ((1024 - (ptx::smem_address(smem) & 1023)) & 1023);
     uint8_t* const w_smem = x_smem + kParts * params.x_bytes;
+    static_assert(kPartBytes % alignof(Control) == 0, "what follows w must be aligned");
     Control* const control = reinterpret_cast<Control*>(w_smem + kParts * params.w_bytes);
     if (threadIdx.x <= kMaxSamples) control->largest[threadIdx.x] = control->tiny[threadIdx.x] = 0;
+    const Work& work = control->work;
+    if (threadIdx.x == 0) control->work = plan_work<Element>(params);
     __syncthreads();
-    const Work<Element> work = plan_work<Element>(params);
     fill_w<Traits>(params, work, w_smem, control);
     fill_x<Traits>(params, work, x_smem, control);
     ptx::fence_proxy_async();
@@ -8292,14 +8311,10 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kBlocksPerSm)
     // Through a shuffle, so that the compiler knows it is the same in the whole warp.
     const int warp = __shfl_sync(0xFFFFFFFF, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
     const int tile_strips = kColumns >> params.samples_log2, all_samples = 1 << params.samples_log2;
-    const int64_t sample_elems = problem.G * problem.O * problem.P;
-    Element* const y = static_cast<Element*>(problem.y) + work.n_first * sample_elems +
-                       work.channel * problem.P + work.p_first;
-    const float bias =
-        problem.bias == nullptr ? 0.0f : widen(static_cast<const Element*>(problem.bias)[work.channel]);
+    const int64_t sample_elems = problem.G * problem.O * problem.P;  // of y
     const uint32_t x16 = ptx::smem_address(x_smem) / 16, w16 = ptx::smem_address(w_smem) / 16;
 #pragma unroll 1
-    for (int strip = warp / 4 * tile_strips; strip < params.strips; strip += Traits::kThreads / 128 * tile_strips) {
+    for (int strip = warp / 4 * tile_strips; strip < params.strips; strip += kThreads / 128 * tile_strips) {
         float sum[kSums] = {}, part[kSums] = {}, cross[kSums] = {};  // the latter two of split operands
         // Others see nothing but padding.
         const int j_begin = max(work.strips_begin - (strip + tile_strips - 1), 0);
@@ -8345,6 +8360,7 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kBlocksPerSm)
             const int strips_on = (i / 4 * 8 + lane % 4 * 2 + i % 2) >> params.samples_log2;
             return place_lane + strips_on * kStrip - i / 2 % 2 * 8;
         };
+        Element* const y = static_cast<Element*>(work.y);
         uint32_t again = 0;  // bit i: that sum i is not right
 #pragma unroll
         for (int i = 0; i < kSums; ++i) {
@@ -8353,12 +8369,12 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kBlocksPerSm)
             bool is_wrong = false;
             if constexpr (Traits::kScaled) {
                 const bool tiny = (control->tiny[sample_of(i)] | control->tiny[kMaxSamples]) != 0;
-                is_wrong = tiny && fabsf(value) < 16.0f * problem.K;
+                is_wrong = tiny && fabsf(value) < kSmall<kParts> * problem.K;
                 value = ldexpf(value, -scale_of(control->largest[sample_of(i)]) -
                                           scale_of(control->largest[kMaxSamples]));
             }
             if (is_wrong || value != value) again |= 1u << i;
-            y[sample_of(i) * sample_elems + place_of(i)] = narrow<Element>(value + bias);
+            y[sample_of(i) * sample_elems + place_of(i)] = narrow<Element>(value + work.bias);
         }
         if (again == 0 && problem.activation == Activation::none) continue;
 #pragma unroll 1
@@ -8366,8 +8382,11 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kBlocksPerSm)
             if (sample_of(i) >= work.samples || place_of(i) >= place_end) continue;
             Element* const target = y + sample_of(i) * sample_elems + place_of(i);
             if (again >> i & 1) {
-                const Element* const x = work.x + sample_of(i) * problem.x_stride_n;
-                *target = narrow<Element>(sum_again<Traits>(problem, x, work.w, work.p_first + place_of(i)) + bias);
+                const Element* const x =
+                    static_cast<const Element*>(work.x) + sample_of(i) * problem.x_stride_n;
+                const Element* const w = static_cast<const Element*>(work.w);
+                const float sum_i = sum_again<Traits>(problem, x, w, work.p_first + place_of(i));
+                *target = narrow<Element>(sum_i + work.bias);
             }
             if (problem.activation != Activation::none) {
                 *target = activate<Element>(problem.activation, widen(*target));
@@ -8377,7 +8396,7 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kBlocksPerSm)
 #endif
 }
 
-constexpr int64_t kMinTaps = 256;
+constexpr int64_t kMinTaps = 512, kMinTapsSplit = 128;  // where the others are slower
 constexpr int64_t kMaxSpan = 1 << 14;
 
 // taps_blocks is 0 where no block's shared memory suffices, or most products would be of nothing.
@@ -8425,7 +8444,7 @@ Error launch(const Problem& problem, cudaStream_t stream) {
     const auto blocks =
         static_cast<unsigned>(problem.G * problem.O * params.sample_blocks * params.segments);
     const int64_t bytes = smem_bytes(params, Traits::kParts);
-    depthwise_toeplitz_sm90_kernel<Traits><<<blocks, Traits::kThreads, bytes, stream>>>(params);
+    depthwise_toeplitz_sm90_kernel<Traits><<<blocks, kThreads, bytes, stream>>>(params);
     return launch_error();
 }
 
@@ -8438,7 +8457,8 @@ inline int parts_of(const Problem& problem) {
 inline bool fits_toeplitz_sm90(const Problem& problem) {
     using namespace toeplitz_sm90;
     if (problem.device.arch != 90 || problem.dtype == Dtype::float64) return false;
-    if (problem.C != 1 || problem.stride != 1 || problem.K < kMinTaps || problem.dilation > 2) return false;
+    if (problem.C != 1 || problem.stride != 1 || problem.dilation > 2) return false;
+    if (problem.K < (parts_of(problem) == 2 ? kMinTapsSplit : kMinTaps)) return false;
     if (problem.K > kMaxSpan || problem.P > kMaxBlocks / kStrip || problem.N > kMaxBlocks) return false;
     if (problem.N * problem.G * problem.O * ceil_div(problem.P, kStrip) > kMaxBlocks) return false;
     return plan(problem, parts_of(problem)).taps_blocks > 0;

@@ -93,6 +93,7 @@ struct Params {
     int32_t rows_per_block;
     int32_t threads_per_row;
     bool little;      // strided: a thread has one output
+    int64_t tap_step;  // strided: as in Runs, at most K
     bool by_channel;  // sliding: x is contiguous along channels, and a block's rows are of one sample
     Runs runs;
 };
@@ -604,7 +605,8 @@ __global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
 }
 
 // Any stride, any dilation. A thread has kSlots products at once: of one tap and positions threads_per_row apart
-// or, where there are few outputs, of one position and neighbouring taps.
+// or, where there are few outputs, of one position and several taps. Either way, and in the sliding kernel, the
+// products of an output are summed in the same order, plane by plane: how many samples there are does not show.
 template <class Element>
 __global__ void __launch_bounds__(kMaxThreads)
     depthwise_strided_kernel(const __grid_constant__ Params params) {
@@ -614,38 +616,47 @@ __global__ void __launch_bounds__(kMaxThreads)
     const Row<Element> row = row_of_block<Element>(params, place.row);
     if (!row.valid) return;
     const Sum bias = bias_of<Element>(problem, row.o);
-    const int tap_slots = params.little ? kSlots : 1, slot_taps = params.little ? 1 : 0;
-    const int slot_positions = params.little ? 0 : params.threads_per_row;
-    const int step = params.little ? params.threads_per_row : kSlots * params.threads_per_row;
+    const bool little = params.little;
+    const int slot_positions = little ? 0 : params.threads_per_row;
+    const int step = little ? params.threads_per_row : kSlots * params.threads_per_row;
     for (int64_t p = row.p_begin + place.lane; p < row.p_end; p += step) {
-        Sum sum[kSlots] = {};
-        for (int64_t piece = 0; piece < problem.K; piece += kPieceTaps) {
-            Sum part[kSlots] = {};
-            const int64_t piece_end = min(piece + kPieceTaps, problem.K);
-            for (int64_t first = piece; first < piece_end; first += tap_slots) {
-                Sum w = 0;
+        Sum sum[kSlots] = {}, part[kSlots] = {};
+        int64_t k = 0, plane = 0;
+        for (int64_t done = 0; done < problem.K;) {
+            Sum w = 0, products[kSlots][2];
 #pragma unroll
-                for (int i = 0; i < kSlots; ++i) {
-                    const int64_t k = first + i * slot_taps, at = p + i * slot_positions;
-                    const int64_t l = at * problem.stride + k * problem.dilation - problem.pad_left;
-                    const bool wanted = k < piece_end && at < row.p_end && l >= 0 && l < problem.L;
-                    if (k < piece_end && (i == 0 || slot_taps > 0)) w = widen(row.w[k]);
-                    if (wanted) part[i] += w * widen(row.x[l * problem.x_stride_l]);
+            for (int i = 0; i < kSlots; ++i) {
+                const int64_t at = p + i * slot_positions;
+                const int64_t l = at * problem.stride + k * problem.dilation - problem.pad_left;
+                if (i == 0 || little) w = k < problem.K ? widen(row.w[k]) : Sum{};
+                const bool wanted = k < problem.K && at < row.p_end && l >= 0 && l < problem.L;
+                products[i][0] = wanted ? w : Sum{};
+                products[i][1] = wanted ? widen(row.x[l * problem.x_stride_l]) : Sum{};
+                if (little || i == kSlots - 1) {
+                    k += params.tap_step;
+                    if (k >= problem.K) k = ++plane < params.tap_step ? plane : problem.K;
                 }
             }
 #pragma unroll
-            for (int i = 0; i < kSlots; ++i) sum[i] += part[i];
+            for (int i = 0; i < kSlots; ++i) part[little ? 0 : i] += products[i][0] * products[i][1];
+            done += little ? kSlots : 1;
+            if (done % kPieceTaps == 0 || done >= problem.K) {
+#pragma unroll
+                for (int i = 0; i < kSlots; ++i) {
+                    sum[i] += part[i];
+                    part[i] = 0;
+                }
+            }
         }
-        if (params.little) sum[0] = (sum[0] + sum[1]) + (sum[2] + sum[3]);
 #pragma unroll
         for (int i = 0; i < kSlots; ++i) {
             const int64_t at = p + i * slot_positions;
-            if (at >= row.p_end || (params.little && i > 0)) break;
+            if (at >= row.p_end || (little && i > 0)) break;
             row.y[at] = narrow<Element>(sum[i] + bias);
         }
         if (problem.activation == Activation::none) continue;
 #pragma unroll 1
-        for (int i = 0; i < (params.little ? 1 : kSlots); ++i) {
+        for (int i = 0; i < (little ? 1 : kSlots); ++i) {
             const int64_t at = p + i * slot_positions;
             if (at < row.p_end) row.y[at] = activate<Element>(problem.activation, widen(row.y[at]));
         }
@@ -720,6 +731,7 @@ inline Params plan_strided(const Problem& problem) {
     Params params = plan_any(problem);
     cut_segments(params, ceil_div(problem.P, kMaxSegment));
     params.little = is_little(problem);
+    params.tap_step = std::min(problem.stride / std::gcd(problem.stride, problem.dilation), problem.K);
     plan_threads(params, params.little ? params.segment : ceil_div(params.segment, kSlots), 1);
     return params;
 }

@@ -34,10 +34,8 @@ constexpr int kMaxO = 4;
 constexpr int kMaxTiles = 7;     // strips of a stretch. Odd, so that 8 stretches begin in different banks
 constexpr int kMaxWarps = 8;     // of a block
 constexpr int kBlocksPerSm = 3;  // of kMaxWarps: 80 registers a thread
-constexpr int kFewTaps = 8;      // that multiply-adds take: of floats, neighbours or
-constexpr int kFarTaps = 16;     // so far apart, and of
-constexpr int kLittle = 2048;    // so many outputs a multiprocessor, where
-constexpr int kLittleTaps = 24;  // are few
+constexpr int kFewTaps = 8;      // of floats that multiply-adds take: neighbours, or
+constexpr int kFarTaps = 16;     // so far apart
 constexpr int kAlignBytes = 32;  // where the stores of a warp begin: of parts of sectors, L2 takes fewer
 
 template <class Element_>
@@ -83,24 +81,24 @@ struct Params {
 };
 
 // A row of one sample, as its warps see it. Computed once and kept in shared memory, where it costs no
-// registers. All places in y count from an aligned one, those in x from `x`.
+// registers. Places in y and x count from `y` and `x`.
 template <class Element>
 struct alignas(16) Visit {
     const Element* x;  // aligned where rows are without gaps: at or up to 7 before the x under y and tap 0
-    Element* y;        // at or up to 15 before the segment's first
+    Element* y;        // of the segment's first position
     int32_t x_first;   // the x under y and tap 0
     int32_t x_begin, x_end;  // where the input row begins and ends
-    int32_t y_begin, y_end;  // what is stored
-    int32_t y_shift;         // how far y is from aligned; 0 in 16 bits
-    int32_t w_shift;         // how far T is moved down, so that pairs of x are aligned: 0 or 1
+    int32_t y_end;           // what is stored
+    int32_t y_shift;         // how far y is from aligned
+    int32_t w_shift;         // how far T is moved down, so that pairs of x are aligned in most rows: 0 or 1
     float bias;              // of the channel
     const Element* w;        // the channel's taps
 };
 
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
 
-// Which products are summed together must not depend on where a row of floats lies in memory: its strips begin
-// with y's position 0, and T moves by what the padding asks for. In 16 bits both follow the addresses.
+// Which products are summed together must not depend on where a row lies in memory: strips begin with y's
+// position 0, and T moves by what the padding asks for.
 template <class Traits, class Element = typename Traits::Element>
 __device__ __forceinline__ Visit<Element> plan_visit(const Params& params, uint32_t n, uint32_t channel,
                                                      int64_t segment_first, int strips) {
@@ -110,16 +108,13 @@ __device__ __forceinline__ Visit<Element> plan_visit(const Params& params, uint3
     Visit<Element> visit;
     visit.y =
         static_cast<Element*>(problem.y) + (n * static_cast<int64_t>(params.channels) + channel) * problem.P;
-    const int y_shift = misalignment<kAlignBytes / sizeof(Element)>(visit.y);
-    const int64_t p_first = segment_first - (Traits::k16Bit ? y_shift : 0);
-    visit.y_shift = Traits::k16Bit ? 0 : y_shift;
-    visit.y += p_first;
-    visit.y_begin = static_cast<int>(max(-p_first, int64_t{0}));
-    visit.y_end = static_cast<int>(min(problem.P - p_first, int64_t{strips * kStrip}));
+    visit.y_shift = misalignment<kAlignBytes / sizeof(Element)>(visit.y);
+    visit.y += segment_first;
+    visit.y_end = static_cast<int>(min(problem.P - segment_first, int64_t{strips * kStrip}));
     visit.x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n + c * problem.x_stride_c;
-    int64_t l_first = p_first - problem.pad_left;
+    int64_t l_first = segment_first - problem.pad_left;
     visit.x_first = problem.x_stride_l == 1 ? misalignment<kWide>(visit.x + l_first) : 0;
-    visit.w_shift = static_cast<int>((Traits::k16Bit ? visit.x_first : problem.pad_left) % 2);
+    visit.w_shift = static_cast<int>(problem.pad_left % 2);
     if (visit.x_first < visit.w_shift) visit.x_first += kWide;
     l_first -= visit.x_first;
     visit.x += l_first * problem.x_stride_l;
@@ -213,7 +208,9 @@ __device__ __forceinline__ uint32_t round_or_nan(float value) {
 template <class Element>
 __device__ __forceinline__ typename PairOf<Element>::Type load_x(const Element* x, bool apart) {
     if constexpr (sizeof(Element) == 2) {
-        return *reinterpret_cast<const uint32_t*>(x);
+        if (!apart) return *reinterpret_cast<const uint32_t*>(x);
+        const uint32_t* const words = reinterpret_cast<const uint32_t*>(x - 1);
+        return words[0] >> 16 | words[1] << 16;
     } else {
         float2 pair;
         if (apart) pair = {x[0], x[1]};
@@ -334,7 +331,7 @@ __device__ __forceinline__ void stage_y(const float (&sum)[kMaxTiles][4], float 
             pair.at[0] = narrow<Element>(sum[tile][2 * half] + bias);
             pair.at[1] = narrow<Element>(sum[tile][2 * half + 1] + bias);
             Element* const target = y_smem + y_shift + ((half * 8 + group) * tiles + tile) * kStrip + 2 * t;
-            if (sizeof(Element) == 2 || y_shift % 2 == 0) {
+            if (y_shift % 2 == 0) {
                 *reinterpret_cast<Vector<Element, 2>*>(target) = pair;
             } else {
                 target[0] = pair.at[0];
@@ -375,13 +372,13 @@ __device__ __forceinline__ void store_y(const Params& params, const Visit<Elemen
     constexpr int kWide = Traits::kWide;
     const Activation activation = params.problem.activation;
     const int warp_begin = strip_first * kStrip, warp_end = warp_begin + kStretches * params.tiles * kStrip;
-    const int y_begin = max(visit.y_begin, warp_begin), y_end = min(visit.y_end, warp_end);
+    const int y_end = min(visit.y_end, warp_end);
 #pragma unroll 1
     for (int i = threadIdx.x % 32 * kWide;; i += 32 * kWide) {
         const int first = warp_begin + i - visit.y_shift;  // aligned in y and in y_smem
         if (first >= y_end) break;
         Element* const values = y_smem + i;
-        const int begin = max(y_begin - first, 0), end = min(y_end - first, kWide);
+        const int begin = max(warp_begin - first, 0), end = min(y_end - first, kWide);
         if (holds_nan<Element>(*reinterpret_cast<const uint4*>(values))) {
             mend<Traits>(params.problem, visit, x_smem + visit.x_first + first, begin, end, values);
         }
@@ -465,14 +462,6 @@ inline int64_t span(const Problem& problem) {
 }
 
 template <class Traits>
-int64_t strips_of_row(const Problem& problem) {
-    const int64_t row_bytes = problem.P * element_bytes(problem.dtype);
-    const bool aligned =
-        row_bytes % kAlignBytes == 0 && reinterpret_cast<uint64_t>(problem.y) % kAlignBytes == 0;
-    return ceil_div(problem.P + (aligned || !Traits::k16Bit ? 0 : kAlignBytes / 2 - 1), kStrip);
-}
-
-template <class Traits>
 int64_t smem_bytes(const Problem& problem) {
     return std::min<int64_t>(Traits::kSmemBytes, problem.device.smem_bytes);
 }
@@ -494,7 +483,8 @@ Params plan_segments(const Problem& problem, int64_t warps, int64_t tiles, int64
     // In 16 bits, the copies begin 16 banks apart.
     params.w_elems = static_cast<int32_t>(round_up(kStrip + params.steps * Traits::kDepth, 64) +
                                           (Traits::k16Bit ? 32 : 0));
-    params.y_elems = static_cast<int32_t>(kStretches * tiles * kStrip + (Traits::k16Bit ? 0 : kAlignBytes / 4));
+    params.y_elems =
+        static_cast<int32_t>(kStretches * tiles * kStrip + kAlignBytes / sizeof(typename Traits::Element));
     params.x_buffers = params.steps > kFewSteps ? 1 : 2;
     const int64_t elems = params.x_buffers * params.x_elems + Traits::kWCopies * params.w_elems +
                           params.warps_per_row * static_cast<int64_t>(params.y_elems);
@@ -506,7 +496,7 @@ Params plan_segments(const Problem& problem, int64_t warps, int64_t tiles, int64
 // row_bytes is beyond smem_bytes where not even one warp's work fits.
 template <class Traits>
 Params plan(const Problem& problem) {
-    const int64_t strips = strips_of_row<Traits>(problem), room = smem_bytes<Traits>(problem);
+    const int64_t strips = ceil_div(problem.P, kStrip), room = smem_bytes<Traits>(problem);
     int64_t warps = ceil_div(strips, kStretches * kMaxTiles);
     // Few rows are cut further, until each multiprocessor has work.
     const int64_t channels = problem.G * problem.O, rows = problem.N * channels;
@@ -560,11 +550,8 @@ inline bool fits_toeplitz(const Problem& any_problem) {
     if (problem.dtype == Dtype::float64 || problem.device.arch < 80) return false;
     const bool is_float = problem.dtype == Dtype::float32;
     if (is_float && problem.precision != Precision::tf32) return false;
-    const int64_t outputs = problem.N * problem.G * problem.O * problem.P;
-    const bool little = outputs < int64_t{toeplitz::kLittle} * problem.device.sm_count;
     const bool apart = problem.dilation == 1 || problem.dilation >= toeplitz::kFarTaps;
-    const int64_t few = little ? toeplitz::kLittleTaps : is_float && apart ? toeplitz::kFewTaps : 0;
-    if (problem.K <= few) return false;
+    if (is_float && apart && problem.K <= toeplitz::kFewTaps) return false;
     if (problem.C != 1 || problem.O > toeplitz::kMaxO || problem.stride != 1) return false;
     if (toeplitz::span(problem) > toeplitz::kMaxSpan) return false;
     // A block takes at least a warp's work of a row, of which there are fewer than P / 16 + 1.

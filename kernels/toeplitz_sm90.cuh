@@ -24,6 +24,8 @@ namespace toeplitz_sm90 {
 
 constexpr int kStrip = 64;    // positions of y and x; taps of a j
 constexpr int kColumns = 64;  // of a product: strips times samples
+constexpr int kThreads = 512;
+constexpr int kWarps = kThreads / 32;
 constexpr int kMaxSamples = 8;
 constexpr int kRowBytes = 128;
 constexpr int kPartBytes = 128;   // of w: 8 x 8 numbers of 16 bits
@@ -38,9 +40,7 @@ template <class Element_, int kSplit>
 struct Traits {
     using Element = Element_;
     static constexpr int kParts = kSplit;
-    static constexpr int kThreads = kParts == 1 ? 256 : 512;
-    static constexpr int kWarps = kThreads / 32;
-    static constexpr int kBlocksPerSm = kParts == 1 ? 2 : 1;  // 128 registers a thread
+    static constexpr int kBlocksPerSm = kParts == 1 ? 2 : 1;  // 64 registers a thread, or 128
     static constexpr bool kScaled = std::is_same<Element, float>::value;
     static constexpr Operand kOperand =
         std::is_same<Element, __nv_bfloat16>::value ? Operand::bf16 : Operand::f16;
@@ -179,7 +179,7 @@ __device__ __forceinline__ void fill_x(const Params& params, const Work& work, u
     if constexpr (Traits::kScaled) {
         int largest = 0;
 #pragma unroll 8
-        for (int row = warp; row < rows; row += Traits::kWarps) {
+        for (int row = warp; row < rows; row += kWarps) {
             Element values[2];
             load_pair(problem, work, sample, work.x_first + (row >> params.samples_log2), values);
             largest = max(largest, max(finite_magnitude(values[0]), finite_magnitude(values[1])));
@@ -189,16 +189,16 @@ __device__ __forceinline__ void fill_x(const Params& params, const Work& work, u
         scale = power_of_2(scale_of(control->largest[sample]));
     }
 #pragma unroll 1
-    for (int first = warp; first < rows; first += kBatch * Traits::kWarps) {
+    for (int first = warp; first < rows; first += kBatch * kWarps) {
         Element values[kBatch][2];
 #pragma unroll
         for (int i = 0; i < kBatch; ++i) {
-            load_pair(problem, work, sample, work.x_first + ((first + i * Traits::kWarps) >> params.samples_log2),
+            load_pair(problem, work, sample, work.x_first + ((first + i * kWarps) >> params.samples_log2),
                       values[i]);
         }
 #pragma unroll
         for (int i = 0; i < kBatch; ++i) {
-            const int row = first + i * Traits::kWarps;
+            const int row = first + i * kWarps;
             if (row >= rows) break;
             uint8_t* const target = x_smem + row * kRowBytes + ((lane / 4) ^ (row % 8)) * 16 + lane % 4 * 4;
             store_pair<Traits>(values[i], scale, target, params.x_bytes, &control->tiny[sample]);
@@ -215,7 +215,7 @@ __device__ __forceinline__ void fill_w(const Params& params, const Work& work, u
     if constexpr (Traits::kScaled) {
         int largest = 0;
 #pragma unroll 4
-        for (int k = threadIdx.x; k < problem.K; k += Traits::kThreads) {
+        for (int k = threadIdx.x; k < problem.K; k += kThreads) {
             largest = max(largest, finite_magnitude(w[k]));
         }
         keep_largest(largest, &control->largest[kMaxSamples]);
@@ -224,7 +224,7 @@ __device__ __forceinline__ void fill_w(const Params& params, const Work& work, u
     }
     const uint32_t dilation = static_cast<uint32_t>(problem.dilation);
 #pragma unroll 4
-    for (int i = threadIdx.x; i < params.w_bytes / 4; i += Traits::kThreads) {
+    for (int i = threadIdx.x; i < params.w_bytes / 4; i += kThreads) {
         Element values[2];
 #pragma unroll
         for (int j = 0; j < 2; ++j) {
@@ -263,7 +263,7 @@ __device__ __forceinline__ float sum_again(const Problem& problem, const typenam
 #endif
 
 template <class Traits>
-__global__ void __launch_bounds__(Traits::kThreads, Traits::kBlocksPerSm)
+__global__ void __launch_bounds__(kThreads, Traits::kBlocksPerSm)
     depthwise_toeplitz_sm90_kernel(const __grid_constant__ Params params) {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ == 900
     using Element = typename Traits::Element;
@@ -290,7 +290,7 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kBlocksPerSm)
     const int64_t sample_elems = problem.G * problem.O * problem.P;  // of y
     const uint32_t x16 = ptx::smem_address(x_smem) / 16, w16 = ptx::smem_address(w_smem) / 16;
 #pragma unroll 1
-    for (int strip = warp / 4 * tile_strips; strip < params.strips; strip += Traits::kThreads / 128 * tile_strips) {
+    for (int strip = warp / 4 * tile_strips; strip < params.strips; strip += kThreads / 128 * tile_strips) {
         float sum[kSums] = {}, part[kSums] = {}, cross[kSums] = {};  // the latter two of split operands
         // Others see nothing but padding.
         const int j_begin = max(work.strips_begin - (strip + tile_strips - 1), 0);
@@ -420,7 +420,7 @@ Error launch(const Problem& problem, cudaStream_t stream) {
     const auto blocks =
         static_cast<unsigned>(problem.G * problem.O * params.sample_blocks * params.segments);
     const int64_t bytes = smem_bytes(params, Traits::kParts);
-    depthwise_toeplitz_sm90_kernel<Traits><<<blocks, Traits::kThreads, bytes, stream>>>(params);
+    depthwise_toeplitz_sm90_kernel<Traits><<<blocks, kThreads, bytes, stream>>>(params);
     return launch_error();
 }
 
