@@ -5,9 +5,9 @@
 // short    stride and dilation 1, at most 8 taps, x contiguous along l. A thread stores 16 bytes of y,
 //          aligned, and reads the 48 aligned bytes of x around its window; a shift in registers undoes the
 //          misalignment.
-// sliding  The segment's window of x lies in shared memory, in runs within which taps are neighbours. A thread
-//          slides over a strip of 12 positions of a run: a new vector of 4 x serves 48 multiply-adds. (3 vectors:
-//          an odd count, so that the strips of a warp meet no bank twice.) y is put in order there, too.
+// sliding  The segment's window of x lies in shared memory, in runs within which taps are neighbours. A
+//          thread slides over a strip of 12 positions of a run: a new vector of 4 x serves 48 multiply-adds.
+//          (3 vectors: an odd count, so that the strips of a warp meet no bank twice.) y is put in order there.
 // strided  all else, and doubles: taps are read through the L1 cache.
 #pragma once
 #include <algorithm>
@@ -37,11 +37,11 @@ constexpr int kWindowWides = 3;  // aligned loads that hold a window at any shif
 constexpr int kGroupTaps = 4;    // that share a window
 constexpr int kMaxShortTaps = 8;
 constexpr int64_t kRounds = 6;  // over the row where the GPU is full anyway: a thread's start costs as one
-// Blocks of floats that share a multiprocessor. With four, ptxas for other architectures spills.
+// Blocks that share a multiprocessor, of short those of floats. With as many, ptxas spills for others.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 900
-constexpr int kShortBlocks = 4;
+constexpr int kShortBlocks = 4, kSlidingBlocks = 3;
 #else
-constexpr int kShortBlocks = 1;
+constexpr int kShortBlocks = 1, kSlidingBlocks = 1;
 #endif
 
 // sliding
@@ -53,9 +53,7 @@ static_assert(kStripVectors % 2 == 1, "strips must be an odd number of vectors t
 static_assert(kPieceTaps % kChunkTaps == 0, "pieces must end with a chunk");
 
 constexpr int kSlidingThreads = 128;  // of a block of several rows: small blocks wait and work in turns
-constexpr int kSlidingBlocks = 3;     // that share a multiprocessor, at least
-template <class Element>
-constexpr int kBatch = sizeof(Element) == 2 ? 16 : 8;  // loads at once
+constexpr int kBatch = 8;             // loads at once
 constexpr int kManyTaps = 64;         // of which those that see padding are worth to be left out
 constexpr int kLaneRows = 8;          // rows of neighbouring channels that a warp loads at once
 constexpr int kRowGroups = 4;         // of these in a block, at most
@@ -333,8 +331,8 @@ __device__ __forceinline__ void add_chunk(const SumVector* x, const SumVector* w
     }
 }
 
-// Where a row's positions begin in its plan: of runs of neighbours, at the aligned y before, so that a strip's
-// vectors are aligned.
+// Where a row's positions begin in its plan: of runs of neighbours, at the aligned y before, so that vectors
+// of a strip are aligned.
 template <class Element>
 __device__ __forceinline__ int lead_of(const Params& params, const Row<Element>& row) {
     return params.runs.residues == 1 ? misalignment<kWideBytes / sizeof(Element)>(row.y + row.p_begin) : 0;
@@ -358,11 +356,11 @@ __device__ __forceinline__ int place_in_plane(const Runs& runs, int i) {
     return (i - run * runs.residues) * runs.run_pitch + run;
 }
 
-// Brings what a row reads of x, plane after plane, by the threads of that row; `x` is under the segment's first
-// position and tap 0, and a plane needs `count` positions.
+// Brings what a row reads of x, plane after plane, by the threads of that row; `x` is under the segment's
+// first position and tap 0, and a plane needs `count` positions.
 template <class Element>
-__device__ __forceinline__ void fetch_row(const Params& params, const Element* x, const Inside& inside, int count,
-                                          int lead, int lane, float* x_smem) {
+__device__ __forceinline__ void fetch_row(const Params& params, const Element* x, const Inside& inside,
+                                          int count, int lead, int lane, float* x_smem) {
     const Problem& problem = params.problem;
     const Runs& runs = params.runs;
     const int threads = params.threads_per_row, stride = static_cast<int>(problem.stride);
@@ -392,10 +390,10 @@ __device__ __forceinline__ void fetch_row(const Params& params, const Element* x
     int plane_first = 0, i = lane, left = count * runs.planes - lane;
 #pragma unroll 1
     while (left > 0) {
-        Element values[kBatch<Element>];
-        int target[kBatch<Element>];  // in x_smem; -1: none
+        Element values[kBatch];
+        int target[kBatch];  // in x_smem; -1: none
 #pragma unroll
-        for (int j = 0; j < kBatch<Element>; ++j) {
+        for (int j = 0; j < kBatch; ++j) {
             target[j] = -1;
             if (left <= 0) continue;
             while (i >= count) {
@@ -419,7 +417,7 @@ __device__ __forceinline__ void fetch_row(const Params& params, const Element* x
         }
         if constexpr (!kAsync<Element>) {
 #pragma unroll
-            for (int j = 0; j < kBatch<Element>; ++j) {
+            for (int j = 0; j < kBatch; ++j) {
                 if (target[j] >= 0) x_smem[target[j]] = widen(values[j]);
             }
         }
@@ -503,7 +501,6 @@ __global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
     const int count = static_cast<int>(row.p_end - row.p_begin);
     const int64_t l_begin = row.p_begin * problem.stride - problem.pad_left;
     Element* const y = row.y + row.p_begin - y_begin;
-    const float bias = bias_of<Element>(problem, row.o);
     if (row.valid) {
         for (int k = lane; k < taps; k += threads) {
             const uint32_t divisor = runs.tap_step;
@@ -523,6 +520,7 @@ __global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
         fetch_row(params, row.x + l_begin * problem.x_stride_l, inside, plane_count, lead, lane, x_smem);
     }
     if constexpr (kAsync<Element>) ptx::cp_async_wait_all();
+    const float bias = bias_of<Element>(problem, row.o);
     __syncthreads();  // x and w are there
 
     // A thread has one strip.
@@ -535,7 +533,8 @@ __global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
         const uint32_t divisor = runs.residues;
         const int total = lead + count + (taps - 1) * static_cast<int>(problem.dilation);
         const Inside inside = inside_row(l_begin - lead, problem.L, total);
-        const int warp_first = max(lane - 31, 0) / divisor * kStrip, warp_last = (lane + 31) / divisor * kStrip;
+        const int warp_first = max(lane - 31, 0) / divisor * kStrip;
+        const int warp_last = (lane + 31) / divisor * kStrip;
         const int x_begin = inside.begin / divisor, x_end = inside.end / divisor + 1;  // in any run
         chunks_begin = max(x_begin - warp_last - kStrip - kChunkTaps, 0) / kChunkTaps * kChunkTaps;
         chunks_end = x_end - warp_first;
@@ -604,9 +603,10 @@ __global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
     }
 }
 
-// Any stride, any dilation. A thread has kSlots products at once: of one tap and positions threads_per_row apart
-// or, where there are few outputs, of one position and several taps. Either way, and in the sliding kernel, the
-// products of an output are summed in the same order, plane by plane: how many samples there are does not show.
+// Any stride, any dilation. A thread has kSlots products at once: of one tap and positions threads_per_row
+// apart or, where there are few outputs, of one position and several taps. Either way, and in the sliding
+// kernel, an output's products are summed in the same order, plane by plane: the number of samples, on which
+// the choice depends, does not show.
 template <class Element>
 __global__ void __launch_bounds__(kMaxThreads)
     depthwise_strided_kernel(const __grid_constant__ Params params) {
@@ -747,7 +747,8 @@ inline bool plan_sliding_rows(Params& params, int64_t threads, int64_t rows_per_
     if (threads < residues) return false;
     // Of several runs, a segment may have fewer strips than would fit, where these then fit the row better.
     int64_t strips = threads / residues;
-    const int64_t halo_strips = ceil_div((problem.K - 1) / problem.stride * problem.dilation, kStrip * residues);
+    const int64_t halo = (problem.K - 1) / problem.stride * problem.dilation;
+    const int64_t halo_strips = ceil_div(halo, kStrip * residues);
     const auto cost_of = [&](int64_t some) {
         return ceil_div(problem.P, some * kStrip * residues) * (some + halo_strips);
     };
@@ -764,7 +765,6 @@ inline bool plan_sliding_rows(Params& params, int64_t threads, int64_t rows_per_
     params.runs = plan_runs(problem, strips_of_run);
     params.threads_per_row = static_cast<int32_t>(strips_of_run * residues);
     params.rows_per_block = static_cast<int32_t>(rows_per_block);
-    const int64_t halo = (params.runs.w_pitch - kVector) * residues;
     return (params.segments == 1 || params.segment >= halo) &&
            rows_per_block * params.runs.row_pitch <= kSmemSums;
 }

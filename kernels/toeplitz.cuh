@@ -1,14 +1,14 @@
 // Depthwise convolution on tensor cores: one input channel a group, stride 1, any taps and dilation, 16-bit
-// dtypes and TF32, sm_80 and later. Bound by memory up to some hundred taps; FFMAs would bind from a dozen on.
+// dtypes and TF32, sm_80 and later. Bound by memory up to some hundred taps.
 //
 // A strip is 8 neighbours of y. With row m of A the x from strip m on and T[k][n] = w[k-n] (zero where there
 // is no such tap; taps of a dilated filter have zeros between them):
 //
 //   y[8*m + n] = sum over k of x[8*m + k] * T[k][n]
 //
-// A product m16n8k16 (of TF32, m16n8k8) adds 16 (8) of the K + 7 (and one for x at odd addresses) numbers k to
-// 16 strips. These lie in 16 stretches of y, one strip in each, so that the strip of the next product is the
-// next of the stretch: a register of x serves 7 or 8 products.
+// A product m16n8k16 (of TF32, m16n8k8) adds 16 (8) of the K + 7 (and one for odd padding) numbers k to 16
+// strips. These lie in 16 stretches of y, one strip in each, so that the strip of the next product is the next
+// of the stretch: a register of x serves 7 or 8 products.
 //
 // A warp takes 16 stretches of up to 7 strips, a block some warps, of one row of y or of several. x comes to
 // shared memory as it lies in global memory, by 16-byte copies that need no registers; y is put in order
@@ -29,11 +29,16 @@ constexpr int kStretches = 16;  // of a warp: the rows of a product
 constexpr int kRowsWarps = 4;   // of a block of several rows, at most
 constexpr int kMaxRounds = 4;   // samples of a block, where
 constexpr int kBlocks = 4;      // this many blocks a multiprocessor are left, and
-constexpr int kFewSteps = 64;   // no more products in a row. Of more, loads cost nothing, and room is for blocks
+constexpr int kFewSteps = 64;   // no more products in a row: of more, loads cost nothing
 constexpr int kMaxO = 4;
 constexpr int kMaxTiles = 7;     // strips of a stretch. Odd, so that 8 stretches begin in different banks
 constexpr int kMaxWarps = 8;     // of a block
-constexpr int kBlocksPerSm = 3;  // of kMaxWarps: 80 registers a thread
+// Of kMaxWarps: 80 registers a thread. ptxas spills for later architectures.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+constexpr int kBlocksPerSm = 2;
+#else
+constexpr int kBlocksPerSm = 3;
+#endif
 constexpr int kFewTaps = 8;      // of floats that multiply-adds take: neighbours, or
 constexpr int kFarTaps = 16;     // so far apart
 constexpr int kAlignBytes = 32;  // where the stores of a warp begin: of parts of sectors, L2 takes fewer
@@ -177,8 +182,8 @@ __device__ __forceinline__ void fetch_x(const Visit<Element>& visit, int64_t x_s
     ptx::cp_async_commit_group();
 }
 
-// The taps with the zeros around and between them: tap k at element kStrip + k*dilation. In 16 bits the second
-// copy is one element ahead, so that any two neighbours are an aligned word of one of them.
+// The taps with the zeros around and between them: tap k at element kStrip + k*dilation. In 16 bits the
+// second copy is one element ahead, so that any two neighbours are an aligned word of one of them.
 template <class Traits, class Element = typename Traits::Element>
 __device__ __forceinline__ void fetch_w(const Problem& problem, const Element* w, int w_elems,
                                         Element* w_smem, int thread, int threads) {
@@ -263,7 +268,7 @@ __device__ __forceinline__ void add_products(const Params& params, const Visit<E
     const int lane = threadIdx.x % 32, group = lane / 4, t = lane % 4;
     const int x_begin = strip_first * kStrip + visit.x_first - visit.w_shift;
     const bool apart = x_begin % 2 != 0;
-    // This lane's pair of the stretch's first strip, in the upper half of A, and from there to the lower half.
+    // This lane's pair of the stretch's first strip, in A's upper half, and from there to the lower half.
     const Element* const x_lane = x_smem + x_begin + group * tiles * kStrip + 2 * t;
     const int half_elems = 8 * tiles * kStrip;
     const int w_first = kStrip + 2 * t - group - visit.w_shift;
@@ -348,7 +353,7 @@ __device__ __forceinline__ float operand(typename Traits::Element value) {
     else return widen(value);
 }
 
-// Sums again those of the outputs [begin, end) that are NaN, by multiply-adds; `x` is under output 0 and tap 0.
+// Sums again those of the outputs [begin, end) that are NaN; `x` is under output 0 and tap 0.
 template <class Traits, class Element = typename Traits::Element>
 __device__ __forceinline__ void mend(const Problem& problem, const Visit<Element>& visit, const Element* x,
                                      int begin, int end, Element* y_smem) {

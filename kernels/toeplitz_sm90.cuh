@@ -1,10 +1,10 @@
 // Long depthwise filters on Hopper: one input channel a group, stride 1, from some hundred taps on; 16-bit
 // dtypes, TF32, and float32 in full accuracy as three products of operands split into two fp16 numbers.
 //
-// With strips of 64 positions, y[64*m + r] = sum over j, k of w[64*j + k - r] * x[64*(m + j) + k], k < 64. For
-// each j that is a product D[r][m] += A[r][k] * B[k][m] of wgmma. B's rows (strips of x) are 128 swizzled bytes,
-// those of several samples side by side, so that the next j is the same tile some rows on. A's 8 x 8 parts
-// depend only on how far k is from r: each is kept once, next to its neighbours, and with the parts of D's rows
+// In strips of 64 positions, y[64*m + r] = sum over j, k < 64 of w[64*j + k - r] * x[64*(m + j) + k]. For each j
+// that is a product D[r][m] += A[r][k] * B[k][m] of wgmma. B's rows (strips of x) are 128 swizzled bytes, those
+// of several samples side by side, so that the next j is the same tile some rows on. A's 8 x 8 parts depend
+// only on how far k is from r: each is kept once, next to its neighbours, and with the parts of D's rows
 // counted downwards both strides of A are that of one part. So w and x lie in shared memory once.
 //
 // A block takes one output channel of up to 8 samples: it fills shared memory, then its warpgroups take tiles
@@ -162,7 +162,8 @@ template <class Element>
 __device__ __forceinline__ void load_pair(const Problem& problem, const Work& work, int sample, int strip,
                                           Element (&values)[2]) {
     const int64_t l = work.l_first + int64_t{strip} * kStrip + 2 * (threadIdx.x % 32);
-    const Element* const x = static_cast<const Element*>(work.x) + sample * problem.x_stride_n + l * problem.x_stride_l;
+    const Element* const x =
+        static_cast<const Element*>(work.x) + sample * problem.x_stride_n + l * problem.x_stride_l;
     const bool wanted = sample < work.samples && strip < work.strips_end;
     values[0] = wanted && l >= 0 && l < problem.L ? x[0] : narrow<Element>(0);
     values[1] = wanted && l + 1 >= 0 && l + 1 < problem.L ? x[problem.x_stride_l] : narrow<Element>(0);
@@ -303,7 +304,8 @@ __global__ void __launch_bounds__(kThreads, Traits::kBlocksPerSm)
 #pragma unroll
             for (int step = 0; step < 4; ++step) {  // of 16 taps
                 const uint32_t x_at = x_tile + step * 2, w_at = w_tile + step * 2 * (kPartBytes / 16);
-                const uint64_t x_high = ptx::wgmma_descriptor(x_at), w_high = ptx::wgmma_descriptor_plain(w_at);
+                const uint64_t x_high = ptx::wgmma_descriptor(x_at);
+                const uint64_t w_high = ptx::wgmma_descriptor_plain(w_at);
                 if constexpr (kParts == 1) {
                     Mma::issue(sum, w_high, x_high, true);
                 } else {
@@ -329,7 +331,8 @@ __global__ void __launch_bounds__(kThreads, Traits::kBlocksPerSm)
         }
 
         // Of sum i: its sample and, in the block, its place in y. Parts of D's rows count downwards.
-        const int place_end = static_cast<int>(min(problem.P - work.p_first, int64_t{params.strips * kStrip}));
+        const int64_t most = int64_t{params.strips} * kStrip;
+        const int place_end = static_cast<int>(min(problem.P - work.p_first, most));
         const int place_lane = strip * kStrip + (7 - warp % 4 * 2) * 8 + lane / 4;
         const auto sample_of = [&](int i) { return (i / 4 * 8 + lane % 4 * 2 + i % 2) & (all_samples - 1); };
         const auto place_of = [&](int i) {

@@ -260,9 +260,7 @@ Value __shfl_sync(uint32_t, Value value, int from) {
 }
 
 // Atomic, as threads change places at waits only.
-inline int atomicMax(int* place, int value) {
-    return emulator::change_unwatched(place, value);
-}
+inline int atomicMax(int* place, int value) { return emulator::change_unwatched(place, value); }
 
 using cudaStream_t = void*;
 using cudaError_t = int;
