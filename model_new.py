@@ -1709,8 +1709,8 @@ __device__ __forceinline__ uint64_t wgmma_descriptor(uint32_t smem16) {
     return (uint64_t{kRowGroupOffset | kSwizzle128} << 32) | (smem16 + kLeadingOffset);
 }
 
-// The same of an operand that is not swizzled, in parts of 8 rows of 16 bytes: 128 B from one to the next, along K
-// and along the rows alike.
+// The same of an operand that is not swizzled, in parts of 8 rows of 16 bytes: 128 B from one to the next,
+// along K and along the rows alike.
 __device__ __forceinline__ uint64_t wgmma_descriptor_plain(uint32_t smem16) {
     constexpr uint32_t kPart = 128 / 16;
     return (uint64_t{kPart} << 32) | (smem16 + (kPart << 16));
@@ -1973,9 +1973,9 @@ Window<kMaxTaps> plan_window(int64_t taps, int64_t rows, int64_t stride, int64_t
 // short    stride and dilation 1, at most 8 taps, x contiguous along l. A thread stores 16 bytes of y,
 //          aligned, and reads the 48 aligned bytes of x around its window; a shift in registers undoes the
 //          misalignment.
-// sliding  The segment's window of x lies in shared memory, in runs within which taps are neighbours. A thread
-//          slides over a strip of 12 positions of a run: a new vector of 4 x serves 48 multiply-adds. (3 vectors:
-//          an odd count, so that the strips of a warp meet no bank twice.) y is put in order there, too.
+// sliding  The segment's window of x lies in shared memory, in runs within which taps are neighbours. A
+//          thread slides over a strip of 12 positions of a run: a new vector of 4 x serves 48 multiply-adds.
+//          (3 vectors: an odd count, so that the strips of a warp meet no bank twice.) y is put in order there.
 // strided  all else, and doubles: taps are read through the L1 cache.
 
 #include <algorithm>
@@ -2005,11 +2005,11 @@ constexpr int kWindowWides = 3;  // aligned loads that hold a window at any shif
 constexpr int kGroupTaps = 4;    // that share a window
 constexpr int kMaxShortTaps = 8;
 constexpr int64_t kRounds = 6;  // over the row where the GPU is full anyway: a thread's start costs as one
-// Blocks of floats that share a multiprocessor. With four, ptxas for other architectures spills.
+// Blocks that share a multiprocessor, of short those of floats. With as many, ptxas spills for others.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 900
-constexpr int kShortBlocks = 4;
+constexpr int kShortBlocks = 4, kSlidingBlocks = 3;
 #else
-constexpr int kShortBlocks = 1;
+constexpr int kShortBlocks = 1, kSlidingBlocks = 1;
 #endif
 
 // sliding
@@ -2021,9 +2021,7 @@ static_assert(kStripVectors % 2 == 1, "strips must be an odd number of vectors t
 static_assert(kPieceTaps % kChunkTaps == 0, "pieces must end with a chunk");
 
 constexpr int kSlidingThreads = 128;  // of a block of several rows: small blocks wait and work in turns
-constexpr int kSlidingBlocks = 3;     // that share a multiprocessor, at least
-template <class Element>
-constexpr int kBatch = sizeof(Element) == 2 ? 16 : 8;  // loads at once
+constexpr int kBatch = 8;             // loads at once
 constexpr int kManyTaps = 64;         // of which those that see padding are worth to be left out
 constexpr int kLaneRows = 8;          // rows of neighbouring channels that a warp loads at once
 constexpr int kRowGroups = 4;         // of these in a block, at most
@@ -2301,8 +2299,8 @@ __device__ __forceinline__ void add_chunk(const SumVector* x, const SumVector* w
     }
 }
 
-// Where a row's positions begin in its plan: of runs of neighbours, at the aligned y before, so that a strip's
-// vectors are aligned.
+// Where a row's positions begin in its plan: of runs of neighbours, at the aligned y before, so that vectors
+// of a strip are aligned.
 template <class Element>
 __device__ __forceinline__ int lead_of(const Params& params, const Row<Element>& row) {
     return params.runs.residues == 1 ? misalignment<kWideBytes / sizeof(Element)>(row.y + row.p_begin) : 0;
@@ -2326,11 +2324,11 @@ __device__ __forceinline__ int place_in_plane(const Runs& runs, int i) {
     return (i - run * runs.residues) * runs.run_pitch + run;
 }
 
-// Brings what a row reads of x, plane after plane, by the threads of that row; `x` is under the segment's first
-// position and tap 0, and a plane needs `count` positions.
+// Brings what a row reads of x, plane after plane, by the threads of that row; `x` is under the segment's
+// first position and tap 0, and a plane needs `count` positions.
 template <class Element>
-__device__ __forceinline__ void fetch_row(const Params& params, const Element* x, const Inside& inside, int count,
-                                          int lead, int lane, float* x_smem) {
+__device__ __forceinline__ void fetch_row(const Params& params, const Element* x, const Inside& inside,
+                                          int count, int lead, int lane, float* x_smem) {
     const Problem& problem = params.problem;
     const Runs& runs = params.runs;
     const int threads = params.threads_per_row, stride = static_cast<int>(problem.stride);
@@ -2360,10 +2358,10 @@ __device__ __forceinline__ void fetch_row(const Params& params, const Element* x
     int plane_first = 0, i = lane, left = count * runs.planes - lane;
 #pragma unroll 1
     while (left > 0) {
-        Element values[kBatch<Element>];
-        int target[kBatch<Element>];  // in x_smem; -1: none
+        Element values[kBatch];
+        int target[kBatch];  // in x_smem; -1: none
 #pragma unroll
-        for (int j = 0; j < kBatch<Element>; ++j) {
+        for (int j = 0; j < kBatch; ++j) {
             target[j] = -1;
             if (left <= 0) continue;
             while (i >= count) {
@@ -2387,7 +2385,7 @@ __device__ __forceinline__ void fetch_row(const Params& params, const Element* x
         }
         if constexpr (!kAsync<Element>) {
 #pragma unroll
-            for (int j = 0; j < kBatch<Element>; ++j) {
+            for (int j = 0; j < kBatch; ++j) {
                 if (target[j] >= 0) x_smem[target[j]] = widen(values[j]);
             }
         }
@@ -2471,7 +2469,6 @@ __global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
     const int count = static_cast<int>(row.p_end - row.p_begin);
     const int64_t l_begin = row.p_begin * problem.stride - problem.pad_left;
     Element* const y = row.y + row.p_begin - y_begin;
-    const float bias = bias_of<Element>(problem, row.o);
     if (row.valid) {
         for (int k = lane; k < taps; k += threads) {
             const uint32_t divisor = runs.tap_step;
@@ -2491,6 +2488,7 @@ __global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
         fetch_row(params, row.x + l_begin * problem.x_stride_l, inside, plane_count, lead, lane, x_smem);
     }
     if constexpr (kAsync<Element>) ptx::cp_async_wait_all();
+    const float bias = bias_of<Element>(problem, row.o);
     __syncthreads();  // x and w are there
 
     // A thread has one strip.
@@ -2503,7 +2501,8 @@ __global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
         const uint32_t divisor = runs.residues;
         const int total = lead + count + (taps - 1) * static_cast<int>(problem.dilation);
         const Inside inside = inside_row(l_begin - lead, problem.L, total);
-        const int warp_first = max(lane - 31, 0) / divisor * kStrip, warp_last = (lane + 31) / divisor * kStrip;
+        const int warp_first = max(lane - 31, 0) / divisor * kStrip;
+        const int warp_last = (lane + 31) / divisor * kStrip;
         const int x_begin = inside.begin / divisor, x_end = inside.end / divisor + 1;  // in any run
         chunks_begin = max(x_begin - warp_last - kStrip - kChunkTaps, 0) / kChunkTaps * kChunkTaps;
         chunks_end = x_end - warp_first;
@@ -2572,9 +2571,10 @@ __global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
     }
 }
 
-// Any stride, any dilation. A thread has kSlots products at once: of one tap and positions threads_per_row apart
-// or, where there are few outputs, of one position and several taps. Either way, and in the sliding kernel, the
-// products of an output are summed in the same order, plane by plane: how many samples there are does not show.
+// Any stride, any dilation. A thread has kSlots products at once: of one tap and positions threads_per_row
+// apart or, where there are few outputs, of one position and several taps. Either way, and in the sliding
+// kernel, an output's products are summed in the same order, plane by plane: the number of samples, on which
+// the choice depends, does not show.
 template <class Element>
 __global__ void __launch_bounds__(kMaxThreads)
     depthwise_strided_kernel(const __grid_constant__ Params params) {
@@ -2715,7 +2715,8 @@ inline bool plan_sliding_rows(Params& params, int64_t threads, int64_t rows_per_
     if (threads < residues) return false;
     // Of several runs, a segment may have fewer strips than would fit, where these then fit the row better.
     int64_t strips = threads / residues;
-    const int64_t halo_strips = ceil_div((problem.K - 1) / problem.stride * problem.dilation, kStrip * residues);
+    const int64_t halo = (problem.K - 1) / problem.stride * problem.dilation;
+    const int64_t halo_strips = ceil_div(halo, kStrip * residues);
     const auto cost_of = [&](int64_t some) {
         return ceil_div(problem.P, some * kStrip * residues) * (some + halo_strips);
     };
@@ -2732,7 +2733,6 @@ inline bool plan_sliding_rows(Params& params, int64_t threads, int64_t rows_per_
     params.runs = plan_runs(problem, strips_of_run);
     params.threads_per_row = static_cast<int32_t>(strips_of_run * residues);
     params.rows_per_block = static_cast<int32_t>(rows_per_block);
-    const int64_t halo = (params.runs.w_pitch - kVector) * residues;
     return (params.segments == 1 || params.segment >= halo) &&
            rows_per_block * params.runs.row_pitch <= kSmemSums;
 }
@@ -7441,16 +7441,16 @@ const conv1d::Route conv1d::kStreamSm90 = {"stream_sm90", fits_stream_sm90, work
 "toeplitz.cuh": r'''
 #line 1 "kernels/toeplitz.cuh"
 // Depthwise convolution on tensor cores: one input channel a group, stride 1, any taps and dilation, 16-bit
-// dtypes and TF32, sm_80 and later. Bound by memory up to some hundred taps; FFMAs would bind from a dozen on.
+// dtypes and TF32, sm_80 and later. Bound by memory up to some hundred taps.
 //
 // A strip is 8 neighbours of y. With row m of A the x from strip m on and T[k][n] = w[k-n] (zero where there
 // is no such tap; taps of a dilated filter have zeros between them):
 //
 //   y[8*m + n] = sum over k of x[8*m + k] * T[k][n]
 //
-// A product m16n8k16 (of TF32, m16n8k8) adds 16 (8) of the K + 7 (and one for x at odd addresses) numbers k to
-// 16 strips. These lie in 16 stretches of y, one strip in each, so that the strip of the next product is the
-// next of the stretch: a register of x serves 7 or 8 products.
+// A product m16n8k16 (of TF32, m16n8k8) adds 16 (8) of the K + 7 (and one for odd padding) numbers k to 16
+// strips. These lie in 16 stretches of y, one strip in each, so that the strip of the next product is the next
+// of the stretch: a register of x serves 7 or 8 products.
 //
 // A warp takes 16 stretches of up to 7 strips, a block some warps, of one row of y or of several. x comes to
 // shared memory as it lies in global memory, by 16-byte copies that need no registers; y is put in order
@@ -7471,11 +7471,16 @@ constexpr int kStretches = 16;  // of a warp: the rows of a product
 constexpr int kRowsWarps = 4;   // of a block of several rows, at most
 constexpr int kMaxRounds = 4;   // samples of a block, where
 constexpr int kBlocks = 4;      // this many blocks a multiprocessor are left, and
-constexpr int kFewSteps = 64;   // no more products in a row. Of more, loads cost nothing, and room is for blocks
+constexpr int kFewSteps = 64;   // no more products in a row: of more, loads cost nothing
 constexpr int kMaxO = 4;
 constexpr int kMaxTiles = 7;     // strips of a stretch. Odd, so that 8 stretches begin in different banks
 constexpr int kMaxWarps = 8;     // of a block
-constexpr int kBlocksPerSm = 3;  // of kMaxWarps: 80 registers a thread
+// Of kMaxWarps: 80 registers a thread. ptxas spills for later architectures.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+constexpr int kBlocksPerSm = 2;
+#else
+constexpr int kBlocksPerSm = 3;
+#endif
 constexpr int kFewTaps = 8;      // of floats that multiply-adds take: neighbours, or
 constexpr int kFarTaps = 16;     // so far apart
 constexpr int kAlignBytes = 32;  // where the stores of a warp begin: of parts of sectors, L2 takes fewer
@@ -7619,8 +7624,8 @@ __device__ __forceinline__ void fetch_x(const Visit<Element>& visit, int64_t x_s
     ptx::cp_async_commit_group();
 }
 
-// The taps with the zeros around and between them: tap k at element kStrip + k*dilation. In 16 bits the second
-// copy is one element ahead, so that any two neighbours are an aligned word of one of them.
+// The taps with the zeros around and between them: tap k at element kStrip + k*dilation. In 16 bits the
+// second copy is one element ahead, so that any two neighbours are an aligned word of one of them.
 template <class Traits, class Element = typename Traits::Element>
 __device__ __forceinline__ void fetch_w(const Problem& problem, const Element* w, int w_elems,
                                         Element* w_smem, int thread, int threads) {
@@ -7705,7 +7710,7 @@ __device__ __forceinline__ void add_products(const Params& params, const Visit<E
     const int lane = threadIdx.x % 32, group = lane / 4, t = lane % 4;
     const int x_begin = strip_first * kStrip + visit.x_first - visit.w_shift;
     const bool apart = x_begin % 2 != 0;
-    // This lane's pair of the stretch's first strip, in the upper half of A, and from there to the lower half.
+    // This lane's pair of the stretch's first strip, in A's upper half, and from there to the lower half.
     const Element* const x_lane = x_smem + x_begin + group * tiles * kStrip + 2 * t;
     const int half_elems = 8 * tiles * kStrip;
     const int w_first = kStrip + 2 * t - group - visit.w_shift;
@@ -7790,7 +7795,7 @@ __device__ __forceinline__ float operand(typename Traits::Element value) {
     else return widen(value);
 }
 
-// Sums again those of the outputs [begin, end) that are NaN, by multiply-adds; `x` is under output 0 and tap 0.
+// Sums again those of the outputs [begin, end) that are NaN; `x` is under output 0 and tap 0.
 template <class Traits, class Element = typename Traits::Element>
 __device__ __forceinline__ void mend(const Problem& problem, const Visit<Element>& visit, const Element* x,
                                      int begin, int end, Element* y_smem) {
@@ -8025,10 +8030,10 @@ const conv1d::Route conv1d::kToeplitz = {"toeplitz", fits_toeplitz, no_workspace
 // Long depthwise filters on Hopper: one input channel a group, stride 1, from some hundred taps on; 16-bit
 // dtypes, TF32, and float32 in full accuracy as three products of operands split into two fp16 numbers.
 //
-// With strips of 64 positions, y[64*m + r] = sum over j, k of w[64*j + k - r] * x[64*(m + j) + k], k < 64. For
-// each j that is a product D[r][m] += A[r][k] * B[k][m] of wgmma. B's rows (strips of x) are 128 swizzled bytes,
-// those of several samples side by side, so that the next j is the same tile some rows on. A's 8 x 8 parts
-// depend only on how far k is from r: each is kept once, next to its neighbours, and with the parts of D's rows
+// In strips of 64 positions, y[64*m + r] = sum over j, k < 64 of w[64*j + k - r] * x[64*(m + j) + k]. For each j
+// that is a product D[r][m] += A[r][k] * B[k][m] of wgmma. B's rows (strips of x) are 128 swizzled bytes, those
+// of several samples side by side, so that the next j is the same tile some rows on. A's 8 x 8 parts depend
+// only on how far k is from r: each is kept once, next to its neighbours, and with the parts of D's rows
 // counted downwards both strides of A are that of one part. So w and x lie in shared memory once.
 //
 // A block takes one output channel of up to 8 samples: it fills shared memory, then its warpgroups take tiles
@@ -8186,7 +8191,8 @@ template <class Element>
 __device__ __forceinline__ void load_pair(const Problem& problem, const Work& work, int sample, int strip,
                                           Element (&values)[2]) {
     const int64_t l = work.l_first + int64_t{strip} * kStrip + 2 * (threadIdx.x % 32);
-    const Element* const x = static_cast<const Element*>(work.x) + sample * problem.x_stride_n + l * problem.x_stride_l;
+    const Element* const x =
+        static_cast<const Element*>(work.x) + sample * problem.x_stride_n + l * problem.x_stride_l;
     const bool wanted = sample < work.samples && strip < work.strips_end;
     values[0] = wanted && l >= 0 && l < problem.L ? x[0] : narrow<Element>(0);
     values[1] = wanted && l + 1 >= 0 && l + 1 < problem.L ? x[problem.x_stride_l] : narrow<Element>(0);
@@ -8327,7 +8333,8 @@ __global__ void __launch_bounds__(kThreads, Traits::kBlocksPerSm)
 #pragma unroll
             for (int step = 0; step < 4; ++step) {  // of 16 taps
                 const uint32_t x_at = x_tile + step * 2, w_at = w_tile + step * 2 * (kPartBytes / 16);
-                const uint64_t x_high = ptx::wgmma_descriptor(x_at), w_high = ptx::wgmma_descriptor_plain(w_at);
+                const uint64_t x_high = ptx::wgmma_descriptor(x_at);
+                const uint64_t w_high = ptx::wgmma_descriptor_plain(w_at);
                 if constexpr (kParts == 1) {
                     Mma::issue(sum, w_high, x_high, true);
                 } else {
@@ -8353,7 +8360,8 @@ __global__ void __launch_bounds__(kThreads, Traits::kBlocksPerSm)
         }
 
         // Of sum i: its sample and, in the block, its place in y. Parts of D's rows count downwards.
-        const int place_end = static_cast<int>(min(problem.P - work.p_first, int64_t{params.strips * kStrip}));
+        const int64_t most = int64_t{params.strips} * kStrip;
+        const int place_end = static_cast<int>(min(problem.P - work.p_first, most));
         const int place_lane = strip * kStrip + (7 - warp % 4 * 2) * 8 + lane / 4;
         const auto sample_of = [&](int i) { return (i / 4 * 8 + lane % 4 * 2 + i % 2) & (all_samples - 1); };
         const auto place_of = [&](int i) {
