@@ -1572,6 +1572,13 @@ __device__ __forceinline__ void ld_shared(uint2& value, uint32_t source) {
     asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(value.x), "=r"(value.y) : "r"(source) : "memory");
 }
 
+// The same value; but the compiler computes what depends on it here, and keeps no result from elsewhere in a
+// register until now.
+__device__ __forceinline__ int32_t anew(int32_t value) {
+    asm volatile("" : "+r"(value));
+    return value;
+}
+
 // The same value in all lanes, so that the compiler knows and keeps it in a uniform register.
 __device__ __forceinline__ uint64_t uniform(uint64_t value) {
     const uint32_t low = __shfl_sync(0xFFFFFFFF, static_cast<uint32_t>(value), 0);
@@ -1689,6 +1696,15 @@ __device__ __forceinline__ void setmaxnreg_inc() {
 template <int kRegisters>
 __device__ __forceinline__ void setmaxnreg_dec() {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+
+// 9.7.13.13: lets the next kernel of the stream begin where its launch allows that; there, waits until all
+// kernels before it have ended and their writes can be seen.
+__device__ __forceinline__ void griddepcontrol_launch_dependents() {
+    asm volatile("griddepcontrol.launch_dependents;");
+}
+__device__ __forceinline__ void griddepcontrol_wait() {
+    asm volatile("griddepcontrol.wait;" ::: "memory");
 }
 
 // 9.7.15.7: orders register and shared-memory accesses around wgmma.
@@ -5060,14 +5076,14 @@ namespace sm90 {
 
 // One position's channels: 8 pieces of 16 bytes, swizzled by the row's index mod 8.
 constexpr int kRowBytes = 128;
-constexpr int kTileO = 128;       // output channels of a tile
-constexpr int kProductWarps = 8;  // two warpgroups, 64 output channels each
+constexpr int kWarpgroupO = 64;   // output channels of a product warpgroup
+constexpr int kTileO = 2 * kWarpgroupO;
+constexpr int kProductWarps = 8;  // two warpgroups
 constexpr int kConverterWarps = 7;
 constexpr int kThreads = 32 * (kProductWarps + kConverterWarps + 1);  // and one warp for tickets and weights
 constexpr int kTileSlots = 4;  // tiles announced ahead; with 2, converters waited for 39 % of kb67
 constexpr int kTileCounters = 2 * kTileSlots;  // a tile in work may be kTileSlots behind the one announced
 constexpr int kMaxStages = 12;
-constexpr int kWeightBytes = kTileO * kRowBytes;     // weights of one tap and one chunk of channels
 constexpr int kBarrierReady = 1, kBarrierTaken = 2;  // hardware barriers between the product warpgroups
 
 // D is staged for its stores 8 rows at a time, in one slice of its columns or in two, which take half the
@@ -5092,7 +5108,7 @@ struct ModeTraits {
     static constexpr int kPieceChannels = kIsTf32 ? 4 : 8;           // channels in 16 bytes
     static constexpr int kPieces = kIsSplit ? 4 : 8;                 // pieces of a row that carry channels
     static constexpr int kChunkChannels = kPieces * kPieceChannels;  // channels in a row
-    static constexpr int kLoadChannels = kIsSplit ? 16 : kChunkChannels;  // that a converter holds at once
+    static constexpr int kSteps = kPieces / 2;  // products of 32 bytes of channels in a row
     using Bits = std::conditional_t<kIsFloat, uint32_t, uint16_t>;        // of one element of x, w and y
     using BitsPair = std::conditional_t<kIsFloat, uint2, uint32_t>;
     static constexpr int kElementBytes = sizeof(Bits);
@@ -5107,24 +5123,38 @@ struct ModeTraits {
     }
 };
 
+// The shape of tiles. The two product warpgroups take 64 output channels each of the same columns, or, side by
+// side, the same 64 channels of neighbouring columns.
+struct Tiling {
+    int columns;  // of a product warpgroup
+    int slices;   // in which they are staged
+    bool flat;    // tiles run over all samples' rows in a line; else each lies in one sample
+    bool beside;
+};
+
 // How one launch cuts its problem; written by the host, read by every role.
 struct Geometry {
     int32_t rows_per_sample;   // flat: a sample's rows on the common row axis, outputs and then halo
     uint32_t stride_magic;     // ceil(2^32 / stride)
     uint32_t rows_magic;       // ceil(2^32 / rows_per_sample) where that is small
-    int32_t flat;              // 1: tiles run over all samples' rows in a line; 0: each lies in one sample
+    int32_t flat, beside;      // as in Tiling
+    int32_t tile_o;            // output channels of a tile
+    int32_t weight_bytes;      // of a tile's weights of one tap and one chunk of channels
     int32_t tiles_per_sample;  // of one sample; of the whole batch where flat
     int32_t lead;              // columns computed for stores to begin on a 32-byte sector: 0, 8 or 16
     uint32_t sector_mask;      // lead - 1; 0 without a lead
-    int32_t advance;           // columns stored by a tile: kN - lead
+    int32_t advance;           // columns stored by a warpgroup: kN - lead
+    int32_t tile_advance;      // columns stored by a tile: advance, twice where warpgroups lie side by side
     int32_t tiles;             // of the whole problem
     int32_t o_tiles;           // of one group
     int32_t chunks;            // of channels
     int32_t tap_groups;        // taps that share one window, ceil(K / taps_per_group) times
     int32_t taps_per_group;
-    int32_t window;   // positions of x for a tile: (kN - 1)*stride + (taps_per_group - 1)*dilation + 1
-    int32_t pairs;    // 1: two neighbouring elements of x can be loaded together
+    int32_t window;   // positions of x for a tile: (its columns - 1)*stride + (taps_per_group - 1)*dilation + 1
+    int32_t pairs;    // 1: two neighbouring elements of x are loaded together
+    int32_t ragged;   // 1: they are, though rows may begin at odd elements
     int32_t batches;  // of conversion in a stage
+    int32_t batch_positions;
     int32_t x_stride_c, x_stride_l;
     int32_t plane_rows;   // distance between planes, in rows
     uint32_t plane_mask;  // planes that some tap reads
@@ -5153,19 +5183,37 @@ constexpr int kControlBytes = kBarrierBytes + kTileSlots * static_cast<int>(size
 // Rows between planes, mod 8, that spread eight neighbouring positions over all banks; index: stride.
 constexpr int kPlaneResidue[9] = {0, 0, 4, 3, 2, 5, 3, 7, 1};
 
-// Cuts the problem into tiles of `columns` positions with at most `most_taps` to a window. `tiles` is 0 where
-// that cannot be.
+// Cuts the problem into tiles with at most `most_taps` to a window. `tiles` is 0 where that cannot be.
 template <Mode kMode>
-inline Geometry cut(const Problem& problem, int columns, int slices, bool flat, int64_t most_taps) {
+inline Geometry cut(const Problem& problem, const Tiling& tiling, int64_t most_taps) {
     using Traits = ModeTraits<kMode>;
+    const bool flat = tiling.flat;
     Geometry geometry{};
+    geometry.flat = flat;
+    geometry.beside = tiling.beside;
+    geometry.tile_o = tiling.beside ? kWarpgroupO : kTileO;
+    geometry.weight_bytes = geometry.tile_o * kRowBytes;
     geometry.chunks = static_cast<int32_t>(ceil_div(problem.C, Traits::kChunkChannels));
-    geometry.o_tiles = static_cast<int32_t>(ceil_div(problem.O, kTileO));
+    geometry.o_tiles = static_cast<int32_t>(ceil_div(problem.O, geometry.tile_o));
     const int64_t stride = problem.stride;
     const int64_t blocks = geometry.chunks * problem.K;
     const int other_bytes =
-        kProductWarps * Traits::warp_staging_bytes(columns, slices) + kControlBytes + 1024;
+        kProductWarps * Traits::warp_staging_bytes(tiling.columns, tiling.slices) + kControlBytes + 1024;
     const int free_bytes = problem.device.smem_bytes - other_bytes;
+
+    // Rows of y that begin between sectors cost partial writes, and those between 16-byte pieces have no bulk
+    // copies. Where sums are long, the former cost less than the columns that a lead computes twice. (The
+    // same for both modes of fp32, whose tiles must be the same.)
+    const int sector = 32 / Traits::kElementBytes, piece = 16 / Traits::kElementBytes;
+    const bool is_short = ceil_div(problem.C, kRowBytes / Traits::kElementBytes) * problem.K <= 12;
+    const bool aligned = reinterpret_cast<uintptr_t>(problem.y) % 32 == 0;
+    geometry.lead =
+        !flat && aligned && (problem.P % piece != 0 || (problem.P % sector != 0 && is_short)) ? sector : 0;
+    geometry.sector_mask = geometry.lead > 0 ? sector - 1 : 0;
+    geometry.bulk = aligned && (geometry.lead > 0 || problem.P % piece == 0);
+    geometry.advance = tiling.columns - geometry.lead;
+    geometry.tile_advance = geometry.advance * (tiling.beside ? 2 : 1);
+    const int columns = geometry.tile_advance + geometry.lead;  // of a tile
 
     // As many taps a window as leave room for two stages of x and three of weights.
     int64_t taps = most_taps, max_shift = 0;
@@ -5182,7 +5230,7 @@ inline Geometry cut(const Problem& problem, int columns, int slices, bool flat, 
         while (planes > 1 && stride <= 8 && plane_rows % 8 != kPlaneResidue[stride]) ++plane_rows;
         const int64_t bytes = round_up((plane_rows * (planes - 1) + rows) * kRowBytes, 1024);
         constexpr int64_t w_least = 3;
-        if (2 * bytes + w_least * kWeightBytes <= free_bytes) {
+        if (2 * bytes + w_least * geometry.weight_bytes <= free_bytes) {
             geometry.window = static_cast<int32_t>((columns - 1) * stride + span + 1);
             geometry.plane_rows = static_cast<int32_t>(plane_rows);
             geometry.x_stage_bytes = static_cast<int32_t>(bytes);
@@ -5192,20 +5240,22 @@ inline Geometry cut(const Problem& problem, int columns, int slices, bool flat, 
     }
     geometry.tap_groups = static_cast<int32_t>(ceil_div(problem.K, taps));
     geometry.taps_per_group = static_cast<int32_t>(taps);
-    geometry.pairs = !flat && problem.x_stride_l == 1 && problem.L % 2 == 0 &&
-                     (problem.x_stride_c | problem.x_stride_n) % 2 == 0 &&
-                     reinterpret_cast<uintptr_t>(problem.x) % (2 * Traits::kElementBytes) == 0;
-    geometry.batches =
-        static_cast<int32_t>(ceil_div(geometry.window + geometry.pairs, 64));  // a pair may begin at -1
+    geometry.pairs = !flat && problem.x_stride_l == 1;
+    geometry.ragged =
+        geometry.pairs && (problem.L % 2 != 0 || (problem.x_stride_c | problem.x_stride_n) % 2 != 0 ||
+                           reinterpret_cast<uintptr_t>(problem.x) % (2 * Traits::kElementBytes) != 0);
+    geometry.batch_positions = geometry.ragged ? 62 : 64;
+    geometry.batches = static_cast<int32_t>(
+        ceil_div(geometry.window + geometry.pairs, geometry.batch_positions));  // a pair may begin at -1
     geometry.x_stride_c = static_cast<int32_t>(problem.x_stride_c);
     geometry.x_stride_l = static_cast<int32_t>(problem.x_stride_l);
     geometry.stride_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, stride));
 
     const bool one_weight_tile = geometry.o_tiles * problem.G == 1;
-    const int64_t room = (free_bytes - 2 * geometry.x_stage_bytes) / kWeightBytes;
+    const int64_t room = (free_bytes - 2 * geometry.x_stage_bytes) / geometry.weight_bytes;
     geometry.resident = one_weight_tile && blocks <= room && blocks <= kMaxStages;
     const auto x_stages_beside = [&](int64_t w_stages) {
-        const int64_t stages = (free_bytes - w_stages * kWeightBytes) / geometry.x_stage_bytes;
+        const int64_t stages = (free_bytes - w_stages * geometry.weight_bytes) / geometry.x_stage_bytes;
         return static_cast<int32_t>(stages < 6 ? stages : 6);
     };
     int64_t w_stages = geometry.resident ? blocks : room < 6 ? room : 6;
@@ -5214,7 +5264,7 @@ inline Geometry cut(const Problem& problem, int columns, int slices, bool flat, 
     geometry.w_stages = static_cast<int32_t>(w_stages);
     geometry.x_stages = x_stages_beside(w_stages);
     geometry.smem_bytes =
-        geometry.x_stages * geometry.x_stage_bytes + geometry.w_stages * kWeightBytes + other_bytes;
+        geometry.x_stages * geometry.x_stage_bytes + geometry.w_stages * geometry.weight_bytes + other_bytes;
 
     // One product warpgroup stores while the other multiplies. The rings bound how far they can be apart.
     const int64_t blocks_ahead = (geometry.x_stages / 2) * geometry.taps_per_group;
@@ -5222,18 +5272,6 @@ inline Geometry cut(const Problem& problem, int columns, int slices, bool flat, 
     const int64_t ahead = blocks_ahead < weights_ahead ? blocks_ahead : weights_ahead;
     geometry.skew = static_cast<int32_t>(geometry.x_stages < 3 ? 0 : ahead < blocks ? ahead : blocks);
 
-    // Rows of y that begin between sectors cost partial writes, and those between 16-byte pieces have no bulk
-    // copies. Where sums are long, the former cost less than the columns that a lead computes twice. (The
-    // same for both modes of fp32, whose tiles must be the same.)
-    const int sector = 32 / Traits::kElementBytes, piece = 16 / Traits::kElementBytes;
-    const bool is_short = ceil_div(problem.C, kRowBytes / Traits::kElementBytes) * problem.K <= 12;
-    const bool aligned = reinterpret_cast<uintptr_t>(problem.y) % 32 == 0;
-    geometry.flat = flat;
-    geometry.lead =
-        !flat && aligned && (problem.P % piece != 0 || (problem.P % sector != 0 && is_short)) ? sector : 0;
-    geometry.sector_mask = geometry.lead > 0 ? sector - 1 : 0;
-    geometry.bulk = aligned && (geometry.lead > 0 || problem.P % piece == 0);
-    geometry.advance = columns - geometry.lead;
     int64_t windows;
     if (flat) {
         const int64_t rows = problem.P + max_shift > 2 ? problem.P + max_shift : 2;
@@ -5241,12 +5279,12 @@ inline Geometry cut(const Problem& problem, int columns, int slices, bool flat, 
         if (geometry.rows_per_sample < columns + max_shift)  // a tile may hold several samples
             geometry.rows_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, geometry.rows_per_sample));
         windows =
-            problem.P > 4 * columns ? 0 : ceil_div(problem.N * geometry.rows_per_sample, geometry.advance);
+            problem.P > 4 * columns ? 0 : ceil_div(problem.N * geometry.rows_per_sample, columns);
         geometry.tiles_per_sample = 0;
     } else {
         const int64_t late =
             geometry.lead > 0 ? geometry.lead - 1 : 0;  // how far the last store may end early
-        geometry.tiles_per_sample = static_cast<int32_t>(ceil_div(problem.P + late, geometry.advance));
+        geometry.tiles_per_sample = static_cast<int32_t>(ceil_div(problem.P + late, geometry.tile_advance));
         windows = problem.N * geometry.tiles_per_sample;
     }
     const int64_t tiles = windows * geometry.o_tiles * problem.G;
@@ -5254,47 +5292,55 @@ inline Geometry cut(const Problem& problem, int columns, int slices, bool flat, 
     return geometry;
 }
 
-// Cycles that a launch needs by a simple count, in whole waves of tiles: products or bytes through L2,
-// whichever is more, then stores. The constants come from kb67, kb76 and ecapa_tdnn timed with each number of
+// Cycles that a launch needs by a simple count, in whole waves of tiles: products and bytes through L2, which
+// overlap for the most part, then stores. The constants come from kb67, kb76 and ecapa_tdnn timed with each number of
 // columns.
 template <Mode kMode>
-inline double estimate_cycles(const Problem& problem, const Geometry& geometry, int columns, int slices) {
+inline double estimate_cycles(const Problem& problem, const Geometry& geometry, const Tiling& tiling) {
     using Traits = ModeTraits<kMode>;
     constexpr double kBytesPerCycle = 32;  // of one multiprocessor from L2
     const double blocks = static_cast<double>(geometry.chunks) * static_cast<double>(problem.K);
     // Six products of 32 bytes a block of split operands; f16x3 waits for them twice.
     const double steps = kMode == Mode::f16x3 ? 8.5 : Traits::kIsSplit ? 6 : 4;
-    const double products = blocks * steps * columns * (problem.O <= kTileO / 2 ? 0.5 : 1);
+    // Of a row's channels that do not exist, whole steps are left out.
+    constexpr int kStepChannels = Traits::kChunkChannels / Traits::kSteps;
+    const double filled = static_cast<double>(ceil_div(problem.C, kStepChannels)) / Traits::kSteps;
+    const double products = filled * static_cast<double>(problem.K) * steps * tiling.columns;
     const double stages = static_cast<double>(geometry.chunks) * geometry.tap_groups;
     const double bytes = stages * geometry.window * Traits::kChunkChannels * Traits::kElementBytes +
-                         (geometry.resident ? 0 : blocks * kWeightBytes) +
-                         kTileO * columns * Traits::kElementBytes;
-    const double work = products > bytes / kBytesPerCycle ? products : bytes / kBytesPerCycle;
-    const double tile = work + 2000 + (geometry.bulk ? 24 : 64) * columns + 1000 * slices;
+                         (geometry.resident ? 0 : blocks * geometry.weight_bytes) +
+                         kTileO * tiling.columns * Traits::kElementBytes;
+    const double moves = bytes / kBytesPerCycle;
+    const double work = products > moves ? products + 0.25 * moves : moves + 0.25 * products;
+    const double tile = work + 2000 + (geometry.bulk ? 24 : 64) * tiling.columns + 1000 * tiling.slices;
     return static_cast<double>(ceil_div(geometry.tiles, problem.device.sm_count)) * tile;
 }
 
 struct Cut {
     Geometry geometry;
-    int columns;  // 0: none fits
+    Tiling tiling;  // no columns: none fits
     double cycles;
-    int slices;
 };
 
 template <Mode kMode>
 inline Cut choose_cut(const Problem& problem) {
     Cut best{};
-    const auto consider = [&](int columns, int slices, bool flat) {
-        const Geometry geometry = cut<kMode>(problem, columns, slices, flat, problem.K);
+    const auto consider = [&](const Tiling& tiling) {
+        const Geometry geometry = cut<kMode>(problem, tiling, problem.K);
         if (geometry.tiles == 0) return;
-        const double cycles = estimate_cycles<kMode>(problem, geometry, columns, slices);
-        if (best.columns == 0 || cycles < best.cycles) best = {geometry, columns, cycles, slices};
+        const double cycles = estimate_cycles<kMode>(problem, geometry, tiling);
+        if (best.tiling.columns == 0 || cycles < best.cycles) best = {geometry, tiling, cycles};
     };
-    for (const bool flat : {false, true}) {
-        if (!ModeTraits<kMode>::kIsSplit) consider(192, 1, flat);
-        if (kMode == Mode::tf32) consider(192, 2, flat);
-        consider(128, 1, flat);
-        consider(64, 1, flat);
+    // The last 64 channels are alone where their number is odd.
+    const bool odd = ceil_div(problem.O, kWarpgroupO) % 2 == 1;
+    for (const bool beside : {false, true}) {
+        if (beside ? !odd : problem.O <= kWarpgroupO) continue;
+        for (const bool flat : {false, true}) {
+            if (!ModeTraits<kMode>::kIsSplit) consider({192, 1, flat, beside});
+            if (kMode == Mode::tf32) consider({192, 2, flat, beside});
+            consider({128, 1, flat, beside});
+            consider({64, 1, flat, beside});
+        }
     }
     return best;
 }
@@ -5310,17 +5356,16 @@ constexpr float kSmallestScaled = 1.0f / 4096, kLargestScaled = 65280.0f;
 constexpr float kSumOfSmallX = 8.0f, kSumOfSmallW = 16.0f;
 
 template <Mode kMode>
-inline size_t image_bytes(const Problem& problem) {
-    return static_cast<size_t>(problem.G * ceil_div(problem.O, kTileO) *
-                               ceil_div(problem.C, ModeTraits<kMode>::kChunkChannels) * problem.K *
-                               kWeightBytes);
+inline size_t image_bytes(const Problem& problem, int32_t tile_o) {
+    return static_cast<size_t>(problem.G * ceil_div(problem.O, tile_o) * tile_o *
+                               ceil_div(problem.C, ModeTraits<kMode>::kChunkChannels) * problem.K * kRowBytes);
 }
 
 // What the kernels of one launch share in the workspace.
 struct Scratch {
     int32_t* tickets;     // [2]: drawn so far; tiles listed
     uint8_t* image;       // packed weights
-    float2* row_scaling;  // f16x3: [G][o_tiles * 128], what undoes the scales of x and w, negative where w is
+    float2* row_scaling;  // f16x3: [G][o_tiles * tile_o], what undoes the scales of x and w, negative where w is
                           // out of range; how many weights are too small
     int32_t* is_listed;   // f16x3: [tiles]
     int32_t* list;        // f16x3: [tiles], those to be done again
@@ -5338,14 +5383,14 @@ inline size_t lay_out(const Problem& problem, const Geometry& geometry, uint8_t*
     };
     *scratch = {};
     scratch->tickets = reinterpret_cast<int32_t*>(take(2 * sizeof(int32_t)));
-    scratch->image = take(image_bytes<kMode>(problem));
+    scratch->image = take(image_bytes<kMode>(problem, geometry.tile_o));
     if (kMode == Mode::f16x3) {
         const size_t tile_bytes = static_cast<size_t>(geometry.tiles) * sizeof(int32_t);
         scratch->row_scaling =
-            reinterpret_cast<float2*>(take(problem.G * geometry.o_tiles * kTileO * sizeof(float2)));
+            reinterpret_cast<float2*>(take(problem.G * geometry.o_tiles * geometry.tile_o * sizeof(float2)));
         scratch->is_listed = reinterpret_cast<int32_t*>(take(tile_bytes));
         scratch->list = reinterpret_cast<int32_t*>(take(tile_bytes));
-        scratch->safe_image = take(image_bytes<Mode::tf32x3>(problem));
+        scratch->safe_image = take(image_bytes<Mode::tf32x3>(problem, geometry.tile_o));
     }
     return bytes;
 }
@@ -5358,12 +5403,18 @@ Error launch_listed_tiles(const Problem& problem, Scratch scratch, cudaStream_t 
 // it: some 10 us.
 constexpr double kSecondModeCycles = 20000;
 
-inline Mode mode_of(const Problem& problem) {
-    if (problem.dtype == Dtype::float16) return Mode::f16;
-    if (problem.dtype == Dtype::bfloat16) return Mode::bf16;
-    if (problem.precision == Precision::tf32) return Mode::tf32;
-    const double cycles = choose_cut<Mode::f16x3>(problem).cycles + kSecondModeCycles;
-    return cycles < choose_cut<Mode::tf32x3>(problem).cycles ? Mode::f16x3 : Mode::tf32x3;
+struct Choice {
+    Mode mode;
+    Cut cut;
+};
+
+inline Choice choose(const Problem& problem) {
+    if (problem.dtype == Dtype::float16) return {Mode::f16, choose_cut<Mode::f16>(problem)};
+    if (problem.dtype == Dtype::bfloat16) return {Mode::bf16, choose_cut<Mode::bf16>(problem)};
+    if (problem.precision == Precision::tf32) return {Mode::tf32, choose_cut<Mode::tf32>(problem)};
+    const Choice fast{Mode::f16x3, choose_cut<Mode::f16x3>(problem)};
+    const Choice safe{Mode::tf32x3, choose_cut<Mode::tf32x3>(problem)};
+    return fast.cut.cycles + kSecondModeCycles < safe.cut.cycles ? fast : safe;
 }
 
 }  // namespace sm90
@@ -5376,26 +5427,19 @@ inline bool fits_gemm_sm90(const Problem& problem) {
            problem.x_stride_l < kMost && problem.G * problem.O < kMost && problem.G * problem.C < kMost;
 }
 
-namespace sm90 {
-
-template <Mode kMode>
-inline size_t scratch_bytes(const Problem& problem) {
-    Scratch scratch;
-    return lay_out<kMode>(problem, choose_cut<kMode>(problem).geometry, nullptr, &scratch);
-}
-
-}  // namespace sm90
-
 inline size_t workspace_gemm_sm90(const Problem& problem) {
-    switch (sm90::mode_of(problem)) {
+    const sm90::Choice choice = sm90::choose(problem);
+    const sm90::Geometry& geometry = choice.cut.geometry;
+    sm90::Scratch scratch;
+    switch (choice.mode) {
         case sm90::Mode::tf32:
-            return sm90::scratch_bytes<sm90::Mode::tf32>(problem);
+            return sm90::lay_out<sm90::Mode::tf32>(problem, geometry, nullptr, &scratch);
         case sm90::Mode::tf32x3:
-            return sm90::scratch_bytes<sm90::Mode::tf32x3>(problem);
+            return sm90::lay_out<sm90::Mode::tf32x3>(problem, geometry, nullptr, &scratch);
         case sm90::Mode::f16x3:
-            return sm90::scratch_bytes<sm90::Mode::f16x3>(problem);
+            return sm90::lay_out<sm90::Mode::f16x3>(problem, geometry, nullptr, &scratch);
         default:
-            return sm90::scratch_bytes<sm90::Mode::f16>(problem);
+            return sm90::lay_out<sm90::Mode::f16>(problem, geometry, nullptr, &scratch);
     }
 }
 
@@ -5476,14 +5520,15 @@ __device__ __forceinline__ Announcement place_tile(const Geometry& geometry, con
     Announcement place;
     place.tile = tile;
     place.group = rest / geometry.o_tiles;
-    place.channel = (rest - place.group * geometry.o_tiles) * kTileO;
+    place.channel = (rest - place.group * geometry.o_tiles) * geometry.tile_o;
     if (geometry.flat) {
-        const int64_t first = int64_t{window} * geometry.advance;
+        const int64_t first = int64_t{window} * geometry.tile_advance;
         place.sample = static_cast<int32_t>(first / geometry.rows_per_sample);
         place.row = static_cast<int32_t>(first - int64_t{place.sample} * geometry.rows_per_sample);
     } else {
         place.sample = window / geometry.tiles_per_sample;
-        place.row = (window - place.sample * geometry.tiles_per_sample) * geometry.advance - geometry.lead;
+        place.row =
+            (window - place.sample * geometry.tiles_per_sample) * geometry.tile_advance - geometry.lead;
     }
     return place;
 }
@@ -5514,6 +5559,7 @@ __device__ __forceinline__ void run_supplier(const Geometry& geometry, const Pro
         tiles.advance(kTileSlots);
     };
     const bool listed = kMayBeListed && scratch.list != nullptr;
+    if (listed) ptx::griddepcontrol_wait();
     const int32_t tickets = listed ? scratch.tickets[1] : geometry.tiles;
     const auto tile_of = [&](int32_t ticket) {
         return ticket >= tickets ? geometry.tiles : listed ? scratch.list[ticket] : ticket;
@@ -5522,6 +5568,7 @@ __device__ __forceinline__ void run_supplier(const Geometry& geometry, const Pro
     int32_t tile = tile_of(next_ticket);
     int32_t next = tile;  // announced already, one tile ahead of the weights
     announce(next);
+    ptx::griddepcontrol_wait();  // converters read x meanwhile
     for (bool first = true; tile < geometry.tiles; first = false, tile = next) {
         if (next < geometry.tiles) {
             next_ticket = (listed ? next_ticket : atomicAdd(scratch.tickets, 1)) + gridDim.x;
@@ -5530,12 +5577,13 @@ __device__ __forceinline__ void run_supplier(const Geometry& geometry, const Pro
         }
         if (first || !geometry.resident) {
             const int32_t which = tile % (geometry.o_tiles * static_cast<int32_t>(problem.G));
-            const uint8_t* source = scratch.image + which * blocks_of_tile * kWeightBytes;
-            for (int64_t block = 0; block < blocks_of_tile; ++block, source += kWeightBytes) {
+            const uint32_t bytes = geometry.weight_bytes;
+            const uint8_t* source = scratch.image + which * blocks_of_tile * bytes;
+            for (int64_t block = 0; block < blocks_of_tile; ++block, source += bytes) {
                 const uint32_t full = barriers.w_full(weights.stage);
                 ptx::mbarrier_wait(barriers.w_empty(weights.stage), weights.parity);
-                ptx::mbarrier_arrive_expect_tx(full, kWeightBytes);
-                ptx::cp_async_bulk(w_smem + weights.stage * kWeightBytes, source, kWeightBytes, full);
+                ptx::mbarrier_arrive_expect_tx(full, bytes);
+                ptx::cp_async_bulk(w_smem + weights.stage * bytes, source, bytes, full);
                 weights.advance(geometry.w_stages);
             }
         }
@@ -5587,108 +5635,147 @@ struct Range {
     }
 };
 
-// Weights w [G*O][C][K] are packed into blocks of 16 KB in the order in which tiles use them, [G][o_tile][tap
-// group][chunk][tap]; a block is the shared-memory image of 128 output channels x one row of 8 pieces. Where
-// a piece's weights come from:
-struct PackedPlace {
-    int32_t block;         // of the tile's blocks
-    int32_t tap, c, part;  // first channel; part 0: value or high part, 1: low part
+// Weights w [G*O][C][K] are packed into blocks in the order in which tiles use them, [G][o_tile][tap
+// group][chunk][tap]; a block is the shared-memory image of a tile's output channels x one row of 8 pieces.
+// One warp packs some taps of one output channel and 32 channels (64 in 16 bits) at a time: it reads them
+// along w, through shared memory, and writes whole rows.
+constexpr int kPackThreads = 256;
+constexpr int kPackTaps = 32;                  // at a time
+constexpr int kPackPitch = kPackTaps + 1;      // of a staged channel: a row's pieces lie in different banks
+template <class Bits>
+constexpr int kPackChannels = kRowBytes / static_cast<int>(sizeof(Bits));
+
+// What one warp packs at a time.
+struct PackUnit {
+    int32_t row;  // of the image: [G][o_tile][tile_o]
+    int32_t c, tap, taps;
 };
 
-// Where piece `piece` of block `block` of a tile's weights comes from.
-template <Mode kMode>
-__device__ __forceinline__ PackedPlace packed_place(const Geometry& geometry, int32_t block, int32_t piece,
-                                                    int32_t K) {
-    using Traits = ModeTraits<kMode>;
-    const int32_t blocks_of_full_group = geometry.chunks * geometry.taps_per_group;
-    const int32_t tap_group = block / blocks_of_full_group;
-    const int32_t rest = block - tap_group * blocks_of_full_group;
-    const int32_t first_tap = tap_group * geometry.taps_per_group;
-    const int32_t taps = min(geometry.taps_per_group, K - first_tap);
-    const int32_t chunk = rest / taps;
-    return {block, first_tap + rest % taps,
-            chunk * Traits::kChunkChannels + piece % Traits::kPieces * Traits::kPieceChannels,
-            piece / Traits::kPieces};
+// Channels [c, c + kPackChannels) and the taps of `unit`, of w_row [C][K], to staged[channel][kPackPitch];
+// zero where there are none.
+template <class Bits>
+__device__ __forceinline__ void stage_weights(Bits* staged, const Bits* w_row, const PackUnit& unit,
+                                              int32_t C, int32_t K, bool exists) {
+    const uint32_t magic = (0xFFFFFFFFu / unit.taps) + 1;  // 2^32 / taps, rounded up
+    const int32_t count = kPackChannels<Bits> * unit.taps;
+    __syncwarp();
+#pragma unroll 4
+    for (int32_t i = threadIdx.x % 32; i < count; i += 32) {
+        const int32_t channel = unit.taps == 1 ? i : __umulhi(i, magic), tap = i - channel * unit.taps;
+        const bool inside = exists && unit.c + channel < C;
+        staged[channel * kPackPitch + tap] =
+            inside ? w_row[int64_t{unit.c + channel} * K + unit.tap + tap] : Bits{0};
+    }
+    __syncwarp();
 }
 
-// 16 bytes of the image: kPieceChannels weights from `w` on, `stride` apart, of which `count` exist, times
-// `scale`.
+// 16 bytes of the image: kPieceChannels weights from `staged` on, times `scale`; low: their low parts.
 template <Mode kMode>
-__device__ __forceinline__ uint4 pack_piece(const void* w, int64_t offset, int32_t stride, int32_t count,
-                                            int32_t part, float scale) {
-    using Traits = ModeTraits<kMode>;
-    uint32_t words[4] = {0, 0, 0, 0};
-    const auto value = [&](int j) {
-        return j < count ? static_cast<const float*>(w)[offset + int64_t{j} * stride] * scale : 0.0f;
-    };
+__device__ __forceinline__ uint4 pack_piece(const typename ModeTraits<kMode>::Bits* staged, bool low,
+                                            float scale) {
+    uint32_t words[4];
+    const auto value = [&](int j) { return __uint_as_float(staged[j * kPackPitch]) * scale; };
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
         if constexpr (kMode == Mode::f16x3) {
-            uint32_t low;
-            const uint32_t high = split_f16(value(2 * j), value(2 * j + 1), low);
-            words[j] = part == 0 ? high : low;
+            uint32_t rest;
+            const uint32_t high = split_f16(value(2 * j), value(2 * j + 1), rest);
+            words[j] = low ? rest : high;
         } else if constexpr (kMode == Mode::tf32x3) {
             const uint32_t high = ptx::cvt_rn_tf32(value(j));
-            words[j] = part == 0 ? high : ptx::cvt_rn_tf32(value(j) - __uint_as_float(high));
+            words[j] = low ? ptx::cvt_rn_tf32(value(j) - __uint_as_float(high)) : high;
         } else if constexpr (kMode == Mode::tf32) {
-            words[j] = round_tf32(__float_as_uint(value(j)));
+            words[j] = round_tf32(staged[j * kPackPitch]);
         } else {
-#pragma unroll
-            for (int i = 0; i < 2; ++i) {
-                if (2 * j + i < count)
-                    words[j] |= static_cast<uint32_t>(
-                                    static_cast<const uint16_t*>(w)[offset + int64_t{2 * j + i} * stride])
-                                << (16 * i);
-            }
+            words[j] = staged[2 * j * kPackPitch] |
+                       static_cast<uint32_t>(staged[(2 * j + 1) * kPackPitch]) << 16;
         }
     }
     return make_uint4(words[0], words[1], words[2], words[3]);
 }
 
-// One piece a thread; consecutive threads take consecutive output channels of one piece: index =
-// (block*8 + piece)*128 + row. Zeroes the tickets.
+// Staged weights to their rows of the image; kChunkChannels may be less than what is staged.
 template <Mode kMode>
-__global__ void __launch_bounds__(256)
+__device__ __forceinline__ void pack_staged(const typename ModeTraits<kMode>::Bits* staged,
+                                            const PackUnit& unit, const Geometry& geometry, uint8_t* image,
+                                            int32_t K, float scale) {
+    using Traits = ModeTraits<kMode>;
+    constexpr int kChunks = kPackChannels<typename Traits::Bits> / Traits::kChunkChannels;
+    const int32_t tile = unit.row / geometry.tile_o, row = unit.row - tile * geometry.tile_o;
+#pragma unroll
+    for (int part = 0; part < kChunks; ++part) {
+        const int32_t chunk = unit.c / Traits::kChunkChannels + part;
+        if (chunk >= geometry.chunks) break;
+#pragma unroll 1
+        for (int32_t i = threadIdx.x % 32; i < unit.taps * 8; i += 32) {
+            const int32_t tap = unit.tap + i / 8, piece = i % 8;
+            const int32_t tap_group = tap / geometry.taps_per_group;
+            const int32_t first_tap = tap_group * geometry.taps_per_group;
+            const int64_t block = (int64_t{tile} * K + first_tap) * geometry.chunks +
+                                  chunk * min(geometry.taps_per_group, K - first_tap) + tap - first_tap;
+            const int32_t channel = part * Traits::kChunkChannels + piece % Traits::kPieces * Traits::kPieceChannels;
+            reinterpret_cast<uint4*>(image)[(block * geometry.tile_o + row) * 8 + (piece ^ (row & 7))] =
+                pack_piece<kMode>(staged + channel * kPackPitch + i / 8, piece >= Traits::kPieces, scale);
+        }
+    }
+}
+
+// Index of row `row` of the image among the rows of w; whether there is one.
+__device__ __forceinline__ bool find_row_of_w(const Geometry& geometry, int32_t row, int32_t O, int64_t& w_row) {
+    const int32_t group_rows = geometry.o_tiles * geometry.tile_o, group = row / group_rows;
+    const int32_t o = row - group * group_rows;
+    w_row = int64_t{group} * O + o;
+    return o < O;
+}
+
+// One unit a warp: index = (row*chunks + chunk)*segments + segment. Zeroes the tickets.
+template <Mode kMode>
+__global__ void __launch_bounds__(kPackThreads)
     pack_weights_kernel(const void* __restrict__ w,  // [G*O][C][K]
-                        Scratch scratch, Geometry geometry, int32_t C, int32_t O, int32_t K, int64_t pieces) {
+                        Scratch scratch, Geometry geometry, int32_t C, int32_t O, int32_t K, int64_t units) {
 #if __CUDA_ARCH__ == 900
+    using Bits = typename ModeTraits<kMode>::Bits;
+    __shared__ Bits staged[kPackThreads / 32][kPackChannels<Bits> * kPackPitch];
+    ptx::griddepcontrol_launch_dependents();
     if (blockIdx.x == 0 && threadIdx.x < 2) scratch.tickets[threadIdx.x] = 0;
-    const int64_t index = blockIdx.x * int64_t{256} + threadIdx.x;
-    if (index >= pieces) return;
-    const int row = static_cast<int>(index % kTileO), piece = static_cast<int>(index / kTileO % 8);
-    const int64_t block = index / kTileO / 8;
-    const int32_t blocks_of_tile = geometry.chunks * K;
-    const int32_t tile = static_cast<int32_t>(block / blocks_of_tile);
-    const PackedPlace from =
-        packed_place<kMode>(geometry, static_cast<int32_t>(block - int64_t{tile} * blocks_of_tile), piece, K);
-    const int32_t o = tile % geometry.o_tiles * kTileO + row;
-    const int64_t offset = ((int64_t{tile / geometry.o_tiles} * O + o) * C + from.c) * K + from.tap;
-    reinterpret_cast<uint4*>(scratch.image)[(block * kTileO + row) * 8 + (piece ^ (row & 7))] =
-        pack_piece<kMode>(w, offset, K, o < O ? C - from.c : 0, from.part, 1.0f);
+    const int64_t index = blockIdx.x * int64_t{kPackThreads / 32} + threadIdx.x / 32;
+    if (index >= units) return;
+    constexpr int kStep = kPackChannels<Bits>;
+    const int32_t segments = (K + kPackTaps - 1) / kPackTaps, steps = (C + kStep - 1) / kStep;
+    const int32_t segment = static_cast<int32_t>(index % segments);
+    const int64_t rest = index / segments;
+    const PackUnit unit{static_cast<int32_t>(rest / steps), static_cast<int32_t>(rest % steps) * kStep,
+                        segment * kPackTaps, min(kPackTaps, K - segment * kPackTaps)};
+    int64_t w_row;
+    const bool exists = find_row_of_w(geometry, unit.row, O, w_row);
+    stage_weights(staged[threadIdx.x / 32], static_cast<const Bits*>(w) + w_row * C * K, unit, C, K, exists);
+    pack_staged<kMode>(staged[threadIdx.x / 32], unit, geometry, scratch.image, K, 1.0f);
 #endif
 }
 
 // One output channel a block: finds its scale and packs it for f16x3, and for kSafeMode. Zeroes the tickets and
 // empties the list of tiles.
 template <Mode kSafeMode>
-__global__ void __launch_bounds__(128)
-    pack_split_weights_kernel(const float* __restrict__ w,  // [G*O][C][K]
+__global__ void __launch_bounds__(kPackThreads)
+    pack_split_weights_kernel(const uint32_t* __restrict__ w,  // fp32 [G*O][C][K]
                               Scratch scratch, Geometry geometry, Geometry safe_geometry, int32_t C,
                               int32_t O, int32_t K) {
 #if __CUDA_ARCH__ == 900
-    if (blockIdx.x == 0 && threadIdx.x < 2) scratch.tickets[threadIdx.x] = 0;
-    for (int64_t i = blockIdx.x * int64_t{128} + threadIdx.x; i < geometry.tiles;
-         i += gridDim.x * int64_t{128})
-        scratch.is_listed[i] = 0;
-    const int32_t row = blockIdx.x % kTileO, tile = blockIdx.x / kTileO;
-    const int32_t o = tile % geometry.o_tiles * kTileO + row;
-    const int64_t first = (int64_t{tile / geometry.o_tiles} * O + o) * C * K;
+    __shared__ uint32_t staged[kPackThreads / 32][kPackChannels<uint32_t> * kPackPitch];
     __shared__ uint32_t largest, small;
+    ptx::griddepcontrol_launch_dependents();
+    if (blockIdx.x == 0 && threadIdx.x < 2) scratch.tickets[threadIdx.x] = 0;
+    for (int64_t i = blockIdx.x * int64_t{kPackThreads} + threadIdx.x; i < geometry.tiles;
+         i += gridDim.x * int64_t{kPackThreads})
+        scratch.is_listed[i] = 0;
+    int64_t w_row;
+    const bool exists = find_row_of_w(geometry, static_cast<int32_t>(blockIdx.x), O, w_row);
+    const uint32_t* const row = w + w_row * C * K;
     if (threadIdx.x == 0) largest = small = 0;
     __syncthreads();
-    const int32_t weights = o < O ? C * K : 0;
+    const int32_t weights = exists ? C * K : 0;
     Range range;
-    for (int32_t i = threadIdx.x; i < weights; i += 128) range.add(__float_as_uint(w[first + i]), 1.0f);
+    for (int32_t i = threadIdx.x; i < weights; i += kPackThreads) range.add(row[i], 1.0f);
     atomicMax(&largest, range.largest);
     __syncthreads();
     // The largest magnitude's exponent becomes 14; beyond 2^100 either way, the scale itself could overflow.
@@ -5696,33 +5783,50 @@ __global__ void __launch_bounds__(128)
     const bool scales = exponent > -100 && exponent < 100;
     const float scale = scales ? __uint_as_float(static_cast<uint32_t>(14 - exponent + 127) << 23) : 1.0f;
     range = {};
-    for (int32_t i = threadIdx.x; i < weights; i += 128) range.add(__float_as_uint(w[first + i]), scale);
-    atomicAdd(&small, range.small);
+    for (int32_t i = threadIdx.x; i < weights; i += kPackThreads) range.add(row[i], scale);
+    if (range.small > 0) atomicAdd(&small, range.small);
     __syncthreads();
     if (threadIdx.x == 0)
         scratch.row_scaling[blockIdx.x] = make_float2(
             (scales || largest == 0 ? 1.0f : -1.0f) / (scale * kXScale), static_cast<float>(small));
-
-    const auto pack = [&](auto mode, const Geometry& cut, uint8_t* image, float by) {
-        constexpr Mode kMode = decltype(mode)::value;
-        const int32_t blocks = cut.chunks * K;
-        for (int32_t i = threadIdx.x; i < blocks * 8; i += 128) {
-            const int32_t piece = i % 8;
-            const PackedPlace from = packed_place<kMode>(cut, i / 8, piece, K);
-            const int64_t block = int64_t{tile} * blocks + from.block;
-            reinterpret_cast<uint4*>(image)[(block * kTileO + row) * 8 + (piece ^ (row & 7))] =
-                pack_piece<kMode>(w, first + int64_t{from.c} * K + from.tap, K, o < O ? C - from.c : 0,
-                                  from.part, by);
-        }
-    };
-    pack(std::integral_constant<Mode, Mode::f16x3>{}, geometry, scratch.image, scale);
-    pack(std::integral_constant<Mode, kSafeMode>{}, safe_geometry, scratch.safe_image, 1.0f);
+    const int32_t segments = (K + kPackTaps - 1) / kPackTaps;
+    for (int32_t i = threadIdx.x / 32; i < geometry.chunks * segments; i += kPackThreads / 32) {
+        const int32_t chunk = i / segments, tap = (i - chunk * segments) * kPackTaps;
+        const PackUnit unit{static_cast<int32_t>(blockIdx.x), chunk * kPackChannels<uint32_t>, tap,
+                            min(kPackTaps, K - tap)};
+        uint32_t* const weights_smem = staged[threadIdx.x / 32];
+        stage_weights(weights_smem, row, unit, C, K, exists);
+        pack_staged<Mode::f16x3>(weights_smem, unit, geometry, scratch.image, K, scale);
+        pack_staged<kSafeMode>(weights_smem, unit, safe_geometry, scratch.safe_image, K, 1.0f);
+    }
 #endif
+}
+
+template <Mode kMode>
+inline void pack_weights(const Problem& problem, const Geometry& geometry, const Scratch& scratch,
+                         cudaStream_t stream) {
+    const int64_t units = problem.G * geometry.o_tiles * geometry.tile_o *
+                          ceil_div(problem.C, kPackChannels<typename ModeTraits<kMode>::Bits>) *
+                          ceil_div(problem.K, kPackTaps);
+    const unsigned blocks = static_cast<unsigned>(ceil_div(units, kPackThreads / 32));
+    pack_weights_kernel<kMode><<<blocks, kPackThreads, 0, stream>>>(
+        problem.w, scratch, geometry, static_cast<int32_t>(problem.C), static_cast<int32_t>(problem.O),
+        static_cast<int32_t>(problem.K), units);
+}
+template <Mode kSafeMode>
+inline void pack_split_weights(const Problem& problem, const Geometry& geometry, const Geometry& safe,
+                               const Scratch& scratch, cudaStream_t stream) {
+    const unsigned rows = static_cast<unsigned>(problem.G * geometry.o_tiles * geometry.tile_o);
+    pack_split_weights_kernel<kSafeMode><<<rows, kPackThreads, 0, stream>>>(
+        static_cast<const uint32_t*>(problem.w), scratch, geometry, safe, static_cast<int32_t>(problem.C),
+        static_cast<int32_t>(problem.O), static_cast<int32_t>(problem.K));
 }
 
 // A batch is 64 positions with all channels of a row, loaded and then stored; the batches of all stages go
 // round the warps. Neighbouring lanes take neighbouring positions, so global loads run along the rows of x.
-// Where rows begin at even elements a lane takes two neighbours, with one load a channel.
+// Where these lie side by side a lane takes two, with one load a channel, of an aligned word. If the row begins
+// at an odd element, that word holds the second half of a pair and the next lane's the first half of the next,
+// so a batch is 62 positions then.
 template <Mode kMode>
 struct Converter {
     using Traits = ModeTraits<kMode>;
@@ -5735,10 +5839,9 @@ struct Converter {
     uint8_t* const x_smem;
     const int lane;
     int32_t batch;  // of the current stage
-    Range range;    // f16x3: of the batch
+    __half2 largest;  // f16x3: magnitudes of the batch's high parts
 
     Ring tiles, stages;
-    bool claimed = false;
     Announcement place;
     const Bits* x_tile;  // x at the tile's sample and group
     int32_t tap_group = 0, chunk = 0;
@@ -5769,18 +5872,15 @@ struct Converter {
     // Position of x at q = 0 of the window; row t of a sample begins at t*stride.
     __device__ __forceinline__ int32_t window_begin() const {
         return place.row * static_cast<int32_t>(problem.stride) - static_cast<int32_t>(problem.pad_left) +
-               tap_group * geometry.taps_per_group * static_cast<int32_t>(problem.dilation);
+               ptx::anew(tap_group) * geometry.taps_per_group * static_cast<int32_t>(problem.dilation);
     }
 
-    // Channels of the chunk from `first` on at position q of the window, and, where Word holds two elements,
-    // at q + 1.
-    template <class Word>
-    __device__ __forceinline__ void load(Word (&value)[Traits::kLoadChannels], int32_t first, int32_t q) {
+    // Where position q of the window lies in channel c of x; null where it is padding.
+    __device__ __forceinline__ const Bits* find(int32_t q, int32_t c) const {
         const int32_t stride = static_cast<int32_t>(problem.stride);
-        const int32_t c = chunk * Traits::kChunkChannels + first;
         int32_t l = window_begin() + q;
         const Bits* source = x_tile;
-        bool valid = q < geometry.window;
+        bool valid = q < geometry.window && place.sample < problem.N;
         if (geometry.flat) {
             int32_t t = place.row + divide_by_stride(geometry, q, stride);
             const int32_t samples = wrap_row(geometry, t);
@@ -5789,44 +5889,99 @@ struct Converter {
             valid = valid && place.sample + samples < problem.N;
         }
         valid = valid && static_cast<uint32_t>(l) < static_cast<uint32_t>(problem.L);
-        const int32_t channels = valid ? static_cast<int32_t>(problem.C) - c : 0;
         source += int64_t{l} * geometry.x_stride_l + int64_t{c} * geometry.x_stride_c;
-#pragma unroll
-        for (int i = 0; i < Traits::kLoadChannels; ++i, source += geometry.x_stride_c)
-            value[i] = i < channels ? __ldg(reinterpret_cast<const Word*>(source)) : Word{};
+        return valid ? source : nullptr;
     }
 
-    // Rounds or splits loaded channels at position q into their row of the current stage, from piece
-    // `first_piece` on. get_word(i) is channel i's element, or, of 16 bits each, those of channels 2*i and
-    // 2*i + 1.
+    // The chunk's channels at position q of the window.
+    __device__ __forceinline__ void load(Bits (&value)[Traits::kChunkChannels], int32_t q) {
+        const int32_t c = chunk * Traits::kChunkChannels;
+        const Bits* source = find(q, c);
+        const int32_t channels = source != nullptr ? static_cast<int32_t>(problem.C) - c : 0;
+#pragma unroll
+        for (int i = 0; i < Traits::kChunkChannels; ++i, source += geometry.x_stride_c)
+            value[i] = i < channels ? __ldg(source) : Bits{0};
+    }
+
+    // The same at q and q + 1, of which q is at an even position of x.
+    using Pair = typename Traits::BitsPair;
+    __device__ __forceinline__ void load_pairs(Pair (&value)[Traits::kChunkChannels], int32_t q) {
+        const int32_t c = chunk * Traits::kChunkChannels;
+        const int32_t l = window_begin() + q, L = static_cast<int32_t>(problem.L);
+        const bool exists = place.sample < problem.N && l >= 0;
+        const Bits* source = x_tile + l + int64_t{c} * geometry.x_stride_c;
+        // Whether the rows of even channels and of odd ones, counted from c, begin at odd elements.
+        const uint32_t parity = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(source) / sizeof(Bits));
+        const bool odd[2] = {geometry.ragged && parity % 2 != 0,
+                             geometry.ragged && (parity + geometry.x_stride_c) % 2 != 0};
+        const int32_t channels = static_cast<int32_t>(problem.C) - c;
+        bool wanted[2];
+#pragma unroll
+        for (int j = 0; j < 2; ++j)  // the lane before wants the first half of an odd row's word, also behind its end
+            wanted[j] = exists && (odd[j] ? q <= geometry.window && l <= L : q < geometry.window && l < L);
+        source -= odd[0];
+        const int32_t step = geometry.x_stride_c + odd[0] - odd[1];  // from an even channel to the next
+#pragma unroll
+        for (int i = 0; i < Traits::kChunkChannels; ++i) {
+            value[i] = wanted[i % 2] && i < channels ? __ldg(reinterpret_cast<const Pair*>(source)) : Pair{};
+            source += i % 2 == 0 ? step : 2 * geometry.x_stride_c - step;
+        }
+        if (!geometry.ragged) return;
+#pragma unroll
+        for (int j = 0; j < 2; ++j) {
+            if (!odd[j]) continue;
+#pragma unroll
+            for (int i = j; i < Traits::kChunkChannels; i += 2) {
+                if constexpr (Traits::kIsFloat) {
+                    const uint32_t next = __shfl_down_sync(0xFFFFFFFF, value[i].x, 1);
+                    value[i] = make_uint2(value[i].y, next);
+                } else {
+                    const uint32_t next = __shfl_down_sync(0xFFFFFFFF, value[i], 1);
+                    value[i] = __byte_perm(value[i], next, 0x5432);
+                }
+            }
+        }
+        // Words over an end of the row hold an element that is not of it.
+        const bool inside[2] = {l >= 0 && l < L, l >= 0 && l + 1 < L};
+        if (__all_sync(0xFFFFFFFF, inside[0] && inside[1])) return;
+#pragma unroll
+        for (int i = 0; i < Traits::kChunkChannels; ++i) {
+            if constexpr (Traits::kIsFloat)
+                value[i] = make_uint2(inside[0] ? value[i].x : 0, inside[1] ? value[i].y : 0);
+            else value[i] &= (inside[0] ? 0xFFFFu : 0u) | (inside[1] ? 0xFFFF0000u : 0u);
+        }
+    }
+
+    // Rounds or splits loaded channels at position q into their row of the current stage. get_word(i) is
+    // channel i's element, or, of 16 bits each, those of channels 2*i and 2*i + 1.
     template <class GetWord>
-    __device__ __forceinline__ void store(int32_t q, int32_t first_piece, GetWord get_word) {
+    __device__ __forceinline__ void store(int32_t q, GetWord get_word) {
         const int32_t stride = static_cast<int32_t>(problem.stride);
         const int32_t row = divide_by_stride(geometry, q, stride), plane = q - row * stride;
         if (q < 0 || q >= geometry.window || !(geometry.plane_mask >> plane & 1)) return;
         const int32_t stored_row = row + plane_row(geometry, plane);
         uint8_t* const target = x_smem + stages.stage * geometry.x_stage_bytes + stored_row * kRowBytes;
         const int32_t swizzle = stored_row & 7;
+        bool any_small = false;
 #pragma unroll
-        for (int i = 0; i < Traits::kLoadChannels / Traits::kPieceChannels; ++i) {
-            const int32_t piece = first_piece + i;
+        for (int piece = 0; piece < Traits::kPieces; ++piece) {
             uint32_t high[4], low[4];
 #pragma unroll
             for (int j = 0; j < 4; ++j) {
                 if constexpr (kMode == Mode::f16x3) {
-                    const uint32_t first = get_word(8 * i + 2 * j), second = get_word(8 * i + 2 * j + 1);
-                    range.add(first, kXScale);
-                    range.add(second, kXScale);
-                    high[j] = split_f16(__uint_as_float(first) * kXScale, __uint_as_float(second) * kXScale,
-                                        low[j]);
+                    const float first = __uint_as_float(get_word(8 * piece + 2 * j));
+                    const float second = __uint_as_float(get_word(8 * piece + 2 * j + 1));
+                    any_small = any_small || is_small(first) || is_small(second);
+                    high[j] = split_f16(first * kXScale, second * kXScale, low[j]);
+                    largest = __hmax2(largest, __habs2(*reinterpret_cast<const __half2*>(&high[j])));
                 } else if constexpr (kMode == Mode::tf32x3) {
-                    const float value = __uint_as_float(get_word(4 * i + j));
+                    const float value = __uint_as_float(get_word(4 * piece + j));
                     high[j] = ptx::cvt_rn_tf32(value);
                     low[j] = ptx::cvt_rn_tf32(value - __uint_as_float(high[j]));
                 } else if constexpr (kMode == Mode::tf32) {
-                    high[j] = round_tf32(get_word(4 * i + j));
+                    high[j] = round_tf32(get_word(4 * piece + j));
                 } else {
-                    high[j] = get_word(4 * i + j);
+                    high[j] = get_word(4 * piece + j);
                 }
             }
             *reinterpret_cast<uint4*>(target + ((piece ^ swizzle) << 4)) =
@@ -5835,36 +5990,51 @@ struct Converter {
                 *reinterpret_cast<uint4*>(target + (((piece + Traits::kPieces) ^ swizzle) << 4)) =
                     make_uint4(low[0], low[1], low[2], low[3]);
         }
+        if (any_small) count_small(q);
     }
 
-    __device__ __forceinline__ void convert_pairs(int32_t first) {
-        const int32_t q = 2 * lane + 64 * batch - (window_begin() & 1);
-        const int32_t first_piece = first / Traits::kPieceChannels;
-        typename Traits::BitsPair value[Traits::kLoadChannels];
-        load(value, first, q);
+    static __device__ __forceinline__ bool is_small(float value) {
+        return fabsf(value) < kSmallestScaled / kXScale && value != 0.0f;
+    }
+    // Counts those of the chunk's channels at position q, where there are some. (One in a million normal numbers
+    // is small: reading them again costs less than counting all of them.)
+    __device__ __forceinline__ void count_small(int32_t q) {
+        const int32_t c = chunk * Traits::kChunkChannels;
+        const auto* source = reinterpret_cast<const float*>(find(ptx::anew(q), c));
+        const int32_t channels = min(Traits::kChunkChannels, static_cast<int32_t>(problem.C) - c);
+        int32_t count = 0;
+#pragma unroll 1
+        for (int32_t i = 0; i < channels; ++i, source += geometry.x_stride_c) count += is_small(__ldg(source));
+        atomicAdd(&barriers.small_count[place.counter], count);
+    }
+
+    __device__ __forceinline__ void convert_pairs() {
+        const int32_t q = 2 * ptx::anew(lane) + geometry.batch_positions * batch - (window_begin() & 1);
+        Pair value[Traits::kChunkChannels];
+        load_pairs(value, q);
         claim();
+        if (geometry.ragged && lane == 31) return;
         if constexpr (Traits::kIsFloat) {
-            store(q, first_piece, [&](int i) { return value[i].x; });
-            store(q + 1, first_piece, [&](int i) { return value[i].y; });
+            store(q, [&](int i) { return value[i].x; });
+            store(q + 1, [&](int i) { return value[i].y; });
         } else {
-            store(q, first_piece, [&](int i) { return __byte_perm(value[2 * i], value[2 * i + 1], 0x5410); });
-            store(q + 1, first_piece,
-                  [&](int i) { return __byte_perm(value[2 * i], value[2 * i + 1], 0x7632); });
+            store(q, [&](int i) { return __byte_perm(value[2 * i], value[2 * i + 1], 0x5410); });
+            store(q + 1, [&](int i) { return __byte_perm(value[2 * i], value[2 * i + 1], 0x7632); });
         }
     }
 
-    __device__ __forceinline__ void convert_singles(int32_t first_channel) {
+    __device__ __forceinline__ void convert_singles() {
         constexpr int kTogether = Traits::kIsFloat ? 2 : 1;  // runs of 32 positions, as registers allow
 #pragma unroll 1
         for (int first = 0; first < 2; first += kTogether) {
             const int32_t q = lane + 64 * batch + 32 * first;
-            Bits value[kTogether][Traits::kLoadChannels];
+            Bits value[kTogether][Traits::kChunkChannels];
 #pragma unroll
-            for (int i = 0; i < kTogether; ++i) load(value[i], first_channel, q + 32 * i);
+            for (int i = 0; i < kTogether; ++i) load(value[i], q + 32 * i);
             claim();
 #pragma unroll
             for (int i = 0; i < kTogether; ++i) {
-                store(q + 32 * i, first_channel / Traits::kPieceChannels, [&](int j) -> uint32_t {
+                store(q + 32 * i, [&](int j) -> uint32_t {
                     if constexpr (Traits::kIsFloat) return value[i][j];
                     else return value[i][2 * j] | static_cast<uint32_t>(value[i][2 * j + 1]) << 16;
                 });
@@ -5873,25 +6043,20 @@ struct Converter {
     }
 
     __device__ __forceinline__ void convert_batch() {
-        range = Range{};
-#pragma unroll 1
-        for (int32_t first = 0; first < Traits::kChunkChannels; first += Traits::kLoadChannels) {
-            if (geometry.pairs) convert_pairs(first);
-            else convert_singles(first);
-        }
+        largest = __half2{};
+        if (geometry.pairs) convert_pairs();
+        else convert_singles();
         if constexpr (kMode == Mode::f16x3) {
-            if (__any_sync(0xFFFFFFFF, range.largest > __float_as_uint(kLargestScaled / kXScale)) &&
-                lane == 0)
+            ptx::griddepcontrol_wait();  // for an empty list
+            const float2 most = __half22float2(largest);
+            if (__any_sync(0xFFFFFFFF, !(most.x < INFINITY && most.y < INFINITY)) && lane == 0)
                 list_tile(scratch, place.tile);
-            if (range.small > 0)
-                atomicAdd(&barriers.small_count[place.counter], static_cast<int32_t>(range.small));
         }
     }
 
-    // Waits until the current stage is free, once.
+    // Waits until the current stage is free; it stays so until this warp leaves it.
     __device__ __forceinline__ void claim() {
-        if (!claimed) ptx::mbarrier_wait(barriers.x_empty(stages.stage), stages.parity);
-        claimed = true;
+        ptx::mbarrier_wait(barriers.x_empty(stages.stage), stages.parity);
     }
 
     // Brings `batch` back into a stage, leaving those before it; false once there are no more tiles. Every
@@ -5901,7 +6066,6 @@ struct Converter {
         while (batch >= geometry.batches) {
             batch -= geometry.batches;
             claim();
-            claimed = false;
             ptx::fence_proxy_async();
             __syncwarp();
             if (lane == 0) ptx::mbarrier_arrive(barriers.x_full(stages.stage));
@@ -5965,7 +6129,7 @@ struct Product {
     const Scratch& scratch;
     const uint32_t x_smem, w_smem;
     Bits* const staging;   // [kBuffers][8][kPitch], this warp's own
-    const int warp, lane;  // warp of 8: 16 output channels each
+    const int warp, lane;  // warp of 8: warpgroup warp / 4, in which 16 output channels each
     Ring stages, weights;
 
     // 32 bytes of K; addresses in units of 16 bytes.
@@ -5974,23 +6138,15 @@ struct Product {
         Mma::issue(acc, ptx::wgmma_descriptor(w16), ptx::wgmma_descriptor(x16), accumulate);
     }
 
-    // kSteps steps from the beginning of a row on.
-    template <int kSteps>
-    __device__ __forceinline__ void multiply_steps(float (&acc)[kValues], uint32_t w16, uint32_t x16,
-                                                   bool accumulate) {
-#pragma unroll
-        for (int k = 0; k < kSteps; ++k) multiply_step(acc, w16 + 2 * k, x16 + 2 * k, accumulate || k > 0);
-    }
-
-    // One tap of one chunk, 128 bytes of K, issued and committed. half_empty: the second half carries no
-    // channels. Split: on return acc is not yet in `total`.
-    template <int kTotal>
-    __device__ __forceinline__ void multiply(float (&acc)[kValues], float (&total)[kTotal], uint32_t w16,
-                                             uint32_t x16, bool half_empty, bool accumulate) {
+    // The first kSteps steps of a row, of one tap and chunk, issued and committed. Split: on return acc is not
+    // yet in `total`.
+    template <int kSteps, int kTotal>
+    __device__ __forceinline__ void multiply_steps(float (&acc)[kValues], float (&total)[kTotal],
+                                                   uint32_t w16, uint32_t x16, bool accumulate) {
         ptx::wgmma_fence();
         if constexpr (Traits::kIsSplit) {  // low parts first: the accumulator truncates
 #pragma unroll
-            for (int k = 0; k < 2; ++k) {
+            for (int k = 0; k < kSteps; ++k) {
                 multiply_step(acc, w16 + 2 * k, x16 + 2 * (k + 2), k > 0);
                 multiply_step(acc, w16 + 2 * (k + 2), x16 + 2 * k, true);
             }
@@ -6001,25 +6157,39 @@ struct Product {
                 for (int i = 0; i < kValues; ++i) total[i] = fmaf(acc[i], 1 / kLowScale, total[i]);
                 ptx::wgmma_fence();
             }
-            multiply_steps<2>(acc, w16, x16, kMode == Mode::tf32x3);
-        } else if (half_empty) {
-            multiply_steps<2>(acc, w16, x16, accumulate);
-        } else {
-            multiply_steps<4>(acc, w16, x16, accumulate);
+            accumulate = kMode == Mode::tf32x3;
         }
+#pragma unroll
+        for (int k = 0; k < kSteps; ++k) multiply_step(acc, w16 + 2 * k, x16 + 2 * k, accumulate || k > 0);
         ptx::wgmma_commit_group();
+    }
+
+    template <int kTotal>
+    __device__ __forceinline__ void multiply(float (&acc)[kValues], float (&total)[kTotal], uint32_t w16,
+                                             uint32_t x16, int32_t steps, bool accumulate) {
+        if (steps >= Traits::kSteps) multiply_steps<Traits::kSteps>(acc, total, w16, x16, accumulate);
+        else if (Traits::kSteps > 3 && steps == 3) multiply_steps<3>(acc, total, w16, x16, accumulate);
+        else if (Traits::kSteps > 2 && steps == 2) multiply_steps<2>(acc, total, w16, x16, accumulate);
+        else multiply_steps<1>(acc, total, w16, x16, accumulate);
     }
 
     __device__ __forceinline__ void release(uint32_t barrier) {
         if (lane == 0) ptx::mbarrier_arrive(barrier);
     }
 
+    // Whether no column of this place is an output.
+    __device__ __forceinline__ bool is_behind_end(const Announcement& place) const {
+        return place.sample >= problem.N || (!geometry.flat && place.row >= problem.P);
+    }
+
     // All products of one tile into acc.
     __device__ __forceinline__ void multiply_tile(float (&acc)[kValues], const Announcement& place,
                                                   bool first_tile) {
-        // A warpgroup without output channels multiplies nothing, but passes the stages on like the other.
-        const bool idle = place.channel + warp / 4 * 64 >= problem.O;
-        const uint32_t w_warpgroup16 = (w_smem + warp / 4 * 64 * kRowBytes) / 16;
+        // A warpgroup without outputs multiplies nothing, but passes the stages on like the other.
+        const bool idle = place.channel >= problem.O || is_behind_end(place);
+        const uint32_t w_warpgroup16 =
+            (w_smem + (geometry.beside ? 0 : warp / 4 * kWarpgroupO * kRowBytes)) / 16;
+        const int32_t first_row = geometry.beside ? warp / 4 * geometry.advance : 0;
         const int32_t stride = static_cast<int32_t>(problem.stride);
         const int32_t step_shift = static_cast<int32_t>(problem.dilation / stride);
         const int32_t step_plane = static_cast<int32_t>(problem.dilation - int64_t{step_shift} * stride);
@@ -6038,17 +6208,18 @@ struct Product {
             for (int chunk = 0; chunk < geometry.chunks; ++chunk) {
                 ptx::mbarrier_wait(barriers.x_full(stages.stage), stages.parity);
                 const uint32_t x_stage16 = (x_smem + stages.stage * geometry.x_stage_bytes) / 16;
-                const bool half_empty =
-                    problem.C - chunk * Traits::kChunkChannels <= Traits::kChunkChannels / 2;
-                int32_t plane = 0, shift = 0;
+                constexpr int32_t kStepChannels = Traits::kChunkChannels / Traits::kSteps;
+                const int32_t channels = static_cast<int32_t>(problem.C) - chunk * Traits::kChunkChannels;
+                const int32_t steps = (channels + kStepChannels - 1) / kStepChannels;
+                int32_t plane = 0, shift = first_row;
 #pragma unroll 1
                 for (int tap = 0; tap < taps; ++tap) {
                     if (first_tile || !geometry.resident)
                         ptx::mbarrier_wait(barriers.w_full(weights.stage), weights.parity);
                     const int32_t row = stride == 1 ? shift : shift + plane_row(geometry, plane);
                     if (!idle)
-                        multiply(acc, total, w_warpgroup16 + weights.stage * (kWeightBytes / 16),
-                                 x_stage16 + row * (kRowBytes / 16), half_empty, accumulate);
+                        multiply(acc, total, w_warpgroup16 + weights.stage * (geometry.weight_bytes / 16),
+                                 x_stage16 + row * (kRowBytes / 16), steps, accumulate);
                     if (++issued == geometry.skew && warp < 4) {
                         if (!first_tile) ptx::bar_sync<kBarrierTaken>(256);
                         ptx::bar_arrive<kBarrierReady>(256);
@@ -6171,13 +6342,13 @@ struct Product {
 
     // f16x3: of row lane/4 of a half of this warp's output channels.
     __device__ __forceinline__ float2 load_scaling(const Announcement& place, int half) {
-        return scratch.row_scaling[place.group * geometry.o_tiles * kTileO + place.channel + warp * 16 +
-                                   8 * half + lane / 4];
+        return scratch.row_scaling[place.group * geometry.o_tiles * geometry.tile_o + place.channel +
+                                   warp % 4 * 16 + 8 * half + lane / 4];
     }
 
     // Of row lane/4 of a half of this warp's output channels.
     __device__ __forceinline__ float load_bias(const Announcement& place, int half) {
-        const int32_t channel = place.channel + warp * 16 + 8 * half + lane / 4;
+        const int32_t channel = place.channel + warp % 4 * 16 + 8 * half + lane / 4;
         if (problem.bias == nullptr || channel >= problem.O) return 0.0f;
         const Bits bits = static_cast<const Bits*>(problem.bias)[place.group * problem.O + channel];
         if constexpr (Traits::kIsFloat) return __uint_as_float(bits);
@@ -6190,7 +6361,7 @@ struct Product {
                                                const float (&bias)[2], bool sound) {
 #pragma unroll
         for (int i = 0; i < kValues; ++i) acc[i] += bias[i / 2 % 2];
-        const int32_t channel = place.channel + warp * 16;  // the first of 16, inside the group
+        const int32_t channel = place.channel + warp % 4 * 16;  // the first of 16, inside the group
         Bits* const y_warp =
             static_cast<Bits*>(problem.y) +
             (place.sample * problem.G * problem.O + place.group * problem.O + channel) * problem.P +
@@ -6238,8 +6409,8 @@ struct Product {
     __device__ __forceinline__ void mend_tile(const Announcement& place) {
         __syncwarp();
 #pragma unroll 1
-        for (int32_t o = place.channel + warp * 16;
-             o < min(place.channel + warp * 16 + 16, static_cast<int32_t>(problem.O)); ++o) {
+        for (int32_t o = place.channel + warp % 4 * 16;
+             o < min(place.channel + warp % 4 * 16 + 16, static_cast<int32_t>(problem.O)); ++o) {
             float* const y = static_cast<float*>(problem.y) + (place.group * problem.O + o) * problem.P;
             const int64_t sample_values = problem.G * problem.O * problem.P;
             const int32_t phi =
@@ -6264,7 +6435,7 @@ struct Product {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             const float least = of_x + kSumOfSmallW * scaling[half].y;
-            if (least == 0.0f || place.channel + warp * 16 + 8 * half + lane / 4 >= problem.O) continue;
+            if (least == 0.0f || place.channel + warp % 4 * 16 + 8 * half + lane / 4 >= problem.O) continue;
 #pragma unroll
             for (int i = 0; i < kValues; ++i) {
                 const int32_t p = place.row + 8 * (i / 4) + 2 * (lane % 4) + i % 2;
@@ -6275,16 +6446,29 @@ struct Product {
         return suffice;
     }
 
+    // Turns the place of a tile into that of this warpgroup's part of it.
+    __device__ __forceinline__ void take_share(Announcement& place) {
+        if (warp < 4) return;
+        if (geometry.beside) {
+            place.row += geometry.advance;
+            if (geometry.flat) place.sample += wrap_row(geometry, place.row);
+        } else {
+            place.channel += kWarpgroupO;
+        }
+    }
+
     __device__ __forceinline__ void run() {
         Ring tiles;
         bool first_tile = true;
+        if (kMode == Mode::f16x3) ptx::griddepcontrol_wait();  // for the scales
         for (;;) {
             ptx::mbarrier_wait(barriers.tile_full(tiles.stage), tiles.parity);
-            const Announcement place = barriers.tile[tiles.stage];
+            Announcement place = barriers.tile[tiles.stage];
             __syncwarp();
             release(barriers.tile_empty(tiles.stage));
             tiles.advance(kTileSlots);
             if (place.tile < 0) break;
+            take_share(place);
             if (geometry.skew > 0 && warp >= 4) {
                 ptx::bar_sync<kBarrierReady>(256);
                 ptx::bar_arrive<kBarrierTaken>(256);
@@ -6298,7 +6482,8 @@ struct Product {
             multiply_tile(acc, place, first_tile);
             first_tile = false;
             if constexpr (kMode == Mode::f16x3) {
-                const bool right = scaling[0].x > 0 && scaling[1].x > 0 && sums_suffice(acc, place, scaling);
+                const bool right = is_behind_end(place) || (scaling[0].x > 0 && scaling[1].x > 0 &&
+                                                            sums_suffice(acc, place, scaling));
                 if (!__all_sync(0xFFFFFFFF, right) && lane == 0) list_tile(scratch, place.tile);
 #pragma unroll
                 for (int i = 0; i < kValues; ++i) acc[i] *= scaling[i / 2 % 2].x;
@@ -6327,7 +6512,7 @@ struct Product {
 // Dense convolution on Hopper as an implicit GEMM: D[o][position] = sum of W[o][c, k] * X[c, k][position].
 //
 // Chosen for 16 channels a group and more. Persistent blocks draw tiles of 128 output channels x kN positions
-// from a ticket. Seven converter warps read x once, round or split it and store it K-major in rows of 128
+// from a ticket, or of 64 x 2*kN where there are no more. Seven converter warps read x once, round or split it and store it K-major in rows of 128
 // bytes, one row a position: position q of the window is row q / stride of plane q % stride, so that every
 // tap of every stride and dilation is a plane and a row shift of the same tile. One warp draws tickets and
 // streams the packed weights. Two product warpgroups of 64 output channels each run wgmma, stage D and store
@@ -6358,9 +6543,10 @@ __global__ void __launch_bounds__(kThreads, 1)
                      const __grid_constant__ Scratch scratch) {
 #if __CUDA_ARCH__ == 900
     extern __shared__ uint8_t smem_base[];
+    ptx::griddepcontrol_launch_dependents();
     uint8_t* const smem = smem_base + ((1024 - (ptx::smem_address(smem_base) & 1023)) & 1023);
     uint8_t* const w_smem = smem + geometry.x_stages * geometry.x_stage_bytes;
-    uint8_t* const staging = w_smem + geometry.w_stages * kWeightBytes;
+    uint8_t* const staging = w_smem + geometry.w_stages * geometry.weight_bytes;
     using Bits = typename ModeTraits<kMode>::Bits;
     constexpr int kWarpStagingBytes = ModeTraits<kMode>::warp_staging_bytes(kN, kSlices);
     uint8_t* const control = staging + kProductWarps * kWarpStagingBytes;
@@ -6383,7 +6569,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     __syncthreads();
     // Through a shuffle, so that the compiler knows it is the same in the whole warp.
     const int warp = __shfl_sync(0xFFFFFFFF, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
-    constexpr int kProductRegisters = ModeTraits<kMode>::kIsSplit ? 184 : 152;  // of 128 a thread at launch
+    constexpr int kProductRegisters = ModeTraits<kMode>::kIsSplit ? 152 : 144;  // of 128 a thread at launch
     if (warp < kProductWarps) {
         if constexpr (kNeedsRegisters<kMode, kN>) ptx::setmaxnreg_inc<kProductRegisters>();
         Product<kMode, kN, kSlices> product{geometry,
@@ -6416,73 +6602,75 @@ inline Error launch_products(const Problem& problem, const Geometry& geometry, c
     const Error error = allow_smem<gemm_sm90_kernel<kMode, kN, kSlices>>(problem.device);
     if (error != nullptr) return error;
     const int blocks = geometry.tiles < problem.device.sm_count ? geometry.tiles : problem.device.sm_count;
-    gemm_sm90_kernel<kMode, kN, kSlices>
-        <<<blocks, kThreads, geometry.smem_bytes, stream>>>(problem, geometry, scratch);
+    // Begins while the kernel before it, which packs weights or lists tiles, still runs: see
+    // griddepcontrol_wait.
+    cudaLaunchAttribute attribute{};
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+    const cudaLaunchConfig_t config{static_cast<unsigned>(blocks), kThreads,
+                                    static_cast<size_t>(geometry.smem_bytes), stream, &attribute, 1};
+    cudaLaunchKernelEx(&config, gemm_sm90_kernel<kMode, kN, kSlices>, problem, geometry, scratch);
     return launch_error();
 }
 
+// kN and kSlices are those of the tiling.
 template <Mode kMode, int kN, int kSlices = 1>
-inline Error launch_columns(const Problem& problem, const Geometry& geometry, cudaStream_t stream) {
+inline Error launch_columns(const Problem& problem, const Tiling& tiling, const Geometry& geometry,
+                            cudaStream_t stream) {
     Scratch scratch;
     lay_out<kMode>(problem, geometry, static_cast<uint8_t*>(problem.workspace), &scratch);
-    const int32_t C = static_cast<int32_t>(problem.C), O = static_cast<int32_t>(problem.O);
-    const int32_t K = static_cast<int32_t>(problem.K);
     if constexpr (kMode == Mode::f16x3) {
         // The same tiles, with rows of half the channels: the list means the same to both.
-        const Geometry safe =
-            cut<Mode::tf32x3>(problem, kN, kSlices, geometry.flat != 0, geometry.taps_per_group);
-        const unsigned rows = static_cast<unsigned>(problem.G * geometry.o_tiles * kTileO);
-        pack_split_weights_kernel<Mode::tf32x3><<<rows, 128, 0, stream>>>(static_cast<const float*>(problem.w), scratch,
-                                                            geometry, safe, C, O, K);
+        const Geometry safe = cut<Mode::tf32x3>(problem, tiling, geometry.taps_per_group);
+        pack_split_weights<Mode::tf32x3>(problem, geometry, safe, scratch, stream);
         const Error error = launch_products<kMode, kN, kSlices>(problem, geometry, scratch, stream);
         if (error != nullptr) return error;
         scratch.image = scratch.safe_image;
         return launch_products<Mode::tf32x3, kN, kSlices>(problem, safe, scratch, stream);
     } else {
-        const int64_t pieces = static_cast<int64_t>(image_bytes<kMode>(problem)) / 16;
-        pack_weights_kernel<kMode><<<static_cast<unsigned>(ceil_div(pieces, 256)), 256, 0, stream>>>(
-            problem.w, scratch, geometry, C, O, K, pieces);
+        pack_weights<kMode>(problem, geometry, scratch, stream);
         return launch_products<kMode, kN, kSlices>(problem, geometry, scratch, stream);
     }
-    return launch_error();
 }
 
 Error launch_listed_tiles(const Problem& problem, Scratch scratch, cudaStream_t stream) {
     const Cut cut = choose_cut<Mode::tf32x3>(problem);
     scratch.image = scratch.safe_image;
-    if (cut.columns == 128)
+    if (cut.tiling.columns == 128)
         return launch_products<Mode::tf32x3, 128>(problem, cut.geometry, scratch, stream);
     return launch_products<Mode::tf32x3, 64>(problem, cut.geometry, scratch, stream);
 }
 
 template <Mode kMode>
-inline Error launch_mode(const Problem& problem, cudaStream_t stream) {
-    const Cut cut = choose_cut<kMode>(problem);
+inline Error launch_mode(const Problem& problem, const Cut& cut, cudaStream_t stream) {
     if constexpr (kMode == Mode::tf32) {
-        if (cut.columns == 192 && cut.slices == 2)
-            return launch_columns<kMode, 192, 2>(problem, cut.geometry, stream);
+        if (cut.tiling.columns == 192 && cut.tiling.slices == 2)
+            return launch_columns<kMode, 192, 2>(problem, cut.tiling, cut.geometry, stream);
     }
     if constexpr (!ModeTraits<kMode>::kIsSplit) {
-        if (cut.columns == 192) return launch_columns<kMode, 192>(problem, cut.geometry, stream);
+        if (cut.tiling.columns == 192)
+            return launch_columns<kMode, 192>(problem, cut.tiling, cut.geometry, stream);
     }
-    if (cut.columns == 128) return launch_columns<kMode, 128>(problem, cut.geometry, stream);
-    return launch_columns<kMode, 64>(problem, cut.geometry, stream);
+    if (cut.tiling.columns == 128)
+        return launch_columns<kMode, 128>(problem, cut.tiling, cut.geometry, stream);
+    return launch_columns<kMode, 64>(problem, cut.tiling, cut.geometry, stream);
 }
 
 }  // namespace sm90
 
 inline Error launch_gemm_sm90(const Problem& problem, cudaStream_t stream) {
-    switch (sm90::mode_of(problem)) {
+    const sm90::Choice choice = sm90::choose(problem);
+    switch (choice.mode) {
         case sm90::Mode::tf32:
-            return sm90::launch_mode<sm90::Mode::tf32>(problem, stream);
+            return sm90::launch_mode<sm90::Mode::tf32>(problem, choice.cut, stream);
         case sm90::Mode::tf32x3:
-            return sm90::launch_mode<sm90::Mode::tf32x3>(problem, stream);
+            return sm90::launch_mode<sm90::Mode::tf32x3>(problem, choice.cut, stream);
         case sm90::Mode::f16x3:
-            return sm90::launch_mode<sm90::Mode::f16x3>(problem, stream);
+            return sm90::launch_mode<sm90::Mode::f16x3>(problem, choice.cut, stream);
         case sm90::Mode::f16:
-            return sm90::launch_mode<sm90::Mode::f16>(problem, stream);
+            return sm90::launch_mode<sm90::Mode::f16>(problem, choice.cut, stream);
         default:
-            return sm90::launch_mode<sm90::Mode::bf16>(problem, stream);
+            return sm90::launch_mode<sm90::Mode::bf16>(problem, choice.cut, stream);
     }
 }
 
@@ -6666,11 +6854,12 @@ inline StreamCut choose_stream_cut(const Problem& problem) {
     return {cut_stream<kMode>(problem, kNarrowColumns<kMode>), false};
 }
 
-// What pack_weights_kernel and lay_out ask of a Geometry.
+// What pack_weights and lay_out ask of a Geometry.
 template <Mode kMode>
 inline Geometry packing(const Problem& problem) {
     Geometry geometry{};
     geometry.o_tiles = 1;
+    geometry.tile_o = kTileO;
     geometry.chunks = StreamTraits<kMode>::kChunks;
     geometry.tap_groups = 1;
     geometry.taps_per_group = kStreamTaps;
@@ -7397,8 +7586,6 @@ inline Error launch_stream(const Problem& problem, const StreamCut& cut, cudaStr
     Scratch scratch;
     const Geometry packed = packing<kMode>(problem);
     lay_out<kMode>(problem, packed, static_cast<uint8_t*>(problem.workspace), &scratch);
-    const int32_t C = static_cast<int32_t>(problem.C), O = static_cast<int32_t>(problem.O);
-    const int32_t K = static_cast<int32_t>(problem.K);
     const auto multiply = [&] {
         return cut.wide
                    ? launch_stream_products<kMode, kWideColumns<kMode>>(problem, cut.geometry, scratch, stream)
@@ -7406,14 +7593,11 @@ inline Error launch_stream(const Problem& problem, const StreamCut& cut, cudaStr
     };
     if constexpr (kMode == Mode::f16x3) {
         const Geometry safe = choose_cut<Mode::tf32x3>(problem).geometry;
-        pack_split_weights_kernel<Mode::tf32x3><<<kTileO, 128, 0, stream>>>(
-            static_cast<const float*>(problem.w), scratch, packed, safe, C, O, K);
+        pack_split_weights<Mode::tf32x3>(problem, packed, safe, scratch, stream);
         const Error error = multiply();
         return error == nullptr ? launch_listed_tiles(problem, scratch, stream) : error;
     } else {
-        const int64_t pieces = static_cast<int64_t>(image_bytes<kMode>(problem)) / 16;
-        pack_weights_kernel<kMode><<<static_cast<unsigned>(ceil_div(pieces, 256)), 256, 0, stream>>>(
-            problem.w, scratch, packed, C, O, K, pieces);
+        pack_weights<kMode>(problem, packed, scratch, stream);
         return multiply();
     }
 }
