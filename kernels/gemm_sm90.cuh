@@ -58,7 +58,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     __syncthreads();
     // Through a shuffle, so that the compiler knows it is the same in the whole warp.
     const int warp = __shfl_sync(0xFFFFFFFF, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
-    constexpr int kProductRegisters = ModeTraits<kMode>::kIsSplit ? 160 : 144;  // of 128 a thread at launch
+    constexpr int kProductRegisters = ModeTraits<kMode>::kIsSplit ? 152 : 144;  // of 128 a thread at launch
     if (warp < kProductWarps) {
         if constexpr (kNeedsRegisters<kMode, kN>) ptx::setmaxnreg_inc<kProductRegisters>();
         Product<kMode, kN, kSlices> product{geometry,
