@@ -72,13 +72,12 @@ __global__ void __launch_bounds__(kThreads, 1)
     } else {
         ptx::setmaxnreg_dec<256 - kProductRegisters>();
         if (warp < kProductWarps + kConverterWarps) {
-            StreamConverter<kMode> converter{geometry,
+            StreamConverter<kMode, kN> converter{geometry,
                                              problem,
                                              barriers,
                                              scratch,
                                              smem,
                                              raw_smem,
-                                             ptx::smem_address(counters + kStreamCounters),
                                              warp - kProductWarps,
                                              lane};
             converter.run();

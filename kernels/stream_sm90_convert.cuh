@@ -91,10 +91,10 @@ __device__ __forceinline__ void order_boxes(const StreamGeometry& geometry, cons
 
 // A batch is 32 positions with all channels of a raw stage; the batches of all stages go round the warps.
 // Position q of a window becomes row q / stride of plane q % stride.
-template <Mode kMode>
+template <Mode kMode, int kN>
 struct StreamConverter {
     using Traits = StreamTraits<kMode>;
-    static constexpr int kLoadChannels = Traits::kIsSplit ? 8 : 16;  // of fp32, loaded at once: as registers allow
+    static constexpr int kLoadChannels = Traits::kIsSplit && kN > 100 ? 8 : 16;  // of fp32: as registers allow
 
     const StreamGeometry& geometry;
     const Problem& problem;
@@ -102,22 +102,21 @@ struct StreamConverter {
     const Scratch& scratch;
     uint8_t* const x_smem;
     uint8_t* const raw_smem;
-    const uint32_t unread;  // address of kUnreadBytes
     const int warp, lane;
     int32_t doubts;  // f16x3: how many values of a chunk are too small, kTooLarge where one is too large
 
-    // Where position q belongs in a stage; negative where no tap reads it.
+    // Where position q belongs in a stage.
     __device__ __forceinline__ int32_t stored_row(int32_t q) const {
         const int32_t stride = static_cast<int32_t>(problem.stride);
-        const int32_t row = divide_by_stride(geometry, q, stride), plane = q - row * stride;
-        const bool is_read = q < geometry.window && (geometry.plane_mask >> plane & 1);
-        return is_read ? row + plane_row(geometry, plane) : -1;
+        if (stride == 1) return q;
+        const int32_t row = __umulhi(q, geometry.stride_magic);
+        return row + (q - row * stride) * geometry.plane_rows;
     }
 
     // fp32: a lane takes one position.
     __device__ __forceinline__ void convert_floats(const uint8_t* raw, uint8_t* stage, int32_t q, int half) {
+        if (q >= geometry.window) return;
         const int32_t row = stored_row(q);
-        if (row < 0) return;
         const int32_t box = geometry.box_positions;
         uint32_t source =
             ptx::smem_address(raw) + 4 * (q + (q >= box ? (Traits::kRawChannels - 1) * box : 0));
@@ -170,23 +169,21 @@ struct StreamConverter {
     __device__ __forceinline__ void convert_halves(const uint8_t* raw, uint8_t* stage, int32_t q, int half) {
         const int32_t row_bytes = geometry.box_positions * 2;
         const uint32_t source = ptx::smem_address(raw) + lane * row_bytes;
-        uint32_t words[4][4];
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            const int32_t first = q + 8 * i;
-            if (first < geometry.window)
-                ptx::ldmatrix_x4_trans(
-                    words[i], source + 2 * first +
-                                  (first >= geometry.box_positions ? (Traits::kRawChannels - 1) * row_bytes : 0));
-        }
         const uint32_t target = ptx::smem_address(stage);
+        const int32_t last = (geometry.window - 1) / 8 * 8;
+        uint32_t words[4][4], place[4];
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-            if (q + 8 * i >= geometry.window) break;
-            const int32_t row = stored_row(q + 8 * i + lane % 8);
-            const int32_t piece = (half * 4 + lane / 8) ^ (row & 7);
-            ptx::stmatrix_x4(row < 0 ? unread + lane * 16 : target + row * kRowBytes + piece * 16, words[i]);
+            const int32_t first = min(q + 8 * i, last);  // beyond the last eight: these once more
+            ptx::ldmatrix_x4_trans(words[i], source + 2 * first +
+                                                 (first >= geometry.box_positions
+                                                      ? (Traits::kRawChannels - 1) * row_bytes
+                                                      : 0));
+            const int32_t row = stored_row(first + lane % 8);
+            place[i] = target + row * kRowBytes + ((half * 4 + lane / 8) ^ (row & 7)) * 16;
         }
+#pragma unroll
+        for (int i = 0; i < 4; ++i) ptx::stmatrix_x4(place[i], words[i]);
     }
 
     __device__ __forceinline__ void run() {

@@ -14,7 +14,7 @@ constexpr int kStreamTaps = 3;
 constexpr int kStreamChannels = 64;
 constexpr int kStreamTileSlots = 16;  // tiles announced ahead; more than the stages of x can hold
 constexpr int kStreamCounters = 2 * kStreamTileSlots;
-constexpr int kMostRawStages = 6, kMostXStages = 4;  // kb67 TF32: 0.886 ms with 6 raw stages, 0.92 with 12
+constexpr int kMostRawStages = 6, kMostXStages = 8;  // kb67 TF32: 0.886 ms with 6 raw stages, 0.92 with 12
 
 // f16x3: kLargestScaled as fp16; what a value beyond counts beside values too small, of which a tile has fewer.
 constexpr uint32_t kLargestHigh = 0x7BF8;
@@ -50,22 +50,19 @@ struct StreamGeometry {
     int32_t box_positions;
     uint32_t stride_magic;  // ceil(2^32 / stride)
     int32_t plane_rows;     // distance between planes, in rows
-    uint32_t plane_mask;    // planes that some tap reads
     int32_t tap_row[kStreamTaps];  // in a stage, of column 0
     int32_t raw_stages, raw_stage_bytes;
-    int32_t x_stages, x_stage_bytes;  // 2 or 4
+    int32_t x_stages, x_stage_bytes;  // 2, 4 or 8
     int32_t paired;  // 1: rows of y begin at even elements
     int32_t smem_bytes;
     SafeTiles safe;
 };
 
-// Shared memory, in order: x stages | raw stages | staging of D, 8 warps | barriers | announced tiles | counters
-// | where rows go that no tap reads.
+// Shared memory, in order: x stages | raw stages | staging of D, 8 warps | barriers | announced tiles | counters.
 constexpr int kStreamBarrierBytes = (2 * kMostRawStages + 2 * kMostXStages + 2 * kStreamTileSlots) * 8;
-constexpr int kUnreadBytes = 32 * 16;
 constexpr int kStreamControlBytes =
     static_cast<int>(kStreamBarrierBytes + kStreamTileSlots * sizeof(Announcement) +
-                     kStreamCounters * sizeof(int32_t) + kUnreadBytes);
+                     kStreamCounters * sizeof(int32_t));
 
 // Cuts the problem into tiles of `columns` positions, of which the first kLead may belong to the tile before.
 // `tiles` is 0 where that cannot be.
@@ -93,23 +90,15 @@ inline StreamGeometry cut_stream(const Problem& problem, int columns) {
         round_up(geometry.boxes * box * Traits::kRawChannels * Traits::kElementBytes, 128));
 
     geometry.stride_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, stride));
-    int planes = 0;
-    for (int tap = 0; tap < kStreamTaps; ++tap) {
-        const uint32_t bit = 1u << ((early + tap * problem.dilation) % stride);
-        planes += (geometry.plane_mask & bit) == 0;
-        geometry.plane_mask |= bit;
-    }
-    const int64_t rows = columns + last_tap / stride;
+    const int64_t rows = ceil_div(round_up(window, Traits::kIsFloat ? 1 : 8), stride);  // 8 are converted at once
     int64_t plane_rows = rows;
-    while (planes > 1 && plane_rows % 8 != kPlaneResidue[stride]) ++plane_rows;
+    while (stride > 1 && plane_rows % 8 != kPlaneResidue[stride]) ++plane_rows;
     geometry.plane_rows = static_cast<int32_t>(plane_rows);
     geometry.x_stage_bytes =
-        static_cast<int32_t>(round_up((plane_rows * (planes - 1) + rows) * kRowBytes, 1024));
+        static_cast<int32_t>(round_up((plane_rows * (stride - 1) + rows) * kRowBytes, 1024));
     for (int tap = 0; tap < kStreamTaps; ++tap) {
         const int64_t offset = early + tap * problem.dilation;
-        int32_t before = 0;
-        for (int64_t plane = 0; plane < offset % stride; ++plane) before += geometry.plane_mask >> plane & 1;
-        geometry.tap_row[tap] = static_cast<int32_t>(before * plane_rows + offset / stride);
+        geometry.tap_row[tap] = static_cast<int32_t>(offset % stride * plane_rows + offset / stride);
     }
 
     // f16x3 multiplies all chunks of a tile twice, so they stay meanwhile.
@@ -128,6 +117,7 @@ inline StreamGeometry cut_stream(const Problem& problem, int columns) {
         if (bytes() > free_bytes) geometry = before;
     };
     fits(4, 4);
+    fits(4, 8);
     for (int stages = geometry.raw_stages + 1; stages <= kMostRawStages; ++stages)
         fits(stages, geometry.x_stages);
     geometry.smem_bytes =
@@ -217,10 +207,13 @@ inline bool fits_stream_sm90(const Problem& problem) {
         problem.O <= sm90::kTileO / 2 || problem.O > sm90::kTileO || problem.stride > 8 ||
         !sm90::has_tensor_map(problem))
         return false;
-    const int32_t tiles = sm90::with_stream_mode(problem, [&](auto mode) {
-        return sm90::choose_stream_cut<decltype(mode)::value>(problem).geometry.tiles;
+    return sm90::with_stream_mode(problem, [&](auto mode) {
+        constexpr sm90::Mode kMode = decltype(mode)::value;
+        const sm90::StreamGeometry geometry = sm90::choose_stream_cut<kMode>(problem).geometry;
+        // Tiles at least half full, on average: the GEMM's run on from row to row where rows are short.
+        const int64_t stored = geometry.columns - sm90::StreamTraits<kMode>::kLead;
+        return geometry.tiles > 0 && geometry.tiles * stored <= 2 * problem.N * problem.P;
     });
-    return tiles >= 4 * problem.device.sm_count;
 }
 
 inline size_t workspace_stream_sm90(const Problem& problem) {
