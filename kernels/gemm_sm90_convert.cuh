@@ -22,7 +22,8 @@ __device__ __forceinline__ uint32_t round_tf32(uint32_t bits) {
 __device__ __forceinline__ uint32_t split_f16(float first, float second, uint32_t& low) {
     const __half2 high = __floats2half2_rn(first, second);
     const float2 rest = __half22float2(high);
-    const __half2 lows = __floats2half2_rn((first - rest.x) * kLowScale, (second - rest.y) * kLowScale);
+    const __half2 lows = __floats2half2_rn(fmaf(rest.x, -kLowScale, first * kLowScale),
+                                           fmaf(rest.y, -kLowScale, second * kLowScale));
     low = *reinterpret_cast<const uint32_t*>(&lows);
     return *reinterpret_cast<const uint32_t*>(&high);
 }

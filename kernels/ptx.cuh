@@ -60,6 +60,10 @@ __device__ __forceinline__ void ld_shared(uint2& value, uint32_t source) {
     asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(value.x), "=r"(value.y) : "r"(source) : "memory");
 }
 
+// No instruction: the compiler computes the value here, not where it is used.
+__device__ __forceinline__ void settle(float2& value) { asm volatile("" : "+f"(value.x), "+f"(value.y)); }
+__device__ __forceinline__ void settle(uint32_t& value) { asm volatile("" : "+r"(value)); }
+
 // The same value in all lanes, so that the compiler knows and keeps it in a uniform register.
 __device__ __forceinline__ uint64_t uniform(uint64_t value) {
     const uint32_t low = __shfl_sync(0xFFFFFFFF, static_cast<uint32_t>(value), 0);

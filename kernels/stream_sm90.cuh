@@ -56,7 +56,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     __syncthreads();
     // Through a shuffle, so that the compiler knows it is the same in the whole warp.
     const int warp = __shfl_sync(0xFFFFFFFF, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
-    constexpr int kProductRegisters = kN > 100 ? 200 : 184;  // of 128 a thread at launch
+    constexpr int kProductRegisters = kN == 128 ? 208 : kN > 100 ? 200 : 184;  // of 128 a thread at launch
     if (warp < kProductWarps) {
         ptx::setmaxnreg_inc<kProductRegisters>();
         StreamProduct<kMode, kN> product{

@@ -44,7 +44,6 @@ __device__ __forceinline__ int wait_for_tile(const StreamBarriers& barriers, uin
 __device__ __forceinline__ Announcement read_tile(const StreamBarriers& barriers, int slot) {
     Announcement place = barriers.tile[slot];
     place.tile = __shfl_sync(0xFFFFFFFF, place.tile, 0);
-    place.counter = __shfl_sync(0xFFFFFFFF, place.counter, 0);
     place.sample = __shfl_sync(0xFFFFFFFF, place.sample, 0);
     place.row = __shfl_sync(0xFFFFFFFF, place.row, 0);
     return place;
@@ -68,8 +67,7 @@ __device__ __forceinline__ void order_boxes(const StreamGeometry& geometry, cons
             place.sample = tile / geometry.tiles_per_sample;
             place.row = (tile - place.sample * geometry.tiles_per_sample) * (kN - Traits::kLead) - Traits::kLead;
         }
-        place.counter = announced % kStreamCounters;  // no one looks at that of kStreamCounters tiles ago
-        barriers.doubts[place.counter] = 0;
+        barriers.doubts[announced % kStreamCounters] = 0;  // no one looks at that of kStreamCounters tiles ago
         barriers.tile[tiles.stage] = place;
         ptx::mbarrier_arrive(barriers.tile_full(tiles.stage));
         tiles.advance(kStreamTileSlots);
@@ -215,7 +213,7 @@ struct StreamConverter {
                     raws.advance(geometry.raw_stages);
                 }
                 if (kMode == Mode::f16x3 && doubts > 0) {
-                    atomicAdd(&barriers.doubts[barriers.tile[slot].counter], doubts);
+                    atomicAdd(&barriers.doubts[taken % kStreamCounters], doubts);
                     doubts = 0;
                 }
                 __syncwarp();

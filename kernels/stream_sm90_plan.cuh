@@ -26,10 +26,13 @@ struct StreamTraits : ModeTraits<kMode> {
     static constexpr int kChunks = kStreamChannels / Traits::kChunkChannels;
     // Of a raw stage: half a chunk.
     static constexpr int kRawChannels = Traits::kChunkChannels / 2;
-    // Columns computed beyond those stored, so that each row of y is stored from a 32-byte sector on.
-    static constexpr int kLead = 32 / Traits::kElementBytes;
+    // Columns computed beyond those stored, so that each row of y is stored from a 32-byte sector on. Split
+    // operands, bound by products, store rows from wherever they begin.
+    static constexpr int kLead = Traits::kIsSplit ? 0 : 32 / Traits::kElementBytes;
     // Of a staged row of D, in elements: eight rows lie in different banks.
-    static __host__ __device__ constexpr int pitch(int columns) { return columns + (Traits::kIsFloat ? 0 : 8); }
+    static __host__ __device__ constexpr int pitch(int columns) {
+        return columns + (Traits::kIsFloat && kLead > 0 ? 0 : 8);
+    }
     static __host__ __device__ constexpr int warp_staging_bytes(int columns) {
         return 8 * pitch(columns) * Traits::kElementBytes;
     }
@@ -126,8 +129,9 @@ inline StreamGeometry cut_stream(const Problem& problem, int columns) {
     geometry.paired = problem.P % 2 == 0 &&
                       reinterpret_cast<uintptr_t>(problem.y) % (2 * Traits::kElementBytes) == 0;
     const int advance = columns - Traits::kLead;
-    // The last rows of y may be stored kLead - 1 early.
-    geometry.tiles_per_sample = static_cast<int32_t>(ceil_div(problem.P + Traits::kLead - 1, advance));
+    // The last columns of a row may be stored that early.
+    const int late = Traits::kLead > 0 ? Traits::kLead - 1 : 0;
+    geometry.tiles_per_sample = static_cast<int32_t>(ceil_div(problem.P + late, advance));
     const int64_t tiles = problem.N * geometry.tiles_per_sample;
     geometry.tiles = tiles < (int64_t{1} << 30) ? static_cast<int32_t>(tiles) : 0;
     if (kMode == Mode::f16x3) {

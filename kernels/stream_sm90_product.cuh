@@ -128,6 +128,16 @@ struct StreamProduct {
         return widen(static_cast<const Element*>(problem.bias)[channel_of(half)]);
     }
 
+    // Two neighbours of a row of D, as they lie in memory.
+    using Pair = std::conditional_t<Traits::kIsFloat, float2, uint32_t>;
+    using PairBits = std::conditional_t<Traits::kIsFloat, uint2, uint32_t>;
+    static __device__ __forceinline__ Pair finish_pair(float first, float second, float scale, float bias) {
+        if constexpr (kMode == Mode::f16x3)
+            return make_float2(fmaf(first, scale, bias), fmaf(second, scale, bias));
+        else
+            return Product<kMode, 64, 1>::round_pair(first + bias, second + bias);
+    }
+
     // Eight staged rows of D to y, of which `target` is where column kLead of the first belongs, position p of
     // its sample. Each row stores kAdvance columns from a 32-byte sector on; a lane moves a Piece of them at
     // once. Some rows are loaded before any of them is stored. kWhole: all positions exist, and all rows.
@@ -137,8 +147,9 @@ struct StreamProduct {
         constexpr int kRegisters = kPieces * (sizeof(Piece) == 8 ? 2 : 1);  // of a row
         constexpr int kTogether = kRegisters > 2 ? 16 / kRegisters : 8;
         const uint32_t index = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(target) / sizeof(Bits));
-        const auto phi_of = [&](int r) {
-            return static_cast<int32_t>((index + r * static_cast<uint32_t>(problem.P)) % kLead);
+        const auto phi_of = [&](int r) -> int32_t {
+            if constexpr (kLead == 0) return 0;
+            else return (index + r * static_cast<uint32_t>(problem.P)) % kLead;
         };
         const uint32_t source = ptx::smem_address(staging + kLead + kCount * lane);
         Bits* const y = target + kCount * lane;
@@ -167,38 +178,36 @@ struct StreamProduct {
         }
     }
 
-    // `scale` undoes the scales of f16x3.
-    static __device__ __forceinline__ float finish(float sum, float scale, float bias) {
-        return kMode == Mode::f16x3 ? fmaf(sum, scale, bias) : sum + bias;
-    }
-
-    // D through shared memory to y, 8 output channels at a time.
-    __device__ __forceinline__ void store_tile(const float (&acc)[kValues], const Announcement& place,
+    // D through shared memory to y, 8 output channels at a time. `scale` undoes the scales of f16x3.
+    __device__ __forceinline__ void store_tile(float (&acc)[kValues], const Announcement& place,
                                                const float (&scale)[2]) {
         const int32_t p = place.row + kLead;
         const bool inside = p >= kLead && p + kAdvance <= problem.P;
         Bits* const y = static_cast<Bits*>(problem.y) + (place.sample * problem.O + warp * 16) * problem.P + p;
+        const float bias[2] = {load_bias(0), load_bias(1)};
+        Pair pair[kValues / 2];  // finished before any is staged: in between, stores would hold up the registers
+#pragma unroll
+        for (int i = 0; i < kValues / 2; ++i) {
+            pair[i] = finish_pair(acc[2 * i], acc[2 * i + 1], scale[i % 2], bias[i % 2]);
+            ptx::settle(pair[i]);
+        }
 #pragma unroll 1
         for (int half = 0; half < 2; ++half) {
             const int32_t rows = static_cast<int32_t>(problem.O) - warp * 16 - 8 * half;
-            const float bias = load_bias(half);
             const uint32_t staged = ptx::smem_address(staging + lane / 4 * kPitch + 2 * (lane % 4));
 #pragma unroll
             for (int i = 0; i < 2; ++i) {  // registers have no index
                 if (i != half) continue;
 #pragma unroll
                 for (int j = 0; j < kN / 8; ++j)
-                    ptx::st_shared(staged + 8 * j * sizeof(Bits),
-                                   Product<kMode, 64, 1>::round_pair(finish(acc[4 * j + 2 * i], scale[i], bias),
-                                                                     finish(acc[4 * j + 2 * i + 1], scale[i], bias)));
+                    ptx::st_shared(staged + 8 * j * sizeof(Bits), pair[2 * j + i]);
             }
             __syncwarp();
             if (problem.activation != Activation::none)
                 activate_staged(problem.activation, reinterpret_cast<Element*>(staging), 8 * kPitch);
             Bits* const target = y + 8 * half * problem.P;
-            using Pair = std::conditional_t<Traits::kIsFloat, uint2, uint32_t>;
-            if (geometry.paired && inside && rows >= 8) store_rows<Pair, true>(target, p, rows);
-            else if (geometry.paired) store_rows<Pair, false>(target, p, rows);
+            if (geometry.paired && inside && rows >= 8) store_rows<PairBits, true>(target, p, rows);
+            else if (geometry.paired) store_rows<PairBits, false>(target, p, rows);
             else store_rows<Bits, false>(target, p, rows);
             __syncwarp();
         }
@@ -245,7 +254,7 @@ struct StreamProduct {
             multiply_tile(acc, taken);
             const Announcement place = read_tile(barriers, slot);  // only now: registers are scarce
             if constexpr (kMode == Mode::f16x3) {
-                const int32_t doubts = __shfl_sync(0xFFFFFFFF, barriers.doubts[place.counter], 0);
+                const int32_t doubts = __shfl_sync(0xFFFFFFFF, barriers.doubts[taken % kStreamCounters], 0);
                 if ((doubtful || doubts > 0) && !sums_suffice(acc, place, doubts)) {
                     if (lane == 0) list_overlapped(geometry, problem, scratch, place);
                     __syncwarp();

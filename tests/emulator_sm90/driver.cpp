@@ -200,8 +200,8 @@ constexpr Instance kInstances[] = {
     stream_instance<Mode::tf32, 72>(),
     stream_instance<Mode::f16, 144>(),
     stream_instance<Mode::bf16, 80>(),
-    stream_instance<Mode::f16x3, 136>(),
-    stream_instance<Mode::f16x3, 72>(),
+    stream_instance<Mode::f16x3, 128>(),
+    stream_instance<Mode::f16x3, 64>(),
 #endif
 };
 constexpr int kInstanceCount = sizeof(kInstances) / sizeof(kInstances[0]);

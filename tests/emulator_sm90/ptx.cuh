@@ -33,6 +33,9 @@ void ld_shared(Value& value, uint32_t source) {
     std::memcpy(&value, emulator::shared_pointer(source, sizeof value, sizeof value), sizeof value);
 }
 
+template <class Value>
+void settle(Value&) {}
+
 inline uint64_t uniform(uint64_t value) { return emulator::exchange("uniform", value)[0]; }
 inline bool elect() { return emulator::elect(); }
 
