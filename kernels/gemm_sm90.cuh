@@ -106,8 +106,8 @@ inline Error launch_columns(const Problem& problem, const Geometry& geometry, cu
         const Geometry safe =
             cut<Mode::tf32x3>(problem, kN, kSlices, geometry.flat != 0, geometry.taps_per_group);
         const unsigned rows = static_cast<unsigned>(problem.G * geometry.o_tiles * kTileO);
-        pack_split_weights_kernel<Mode::tf32x3><<<rows, 128, 0, stream>>>(static_cast<const float*>(problem.w), scratch,
-                                                            geometry, safe, C, O, K);
+        pack_split_weights_kernel<Mode::tf32x3><<<rows, 128, 0, stream>>>(
+            static_cast<const float*>(problem.w), scratch, geometry, safe, C, O, K);
         const Error error = launch_products<kMode, kN, kSlices>(problem, geometry, scratch, stream);
         if (error != nullptr) return error;
         scratch.image = scratch.safe_image;

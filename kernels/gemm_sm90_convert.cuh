@@ -120,8 +120,8 @@ __global__ void __launch_bounds__(256)
 #endif
 }
 
-// One output channel a block: finds its scale and packs it for f16x3, and for kSafeMode. Zeroes the tickets and
-// empties the list of tiles.
+// One output channel a block: finds its scale and packs it for f16x3, and for kSafeMode. Zeroes the tickets
+// and empties the list of tiles.
 template <Mode kSafeMode>
 __global__ void __launch_bounds__(128)
     pack_split_weights_kernel(const float* __restrict__ w,  // [G*O][C][K]

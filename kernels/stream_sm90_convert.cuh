@@ -1,5 +1,5 @@
-// How x reaches the products of the streaming convolution (stream_sm90.cuh): one warp draws tickets and orders
-// boxes of x, seven convert what has come.
+// How x reaches the products of the streaming convolution (stream_sm90.cuh): one warp draws tickets and
+// orders boxes of x, seven convert what has come.
 #pragma once
 #include "gemm_sm90_convert.cuh"
 #include "problem.h"
@@ -65,9 +65,11 @@ __device__ __forceinline__ void order_boxes(const StreamGeometry& geometry, cons
         if (tile < geometry.tiles) {
             place.tile = tile;
             place.sample = tile / geometry.tiles_per_sample;
-            place.row = (tile - place.sample * geometry.tiles_per_sample) * (kN - Traits::kLead) - Traits::kLead;
+            place.row = (tile - place.sample * geometry.tiles_per_sample) * (kN - Traits::kLead);
+            place.row -= Traits::kLead;
         }
-        barriers.doubts[announced % kStreamCounters] = 0;  // no one looks at that of kStreamCounters tiles ago
+        // No one looks at that of kStreamCounters tiles ago.
+        barriers.doubts[announced % kStreamCounters] = 0;
         barriers.tile[tiles.stage] = place;
         ptx::mbarrier_arrive(barriers.tile_full(tiles.stage));
         tiles.advance(kStreamTileSlots);
@@ -92,7 +94,8 @@ __device__ __forceinline__ void order_boxes(const StreamGeometry& geometry, cons
 template <Mode kMode, int kN>
 struct StreamConverter {
     using Traits = StreamTraits<kMode>;
-    static constexpr int kLoadChannels = Traits::kIsSplit && kN > 100 ? 8 : 16;  // of fp32: as registers allow
+    // Of fp32, loaded at once: as registers allow.
+    static constexpr int kLoadChannels = Traits::kIsSplit && kN > 100 ? 8 : 16;
 
     const StreamGeometry& geometry;
     const Problem& problem;

@@ -1,5 +1,5 @@
-// How the streaming convolution (stream_sm90.cuh) cuts a problem: the memory plan of a block, the tiles, which
-// problems it takes. Pure functions of the problem's numbers; no kernel here.
+// How the streaming convolution (stream_sm90.cuh) cuts a problem: the memory plan of a block, the tiles,
+// which problems it takes. Pure functions of the problem's numbers; no kernel here.
 #pragma once
 #include "gemm_sm90_plan.cuh"
 #include "problem.h"
@@ -8,15 +8,16 @@
 namespace conv1d {
 namespace sm90 {
 
-// What fills the 96 registers a thread that hold weights, 48 of 16 bits, and is known to the compiler: branches
-// between its products would make it wait for each.
+// What fills the 96 registers a thread that hold weights, 48 of 16 bits. Known to the compiler: at branches
+// between products it would wait for each.
 constexpr int kStreamTaps = 3;
 constexpr int kStreamChannels = 64;
 constexpr int kStreamTileSlots = 16;  // tiles announced ahead; more than the stages of x can hold
 constexpr int kStreamCounters = 2 * kStreamTileSlots;
 constexpr int kMostRawStages = 6, kMostXStages = 8;  // kb67 TF32: 0.886 ms with 6 raw stages, 0.92 with 12
 
-// f16x3: kLargestScaled as fp16; what a value beyond counts beside values too small, of which a tile has fewer.
+// f16x3: kLargestScaled as fp16; what a value beyond it counts beside values too small, of which a tile has
+// fewer.
 constexpr uint32_t kLargestHigh = 0x7BF8;
 constexpr int32_t kTooLarge = 1 << 16;
 
@@ -61,7 +62,8 @@ struct StreamGeometry {
     SafeTiles safe;
 };
 
-// Shared memory, in order: x stages | raw stages | staging of D, 8 warps | barriers | announced tiles | counters.
+// Shared memory, in order: x stages | raw stages | staging of D, 8 warps | barriers | announced tiles |
+// doubts.
 constexpr int kStreamBarrierBytes = (2 * kMostRawStages + 2 * kMostXStages + 2 * kStreamTileSlots) * 8;
 constexpr int kStreamControlBytes =
     static_cast<int>(kStreamBarrierBytes + kStreamTileSlots * sizeof(Announcement) +
@@ -75,8 +77,8 @@ inline StreamGeometry cut_stream(const Problem& problem, int columns) {
     constexpr int kPieceElements = 16 / Traits::kElementBytes;
     StreamGeometry geometry{};
     geometry.columns = columns;
-    // Boxes begin at 16-byte pieces of x. So do all tiles, as they begin at multiples of kLead rows, but for the
-    // padding: their windows begin that `early`.
+    // Boxes begin at 16-byte pieces of x. So do all windows, as tiles begin at multiples of 16 rows or, of
+    // fp32, of 8, but for the padding: they begin that `early`.
     const int64_t stride = problem.stride;
     const int64_t early = (kPieceElements - problem.pad_left % kPieceElements) % kPieceElements;
     geometry.begin = static_cast<int32_t>(-problem.pad_left - early);
@@ -84,7 +86,8 @@ inline StreamGeometry cut_stream(const Problem& problem, int columns) {
     const int64_t window = (columns - 1) * stride + last_tap + 1;
     geometry.boxes = window <= 248 ? 1 : 2;
     int64_t box = round_up(ceil_div(window, geometry.boxes), kPieceElements);
-    // Of 16 bits, eight channels are read at once: an odd number of pieces to a row spreads them over the banks.
+    // Of 16 bits, eight channels are read at once: an odd number of pieces in a row spreads them over the
+    // banks.
     if (!Traits::kIsFloat && box / kPieceElements % 2 == 0) box += kPieceElements;
     if (box > 256) return {};
     geometry.window = static_cast<int32_t>(window);
@@ -93,7 +96,8 @@ inline StreamGeometry cut_stream(const Problem& problem, int columns) {
         round_up(geometry.boxes * box * Traits::kRawChannels * Traits::kElementBytes, 128));
 
     geometry.stride_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, stride));
-    const int64_t rows = ceil_div(round_up(window, Traits::kIsFloat ? 1 : 8), stride);  // 8 are converted at once
+    const int64_t converted = round_up(window, Traits::kIsFloat ? 1 : 8);  // at once
+    const int64_t rows = ceil_div(converted, stride);
     int64_t plane_rows = rows;
     while (stride > 1 && plane_rows % 8 != kPlaneResidue[stride]) ++plane_rows;
     geometry.plane_rows = static_cast<int32_t>(plane_rows);
@@ -106,25 +110,24 @@ inline StreamGeometry cut_stream(const Problem& problem, int columns) {
 
     // f16x3 multiplies all chunks of a tile twice, so they stay meanwhile.
     const int x_least = kMode == Mode::f16x3 ? 4 : 2;
-    const int64_t free_bytes = problem.device.smem_bytes -
-                               kProductWarps * Traits::warp_staging_bytes(columns) - kStreamControlBytes - 1024;
+    const int64_t other_bytes =
+        kProductWarps * Traits::warp_staging_bytes(columns) + kStreamControlBytes + 1024;
     const auto bytes = [&] {
-        return int64_t{geometry.raw_stages} * geometry.raw_stage_bytes +
+        return other_bytes + int64_t{geometry.raw_stages} * geometry.raw_stage_bytes +
                int64_t{geometry.x_stages} * geometry.x_stage_bytes;
     };
     geometry.raw_stages = 3, geometry.x_stages = x_least;
-    if (bytes() > free_bytes) return {};
+    if (bytes() > problem.device.smem_bytes) return {};
     const auto fits = [&](int raw_stages, int x_stages) {
         const StreamGeometry before = geometry;
         geometry.raw_stages = raw_stages, geometry.x_stages = x_stages;
-        if (bytes() > free_bytes) geometry = before;
+        if (bytes() > problem.device.smem_bytes) geometry = before;
     };
     fits(4, 4);
     fits(4, 8);
     for (int stages = geometry.raw_stages + 1; stages <= kMostRawStages; ++stages)
         fits(stages, geometry.x_stages);
-    geometry.smem_bytes =
-        static_cast<int32_t>(problem.device.smem_bytes - free_bytes + bytes());
+    geometry.smem_bytes = static_cast<int32_t>(bytes());
 
     geometry.paired = problem.P % 2 == 0 &&
                       reinterpret_cast<uintptr_t>(problem.y) % (2 * Traits::kElementBytes) == 0;

@@ -73,20 +73,25 @@ struct StreamProduct {
     __device__ __forceinline__ void multiply_step(float (&acc)[kValues], int chunk, int tap, int w, int x,
                                                   uint32_t stage16, bool accumulate) {
         const uint32_t rows16 = stage16 + geometry.tap_row[tap] * (kRowBytes / 16);
-        Mma::issue(acc, weights[chunk * kStreamTaps + tap][w], ptx::wgmma_descriptor(rows16 + 2 * x), accumulate);
+        Mma::issue(acc, weights[chunk * kStreamTaps + tap][w], ptx::wgmma_descriptor(rows16 + 2 * x),
+                   accumulate);
     }
 
-    // All products of the tile taken as number `taken` into acc; its stages are left behind. f16x3: first all those with a low part,
-    // which are too large by kLowScale: the accumulator truncates.
+    // All products of the tile that was taken as number `taken` into acc; its stages are left behind. f16x3:
+    // first all those with a low part, which are too large by kLowScale: the accumulator truncates.
     __device__ __forceinline__ void multiply_tile(float (&acc)[kValues], uint32_t taken) {
         constexpr bool kIsSplit = kMode == Mode::f16x3;
+        // There are 2, 4 or 8.
         const auto stage_of = [&](int chunk) { return (taken * kChunks + chunk) & (geometry.x_stages - 1); };
+        const auto parity_of = [&](int chunk) {
+            return ((taken * kChunks + chunk) & geometry.x_stages) != 0;
+        };
         const auto stage16_of = [&](int chunk) {
             return x_smem16 + stage_of(chunk) * (geometry.x_stage_bytes / 16);
         };
 #pragma unroll
         for (int chunk = 0; chunk < kChunks; ++chunk) {
-            ptx::mbarrier_wait(barriers.x_full(stage_of(chunk)), (taken * kChunks + chunk & geometry.x_stages) != 0);
+            ptx::mbarrier_wait(barriers.x_full(stage_of(chunk)), parity_of(chunk));
             ptx::wgmma_fence();
 #pragma unroll
             for (int tap = 0; tap < kStreamTaps; ++tap) {
@@ -107,7 +112,8 @@ struct StreamProduct {
 #pragma unroll
                 for (int tap = 0; tap < kStreamTaps; ++tap) {
 #pragma unroll
-                    for (int k = 0; k < 2; ++k) multiply_step(acc, chunk, tap, k, k, stage16_of(chunk), true);
+                    for (int k = 0; k < 2; ++k)
+                        multiply_step(acc, chunk, tap, k, k, stage16_of(chunk), true);
                 }
                 ptx::wgmma_commit_group();
             }
@@ -138,9 +144,9 @@ struct StreamProduct {
             return Product<kMode, 64, 1>::round_pair(first + bias, second + bias);
     }
 
-    // Eight staged rows of D to y, of which `target` is where column kLead of the first belongs, position p of
-    // its sample. Each row stores kAdvance columns from a 32-byte sector on; a lane moves a Piece of them at
-    // once. Some rows are loaded before any of them is stored. kWhole: all positions exist, and all rows.
+    // Eight staged rows of D to y, of which `target` is where column kLead of the first belongs, position p
+    // of its sample. Each row stores kAdvance columns from a 32-byte sector on; a lane moves a Piece of them
+    // at once. Some rows are loaded before any of them is stored. kWhole: all positions exist, and all rows.
     template <class Piece, bool kWhole>
     __device__ __forceinline__ void store_rows(Bits* target, int32_t p, int32_t rows) const {
         constexpr int kCount = sizeof(Piece) / sizeof(Bits), kPieces = kAdvance / (32 * kCount);
@@ -183,9 +189,10 @@ struct StreamProduct {
                                                const float (&scale)[2]) {
         const int32_t p = place.row + kLead;
         const bool inside = p >= kLead && p + kAdvance <= problem.P;
-        Bits* const y = static_cast<Bits*>(problem.y) + (place.sample * problem.O + warp * 16) * problem.P + p;
+        Bits* const y =
+            static_cast<Bits*>(problem.y) + (place.sample * problem.O + warp * 16) * problem.P + p;
         const float bias[2] = {load_bias(0), load_bias(1)};
-        Pair pair[kValues / 2];  // finished before any is staged: in between, stores would hold up the registers
+        Pair pair[kValues / 2];  // finished before any is staged, or stores would hold up the registers
 #pragma unroll
         for (int i = 0; i < kValues / 2; ++i) {
             pair[i] = finish_pair(acc[2 * i], acc[2 * i + 1], scale[i % 2], bias[i % 2]);
@@ -218,8 +225,8 @@ struct StreamProduct {
         return scratch.row_scaling[channel_of(half)];
     }
 
-    // f16x3: whether x and weights are in range, and sums large enough for the values that were too small; see
-    // kSumOfSmallX.
+    // f16x3: whether x and weights are in range, and sums large enough for the values that were too small;
+    // see kSumOfSmallX.
     __device__ __forceinline__ bool sums_suffice(const float (&acc)[kValues], const Announcement& place,
                                                  int32_t doubts) const {
         if (doubts >= kTooLarge) return false;
