@@ -1571,6 +1571,19 @@ __device__ __forceinline__ void ld_shared(uint2& value, uint32_t source) {
     asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(value.x), "=r"(value.y) : "r"(source) : "memory");
 }
 
+<<<<<<< HEAD
+// No instruction: the compiler computes the value here, not where it is used.
+__device__ __forceinline__ void settle(float2& value) { asm volatile("" : "+f"(value.x), "+f"(value.y)); }
+__device__ __forceinline__ void settle(uint32_t& value) { asm volatile("" : "+r"(value)); }
+=======
+// The same value; but the compiler computes what depends on it here, and keeps no result from elsewhere in a
+// register until now.
+__device__ __forceinline__ int32_t anew(int32_t value) {
+    asm volatile("" : "+r"(value));
+    return value;
+}
+>>>>>>> 608bc3b7b4a78acb8efcb145fdd690a3e722e799
+
 // The same value in all lanes, so that the compiler knows and keeps it in a uniform register.
 __device__ __forceinline__ uint64_t uniform(uint64_t value) {
     const uint32_t low = __shfl_sync(0xFFFFFFFF, static_cast<uint32_t>(value), 0);
@@ -1638,21 +1651,21 @@ __device__ __forceinline__ void cp_async_bulk_wait_read() {
     asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(kPending) : "memory");
 }
 
-// 9.7.9.27.1.2: a box of three axes that a tensor map describes, global to shared, from coordinates (c0, c1, c2)
-// on; c0 runs along memory, and what lies outside the tensor reads as zero. The target is a multiple of 128
-// bytes.
+// 9.7.9.27.1.2: a box of three axes that a tensor map describes, global to shared, from coordinates
+// (c0, c1, c2) on; c0 runs along memory, and what lies outside the tensor reads as zero. The target is a
+// multiple of 128 bytes.
 __device__ __forceinline__ void cp_async_bulk_tensor(uint32_t target, const void* map, int32_t c0, int32_t c1,
                                                      int32_t c2, uint32_t barrier) {
     asm volatile(
-        "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], "
-        "[%5];" ::"r"(target),
+        "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes "
+        "[%0], [%1, {%2, %3, %4}], [%5];" ::"r"(target),
         "l"(map), "r"(c0), "r"(c1), "r"(c2), "r"(barrier)
         : "memory");
 }
 
-// 9.7.15.5.15 and .16: four 8x8 matrices of 16-bit elements. Lane 8*m + i gives the address of row i of matrix
-// m, 16 bytes; word m of lane t holds elements 2*(t%4) and that + 1 of its row t/4, or, transposed, of its
-// column t/4.
+// 9.7.15.5.15 and .16: four 8x8 matrices of 16-bit elements. Lane 8*m + i gives the address of row i of
+// matrix m, 16 bytes; word m of lane t holds elements 2*(t%4) and that + 1 of its row t/4, or, transposed, of
+// its column t/4.
 __device__ __forceinline__ void ldmatrix_x4_trans(uint32_t (&words)[4], uint32_t source) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
@@ -1660,8 +1673,8 @@ __device__ __forceinline__ void ldmatrix_x4_trans(uint32_t (&words)[4], uint32_t
                  : "memory");
 }
 __device__ __forceinline__ void stmatrix_x4(uint32_t target, const uint32_t (&words)[4]) {
-    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(target), "r"(words[0]),
-                 "r"(words[1]), "r"(words[2]), "r"(words[3])
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(target),
+                 "r"(words[0]), "r"(words[1]), "r"(words[2]), "r"(words[3])
                  : "memory");
 }
 
@@ -1688,6 +1701,15 @@ __device__ __forceinline__ void setmaxnreg_inc() {
 template <int kRegisters>
 __device__ __forceinline__ void setmaxnreg_dec() {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+
+// 9.7.13.13: lets the next kernel of the stream begin where its launch allows that; there, waits until all
+// kernels before it have ended and their writes can be seen.
+__device__ __forceinline__ void griddepcontrol_launch_dependents() {
+    asm volatile("griddepcontrol.launch_dependents;");
+}
+__device__ __forceinline__ void griddepcontrol_wait() {
+    asm volatile("griddepcontrol.wait;" ::: "memory");
 }
 
 // 9.7.15.7: orders register and shared-memory accesses around wgmma.
@@ -4942,12 +4964,12 @@ CONV1D_WGMMA(tf32, 192, "m64n192k8", "tf32.tf32", "96", "97", "98", "")
 CONV1D_WGMMA(f16, 192, "m64n192k16", "f16.f16", "96", "97", "98", ", 0, 0")
 CONV1D_WGMMA(bf16, 192, "m64n192k16", "bf16.bf16", "96", "97", "98", ", 0, 0")
 
+CONV1D_WGMMA_FROM_REGISTERS(f16, 64, "m64n64k16", "f16.f16", "32", "33", "34", "35", "36", "37", ", 0")
+CONV1D_WGMMA_FROM_REGISTERS(f16, 128, "m64n128k16", "f16.f16", "64", "65", "66", "67", "68", "69", ", 0")
 CONV1D_WGMMA_FROM_REGISTERS(tf32, 72, "m64n72k8", "tf32.tf32", "36", "37", "38", "39", "40", "41", "")
-CONV1D_WGMMA_FROM_REGISTERS(f16, 72, "m64n72k16", "f16.f16", "36", "37", "38", "39", "40", "41", ", 0")
 CONV1D_WGMMA_FROM_REGISTERS(f16, 80, "m64n80k16", "f16.f16", "40", "41", "42", "43", "44", "45", ", 0")
 CONV1D_WGMMA_FROM_REGISTERS(bf16, 80, "m64n80k16", "bf16.bf16", "40", "41", "42", "43", "44", "45", ", 0")
 CONV1D_WGMMA_FROM_REGISTERS(tf32, 136, "m64n136k8", "tf32.tf32", "68", "69", "70", "71", "72", "73", "")
-CONV1D_WGMMA_FROM_REGISTERS(f16, 136, "m64n136k16", "f16.f16", "68", "69", "70", "71", "72", "73", ", 0")
 CONV1D_WGMMA_FROM_REGISTERS(f16, 144, "m64n144k16", "f16.f16", "72", "73", "74", "75", "76", "77", ", 0")
 CONV1D_WGMMA_FROM_REGISTERS(bf16, 144, "m64n144k16", "bf16.bf16", "72", "73", "74", "75", "76", "77", ", 0")
 
@@ -4987,14 +5009,14 @@ namespace sm90 {
 
 // One position's channels: 8 pieces of 16 bytes, swizzled by the row's index mod 8.
 constexpr int kRowBytes = 128;
-constexpr int kTileO = 128;       // output channels of a tile
-constexpr int kProductWarps = 8;  // two warpgroups, 64 output channels each
+constexpr int kWarpgroupO = 64;   // output channels of a product warpgroup
+constexpr int kTileO = 2 * kWarpgroupO;
+constexpr int kProductWarps = 8;  // two warpgroups
 constexpr int kConverterWarps = 7;
 constexpr int kThreads = 32 * (kProductWarps + kConverterWarps + 1);  // and one warp for tickets and weights
 constexpr int kTileSlots = 4;  // tiles announced ahead; with 2, converters waited for 39 % of kb67
 constexpr int kTileCounters = 2 * kTileSlots;  // a tile in work may be kTileSlots behind the one announced
 constexpr int kMaxStages = 12;
-constexpr int kWeightBytes = kTileO * kRowBytes;     // weights of one tap and one chunk of channels
 constexpr int kBarrierReady = 1, kBarrierTaken = 2;  // hardware barriers between the product warpgroups
 
 // D is staged for its stores 8 rows at a time, in one slice of its columns or in two, which take half the
@@ -5019,7 +5041,7 @@ struct ModeTraits {
     static constexpr int kPieceChannels = kIsTf32 ? 4 : 8;           // channels in 16 bytes
     static constexpr int kPieces = kIsSplit ? 4 : 8;                 // pieces of a row that carry channels
     static constexpr int kChunkChannels = kPieces * kPieceChannels;  // channels in a row
-    static constexpr int kLoadChannels = kIsSplit ? 16 : kChunkChannels;  // that a converter holds at once
+    static constexpr int kSteps = kPieces / 2;  // products of 32 bytes of channels in a row
     using Bits = std::conditional_t<kIsFloat, uint32_t, uint16_t>;        // of one element of x, w and y
     using BitsPair = std::conditional_t<kIsFloat, uint2, uint32_t>;
     static constexpr int kElementBytes = sizeof(Bits);
@@ -5034,24 +5056,39 @@ struct ModeTraits {
     }
 };
 
+// The shape of tiles. The two product warpgroups take 64 output channels each of the same columns, or, side by
+// side, the same 64 channels of neighbouring columns.
+struct Tiling {
+    int columns;  // of a product warpgroup
+    int slices;   // in which they are staged
+    bool flat;    // tiles run over all samples' rows in a line; else each lies in one sample
+    bool beside;
+};
+
 // How one launch cuts its problem; written by the host, read by every role.
 struct Geometry {
     int32_t rows_per_sample;   // flat: a sample's rows on the common row axis, outputs and then halo
     uint32_t stride_magic;     // ceil(2^32 / stride)
     uint32_t rows_magic;       // ceil(2^32 / rows_per_sample) where that is small
-    int32_t flat;              // 1: tiles run over all samples' rows in a line; 0: each lies in one sample
+    int32_t flat, beside;      // as in Tiling
+    int32_t tile_o;            // output channels of a tile
+    int32_t weight_bytes;      // of a tile's weights of one tap and one chunk of channels
     int32_t tiles_per_sample;  // of one sample; of the whole batch where flat
     int32_t lead;              // columns computed for stores to begin on a 32-byte sector: 0, 8 or 16
     uint32_t sector_mask;      // lead - 1; 0 without a lead
-    int32_t advance;           // columns stored by a tile: kN - lead
+    int32_t advance;           // columns stored by a warpgroup: kN - lead
+    int32_t tile_advance;      // columns stored by a tile: advance, twice where warpgroups lie side by side
     int32_t tiles;             // of the whole problem
     int32_t o_tiles;           // of one group
     int32_t chunks;            // of channels
     int32_t tap_groups;        // taps that share one window, ceil(K / taps_per_group) times
     int32_t taps_per_group;
-    int32_t window;   // positions of x for a tile: (kN - 1)*stride + (taps_per_group - 1)*dilation + 1
-    int32_t pairs;    // 1: two neighbouring elements of x can be loaded together
+    int32_t window;   // positions of x for a tile: (its columns - 1)*stride + (taps_per_group - 1)*dilation + 1
+    int32_t channels_last;  // 1: neighbouring channels of x can be loaded together, 16 bytes at once
+    int32_t pairs;          // 1: two neighbouring positions of x are loaded together
+    int32_t ragged;   // 1: they are, though rows may begin at odd elements
     int32_t batches;  // of conversion in a stage
+    int32_t batch_positions;
     int32_t x_stride_c, x_stride_l;
     int32_t plane_rows;   // distance between planes, in rows
     uint32_t plane_mask;  // planes that some tap reads
@@ -5080,19 +5117,37 @@ constexpr int kControlBytes = kBarrierBytes + kTileSlots * static_cast<int>(size
 // Rows between planes, mod 8, that spread eight neighbouring positions over all banks; index: stride.
 constexpr int kPlaneResidue[9] = {0, 0, 4, 3, 2, 5, 3, 7, 1};
 
-// Cuts the problem into tiles of `columns` positions with at most `most_taps` to a window. `tiles` is 0 where
-// that cannot be.
+// Cuts the problem into tiles with at most `most_taps` to a window. `tiles` is 0 where that cannot be.
 template <Mode kMode>
-inline Geometry cut(const Problem& problem, int columns, int slices, bool flat, int64_t most_taps) {
+inline Geometry cut(const Problem& problem, const Tiling& tiling, int64_t most_taps) {
     using Traits = ModeTraits<kMode>;
+    const bool flat = tiling.flat;
     Geometry geometry{};
+    geometry.flat = flat;
+    geometry.beside = tiling.beside;
+    geometry.tile_o = tiling.beside ? kWarpgroupO : kTileO;
+    geometry.weight_bytes = geometry.tile_o * kRowBytes;
     geometry.chunks = static_cast<int32_t>(ceil_div(problem.C, Traits::kChunkChannels));
-    geometry.o_tiles = static_cast<int32_t>(ceil_div(problem.O, kTileO));
+    geometry.o_tiles = static_cast<int32_t>(ceil_div(problem.O, geometry.tile_o));
     const int64_t stride = problem.stride;
     const int64_t blocks = geometry.chunks * problem.K;
     const int other_bytes =
-        kProductWarps * Traits::warp_staging_bytes(columns, slices) + kControlBytes + 1024;
+        kProductWarps * Traits::warp_staging_bytes(tiling.columns, tiling.slices) + kControlBytes + 1024;
     const int free_bytes = problem.device.smem_bytes - other_bytes;
+
+    // Rows of y that begin between sectors cost partial writes, and those between 16-byte pieces have no bulk
+    // copies. Where sums are long, the former cost less than the columns that a lead computes twice. (The
+    // same for both modes of fp32, whose tiles must be the same.)
+    const int sector = 32 / Traits::kElementBytes, piece = 16 / Traits::kElementBytes;
+    const bool is_short = ceil_div(problem.C, kRowBytes / Traits::kElementBytes) * problem.K <= 12;
+    const bool aligned = reinterpret_cast<uintptr_t>(problem.y) % 32 == 0;
+    geometry.lead =
+        !flat && aligned && (problem.P % piece != 0 || (problem.P % sector != 0 && is_short)) ? sector : 0;
+    geometry.sector_mask = geometry.lead > 0 ? sector - 1 : 0;
+    geometry.bulk = aligned && (geometry.lead > 0 || problem.P % piece == 0);
+    geometry.advance = tiling.columns - geometry.lead;
+    geometry.tile_advance = geometry.advance * (tiling.beside ? 2 : 1);
+    const int columns = geometry.tile_advance + geometry.lead;  // of a tile
 
     // As many taps a window as leave room for two stages of x and three of weights.
     int64_t taps = most_taps, max_shift = 0;
@@ -5109,7 +5164,7 @@ inline Geometry cut(const Problem& problem, int columns, int slices, bool flat, 
         while (planes > 1 && stride <= 8 && plane_rows % 8 != kPlaneResidue[stride]) ++plane_rows;
         const int64_t bytes = round_up((plane_rows * (planes - 1) + rows) * kRowBytes, 1024);
         constexpr int64_t w_least = 3;
-        if (2 * bytes + w_least * kWeightBytes <= free_bytes) {
+        if (2 * bytes + w_least * geometry.weight_bytes <= free_bytes) {
             geometry.window = static_cast<int32_t>((columns - 1) * stride + span + 1);
             geometry.plane_rows = static_cast<int32_t>(plane_rows);
             geometry.x_stage_bytes = static_cast<int32_t>(bytes);
@@ -5119,20 +5174,27 @@ inline Geometry cut(const Problem& problem, int columns, int slices, bool flat, 
     }
     geometry.tap_groups = static_cast<int32_t>(ceil_div(problem.K, taps));
     geometry.taps_per_group = static_cast<int32_t>(taps);
-    geometry.pairs = !flat && problem.x_stride_l == 1 && problem.L % 2 == 0 &&
-                     (problem.x_stride_c | problem.x_stride_n) % 2 == 0 &&
-                     reinterpret_cast<uintptr_t>(problem.x) % (2 * Traits::kElementBytes) == 0;
-    geometry.batches =
-        static_cast<int32_t>(ceil_div(geometry.window + geometry.pairs, 64));  // a pair may begin at -1
+    const auto in_pieces = [](int64_t elements) { return elements * Traits::kElementBytes % 16 == 0; };
+    geometry.channels_last = problem.x_stride_c == 1 && problem.C % Traits::kPieceChannels == 0 &&
+                             (problem.L == 1 || in_pieces(problem.x_stride_l)) &&
+                             (problem.N == 1 || in_pieces(problem.x_stride_n)) &&
+                             reinterpret_cast<uintptr_t>(problem.x) % 16 == 0;
+    geometry.pairs = !flat && problem.x_stride_l == 1 && !geometry.channels_last;
+    geometry.ragged =
+        geometry.pairs && (problem.L % 2 != 0 || (problem.x_stride_c | problem.x_stride_n) % 2 != 0 ||
+                           reinterpret_cast<uintptr_t>(problem.x) % (2 * Traits::kElementBytes) != 0);
+    geometry.batch_positions = geometry.ragged ? 62 : 64;
+    geometry.batches = static_cast<int32_t>(
+        ceil_div(geometry.window + geometry.pairs, geometry.batch_positions));  // a pair may begin at -1
     geometry.x_stride_c = static_cast<int32_t>(problem.x_stride_c);
     geometry.x_stride_l = static_cast<int32_t>(problem.x_stride_l);
     geometry.stride_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, stride));
 
     const bool one_weight_tile = geometry.o_tiles * problem.G == 1;
-    const int64_t room = (free_bytes - 2 * geometry.x_stage_bytes) / kWeightBytes;
+    const int64_t room = (free_bytes - 2 * geometry.x_stage_bytes) / geometry.weight_bytes;
     geometry.resident = one_weight_tile && blocks <= room && blocks <= kMaxStages;
     const auto x_stages_beside = [&](int64_t w_stages) {
-        const int64_t stages = (free_bytes - w_stages * kWeightBytes) / geometry.x_stage_bytes;
+        const int64_t stages = (free_bytes - w_stages * geometry.weight_bytes) / geometry.x_stage_bytes;
         return static_cast<int32_t>(stages < 6 ? stages : 6);
     };
     int64_t w_stages = geometry.resident ? blocks : room < 6 ? room : 6;
@@ -5141,7 +5203,7 @@ inline Geometry cut(const Problem& problem, int columns, int slices, bool flat, 
     geometry.w_stages = static_cast<int32_t>(w_stages);
     geometry.x_stages = x_stages_beside(w_stages);
     geometry.smem_bytes =
-        geometry.x_stages * geometry.x_stage_bytes + geometry.w_stages * kWeightBytes + other_bytes;
+        geometry.x_stages * geometry.x_stage_bytes + geometry.w_stages * geometry.weight_bytes + other_bytes;
 
     // One product warpgroup stores while the other multiplies. The rings bound how far they can be apart.
     const int64_t blocks_ahead = (geometry.x_stages / 2) * geometry.taps_per_group;
@@ -5149,18 +5211,6 @@ inline Geometry cut(const Problem& problem, int columns, int slices, bool flat, 
     const int64_t ahead = blocks_ahead < weights_ahead ? blocks_ahead : weights_ahead;
     geometry.skew = static_cast<int32_t>(geometry.x_stages < 3 ? 0 : ahead < blocks ? ahead : blocks);
 
-    // Rows of y that begin between sectors cost partial writes, and those between 16-byte pieces have no bulk
-    // copies. Where sums are long, the former cost less than the columns that a lead computes twice. (The
-    // same for both modes of fp32, whose tiles must be the same.)
-    const int sector = 32 / Traits::kElementBytes, piece = 16 / Traits::kElementBytes;
-    const bool is_short = ceil_div(problem.C, kRowBytes / Traits::kElementBytes) * problem.K <= 12;
-    const bool aligned = reinterpret_cast<uintptr_t>(problem.y) % 32 == 0;
-    geometry.flat = flat;
-    geometry.lead =
-        !flat && aligned && (problem.P % piece != 0 || (problem.P % sector != 0 && is_short)) ? sector : 0;
-    geometry.sector_mask = geometry.lead > 0 ? sector - 1 : 0;
-    geometry.bulk = aligned && (geometry.lead > 0 || problem.P % piece == 0);
-    geometry.advance = columns - geometry.lead;
     int64_t windows;
     if (flat) {
         const int64_t rows = problem.P + max_shift > 2 ? problem.P + max_shift : 2;
@@ -5168,12 +5218,12 @@ inline Geometry cut(const Problem& problem, int columns, int slices, bool flat, 
         if (geometry.rows_per_sample < columns + max_shift)  // a tile may hold several samples
             geometry.rows_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, geometry.rows_per_sample));
         windows =
-            problem.P > 4 * columns ? 0 : ceil_div(problem.N * geometry.rows_per_sample, geometry.advance);
+            problem.P > 4 * columns ? 0 : ceil_div(problem.N * geometry.rows_per_sample, columns);
         geometry.tiles_per_sample = 0;
     } else {
         const int64_t late =
             geometry.lead > 0 ? geometry.lead - 1 : 0;  // how far the last store may end early
-        geometry.tiles_per_sample = static_cast<int32_t>(ceil_div(problem.P + late, geometry.advance));
+        geometry.tiles_per_sample = static_cast<int32_t>(ceil_div(problem.P + late, geometry.tile_advance));
         windows = problem.N * geometry.tiles_per_sample;
     }
     const int64_t tiles = windows * geometry.o_tiles * problem.G;
@@ -5181,47 +5231,55 @@ inline Geometry cut(const Problem& problem, int columns, int slices, bool flat, 
     return geometry;
 }
 
-// Cycles that a launch needs by a simple count, in whole waves of tiles: products or bytes through L2,
-// whichever is more, then stores. The constants come from kb67, kb76 and ecapa_tdnn timed with each number of
+// Cycles that a launch needs by a simple count, in whole waves of tiles: products and bytes through L2, which
+// overlap for the most part, then stores. The constants come from kb67, kb76 and ecapa_tdnn timed with each number of
 // columns.
 template <Mode kMode>
-inline double estimate_cycles(const Problem& problem, const Geometry& geometry, int columns, int slices) {
+inline double estimate_cycles(const Problem& problem, const Geometry& geometry, const Tiling& tiling) {
     using Traits = ModeTraits<kMode>;
     constexpr double kBytesPerCycle = 32;  // of one multiprocessor from L2
     const double blocks = static_cast<double>(geometry.chunks) * static_cast<double>(problem.K);
     // Six products of 32 bytes a block of split operands; f16x3 waits for them twice.
     const double steps = kMode == Mode::f16x3 ? 8.5 : Traits::kIsSplit ? 6 : 4;
-    const double products = blocks * steps * columns * (problem.O <= kTileO / 2 ? 0.5 : 1);
+    // Of a row's channels that do not exist, whole steps are left out.
+    constexpr int kStepChannels = Traits::kChunkChannels / Traits::kSteps;
+    const double filled = static_cast<double>(ceil_div(problem.C, kStepChannels)) / Traits::kSteps;
+    const double products = filled * static_cast<double>(problem.K) * steps * tiling.columns;
     const double stages = static_cast<double>(geometry.chunks) * geometry.tap_groups;
     const double bytes = stages * geometry.window * Traits::kChunkChannels * Traits::kElementBytes +
-                         (geometry.resident ? 0 : blocks * kWeightBytes) +
-                         kTileO * columns * Traits::kElementBytes;
-    const double work = products > bytes / kBytesPerCycle ? products : bytes / kBytesPerCycle;
-    const double tile = work + 2000 + (geometry.bulk ? 24 : 64) * columns + 1000 * slices;
+                         (geometry.resident ? 0 : blocks * geometry.weight_bytes) +
+                         kTileO * tiling.columns * Traits::kElementBytes;
+    const double moves = bytes / kBytesPerCycle;
+    const double work = products > moves ? products + 0.25 * moves : moves + 0.25 * products;
+    const double tile = work + 2000 + (geometry.bulk ? 24 : 64) * tiling.columns + 1000 * tiling.slices;
     return static_cast<double>(ceil_div(geometry.tiles, problem.device.sm_count)) * tile;
 }
 
 struct Cut {
     Geometry geometry;
-    int columns;  // 0: none fits
+    Tiling tiling;  // no columns: none fits
     double cycles;
-    int slices;
 };
 
 template <Mode kMode>
 inline Cut choose_cut(const Problem& problem) {
     Cut best{};
-    const auto consider = [&](int columns, int slices, bool flat) {
-        const Geometry geometry = cut<kMode>(problem, columns, slices, flat, problem.K);
+    const auto consider = [&](const Tiling& tiling) {
+        const Geometry geometry = cut<kMode>(problem, tiling, problem.K);
         if (geometry.tiles == 0) return;
-        const double cycles = estimate_cycles<kMode>(problem, geometry, columns, slices);
-        if (best.columns == 0 || cycles < best.cycles) best = {geometry, columns, cycles, slices};
+        const double cycles = estimate_cycles<kMode>(problem, geometry, tiling);
+        if (best.tiling.columns == 0 || cycles < best.cycles) best = {geometry, tiling, cycles};
     };
-    for (const bool flat : {false, true}) {
-        if (!ModeTraits<kMode>::kIsSplit) consider(192, 1, flat);
-        if (kMode == Mode::tf32) consider(192, 2, flat);
-        consider(128, 1, flat);
-        consider(64, 1, flat);
+    // The last 64 channels are alone where their number is odd.
+    const bool odd = ceil_div(problem.O, kWarpgroupO) % 2 == 1;
+    for (const bool beside : {false, true}) {
+        if (beside ? !odd : problem.O <= kWarpgroupO) continue;
+        for (const bool flat : {false, true}) {
+            if (!ModeTraits<kMode>::kIsSplit) consider({192, 1, flat, beside});
+            if (kMode == Mode::tf32) consider({192, 2, flat, beside});
+            consider({128, 1, flat, beside});
+            consider({64, 1, flat, beside});
+        }
     }
     return best;
 }
@@ -5237,17 +5295,16 @@ constexpr float kSmallestScaled = 1.0f / 4096, kLargestScaled = 65280.0f;
 constexpr float kSumOfSmallX = 8.0f, kSumOfSmallW = 16.0f;
 
 template <Mode kMode>
-inline size_t image_bytes(const Problem& problem) {
-    return static_cast<size_t>(problem.G * ceil_div(problem.O, kTileO) *
-                               ceil_div(problem.C, ModeTraits<kMode>::kChunkChannels) * problem.K *
-                               kWeightBytes);
+inline size_t image_bytes(const Problem& problem, int32_t tile_o) {
+    return static_cast<size_t>(problem.G * ceil_div(problem.O, tile_o) * tile_o *
+                               ceil_div(problem.C, ModeTraits<kMode>::kChunkChannels) * problem.K * kRowBytes);
 }
 
 // What the kernels of one launch share in the workspace.
 struct Scratch {
     int32_t* tickets;     // [2]: drawn so far; tiles listed
     uint8_t* image;       // packed weights
-    float2* row_scaling;  // f16x3: [G][o_tiles * 128], what undoes the scales of x and w, negative where w is
+    float2* row_scaling;  // f16x3: [G][o_tiles * tile_o], what undoes the scales of x and w, negative where w is
                           // out of range; how many weights are too small
     int32_t* is_listed;   // f16x3: [tiles]
     int32_t* list;        // f16x3: [tiles], those to be done again
@@ -5265,14 +5322,14 @@ inline size_t lay_out(const Problem& problem, const Geometry& geometry, uint8_t*
     };
     *scratch = {};
     scratch->tickets = reinterpret_cast<int32_t*>(take(2 * sizeof(int32_t)));
-    scratch->image = take(image_bytes<kMode>(problem));
+    scratch->image = take(image_bytes<kMode>(problem, geometry.tile_o));
     if (kMode == Mode::f16x3) {
         const size_t tile_bytes = static_cast<size_t>(geometry.tiles) * sizeof(int32_t);
         scratch->row_scaling =
-            reinterpret_cast<float2*>(take(problem.G * geometry.o_tiles * kTileO * sizeof(float2)));
+            reinterpret_cast<float2*>(take(problem.G * geometry.o_tiles * geometry.tile_o * sizeof(float2)));
         scratch->is_listed = reinterpret_cast<int32_t*>(take(tile_bytes));
         scratch->list = reinterpret_cast<int32_t*>(take(tile_bytes));
-        scratch->safe_image = take(image_bytes<Mode::tf32x3>(problem));
+        scratch->safe_image = take(image_bytes<Mode::tf32x3>(problem, geometry.tile_o));
     }
     return bytes;
 }
@@ -5285,12 +5342,18 @@ Error launch_listed_tiles(const Problem& problem, Scratch scratch, cudaStream_t 
 // it: some 10 us.
 constexpr double kSecondModeCycles = 20000;
 
-inline Mode mode_of(const Problem& problem) {
-    if (problem.dtype == Dtype::float16) return Mode::f16;
-    if (problem.dtype == Dtype::bfloat16) return Mode::bf16;
-    if (problem.precision == Precision::tf32) return Mode::tf32;
-    const double cycles = choose_cut<Mode::f16x3>(problem).cycles + kSecondModeCycles;
-    return cycles < choose_cut<Mode::tf32x3>(problem).cycles ? Mode::f16x3 : Mode::tf32x3;
+struct Choice {
+    Mode mode;
+    Cut cut;
+};
+
+inline Choice choose(const Problem& problem) {
+    if (problem.dtype == Dtype::float16) return {Mode::f16, choose_cut<Mode::f16>(problem)};
+    if (problem.dtype == Dtype::bfloat16) return {Mode::bf16, choose_cut<Mode::bf16>(problem)};
+    if (problem.precision == Precision::tf32) return {Mode::tf32, choose_cut<Mode::tf32>(problem)};
+    const Choice fast{Mode::f16x3, choose_cut<Mode::f16x3>(problem)};
+    const Choice safe{Mode::tf32x3, choose_cut<Mode::tf32x3>(problem)};
+    return fast.cut.cycles + kSecondModeCycles < safe.cut.cycles ? fast : safe;
 }
 
 }  // namespace sm90
@@ -5303,26 +5366,19 @@ inline bool fits_gemm_sm90(const Problem& problem) {
            problem.x_stride_l < kMost && problem.G * problem.O < kMost && problem.G * problem.C < kMost;
 }
 
-namespace sm90 {
-
-template <Mode kMode>
-inline size_t scratch_bytes(const Problem& problem) {
-    Scratch scratch;
-    return lay_out<kMode>(problem, choose_cut<kMode>(problem).geometry, nullptr, &scratch);
-}
-
-}  // namespace sm90
-
 inline size_t workspace_gemm_sm90(const Problem& problem) {
-    switch (sm90::mode_of(problem)) {
+    const sm90::Choice choice = sm90::choose(problem);
+    const sm90::Geometry& geometry = choice.cut.geometry;
+    sm90::Scratch scratch;
+    switch (choice.mode) {
         case sm90::Mode::tf32:
-            return sm90::scratch_bytes<sm90::Mode::tf32>(problem);
+            return sm90::lay_out<sm90::Mode::tf32>(problem, geometry, nullptr, &scratch);
         case sm90::Mode::tf32x3:
-            return sm90::scratch_bytes<sm90::Mode::tf32x3>(problem);
+            return sm90::lay_out<sm90::Mode::tf32x3>(problem, geometry, nullptr, &scratch);
         case sm90::Mode::f16x3:
-            return sm90::scratch_bytes<sm90::Mode::f16x3>(problem);
+            return sm90::lay_out<sm90::Mode::f16x3>(problem, geometry, nullptr, &scratch);
         default:
-            return sm90::scratch_bytes<sm90::Mode::f16>(problem);
+            return sm90::lay_out<sm90::Mode::f16>(problem, geometry, nullptr, &scratch);
     }
 }
 
@@ -5403,14 +5459,15 @@ __device__ __forceinline__ Announcement place_tile(const Geometry& geometry, con
     Announcement place;
     place.tile = tile;
     place.group = rest / geometry.o_tiles;
-    place.channel = (rest - place.group * geometry.o_tiles) * kTileO;
+    place.channel = (rest - place.group * geometry.o_tiles) * geometry.tile_o;
     if (geometry.flat) {
-        const int64_t first = int64_t{window} * geometry.advance;
+        const int64_t first = int64_t{window} * geometry.tile_advance;
         place.sample = static_cast<int32_t>(first / geometry.rows_per_sample);
         place.row = static_cast<int32_t>(first - int64_t{place.sample} * geometry.rows_per_sample);
     } else {
         place.sample = window / geometry.tiles_per_sample;
-        place.row = (window - place.sample * geometry.tiles_per_sample) * geometry.advance - geometry.lead;
+        place.row =
+            (window - place.sample * geometry.tiles_per_sample) * geometry.tile_advance - geometry.lead;
     }
     return place;
 }
@@ -5441,6 +5498,7 @@ __device__ __forceinline__ void run_supplier(const Geometry& geometry, const Pro
         tiles.advance(kTileSlots);
     };
     const bool listed = kMayBeListed && scratch.list != nullptr;
+    if (listed) ptx::griddepcontrol_wait();
     const int32_t tickets = listed ? scratch.tickets[1] : geometry.tiles;
     const auto tile_of = [&](int32_t ticket) {
         return ticket >= tickets ? geometry.tiles : listed ? scratch.list[ticket] : ticket;
@@ -5449,6 +5507,7 @@ __device__ __forceinline__ void run_supplier(const Geometry& geometry, const Pro
     int32_t tile = tile_of(next_ticket);
     int32_t next = tile;  // announced already, one tile ahead of the weights
     announce(next);
+    ptx::griddepcontrol_wait();  // converters read x meanwhile
     for (bool first = true; tile < geometry.tiles; first = false, tile = next) {
         if (next < geometry.tiles) {
             next_ticket = (listed ? next_ticket : atomicAdd(scratch.tickets, 1)) + gridDim.x;
@@ -5457,12 +5516,13 @@ __device__ __forceinline__ void run_supplier(const Geometry& geometry, const Pro
         }
         if (first || !geometry.resident) {
             const int32_t which = tile % (geometry.o_tiles * static_cast<int32_t>(problem.G));
-            const uint8_t* source = scratch.image + which * blocks_of_tile * kWeightBytes;
-            for (int64_t block = 0; block < blocks_of_tile; ++block, source += kWeightBytes) {
+            const uint32_t bytes = geometry.weight_bytes;
+            const uint8_t* source = scratch.image + which * blocks_of_tile * bytes;
+            for (int64_t block = 0; block < blocks_of_tile; ++block, source += bytes) {
                 const uint32_t full = barriers.w_full(weights.stage);
                 ptx::mbarrier_wait(barriers.w_empty(weights.stage), weights.parity);
-                ptx::mbarrier_arrive_expect_tx(full, kWeightBytes);
-                ptx::cp_async_bulk(w_smem + weights.stage * kWeightBytes, source, kWeightBytes, full);
+                ptx::mbarrier_arrive_expect_tx(full, bytes);
+                ptx::cp_async_bulk(w_smem + weights.stage * bytes, source, bytes, full);
                 weights.advance(geometry.w_stages);
             }
         }
@@ -5498,7 +5558,8 @@ __device__ __forceinline__ uint32_t round_tf32(uint32_t bits) {
 __device__ __forceinline__ uint32_t split_f16(float first, float second, uint32_t& low) {
     const __half2 high = __floats2half2_rn(first, second);
     const float2 rest = __half22float2(high);
-    const __half2 lows = __floats2half2_rn((first - rest.x) * kLowScale, (second - rest.y) * kLowScale);
+    const __half2 lows = __floats2half2_rn(fmaf(rest.x, -kLowScale, first * kLowScale),
+                                           fmaf(rest.y, -kLowScale, second * kLowScale));
     low = *reinterpret_cast<const uint32_t*>(&lows);
     return *reinterpret_cast<const uint32_t*>(&high);
 }
@@ -5514,108 +5575,147 @@ struct Range {
     }
 };
 
-// Weights w [G*O][C][K] are packed into blocks of 16 KB in the order in which tiles use them, [G][o_tile][tap
-// group][chunk][tap]; a block is the shared-memory image of 128 output channels x one row of 8 pieces. Where
-// a piece's weights come from:
-struct PackedPlace {
-    int32_t block;         // of the tile's blocks
-    int32_t tap, c, part;  // first channel; part 0: value or high part, 1: low part
+// Weights w [G*O][C][K] are packed into blocks in the order in which tiles use them, [G][o_tile][tap
+// group][chunk][tap]; a block is the shared-memory image of a tile's output channels x one row of 8 pieces.
+// One warp packs some taps of one output channel and 32 channels (64 in 16 bits) at a time: it reads them
+// along w, through shared memory, and writes whole rows.
+constexpr int kPackThreads = 256;
+constexpr int kPackTaps = 32;                  // at a time
+constexpr int kPackPitch = kPackTaps + 1;      // of a staged channel: a row's pieces lie in different banks
+template <class Bits>
+constexpr int kPackChannels = kRowBytes / static_cast<int>(sizeof(Bits));
+
+// What one warp packs at a time.
+struct PackUnit {
+    int32_t row;  // of the image: [G][o_tile][tile_o]
+    int32_t c, tap, taps;
 };
 
-// Where piece `piece` of block `block` of a tile's weights comes from.
-template <Mode kMode>
-__device__ __forceinline__ PackedPlace packed_place(const Geometry& geometry, int32_t block, int32_t piece,
-                                                    int32_t K) {
-    using Traits = ModeTraits<kMode>;
-    const int32_t blocks_of_full_group = geometry.chunks * geometry.taps_per_group;
-    const int32_t tap_group = block / blocks_of_full_group;
-    const int32_t rest = block - tap_group * blocks_of_full_group;
-    const int32_t first_tap = tap_group * geometry.taps_per_group;
-    const int32_t taps = min(geometry.taps_per_group, K - first_tap);
-    const int32_t chunk = rest / taps;
-    return {block, first_tap + rest % taps,
-            chunk * Traits::kChunkChannels + piece % Traits::kPieces * Traits::kPieceChannels,
-            piece / Traits::kPieces};
+// Channels [c, c + kPackChannels) and the taps of `unit`, of w_row [C][K], to staged[channel][kPackPitch];
+// zero where there are none.
+template <class Bits>
+__device__ __forceinline__ void stage_weights(Bits* staged, const Bits* w_row, const PackUnit& unit,
+                                              int32_t C, int32_t K, bool exists) {
+    const uint32_t magic = (0xFFFFFFFFu / unit.taps) + 1;  // 2^32 / taps, rounded up
+    const int32_t count = kPackChannels<Bits> * unit.taps;
+    __syncwarp();
+#pragma unroll 4
+    for (int32_t i = threadIdx.x % 32; i < count; i += 32) {
+        const int32_t channel = unit.taps == 1 ? i : __umulhi(i, magic), tap = i - channel * unit.taps;
+        const bool inside = exists && unit.c + channel < C;
+        staged[channel * kPackPitch + tap] =
+            inside ? w_row[int64_t{unit.c + channel} * K + unit.tap + tap] : Bits{0};
+    }
+    __syncwarp();
 }
 
-// 16 bytes of the image: kPieceChannels weights from `w` on, `stride` apart, of which `count` exist, times
-// `scale`.
+// 16 bytes of the image: kPieceChannels weights from `staged` on, times `scale`; low: their low parts.
 template <Mode kMode>
-__device__ __forceinline__ uint4 pack_piece(const void* w, int64_t offset, int32_t stride, int32_t count,
-                                            int32_t part, float scale) {
-    using Traits = ModeTraits<kMode>;
-    uint32_t words[4] = {0, 0, 0, 0};
-    const auto value = [&](int j) {
-        return j < count ? static_cast<const float*>(w)[offset + int64_t{j} * stride] * scale : 0.0f;
-    };
+__device__ __forceinline__ uint4 pack_piece(const typename ModeTraits<kMode>::Bits* staged, bool low,
+                                            float scale) {
+    uint32_t words[4];
+    const auto value = [&](int j) { return __uint_as_float(staged[j * kPackPitch]) * scale; };
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
         if constexpr (kMode == Mode::f16x3) {
-            uint32_t low;
-            const uint32_t high = split_f16(value(2 * j), value(2 * j + 1), low);
-            words[j] = part == 0 ? high : low;
+            uint32_t rest;
+            const uint32_t high = split_f16(value(2 * j), value(2 * j + 1), rest);
+            words[j] = low ? rest : high;
         } else if constexpr (kMode == Mode::tf32x3) {
             const uint32_t high = ptx::cvt_rn_tf32(value(j));
-            words[j] = part == 0 ? high : ptx::cvt_rn_tf32(value(j) - __uint_as_float(high));
+            words[j] = low ? ptx::cvt_rn_tf32(value(j) - __uint_as_float(high)) : high;
         } else if constexpr (kMode == Mode::tf32) {
-            words[j] = round_tf32(__float_as_uint(value(j)));
+            words[j] = round_tf32(staged[j * kPackPitch]);
         } else {
-#pragma unroll
-            for (int i = 0; i < 2; ++i) {
-                if (2 * j + i < count)
-                    words[j] |= static_cast<uint32_t>(
-                                    static_cast<const uint16_t*>(w)[offset + int64_t{2 * j + i} * stride])
-                                << (16 * i);
-            }
+            words[j] = staged[2 * j * kPackPitch] |
+                       static_cast<uint32_t>(staged[(2 * j + 1) * kPackPitch]) << 16;
         }
     }
     return make_uint4(words[0], words[1], words[2], words[3]);
 }
 
-// One piece a thread; consecutive threads take consecutive output channels of one piece: index =
-// (block*8 + piece)*128 + row. Zeroes the tickets.
+// Staged weights to their rows of the image; kChunkChannels may be less than what is staged.
 template <Mode kMode>
-__global__ void __launch_bounds__(256)
+__device__ __forceinline__ void pack_staged(const typename ModeTraits<kMode>::Bits* staged,
+                                            const PackUnit& unit, const Geometry& geometry, uint8_t* image,
+                                            int32_t K, float scale) {
+    using Traits = ModeTraits<kMode>;
+    constexpr int kChunks = kPackChannels<typename Traits::Bits> / Traits::kChunkChannels;
+    const int32_t tile = unit.row / geometry.tile_o, row = unit.row - tile * geometry.tile_o;
+#pragma unroll
+    for (int part = 0; part < kChunks; ++part) {
+        const int32_t chunk = unit.c / Traits::kChunkChannels + part;
+        if (chunk >= geometry.chunks) break;
+#pragma unroll 1
+        for (int32_t i = threadIdx.x % 32; i < unit.taps * 8; i += 32) {
+            const int32_t tap = unit.tap + i / 8, piece = i % 8;
+            const int32_t tap_group = tap / geometry.taps_per_group;
+            const int32_t first_tap = tap_group * geometry.taps_per_group;
+            const int64_t block = (int64_t{tile} * K + first_tap) * geometry.chunks +
+                                  chunk * min(geometry.taps_per_group, K - first_tap) + tap - first_tap;
+            const int32_t channel = part * Traits::kChunkChannels + piece % Traits::kPieces * Traits::kPieceChannels;
+            reinterpret_cast<uint4*>(image)[(block * geometry.tile_o + row) * 8 + (piece ^ (row & 7))] =
+                pack_piece<kMode>(staged + channel * kPackPitch + i / 8, piece >= Traits::kPieces, scale);
+        }
+    }
+}
+
+// Index of row `row` of the image among the rows of w; whether there is one.
+__device__ __forceinline__ bool find_row_of_w(const Geometry& geometry, int32_t row, int32_t O, int64_t& w_row) {
+    const int32_t group_rows = geometry.o_tiles * geometry.tile_o, group = row / group_rows;
+    const int32_t o = row - group * group_rows;
+    w_row = int64_t{group} * O + o;
+    return o < O;
+}
+
+// One unit a warp: index = (row*chunks + chunk)*segments + segment. Zeroes the tickets.
+template <Mode kMode>
+__global__ void __launch_bounds__(kPackThreads)
     pack_weights_kernel(const void* __restrict__ w,  // [G*O][C][K]
-                        Scratch scratch, Geometry geometry, int32_t C, int32_t O, int32_t K, int64_t pieces) {
+                        Scratch scratch, Geometry geometry, int32_t C, int32_t O, int32_t K, int64_t units) {
 #if __CUDA_ARCH__ == 900
+    using Bits = typename ModeTraits<kMode>::Bits;
+    __shared__ Bits staged[kPackThreads / 32][kPackChannels<Bits> * kPackPitch];
+    ptx::griddepcontrol_launch_dependents();
     if (blockIdx.x == 0 && threadIdx.x < 2) scratch.tickets[threadIdx.x] = 0;
-    const int64_t index = blockIdx.x * int64_t{256} + threadIdx.x;
-    if (index >= pieces) return;
-    const int row = static_cast<int>(index % kTileO), piece = static_cast<int>(index / kTileO % 8);
-    const int64_t block = index / kTileO / 8;
-    const int32_t blocks_of_tile = geometry.chunks * K;
-    const int32_t tile = static_cast<int32_t>(block / blocks_of_tile);
-    const PackedPlace from =
-        packed_place<kMode>(geometry, static_cast<int32_t>(block - int64_t{tile} * blocks_of_tile), piece, K);
-    const int32_t o = tile % geometry.o_tiles * kTileO + row;
-    const int64_t offset = ((int64_t{tile / geometry.o_tiles} * O + o) * C + from.c) * K + from.tap;
-    reinterpret_cast<uint4*>(scratch.image)[(block * kTileO + row) * 8 + (piece ^ (row & 7))] =
-        pack_piece<kMode>(w, offset, K, o < O ? C - from.c : 0, from.part, 1.0f);
+    const int64_t index = blockIdx.x * int64_t{kPackThreads / 32} + threadIdx.x / 32;
+    if (index >= units) return;
+    constexpr int kStep = kPackChannels<Bits>;
+    const int32_t segments = (K + kPackTaps - 1) / kPackTaps, steps = (C + kStep - 1) / kStep;
+    const int32_t segment = static_cast<int32_t>(index % segments);
+    const int64_t rest = index / segments;
+    const PackUnit unit{static_cast<int32_t>(rest / steps), static_cast<int32_t>(rest % steps) * kStep,
+                        segment * kPackTaps, min(kPackTaps, K - segment * kPackTaps)};
+    int64_t w_row;
+    const bool exists = find_row_of_w(geometry, unit.row, O, w_row);
+    stage_weights(staged[threadIdx.x / 32], static_cast<const Bits*>(w) + w_row * C * K, unit, C, K, exists);
+    pack_staged<kMode>(staged[threadIdx.x / 32], unit, geometry, scratch.image, K, 1.0f);
 #endif
 }
 
-// One output channel a block: finds its scale and packs it for f16x3, and for kSafeMode. Zeroes the tickets and
-// empties the list of tiles.
+// One output channel a block: finds its scale and packs it for f16x3, and for kSafeMode. Zeroes the tickets
+// and empties the list of tiles.
 template <Mode kSafeMode>
-__global__ void __launch_bounds__(128)
-    pack_split_weights_kernel(const float* __restrict__ w,  // [G*O][C][K]
+__global__ void __launch_bounds__(kPackThreads)
+    pack_split_weights_kernel(const uint32_t* __restrict__ w,  // fp32 [G*O][C][K]
                               Scratch scratch, Geometry geometry, Geometry safe_geometry, int32_t C,
                               int32_t O, int32_t K) {
 #if __CUDA_ARCH__ == 900
-    if (blockIdx.x == 0 && threadIdx.x < 2) scratch.tickets[threadIdx.x] = 0;
-    for (int64_t i = blockIdx.x * int64_t{128} + threadIdx.x; i < geometry.tiles;
-         i += gridDim.x * int64_t{128})
-        scratch.is_listed[i] = 0;
-    const int32_t row = blockIdx.x % kTileO, tile = blockIdx.x / kTileO;
-    const int32_t o = tile % geometry.o_tiles * kTileO + row;
-    const int64_t first = (int64_t{tile / geometry.o_tiles} * O + o) * C * K;
+    __shared__ uint32_t staged[kPackThreads / 32][kPackChannels<uint32_t> * kPackPitch];
     __shared__ uint32_t largest, small;
+    ptx::griddepcontrol_launch_dependents();
+    if (blockIdx.x == 0 && threadIdx.x < 2) scratch.tickets[threadIdx.x] = 0;
+    for (int64_t i = blockIdx.x * int64_t{kPackThreads} + threadIdx.x; i < geometry.tiles;
+         i += gridDim.x * int64_t{kPackThreads})
+        scratch.is_listed[i] = 0;
+    int64_t w_row;
+    const bool exists = find_row_of_w(geometry, static_cast<int32_t>(blockIdx.x), O, w_row);
+    const uint32_t* const row = w + w_row * C * K;
     if (threadIdx.x == 0) largest = small = 0;
     __syncthreads();
-    const int32_t weights = o < O ? C * K : 0;
+    const int32_t weights = exists ? C * K : 0;
     Range range;
-    for (int32_t i = threadIdx.x; i < weights; i += 128) range.add(__float_as_uint(w[first + i]), 1.0f);
+    for (int32_t i = threadIdx.x; i < weights; i += kPackThreads) range.add(row[i], 1.0f);
     atomicMax(&largest, range.largest);
     __syncthreads();
     // The largest magnitude's exponent becomes 14; beyond 2^100 either way, the scale itself could overflow.
@@ -5623,33 +5723,50 @@ __global__ void __launch_bounds__(128)
     const bool scales = exponent > -100 && exponent < 100;
     const float scale = scales ? __uint_as_float(static_cast<uint32_t>(14 - exponent + 127) << 23) : 1.0f;
     range = {};
-    for (int32_t i = threadIdx.x; i < weights; i += 128) range.add(__float_as_uint(w[first + i]), scale);
-    atomicAdd(&small, range.small);
+    for (int32_t i = threadIdx.x; i < weights; i += kPackThreads) range.add(row[i], scale);
+    if (range.small > 0) atomicAdd(&small, range.small);
     __syncthreads();
     if (threadIdx.x == 0)
         scratch.row_scaling[blockIdx.x] = make_float2(
             (scales || largest == 0 ? 1.0f : -1.0f) / (scale * kXScale), static_cast<float>(small));
-
-    const auto pack = [&](auto mode, const Geometry& cut, uint8_t* image, float by) {
-        constexpr Mode kMode = decltype(mode)::value;
-        const int32_t blocks = cut.chunks * K;
-        for (int32_t i = threadIdx.x; i < blocks * 8; i += 128) {
-            const int32_t piece = i % 8;
-            const PackedPlace from = packed_place<kMode>(cut, i / 8, piece, K);
-            const int64_t block = int64_t{tile} * blocks + from.block;
-            reinterpret_cast<uint4*>(image)[(block * kTileO + row) * 8 + (piece ^ (row & 7))] =
-                pack_piece<kMode>(w, first + int64_t{from.c} * K + from.tap, K, o < O ? C - from.c : 0,
-                                  from.part, by);
-        }
-    };
-    pack(std::integral_constant<Mode, Mode::f16x3>{}, geometry, scratch.image, scale);
-    pack(std::integral_constant<Mode, kSafeMode>{}, safe_geometry, scratch.safe_image, 1.0f);
+    const int32_t segments = (K + kPackTaps - 1) / kPackTaps;
+    for (int32_t i = threadIdx.x / 32; i < geometry.chunks * segments; i += kPackThreads / 32) {
+        const int32_t chunk = i / segments, tap = (i - chunk * segments) * kPackTaps;
+        const PackUnit unit{static_cast<int32_t>(blockIdx.x), chunk * kPackChannels<uint32_t>, tap,
+                            min(kPackTaps, K - tap)};
+        uint32_t* const weights_smem = staged[threadIdx.x / 32];
+        stage_weights(weights_smem, row, unit, C, K, exists);
+        pack_staged<Mode::f16x3>(weights_smem, unit, geometry, scratch.image, K, scale);
+        pack_staged<kSafeMode>(weights_smem, unit, safe_geometry, scratch.safe_image, K, 1.0f);
+    }
 #endif
+}
+
+template <Mode kMode>
+inline void pack_weights(const Problem& problem, const Geometry& geometry, const Scratch& scratch,
+                         cudaStream_t stream) {
+    const int64_t units = problem.G * geometry.o_tiles * geometry.tile_o *
+                          ceil_div(problem.C, kPackChannels<typename ModeTraits<kMode>::Bits>) *
+                          ceil_div(problem.K, kPackTaps);
+    const unsigned blocks = static_cast<unsigned>(ceil_div(units, kPackThreads / 32));
+    pack_weights_kernel<kMode><<<blocks, kPackThreads, 0, stream>>>(
+        problem.w, scratch, geometry, static_cast<int32_t>(problem.C), static_cast<int32_t>(problem.O),
+        static_cast<int32_t>(problem.K), units);
+}
+template <Mode kSafeMode>
+inline void pack_split_weights(const Problem& problem, const Geometry& geometry, const Geometry& safe,
+                               const Scratch& scratch, cudaStream_t stream) {
+    const unsigned rows = static_cast<unsigned>(problem.G * geometry.o_tiles * geometry.tile_o);
+    pack_split_weights_kernel<kSafeMode><<<rows, kPackThreads, 0, stream>>>(
+        static_cast<const uint32_t*>(problem.w), scratch, geometry, safe, static_cast<int32_t>(problem.C),
+        static_cast<int32_t>(problem.O), static_cast<int32_t>(problem.K));
 }
 
 // A batch is 64 positions with all channels of a row, loaded and then stored; the batches of all stages go
 // round the warps. Neighbouring lanes take neighbouring positions, so global loads run along the rows of x.
-// Where rows begin at even elements a lane takes two neighbours, with one load a channel.
+// Where these lie side by side a lane takes two, with one load a channel, of an aligned word. If the row begins
+// at an odd element, that word holds the second half of a pair and the next lane's the first half of the next,
+// so a batch is 62 positions then.
 template <Mode kMode>
 struct Converter {
     using Traits = ModeTraits<kMode>;
@@ -5662,10 +5779,9 @@ struct Converter {
     uint8_t* const x_smem;
     const int lane;
     int32_t batch;  // of the current stage
-    Range range;    // f16x3: of the batch
+    __half2 largest;  // f16x3: magnitudes of the batch's high parts
 
     Ring tiles, stages;
-    bool claimed = false;
     Announcement place;
     const Bits* x_tile;  // x at the tile's sample and group
     int32_t tap_group = 0, chunk = 0;
@@ -5696,18 +5812,15 @@ struct Converter {
     // Position of x at q = 0 of the window; row t of a sample begins at t*stride.
     __device__ __forceinline__ int32_t window_begin() const {
         return place.row * static_cast<int32_t>(problem.stride) - static_cast<int32_t>(problem.pad_left) +
-               tap_group * geometry.taps_per_group * static_cast<int32_t>(problem.dilation);
+               ptx::anew(tap_group) * geometry.taps_per_group * static_cast<int32_t>(problem.dilation);
     }
 
-    // Channels of the chunk from `first` on at position q of the window, and, where Word holds two elements,
-    // at q + 1.
-    template <class Word>
-    __device__ __forceinline__ void load(Word (&value)[Traits::kLoadChannels], int32_t first, int32_t q) {
+    // Where position q of the window lies in channel c of x; null where it is padding.
+    __device__ __forceinline__ const Bits* find(int32_t q, int32_t c) const {
         const int32_t stride = static_cast<int32_t>(problem.stride);
-        const int32_t c = chunk * Traits::kChunkChannels + first;
         int32_t l = window_begin() + q;
         const Bits* source = x_tile;
-        bool valid = q < geometry.window;
+        bool valid = q < geometry.window && place.sample < problem.N;
         if (geometry.flat) {
             int32_t t = place.row + divide_by_stride(geometry, q, stride);
             const int32_t samples = wrap_row(geometry, t);
@@ -5716,82 +5829,169 @@ struct Converter {
             valid = valid && place.sample + samples < problem.N;
         }
         valid = valid && static_cast<uint32_t>(l) < static_cast<uint32_t>(problem.L);
-        const int32_t channels = valid ? static_cast<int32_t>(problem.C) - c : 0;
         source += int64_t{l} * geometry.x_stride_l + int64_t{c} * geometry.x_stride_c;
-#pragma unroll
-        for (int i = 0; i < Traits::kLoadChannels; ++i, source += geometry.x_stride_c)
-            value[i] = i < channels ? __ldg(reinterpret_cast<const Word*>(source)) : Word{};
+        return valid ? source : nullptr;
     }
 
-    // Rounds or splits loaded channels at position q into their row of the current stage, from piece
-    // `first_piece` on. get_word(i) is channel i's element, or, of 16 bits each, those of channels 2*i and
-    // 2*i + 1.
-    template <class GetWord>
-    __device__ __forceinline__ void store(int32_t q, int32_t first_piece, GetWord get_word) {
-        const int32_t stride = static_cast<int32_t>(problem.stride);
-        const int32_t row = divide_by_stride(geometry, q, stride), plane = q - row * stride;
-        if (q < 0 || q >= geometry.window || !(geometry.plane_mask >> plane & 1)) return;
-        const int32_t stored_row = row + plane_row(geometry, plane);
-        uint8_t* const target = x_smem + stages.stage * geometry.x_stage_bytes + stored_row * kRowBytes;
-        const int32_t swizzle = stored_row & 7;
+    // The chunk's channels at position q of the window.
+    __device__ __forceinline__ void load(Bits (&value)[Traits::kChunkChannels], int32_t q) {
+        const int32_t c = chunk * Traits::kChunkChannels;
+        const Bits* source = find(q, c);
+        const int32_t channels = source != nullptr ? static_cast<int32_t>(problem.C) - c : 0;
 #pragma unroll
-        for (int i = 0; i < Traits::kLoadChannels / Traits::kPieceChannels; ++i) {
-            const int32_t piece = first_piece + i;
-            uint32_t high[4], low[4];
+        for (int i = 0; i < Traits::kChunkChannels; ++i, source += geometry.x_stride_c)
+            value[i] = i < channels ? __ldg(source) : Bits{0};
+    }
+
+    // The same at q and q + 1, of which q is at an even position of x.
+    using Pair = typename Traits::BitsPair;
+    __device__ __forceinline__ void load_pairs(Pair (&value)[Traits::kChunkChannels], int32_t q) {
+        const int32_t c = chunk * Traits::kChunkChannels;
+        const int32_t l = window_begin() + q, L = static_cast<int32_t>(problem.L);
+        const bool exists = place.sample < problem.N && l >= 0;
+        const Bits* source = x_tile + l + int64_t{c} * geometry.x_stride_c;
+        // Whether the rows of even channels and of odd ones, counted from c, begin at odd elements.
+        const uint32_t parity = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(source) / sizeof(Bits));
+        const bool odd[2] = {geometry.ragged && parity % 2 != 0,
+                             geometry.ragged && (parity + geometry.x_stride_c) % 2 != 0};
+        const int32_t channels = static_cast<int32_t>(problem.C) - c;
+        bool wanted[2];
 #pragma unroll
-            for (int j = 0; j < 4; ++j) {
-                if constexpr (kMode == Mode::f16x3) {
-                    const uint32_t first = get_word(8 * i + 2 * j), second = get_word(8 * i + 2 * j + 1);
-                    range.add(first, kXScale);
-                    range.add(second, kXScale);
-                    high[j] = split_f16(__uint_as_float(first) * kXScale, __uint_as_float(second) * kXScale,
-                                        low[j]);
-                } else if constexpr (kMode == Mode::tf32x3) {
-                    const float value = __uint_as_float(get_word(4 * i + j));
-                    high[j] = ptx::cvt_rn_tf32(value);
-                    low[j] = ptx::cvt_rn_tf32(value - __uint_as_float(high[j]));
-                } else if constexpr (kMode == Mode::tf32) {
-                    high[j] = round_tf32(get_word(4 * i + j));
+        for (int j = 0; j < 2; ++j)  // the lane before wants the first half of an odd row's word, also behind its end
+            wanted[j] = exists && (odd[j] ? q <= geometry.window && l <= L : q < geometry.window && l < L);
+        source -= odd[0];
+        const int32_t step = geometry.x_stride_c + odd[0] - odd[1];  // from an even channel to the next
+#pragma unroll
+        for (int i = 0; i < Traits::kChunkChannels; ++i) {
+            value[i] = wanted[i % 2] && i < channels ? __ldg(reinterpret_cast<const Pair*>(source)) : Pair{};
+            source += i % 2 == 0 ? step : 2 * geometry.x_stride_c - step;
+        }
+        if (!geometry.ragged) return;
+#pragma unroll
+        for (int j = 0; j < 2; ++j) {
+            if (!odd[j]) continue;
+#pragma unroll
+            for (int i = j; i < Traits::kChunkChannels; i += 2) {
+                if constexpr (Traits::kIsFloat) {
+                    const uint32_t next = __shfl_down_sync(0xFFFFFFFF, value[i].x, 1);
+                    value[i] = make_uint2(value[i].y, next);
                 } else {
-                    high[j] = get_word(4 * i + j);
+                    const uint32_t next = __shfl_down_sync(0xFFFFFFFF, value[i], 1);
+                    value[i] = __byte_perm(value[i], next, 0x5432);
                 }
             }
-            *reinterpret_cast<uint4*>(target + ((piece ^ swizzle) << 4)) =
-                make_uint4(high[0], high[1], high[2], high[3]);
-            if constexpr (Traits::kIsSplit)
-                *reinterpret_cast<uint4*>(target + (((piece + Traits::kPieces) ^ swizzle) << 4)) =
-                    make_uint4(low[0], low[1], low[2], low[3]);
+        }
+        // Words over an end of the row hold an element that is not of it.
+        const bool inside[2] = {l >= 0 && l < L, l >= 0 && l + 1 < L};
+        if (__all_sync(0xFFFFFFFF, inside[0] && inside[1])) return;
+#pragma unroll
+        for (int i = 0; i < Traits::kChunkChannels; ++i) {
+            if constexpr (Traits::kIsFloat)
+                value[i] = make_uint2(inside[0] ? value[i].x : 0, inside[1] ? value[i].y : 0);
+            else value[i] &= (inside[0] ? 0xFFFFu : 0u) | (inside[1] ? 0xFFFF0000u : 0u);
         }
     }
 
-    __device__ __forceinline__ void convert_pairs(int32_t first) {
-        const int32_t q = 2 * lane + 64 * batch - (window_begin() & 1);
-        const int32_t first_piece = first / Traits::kPieceChannels;
-        typename Traits::BitsPair value[Traits::kLoadChannels];
-        load(value, first, q);
+    // The row of the current stage that holds position q of the window; `target` is null where no tap reads it.
+    struct Row {
+        uint8_t* target;
+        int32_t swizzle;
+    };
+    __device__ __forceinline__ Row find_row(int32_t q) const {
+        const int32_t stride = static_cast<int32_t>(problem.stride);
+        const int32_t row = divide_by_stride(geometry, q, stride), plane = q - row * stride;
+        if (q < 0 || q >= geometry.window || !(geometry.plane_mask >> plane & 1)) return {nullptr, 0};
+        const int32_t stored_row = row + plane_row(geometry, plane);
+        return {x_smem + stages.stage * geometry.x_stage_bytes + stored_row * kRowBytes, stored_row & 7};
+    }
+
+    // Rounds or splits the channels of one piece into a row. get_word(i) is channel i's element, or, of 16
+    // bits each, those of channels 2*i and 2*i + 1. Returns whether one is too small for f16x3.
+    template <class GetWord>
+    __device__ __forceinline__ bool store_piece(const Row& row, int32_t piece, GetWord get_word) {
+        uint32_t high[4], low[4];
+        bool any_small = false;
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            if constexpr (kMode == Mode::f16x3) {
+                const float first = __uint_as_float(get_word(2 * j));
+                const float second = __uint_as_float(get_word(2 * j + 1));
+                any_small = any_small || is_small(first) || is_small(second);
+                high[j] = split_f16(first * kXScale, second * kXScale, low[j]);
+                largest = __hmax2(largest, __habs2(*reinterpret_cast<const __half2*>(&high[j])));
+            } else if constexpr (kMode == Mode::tf32x3) {
+                const float value = __uint_as_float(get_word(j));
+                high[j] = ptx::cvt_rn_tf32(value);
+                low[j] = ptx::cvt_rn_tf32(value - __uint_as_float(high[j]));
+            } else if constexpr (kMode == Mode::tf32) {
+                high[j] = round_tf32(get_word(j));
+            } else {
+                high[j] = get_word(j);
+            }
+        }
+        *reinterpret_cast<uint4*>(row.target + ((piece ^ row.swizzle) << 4)) =
+            make_uint4(high[0], high[1], high[2], high[3]);
+        if constexpr (Traits::kIsSplit)
+            *reinterpret_cast<uint4*>(row.target + (((piece + Traits::kPieces) ^ row.swizzle) << 4)) =
+                make_uint4(low[0], low[1], low[2], low[3]);
+        return any_small;
+    }
+
+    // All pieces of position q.
+    template <class GetWord>
+    __device__ __forceinline__ void store(int32_t q, GetWord get_word) {
+        const Row row = find_row(q);
+        if (row.target == nullptr) return;
+        constexpr int kWords = Traits::kPieceChannels * Traits::kElementBytes / 4;  // of a piece
+        bool any_small = false;
+#pragma unroll
+        for (int piece = 0; piece < Traits::kPieces; ++piece)
+            any_small |= store_piece(row, piece, [&](int i) { return get_word(kWords * piece + i); });
+        if (any_small) count_small(q, 0, Traits::kChunkChannels);
+    }
+
+    static __device__ __forceinline__ bool is_small(float value) {
+        return fabsf(value) < kSmallestScaled / kXScale && value != 0.0f;
+    }
+    // Counts those of `most` of the chunk's channels at position q, where there are some. (One in a million
+    // normal numbers is small: reading them again costs less than counting all of them.)
+    __device__ __forceinline__ void count_small(int32_t q, int32_t first, int32_t most) {
+        const int32_t c = chunk * Traits::kChunkChannels + first;
+        const auto* source = reinterpret_cast<const float*>(find(ptx::anew(q), c));
+        const int32_t channels = min(most, static_cast<int32_t>(problem.C) - c);
+        int32_t count = 0;
+#pragma unroll 1
+        for (int32_t i = 0; i < channels; ++i, source += geometry.x_stride_c) count += is_small(__ldg(source));
+        atomicAdd(&barriers.small_count[place.counter], count);
+    }
+
+    __device__ __forceinline__ void convert_pairs() {
+        const int32_t q = 2 * ptx::anew(lane) + geometry.batch_positions * batch - (window_begin() & 1);
+        Pair value[Traits::kChunkChannels];
+        load_pairs(value, q);
         claim();
+        if (geometry.ragged && lane == 31) return;
         if constexpr (Traits::kIsFloat) {
-            store(q, first_piece, [&](int i) { return value[i].x; });
-            store(q + 1, first_piece, [&](int i) { return value[i].y; });
+            store(q, [&](int i) { return value[i].x; });
+            store(q + 1, [&](int i) { return value[i].y; });
         } else {
-            store(q, first_piece, [&](int i) { return __byte_perm(value[2 * i], value[2 * i + 1], 0x5410); });
-            store(q + 1, first_piece,
-                  [&](int i) { return __byte_perm(value[2 * i], value[2 * i + 1], 0x7632); });
+            store(q, [&](int i) { return __byte_perm(value[2 * i], value[2 * i + 1], 0x5410); });
+            store(q + 1, [&](int i) { return __byte_perm(value[2 * i], value[2 * i + 1], 0x7632); });
         }
     }
 
-    __device__ __forceinline__ void convert_singles(int32_t first_channel) {
+    __device__ __forceinline__ void convert_singles() {
         constexpr int kTogether = Traits::kIsFloat ? 2 : 1;  // runs of 32 positions, as registers allow
 #pragma unroll 1
         for (int first = 0; first < 2; first += kTogether) {
             const int32_t q = lane + 64 * batch + 32 * first;
-            Bits value[kTogether][Traits::kLoadChannels];
+            Bits value[kTogether][Traits::kChunkChannels];
 #pragma unroll
-            for (int i = 0; i < kTogether; ++i) load(value[i], first_channel, q + 32 * i);
+            for (int i = 0; i < kTogether; ++i) load(value[i], q + 32 * i);
             claim();
 #pragma unroll
             for (int i = 0; i < kTogether; ++i) {
-                store(q + 32 * i, first_channel / Traits::kPieceChannels, [&](int j) -> uint32_t {
+                store(q + 32 * i, [&](int j) -> uint32_t {
                     if constexpr (Traits::kIsFloat) return value[i][j];
                     else return value[i][2 * j] | static_cast<uint32_t>(value[i][2 * j + 1]) << 16;
                 });
@@ -5799,26 +5999,51 @@ struct Converter {
         }
     }
 
-    __device__ __forceinline__ void convert_batch() {
-        range = Range{};
-#pragma unroll 1
-        for (int32_t first = 0; first < Traits::kChunkChannels; first += Traits::kLoadChannels) {
-            if (geometry.pairs) convert_pairs(first);
-            else convert_singles(first);
+    // Channels-last: neighbouring lanes take the pieces of a row, whose channels are neighbours in memory.
+    __device__ __forceinline__ void convert_pieces() {
+        constexpr int kPositions = 32 / Traits::kPieces;  // of the warp at once
+        constexpr int kLoads = Traits::kPieceChannels * Traits::kElementBytes / 16;
+        const int32_t piece = lane % Traits::kPieces, first_channel = piece * Traits::kPieceChannels;
+        const int32_t c = chunk * Traits::kChunkChannels + first_channel;
+        const int32_t first = 64 * batch + lane / Traits::kPieces;
+        uint4 value[64 / kPositions][kLoads];
+#pragma unroll
+        for (int i = 0; i < 64 / kPositions; ++i) {
+            const Bits* const source = c < problem.C ? find(first + i * kPositions, c) : nullptr;
+#pragma unroll
+            for (int j = 0; j < kLoads; ++j)
+                value[i][j] = source != nullptr ? __ldg(reinterpret_cast<const uint4*>(source) + j) : uint4{};
         }
-        if constexpr (kMode == Mode::f16x3) {
-            if (__any_sync(0xFFFFFFFF, range.largest > __float_as_uint(kLargestScaled / kXScale)) &&
-                lane == 0)
-                list_tile(scratch, place.tile);
-            if (range.small > 0)
-                atomicAdd(&barriers.small_count[place.counter], static_cast<int32_t>(range.small));
+        claim();
+#pragma unroll
+        for (int i = 0; i < 64 / kPositions; ++i) {
+            const int32_t q = first + i * kPositions;
+            const Row row = find_row(q);
+            if (row.target == nullptr) continue;
+            const bool any_small = store_piece(row, piece, [&](int j) {
+                const uint4& four = value[i][j / 4];
+                return j % 4 == 0 ? four.x : j % 4 == 1 ? four.y : j % 4 == 2 ? four.z : four.w;
+            });
+            if (any_small) count_small(q, first_channel, Traits::kPieceChannels);
         }
     }
 
-    // Waits until the current stage is free, once.
+    __device__ __forceinline__ void convert_batch() {
+        largest = __half2{};
+        if (geometry.channels_last) convert_pieces();
+        else if (geometry.pairs) convert_pairs();
+        else convert_singles();
+        if constexpr (kMode == Mode::f16x3) {
+            ptx::griddepcontrol_wait();  // for an empty list
+            const float2 most = __half22float2(largest);
+            if (__any_sync(0xFFFFFFFF, !(most.x < INFINITY && most.y < INFINITY)) && lane == 0)
+                list_tile(scratch, place.tile);
+        }
+    }
+
+    // Waits until the current stage is free; it stays so until this warp leaves it.
     __device__ __forceinline__ void claim() {
-        if (!claimed) ptx::mbarrier_wait(barriers.x_empty(stages.stage), stages.parity);
-        claimed = true;
+        ptx::mbarrier_wait(barriers.x_empty(stages.stage), stages.parity);
     }
 
     // Brings `batch` back into a stage, leaving those before it; false once there are no more tiles. Every
@@ -5828,7 +6053,6 @@ struct Converter {
         while (batch >= geometry.batches) {
             batch -= geometry.batches;
             claim();
-            claimed = false;
             ptx::fence_proxy_async();
             __syncwarp();
             if (lane == 0) ptx::mbarrier_arrive(barriers.x_full(stages.stage));
@@ -5892,7 +6116,7 @@ struct Product {
     const Scratch& scratch;
     const uint32_t x_smem, w_smem;
     Bits* const staging;   // [kBuffers][8][kPitch], this warp's own
-    const int warp, lane;  // warp of 8: 16 output channels each
+    const int warp, lane;  // warp of 8: warpgroup warp / 4, in which 16 output channels each
     Ring stages, weights;
 
     // 32 bytes of K; addresses in units of 16 bytes.
@@ -5901,23 +6125,15 @@ struct Product {
         Mma::issue(acc, ptx::wgmma_descriptor(w16), ptx::wgmma_descriptor(x16), accumulate);
     }
 
-    // kSteps steps from the beginning of a row on.
-    template <int kSteps>
-    __device__ __forceinline__ void multiply_steps(float (&acc)[kValues], uint32_t w16, uint32_t x16,
-                                                   bool accumulate) {
-#pragma unroll
-        for (int k = 0; k < kSteps; ++k) multiply_step(acc, w16 + 2 * k, x16 + 2 * k, accumulate || k > 0);
-    }
-
-    // One tap of one chunk, 128 bytes of K, issued and committed. half_empty: the second half carries no
-    // channels. Split: on return acc is not yet in `total`.
-    template <int kTotal>
-    __device__ __forceinline__ void multiply(float (&acc)[kValues], float (&total)[kTotal], uint32_t w16,
-                                             uint32_t x16, bool half_empty, bool accumulate) {
+    // The first kSteps steps of a row, of one tap and chunk, issued and committed. Split: on return acc is not
+    // yet in `total`.
+    template <int kSteps, int kTotal>
+    __device__ __forceinline__ void multiply_steps(float (&acc)[kValues], float (&total)[kTotal],
+                                                   uint32_t w16, uint32_t x16, bool accumulate) {
         ptx::wgmma_fence();
         if constexpr (Traits::kIsSplit) {  // low parts first: the accumulator truncates
 #pragma unroll
-            for (int k = 0; k < 2; ++k) {
+            for (int k = 0; k < kSteps; ++k) {
                 multiply_step(acc, w16 + 2 * k, x16 + 2 * (k + 2), k > 0);
                 multiply_step(acc, w16 + 2 * (k + 2), x16 + 2 * k, true);
             }
@@ -5928,25 +6144,39 @@ struct Product {
                 for (int i = 0; i < kValues; ++i) total[i] = fmaf(acc[i], 1 / kLowScale, total[i]);
                 ptx::wgmma_fence();
             }
-            multiply_steps<2>(acc, w16, x16, kMode == Mode::tf32x3);
-        } else if (half_empty) {
-            multiply_steps<2>(acc, w16, x16, accumulate);
-        } else {
-            multiply_steps<4>(acc, w16, x16, accumulate);
+            accumulate = kMode == Mode::tf32x3;
         }
+#pragma unroll
+        for (int k = 0; k < kSteps; ++k) multiply_step(acc, w16 + 2 * k, x16 + 2 * k, accumulate || k > 0);
         ptx::wgmma_commit_group();
+    }
+
+    template <int kTotal>
+    __device__ __forceinline__ void multiply(float (&acc)[kValues], float (&total)[kTotal], uint32_t w16,
+                                             uint32_t x16, int32_t steps, bool accumulate) {
+        if (steps >= Traits::kSteps) multiply_steps<Traits::kSteps>(acc, total, w16, x16, accumulate);
+        else if (Traits::kSteps > 3 && steps == 3) multiply_steps<3>(acc, total, w16, x16, accumulate);
+        else if (Traits::kSteps > 2 && steps == 2) multiply_steps<2>(acc, total, w16, x16, accumulate);
+        else multiply_steps<1>(acc, total, w16, x16, accumulate);
     }
 
     __device__ __forceinline__ void release(uint32_t barrier) {
         if (lane == 0) ptx::mbarrier_arrive(barrier);
     }
 
+    // Whether no column of this place is an output.
+    __device__ __forceinline__ bool is_behind_end(const Announcement& place) const {
+        return place.sample >= problem.N || (!geometry.flat && place.row >= problem.P);
+    }
+
     // All products of one tile into acc.
     __device__ __forceinline__ void multiply_tile(float (&acc)[kValues], const Announcement& place,
                                                   bool first_tile) {
-        // A warpgroup without output channels multiplies nothing, but passes the stages on like the other.
-        const bool idle = place.channel + warp / 4 * 64 >= problem.O;
-        const uint32_t w_warpgroup16 = (w_smem + warp / 4 * 64 * kRowBytes) / 16;
+        // A warpgroup without outputs multiplies nothing, but passes the stages on like the other.
+        const bool idle = place.channel >= problem.O || is_behind_end(place);
+        const uint32_t w_warpgroup16 =
+            (w_smem + (geometry.beside ? 0 : warp / 4 * kWarpgroupO * kRowBytes)) / 16;
+        const int32_t first_row = geometry.beside ? warp / 4 * geometry.advance : 0;
         const int32_t stride = static_cast<int32_t>(problem.stride);
         const int32_t step_shift = static_cast<int32_t>(problem.dilation / stride);
         const int32_t step_plane = static_cast<int32_t>(problem.dilation - int64_t{step_shift} * stride);
@@ -5965,17 +6195,18 @@ struct Product {
             for (int chunk = 0; chunk < geometry.chunks; ++chunk) {
                 ptx::mbarrier_wait(barriers.x_full(stages.stage), stages.parity);
                 const uint32_t x_stage16 = (x_smem + stages.stage * geometry.x_stage_bytes) / 16;
-                const bool half_empty =
-                    problem.C - chunk * Traits::kChunkChannels <= Traits::kChunkChannels / 2;
-                int32_t plane = 0, shift = 0;
+                constexpr int32_t kStepChannels = Traits::kChunkChannels / Traits::kSteps;
+                const int32_t channels = static_cast<int32_t>(problem.C) - chunk * Traits::kChunkChannels;
+                const int32_t steps = (channels + kStepChannels - 1) / kStepChannels;
+                int32_t plane = 0, shift = first_row;
 #pragma unroll 1
                 for (int tap = 0; tap < taps; ++tap) {
                     if (first_tile || !geometry.resident)
                         ptx::mbarrier_wait(barriers.w_full(weights.stage), weights.parity);
                     const int32_t row = stride == 1 ? shift : shift + plane_row(geometry, plane);
                     if (!idle)
-                        multiply(acc, total, w_warpgroup16 + weights.stage * (kWeightBytes / 16),
-                                 x_stage16 + row * (kRowBytes / 16), half_empty, accumulate);
+                        multiply(acc, total, w_warpgroup16 + weights.stage * (geometry.weight_bytes / 16),
+                                 x_stage16 + row * (kRowBytes / 16), steps, accumulate);
                     if (++issued == geometry.skew && warp < 4) {
                         if (!first_tile) ptx::bar_sync<kBarrierTaken>(256);
                         ptx::bar_arrive<kBarrierReady>(256);
@@ -6098,13 +6329,13 @@ struct Product {
 
     // f16x3: of row lane/4 of a half of this warp's output channels.
     __device__ __forceinline__ float2 load_scaling(const Announcement& place, int half) {
-        return scratch.row_scaling[place.group * geometry.o_tiles * kTileO + place.channel + warp * 16 +
-                                   8 * half + lane / 4];
+        return scratch.row_scaling[place.group * geometry.o_tiles * geometry.tile_o + place.channel +
+                                   warp % 4 * 16 + 8 * half + lane / 4];
     }
 
     // Of row lane/4 of a half of this warp's output channels.
     __device__ __forceinline__ float load_bias(const Announcement& place, int half) {
-        const int32_t channel = place.channel + warp * 16 + 8 * half + lane / 4;
+        const int32_t channel = place.channel + warp % 4 * 16 + 8 * half + lane / 4;
         if (problem.bias == nullptr || channel >= problem.O) return 0.0f;
         const Bits bits = static_cast<const Bits*>(problem.bias)[place.group * problem.O + channel];
         if constexpr (Traits::kIsFloat) return __uint_as_float(bits);
@@ -6117,7 +6348,7 @@ struct Product {
                                                const float (&bias)[2], bool sound) {
 #pragma unroll
         for (int i = 0; i < kValues; ++i) acc[i] += bias[i / 2 % 2];
-        const int32_t channel = place.channel + warp * 16;  // the first of 16, inside the group
+        const int32_t channel = place.channel + warp % 4 * 16;  // the first of 16, inside the group
         Bits* const y_warp =
             static_cast<Bits*>(problem.y) +
             (place.sample * problem.G * problem.O + place.group * problem.O + channel) * problem.P +
@@ -6165,8 +6396,8 @@ struct Product {
     __device__ __forceinline__ void mend_tile(const Announcement& place) {
         __syncwarp();
 #pragma unroll 1
-        for (int32_t o = place.channel + warp * 16;
-             o < min(place.channel + warp * 16 + 16, static_cast<int32_t>(problem.O)); ++o) {
+        for (int32_t o = place.channel + warp % 4 * 16;
+             o < min(place.channel + warp % 4 * 16 + 16, static_cast<int32_t>(problem.O)); ++o) {
             float* const y = static_cast<float*>(problem.y) + (place.group * problem.O + o) * problem.P;
             const int64_t sample_values = problem.G * problem.O * problem.P;
             const int32_t phi =
@@ -6178,7 +6409,9 @@ struct Product {
                 const int32_t n = place.sample + (geometry.flat ? wrap_row(geometry, p) : 0);
                 if (n >= problem.N || p < 0 || p >= problem.P) continue;
                 float* const value = y + n * sample_values + p;
-                if (!is_sound(*value)) *value = finish_exactly(problem, n, place.group, o, p);
+                // Beside sums that are not, zero may be what is left of numbers too small for TF32.
+                if (*value == 0.0f || !is_sound(*value))
+                    *value = finish_exactly(problem, n, place.group, o, p);
             }
         }
     }
@@ -6191,7 +6424,7 @@ struct Product {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             const float least = of_x + kSumOfSmallW * scaling[half].y;
-            if (least == 0.0f || place.channel + warp * 16 + 8 * half + lane / 4 >= problem.O) continue;
+            if (least == 0.0f || place.channel + warp % 4 * 16 + 8 * half + lane / 4 >= problem.O) continue;
 #pragma unroll
             for (int i = 0; i < kValues; ++i) {
                 const int32_t p = place.row + 8 * (i / 4) + 2 * (lane % 4) + i % 2;
@@ -6202,16 +6435,29 @@ struct Product {
         return suffice;
     }
 
+    // Turns the place of a tile into that of this warpgroup's part of it.
+    __device__ __forceinline__ void take_share(Announcement& place) {
+        if (warp < 4) return;
+        if (geometry.beside) {
+            place.row += geometry.advance;
+            if (geometry.flat) place.sample += wrap_row(geometry, place.row);
+        } else {
+            place.channel += kWarpgroupO;
+        }
+    }
+
     __device__ __forceinline__ void run() {
         Ring tiles;
         bool first_tile = true;
+        if (kMode == Mode::f16x3) ptx::griddepcontrol_wait();  // for the scales
         for (;;) {
             ptx::mbarrier_wait(barriers.tile_full(tiles.stage), tiles.parity);
-            const Announcement place = barriers.tile[tiles.stage];
+            Announcement place = barriers.tile[tiles.stage];
             __syncwarp();
             release(barriers.tile_empty(tiles.stage));
             tiles.advance(kTileSlots);
             if (place.tile < 0) break;
+            take_share(place);
             if (geometry.skew > 0 && warp >= 4) {
                 ptx::bar_sync<kBarrierReady>(256);
                 ptx::bar_arrive<kBarrierTaken>(256);
@@ -6225,7 +6471,8 @@ struct Product {
             multiply_tile(acc, place, first_tile);
             first_tile = false;
             if constexpr (kMode == Mode::f16x3) {
-                const bool right = scaling[0].x > 0 && scaling[1].x > 0 && sums_suffice(acc, place, scaling);
+                const bool right = is_behind_end(place) || (scaling[0].x > 0 && scaling[1].x > 0 &&
+                                                            sums_suffice(acc, place, scaling));
                 if (!__all_sync(0xFFFFFFFF, right) && lane == 0) list_tile(scratch, place.tile);
 #pragma unroll
                 for (int i = 0; i < kValues; ++i) acc[i] *= scaling[i / 2 % 2].x;
@@ -6254,7 +6501,7 @@ struct Product {
 // Dense convolution on Hopper as an implicit GEMM: D[o][position] = sum of W[o][c, k] * X[c, k][position].
 //
 // Chosen for 16 channels a group and more. Persistent blocks draw tiles of 128 output channels x kN positions
-// from a ticket. Seven converter warps read x once, round or split it and store it K-major in rows of 128
+// from a ticket, or of 64 x 2*kN where there are no more. Seven converter warps read x once, round or split it and store it K-major in rows of 128
 // bytes, one row a position: position q of the window is row q / stride of plane q % stride, so that every
 // tap of every stride and dilation is a plane and a row shift of the same tile. One warp draws tickets and
 // streams the packed weights. Two product warpgroups of 64 output channels each run wgmma, stage D and store
@@ -6285,9 +6532,10 @@ __global__ void __launch_bounds__(kThreads, 1)
                      const __grid_constant__ Scratch scratch) {
 #if __CUDA_ARCH__ == 900
     extern __shared__ uint8_t smem_base[];
+    ptx::griddepcontrol_launch_dependents();
     uint8_t* const smem = smem_base + ((1024 - (ptx::smem_address(smem_base) & 1023)) & 1023);
     uint8_t* const w_smem = smem + geometry.x_stages * geometry.x_stage_bytes;
-    uint8_t* const staging = w_smem + geometry.w_stages * kWeightBytes;
+    uint8_t* const staging = w_smem + geometry.w_stages * geometry.weight_bytes;
     using Bits = typename ModeTraits<kMode>::Bits;
     constexpr int kWarpStagingBytes = ModeTraits<kMode>::warp_staging_bytes(kN, kSlices);
     uint8_t* const control = staging + kProductWarps * kWarpStagingBytes;
@@ -6310,7 +6558,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     __syncthreads();
     // Through a shuffle, so that the compiler knows it is the same in the whole warp.
     const int warp = __shfl_sync(0xFFFFFFFF, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
-    constexpr int kProductRegisters = ModeTraits<kMode>::kIsSplit ? 184 : 152;  // of 128 a thread at launch
+    constexpr int kProductRegisters = ModeTraits<kMode>::kIsSplit ? 152 : 144;  // of 128 a thread at launch
     if (warp < kProductWarps) {
         if constexpr (kNeedsRegisters<kMode, kN>) ptx::setmaxnreg_inc<kProductRegisters>();
         Product<kMode, kN, kSlices> product{geometry,
@@ -6343,73 +6591,83 @@ inline Error launch_products(const Problem& problem, const Geometry& geometry, c
     const Error error = allow_smem<gemm_sm90_kernel<kMode, kN, kSlices>>(problem.device);
     if (error != nullptr) return error;
     const int blocks = geometry.tiles < problem.device.sm_count ? geometry.tiles : problem.device.sm_count;
-    gemm_sm90_kernel<kMode, kN, kSlices>
-        <<<blocks, kThreads, geometry.smem_bytes, stream>>>(problem, geometry, scratch);
+    // Begins while the kernel before it, which packs weights or lists tiles, still runs: see
+    // griddepcontrol_wait.
+    cudaLaunchAttribute attribute{};
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+    const cudaLaunchConfig_t config{static_cast<unsigned>(blocks), kThreads,
+                                    static_cast<size_t>(geometry.smem_bytes), stream, &attribute, 1};
+    cudaLaunchKernelEx(&config, gemm_sm90_kernel<kMode, kN, kSlices>, problem, geometry, scratch);
     return launch_error();
 }
 
+// kN and kSlices are those of the tiling.
 template <Mode kMode, int kN, int kSlices = 1>
-inline Error launch_columns(const Problem& problem, const Geometry& geometry, cudaStream_t stream) {
+inline Error launch_columns(const Problem& problem, const Tiling& tiling, const Geometry& geometry,
+                            cudaStream_t stream) {
     Scratch scratch;
     lay_out<kMode>(problem, geometry, static_cast<uint8_t*>(problem.workspace), &scratch);
-    const int32_t C = static_cast<int32_t>(problem.C), O = static_cast<int32_t>(problem.O);
-    const int32_t K = static_cast<int32_t>(problem.K);
     if constexpr (kMode == Mode::f16x3) {
         // The same tiles, with rows of half the channels: the list means the same to both.
+<<<<<<< HEAD
         const Geometry safe =
             cut<Mode::tf32x3>(problem, kN, kSlices, geometry.flat != 0, geometry.taps_per_group);
         const unsigned rows = static_cast<unsigned>(problem.G * geometry.o_tiles * kTileO);
-        pack_split_weights_kernel<Mode::tf32x3><<<rows, 128, 0, stream>>>(static_cast<const float*>(problem.w), scratch,
-                                                            geometry, safe, C, O, K);
+        pack_split_weights_kernel<Mode::tf32x3><<<rows, 128, 0, stream>>>(
+            static_cast<const float*>(problem.w), scratch, geometry, safe, C, O, K);
+=======
+        const Geometry safe = cut<Mode::tf32x3>(problem, tiling, geometry.taps_per_group);
+        pack_split_weights<Mode::tf32x3>(problem, geometry, safe, scratch, stream);
+>>>>>>> 608bc3b7b4a78acb8efcb145fdd690a3e722e799
         const Error error = launch_products<kMode, kN, kSlices>(problem, geometry, scratch, stream);
         if (error != nullptr) return error;
         scratch.image = scratch.safe_image;
         return launch_products<Mode::tf32x3, kN, kSlices>(problem, safe, scratch, stream);
     } else {
-        const int64_t pieces = static_cast<int64_t>(image_bytes<kMode>(problem)) / 16;
-        pack_weights_kernel<kMode><<<static_cast<unsigned>(ceil_div(pieces, 256)), 256, 0, stream>>>(
-            problem.w, scratch, geometry, C, O, K, pieces);
+        pack_weights<kMode>(problem, geometry, scratch, stream);
         return launch_products<kMode, kN, kSlices>(problem, geometry, scratch, stream);
     }
-    return launch_error();
 }
 
 Error launch_listed_tiles(const Problem& problem, Scratch scratch, cudaStream_t stream) {
     const Cut cut = choose_cut<Mode::tf32x3>(problem);
     scratch.image = scratch.safe_image;
-    if (cut.columns == 128)
+    if (cut.tiling.columns == 128)
         return launch_products<Mode::tf32x3, 128>(problem, cut.geometry, scratch, stream);
     return launch_products<Mode::tf32x3, 64>(problem, cut.geometry, scratch, stream);
 }
 
 template <Mode kMode>
-inline Error launch_mode(const Problem& problem, cudaStream_t stream) {
-    const Cut cut = choose_cut<kMode>(problem);
+inline Error launch_mode(const Problem& problem, const Cut& cut, cudaStream_t stream) {
     if constexpr (kMode == Mode::tf32) {
-        if (cut.columns == 192 && cut.slices == 2)
-            return launch_columns<kMode, 192, 2>(problem, cut.geometry, stream);
+        if (cut.tiling.columns == 192 && cut.tiling.slices == 2)
+            return launch_columns<kMode, 192, 2>(problem, cut.tiling, cut.geometry, stream);
     }
     if constexpr (!ModeTraits<kMode>::kIsSplit) {
-        if (cut.columns == 192) return launch_columns<kMode, 192>(problem, cut.geometry, stream);
+        if (cut.tiling.columns == 192)
+            return launch_columns<kMode, 192>(problem, cut.tiling, cut.geometry, stream);
     }
-    if (cut.columns == 128) return launch_columns<kMode, 128>(problem, cut.geometry, stream);
-    return launch_columns<kMode, 64>(problem, cut.geometry, stream);
+    if (cut.tiling.columns == 128)
+        return launch_columns<kMode, 128>(problem, cut.tiling, cut.geometry, stream);
+    return launch_columns<kMode, 64>(problem, cut.tiling, cut.geometry, stream);
 }
 
 }  // namespace sm90
 
 inline Error launch_gemm_sm90(const Problem& problem, cudaStream_t stream) {
-    switch (sm90::mode_of(problem)) {
+    const sm90::Choice choice = sm90::choose(problem);
+    switch (choice.mode) {
         case sm90::Mode::tf32:
-            return sm90::launch_mode<sm90::Mode::tf32>(problem, stream);
+            return sm90::launch_mode<sm90::Mode::tf32>(problem, choice.cut, stream);
         case sm90::Mode::tf32x3:
-            return sm90::launch_mode<sm90::Mode::tf32x3>(problem, stream);
+            return sm90::launch_mode<sm90::Mode::tf32x3>(problem, choice.cut, stream);
         case sm90::Mode::f16x3:
-            return sm90::launch_mode<sm90::Mode::f16x3>(problem, stream);
+            return sm90::launch_mode<sm90::Mode::f16x3>(problem, choice.cut, stream);
         case sm90::Mode::f16:
-            return sm90::launch_mode<sm90::Mode::f16>(problem, stream);
+            return sm90::launch_mode<sm90::Mode::f16>(problem, choice.cut, stream);
         default:
-            return sm90::launch_mode<sm90::Mode::bf16>(problem, stream);
+            return sm90::launch_mode<sm90::Mode::bf16>(problem, choice.cut, stream);
     }
 }
 
@@ -6425,8 +6683,8 @@ const conv1d::Route conv1d::kGemmSm90 = {"gemm_sm90", fits_gemm_sm90, workspace_
 ''',
 "stream_sm90_plan.cuh": r'''
 #line 1 "kernels/stream_sm90_plan.cuh"
-// How the streaming convolution (stream_sm90.cuh) cuts a problem: the memory plan of a block, the tiles, which
-// problems it takes. Pure functions of the problem's numbers; no kernel here.
+// How the streaming convolution (stream_sm90.cuh) cuts a problem: the memory plan of a block, the tiles,
+// which problems it takes. Pure functions of the problem's numbers; no kernel here.
 
 
 
@@ -6435,15 +6693,16 @@ const conv1d::Route conv1d::kGemmSm90 = {"gemm_sm90", fits_gemm_sm90, workspace_
 namespace conv1d {
 namespace sm90 {
 
-// What fills the 96 registers a thread that hold weights, 48 of 16 bits, and is known to the compiler: branches
-// between its products would make it wait for each.
+// What fills the 96 registers a thread that hold weights, 48 of 16 bits. Known to the compiler: at branches
+// between products it would wait for each.
 constexpr int kStreamTaps = 3;
 constexpr int kStreamChannels = 64;
 constexpr int kStreamTileSlots = 16;  // tiles announced ahead; more than the stages of x can hold
 constexpr int kStreamCounters = 2 * kStreamTileSlots;
-constexpr int kMostRawStages = 6, kMostXStages = 4;  // kb67 TF32: 0.886 ms with 6 raw stages, 0.92 with 12
+constexpr int kMostRawStages = 6, kMostXStages = 8;  // kb67 TF32: 0.886 ms with 6 raw stages, 0.92 with 12
 
-// f16x3: kLargestScaled as fp16; what a value beyond counts beside values too small, of which a tile has fewer.
+// f16x3: kLargestScaled as fp16; what a value beyond it counts beside values too small, of which a tile has
+// fewer.
 constexpr uint32_t kLargestHigh = 0x7BF8;
 constexpr int32_t kTooLarge = 1 << 16;
 
@@ -6453,10 +6712,13 @@ struct StreamTraits : ModeTraits<kMode> {
     static constexpr int kChunks = kStreamChannels / Traits::kChunkChannels;
     // Of a raw stage: half a chunk.
     static constexpr int kRawChannels = Traits::kChunkChannels / 2;
-    // Columns computed beyond those stored, so that each row of y is stored from a 32-byte sector on.
-    static constexpr int kLead = 32 / Traits::kElementBytes;
+    // Columns computed beyond those stored, so that each row of y is stored from a 32-byte sector on. Split
+    // operands, bound by products, store rows from wherever they begin.
+    static constexpr int kLead = Traits::kIsSplit ? 0 : 32 / Traits::kElementBytes;
     // Of a staged row of D, in elements: eight rows lie in different banks.
-    static __host__ __device__ constexpr int pitch(int columns) { return columns + (Traits::kIsFloat ? 0 : 8); }
+    static __host__ __device__ constexpr int pitch(int columns) {
+        return columns + (Traits::kIsFloat && kLead > 0 ? 0 : 8);
+    }
     static __host__ __device__ constexpr int warp_staging_bytes(int columns) {
         return 8 * pitch(columns) * Traits::kElementBytes;
     }
@@ -6477,22 +6739,20 @@ struct StreamGeometry {
     int32_t box_positions;
     uint32_t stride_magic;  // ceil(2^32 / stride)
     int32_t plane_rows;     // distance between planes, in rows
-    uint32_t plane_mask;    // planes that some tap reads
     int32_t tap_row[kStreamTaps];  // in a stage, of column 0
     int32_t raw_stages, raw_stage_bytes;
-    int32_t x_stages, x_stage_bytes;  // 2 or 4
+    int32_t x_stages, x_stage_bytes;  // 2, 4 or 8
     int32_t paired;  // 1: rows of y begin at even elements
     int32_t smem_bytes;
     SafeTiles safe;
 };
 
-// Shared memory, in order: x stages | raw stages | staging of D, 8 warps | barriers | announced tiles | counters
-// | where rows go that no tap reads.
+// Shared memory, in order: x stages | raw stages | staging of D, 8 warps | barriers | announced tiles |
+// doubts.
 constexpr int kStreamBarrierBytes = (2 * kMostRawStages + 2 * kMostXStages + 2 * kStreamTileSlots) * 8;
-constexpr int kUnreadBytes = 32 * 16;
 constexpr int kStreamControlBytes =
     static_cast<int>(kStreamBarrierBytes + kStreamTileSlots * sizeof(Announcement) +
-                     kStreamCounters * sizeof(int32_t) + kUnreadBytes);
+                     kStreamCounters * sizeof(int32_t));
 
 // Cuts the problem into tiles of `columns` positions, of which the first kLead may belong to the tile before.
 // `tiles` is 0 where that cannot be.
@@ -6502,8 +6762,8 @@ inline StreamGeometry cut_stream(const Problem& problem, int columns) {
     constexpr int kPieceElements = 16 / Traits::kElementBytes;
     StreamGeometry geometry{};
     geometry.columns = columns;
-    // Boxes begin at 16-byte pieces of x. So do all tiles, as they begin at multiples of kLead rows, but for the
-    // padding: their windows begin that `early`.
+    // Boxes begin at 16-byte pieces of x. So do all windows, as tiles begin at multiples of 16 rows or, of
+    // fp32, of 8, but for the padding: they begin that `early`.
     const int64_t stride = problem.stride;
     const int64_t early = (kPieceElements - problem.pad_left % kPieceElements) % kPieceElements;
     geometry.begin = static_cast<int32_t>(-problem.pad_left - early);
@@ -6511,7 +6771,8 @@ inline StreamGeometry cut_stream(const Problem& problem, int columns) {
     const int64_t window = (columns - 1) * stride + last_tap + 1;
     geometry.boxes = window <= 248 ? 1 : 2;
     int64_t box = round_up(ceil_div(window, geometry.boxes), kPieceElements);
-    // Of 16 bits, eight channels are read at once: an odd number of pieces to a row spreads them over the banks.
+    // Of 16 bits, eight channels are read at once: an odd number of pieces in a row spreads them over the
+    // banks.
     if (!Traits::kIsFloat && box / kPieceElements % 2 == 0) box += kPieceElements;
     if (box > 256) return {};
     geometry.window = static_cast<int32_t>(window);
@@ -6520,51 +6781,45 @@ inline StreamGeometry cut_stream(const Problem& problem, int columns) {
         round_up(geometry.boxes * box * Traits::kRawChannels * Traits::kElementBytes, 128));
 
     geometry.stride_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, stride));
-    int planes = 0;
-    for (int tap = 0; tap < kStreamTaps; ++tap) {
-        const uint32_t bit = 1u << ((early + tap * problem.dilation) % stride);
-        planes += (geometry.plane_mask & bit) == 0;
-        geometry.plane_mask |= bit;
-    }
-    const int64_t rows = columns + last_tap / stride;
+    const int64_t converted = round_up(window, Traits::kIsFloat ? 1 : 8);  // at once
+    const int64_t rows = ceil_div(converted, stride);
     int64_t plane_rows = rows;
-    while (planes > 1 && plane_rows % 8 != kPlaneResidue[stride]) ++plane_rows;
+    while (stride > 1 && plane_rows % 8 != kPlaneResidue[stride]) ++plane_rows;
     geometry.plane_rows = static_cast<int32_t>(plane_rows);
     geometry.x_stage_bytes =
-        static_cast<int32_t>(round_up((plane_rows * (planes - 1) + rows) * kRowBytes, 1024));
+        static_cast<int32_t>(round_up((plane_rows * (stride - 1) + rows) * kRowBytes, 1024));
     for (int tap = 0; tap < kStreamTaps; ++tap) {
         const int64_t offset = early + tap * problem.dilation;
-        int32_t before = 0;
-        for (int64_t plane = 0; plane < offset % stride; ++plane) before += geometry.plane_mask >> plane & 1;
-        geometry.tap_row[tap] = static_cast<int32_t>(before * plane_rows + offset / stride);
+        geometry.tap_row[tap] = static_cast<int32_t>(offset % stride * plane_rows + offset / stride);
     }
 
     // f16x3 multiplies all chunks of a tile twice, so they stay meanwhile.
     const int x_least = kMode == Mode::f16x3 ? 4 : 2;
-    const int64_t free_bytes = problem.device.smem_bytes -
-                               kProductWarps * Traits::warp_staging_bytes(columns) - kStreamControlBytes - 1024;
+    const int64_t other_bytes =
+        kProductWarps * Traits::warp_staging_bytes(columns) + kStreamControlBytes + 1024;
     const auto bytes = [&] {
-        return int64_t{geometry.raw_stages} * geometry.raw_stage_bytes +
+        return other_bytes + int64_t{geometry.raw_stages} * geometry.raw_stage_bytes +
                int64_t{geometry.x_stages} * geometry.x_stage_bytes;
     };
     geometry.raw_stages = 3, geometry.x_stages = x_least;
-    if (bytes() > free_bytes) return {};
+    if (bytes() > problem.device.smem_bytes) return {};
     const auto fits = [&](int raw_stages, int x_stages) {
         const StreamGeometry before = geometry;
         geometry.raw_stages = raw_stages, geometry.x_stages = x_stages;
-        if (bytes() > free_bytes) geometry = before;
+        if (bytes() > problem.device.smem_bytes) geometry = before;
     };
     fits(4, 4);
+    fits(4, 8);
     for (int stages = geometry.raw_stages + 1; stages <= kMostRawStages; ++stages)
         fits(stages, geometry.x_stages);
-    geometry.smem_bytes =
-        static_cast<int32_t>(problem.device.smem_bytes - free_bytes + bytes());
+    geometry.smem_bytes = static_cast<int32_t>(bytes());
 
     geometry.paired = problem.P % 2 == 0 &&
                       reinterpret_cast<uintptr_t>(problem.y) % (2 * Traits::kElementBytes) == 0;
     const int advance = columns - Traits::kLead;
-    // The last rows of y may be stored kLead - 1 early.
-    geometry.tiles_per_sample = static_cast<int32_t>(ceil_div(problem.P + Traits::kLead - 1, advance));
+    // The last columns of a row may be stored that early.
+    const int late = Traits::kLead > 0 ? Traits::kLead - 1 : 0;
+    geometry.tiles_per_sample = static_cast<int32_t>(ceil_div(problem.P + late, advance));
     const int64_t tiles = problem.N * geometry.tiles_per_sample;
     geometry.tiles = tiles < (int64_t{1} << 30) ? static_cast<int32_t>(tiles) : 0;
     if (kMode == Mode::f16x3) {
@@ -6593,11 +6848,12 @@ inline StreamCut choose_stream_cut(const Problem& problem) {
     return {cut_stream<kMode>(problem, kNarrowColumns<kMode>), false};
 }
 
-// What pack_weights_kernel and lay_out ask of a Geometry.
+// What pack_weights and lay_out ask of a Geometry.
 template <Mode kMode>
 inline Geometry packing(const Problem& problem) {
     Geometry geometry{};
     geometry.o_tiles = 1;
+    geometry.tile_o = kTileO;
     geometry.chunks = StreamTraits<kMode>::kChunks;
     geometry.tap_groups = 1;
     geometry.taps_per_group = kStreamTaps;
@@ -6644,10 +6900,13 @@ inline bool fits_stream_sm90(const Problem& problem) {
         problem.O <= sm90::kTileO / 2 || problem.O > sm90::kTileO || problem.stride > 8 ||
         !sm90::has_tensor_map(problem))
         return false;
-    const int32_t tiles = sm90::with_stream_mode(problem, [&](auto mode) {
-        return sm90::choose_stream_cut<decltype(mode)::value>(problem).geometry.tiles;
+    return sm90::with_stream_mode(problem, [&](auto mode) {
+        constexpr sm90::Mode kMode = decltype(mode)::value;
+        const sm90::StreamGeometry geometry = sm90::choose_stream_cut<kMode>(problem).geometry;
+        // Tiles at least half full, on average: the GEMM's run on from row to row where rows are short.
+        const int64_t stored = geometry.columns - sm90::StreamTraits<kMode>::kLead;
+        return geometry.tiles > 0 && geometry.tiles * stored <= 2 * problem.N * problem.P;
     });
-    return tiles >= 4 * problem.device.sm_count;
 }
 
 inline size_t workspace_stream_sm90(const Problem& problem) {
@@ -6713,8 +6972,8 @@ inline Error encode_tensor_map(const Problem& problem, int32_t positions, int32_
 ''',
 "stream_sm90_convert.cuh": r'''
 #line 1 "kernels/stream_sm90_convert.cuh"
-// How x reaches the products of the streaming convolution (stream_sm90.cuh): one warp draws tickets and orders
-// boxes of x, seven convert what has come.
+// How x reaches the products of the streaming convolution (stream_sm90.cuh): one warp draws tickets and
+// orders boxes of x, seven convert what has come.
 
 
 
@@ -6759,7 +7018,6 @@ __device__ __forceinline__ int wait_for_tile(const StreamBarriers& barriers, uin
 __device__ __forceinline__ Announcement read_tile(const StreamBarriers& barriers, int slot) {
     Announcement place = barriers.tile[slot];
     place.tile = __shfl_sync(0xFFFFFFFF, place.tile, 0);
-    place.counter = __shfl_sync(0xFFFFFFFF, place.counter, 0);
     place.sample = __shfl_sync(0xFFFFFFFF, place.sample, 0);
     place.row = __shfl_sync(0xFFFFFFFF, place.row, 0);
     return place;
@@ -6781,10 +7039,11 @@ __device__ __forceinline__ void order_boxes(const StreamGeometry& geometry, cons
         if (tile < geometry.tiles) {
             place.tile = tile;
             place.sample = tile / geometry.tiles_per_sample;
-            place.row = (tile - place.sample * geometry.tiles_per_sample) * (kN - Traits::kLead) - Traits::kLead;
+            place.row = (tile - place.sample * geometry.tiles_per_sample) * (kN - Traits::kLead);
+            place.row -= Traits::kLead;
         }
-        place.counter = announced % kStreamCounters;  // no one looks at that of kStreamCounters tiles ago
-        barriers.doubts[place.counter] = 0;
+        // No one looks at that of kStreamCounters tiles ago.
+        barriers.doubts[announced % kStreamCounters] = 0;
         barriers.tile[tiles.stage] = place;
         ptx::mbarrier_arrive(barriers.tile_full(tiles.stage));
         tiles.advance(kStreamTileSlots);
@@ -6806,10 +7065,11 @@ __device__ __forceinline__ void order_boxes(const StreamGeometry& geometry, cons
 
 // A batch is 32 positions with all channels of a raw stage; the batches of all stages go round the warps.
 // Position q of a window becomes row q / stride of plane q % stride.
-template <Mode kMode>
+template <Mode kMode, int kN>
 struct StreamConverter {
     using Traits = StreamTraits<kMode>;
-    static constexpr int kLoadChannels = Traits::kIsSplit ? 8 : 16;  // of fp32, loaded at once: as registers allow
+    // Of fp32, loaded at once: as registers allow.
+    static constexpr int kLoadChannels = Traits::kIsSplit && kN > 100 ? 8 : 16;
 
     const StreamGeometry& geometry;
     const Problem& problem;
@@ -6817,22 +7077,21 @@ struct StreamConverter {
     const Scratch& scratch;
     uint8_t* const x_smem;
     uint8_t* const raw_smem;
-    const uint32_t unread;  // address of kUnreadBytes
     const int warp, lane;
     int32_t doubts;  // f16x3: how many values of a chunk are too small, kTooLarge where one is too large
 
-    // Where position q belongs in a stage; negative where no tap reads it.
+    // Where position q belongs in a stage.
     __device__ __forceinline__ int32_t stored_row(int32_t q) const {
         const int32_t stride = static_cast<int32_t>(problem.stride);
-        const int32_t row = divide_by_stride(geometry, q, stride), plane = q - row * stride;
-        const bool is_read = q < geometry.window && (geometry.plane_mask >> plane & 1);
-        return is_read ? row + plane_row(geometry, plane) : -1;
+        if (stride == 1) return q;
+        const int32_t row = __umulhi(q, geometry.stride_magic);
+        return row + (q - row * stride) * geometry.plane_rows;
     }
 
     // fp32: a lane takes one position.
     __device__ __forceinline__ void convert_floats(const uint8_t* raw, uint8_t* stage, int32_t q, int half) {
+        if (q >= geometry.window) return;
         const int32_t row = stored_row(q);
-        if (row < 0) return;
         const int32_t box = geometry.box_positions;
         uint32_t source =
             ptx::smem_address(raw) + 4 * (q + (q >= box ? (Traits::kRawChannels - 1) * box : 0));
@@ -6885,23 +7144,21 @@ struct StreamConverter {
     __device__ __forceinline__ void convert_halves(const uint8_t* raw, uint8_t* stage, int32_t q, int half) {
         const int32_t row_bytes = geometry.box_positions * 2;
         const uint32_t source = ptx::smem_address(raw) + lane * row_bytes;
-        uint32_t words[4][4];
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            const int32_t first = q + 8 * i;
-            if (first < geometry.window)
-                ptx::ldmatrix_x4_trans(
-                    words[i], source + 2 * first +
-                                  (first >= geometry.box_positions ? (Traits::kRawChannels - 1) * row_bytes : 0));
-        }
         const uint32_t target = ptx::smem_address(stage);
+        const int32_t last = (geometry.window - 1) / 8 * 8;
+        uint32_t words[4][4], place[4];
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-            if (q + 8 * i >= geometry.window) break;
-            const int32_t row = stored_row(q + 8 * i + lane % 8);
-            const int32_t piece = (half * 4 + lane / 8) ^ (row & 7);
-            ptx::stmatrix_x4(row < 0 ? unread + lane * 16 : target + row * kRowBytes + piece * 16, words[i]);
+            const int32_t first = min(q + 8 * i, last);  // beyond the last eight: these once more
+            ptx::ldmatrix_x4_trans(words[i], source + 2 * first +
+                                                 (first >= geometry.box_positions
+                                                      ? (Traits::kRawChannels - 1) * row_bytes
+                                                      : 0));
+            const int32_t row = stored_row(first + lane % 8);
+            place[i] = target + row * kRowBytes + ((half * 4 + lane / 8) ^ (row & 7)) * 16;
         }
+#pragma unroll
+        for (int i = 0; i < 4; ++i) ptx::stmatrix_x4(place[i], words[i]);
     }
 
     __device__ __forceinline__ void run() {
@@ -6933,7 +7190,7 @@ struct StreamConverter {
                     raws.advance(geometry.raw_stages);
                 }
                 if (kMode == Mode::f16x3 && doubts > 0) {
-                    atomicAdd(&barriers.doubts[barriers.tile[slot].counter], doubts);
+                    atomicAdd(&barriers.doubts[taken % kStreamCounters], doubts);
                     doubts = 0;
                 }
                 __syncwarp();
@@ -7025,20 +7282,25 @@ struct StreamProduct {
     __device__ __forceinline__ void multiply_step(float (&acc)[kValues], int chunk, int tap, int w, int x,
                                                   uint32_t stage16, bool accumulate) {
         const uint32_t rows16 = stage16 + geometry.tap_row[tap] * (kRowBytes / 16);
-        Mma::issue(acc, weights[chunk * kStreamTaps + tap][w], ptx::wgmma_descriptor(rows16 + 2 * x), accumulate);
+        Mma::issue(acc, weights[chunk * kStreamTaps + tap][w], ptx::wgmma_descriptor(rows16 + 2 * x),
+                   accumulate);
     }
 
-    // All products of the tile taken as number `taken` into acc; its stages are left behind. f16x3: first all those with a low part,
-    // which are too large by kLowScale: the accumulator truncates.
+    // All products of the tile that was taken as number `taken` into acc; its stages are left behind. f16x3:
+    // first all those with a low part, which are too large by kLowScale: the accumulator truncates.
     __device__ __forceinline__ void multiply_tile(float (&acc)[kValues], uint32_t taken) {
         constexpr bool kIsSplit = kMode == Mode::f16x3;
+        // There are 2, 4 or 8.
         const auto stage_of = [&](int chunk) { return (taken * kChunks + chunk) & (geometry.x_stages - 1); };
+        const auto parity_of = [&](int chunk) {
+            return ((taken * kChunks + chunk) & geometry.x_stages) != 0;
+        };
         const auto stage16_of = [&](int chunk) {
             return x_smem16 + stage_of(chunk) * (geometry.x_stage_bytes / 16);
         };
 #pragma unroll
         for (int chunk = 0; chunk < kChunks; ++chunk) {
-            ptx::mbarrier_wait(barriers.x_full(stage_of(chunk)), (taken * kChunks + chunk & geometry.x_stages) != 0);
+            ptx::mbarrier_wait(barriers.x_full(stage_of(chunk)), parity_of(chunk));
             ptx::wgmma_fence();
 #pragma unroll
             for (int tap = 0; tap < kStreamTaps; ++tap) {
@@ -7059,7 +7321,8 @@ struct StreamProduct {
 #pragma unroll
                 for (int tap = 0; tap < kStreamTaps; ++tap) {
 #pragma unroll
-                    for (int k = 0; k < 2; ++k) multiply_step(acc, chunk, tap, k, k, stage16_of(chunk), true);
+                    for (int k = 0; k < 2; ++k)
+                        multiply_step(acc, chunk, tap, k, k, stage16_of(chunk), true);
                 }
                 ptx::wgmma_commit_group();
             }
@@ -7080,17 +7343,28 @@ struct StreamProduct {
         return widen(static_cast<const Element*>(problem.bias)[channel_of(half)]);
     }
 
-    // Eight staged rows of D to y, of which `target` is where column kLead of the first belongs, position p of
-    // its sample. Each row stores kAdvance columns from a 32-byte sector on; a lane moves a Piece of them at
-    // once. Some rows are loaded before any of them is stored. kWhole: all positions exist, and all rows.
+    // Two neighbours of a row of D, as they lie in memory.
+    using Pair = std::conditional_t<Traits::kIsFloat, float2, uint32_t>;
+    using PairBits = std::conditional_t<Traits::kIsFloat, uint2, uint32_t>;
+    static __device__ __forceinline__ Pair finish_pair(float first, float second, float scale, float bias) {
+        if constexpr (kMode == Mode::f16x3)
+            return make_float2(fmaf(first, scale, bias), fmaf(second, scale, bias));
+        else
+            return Product<kMode, 64, 1>::round_pair(first + bias, second + bias);
+    }
+
+    // Eight staged rows of D to y, of which `target` is where column kLead of the first belongs, position p
+    // of its sample. Each row stores kAdvance columns from a 32-byte sector on; a lane moves a Piece of them
+    // at once. Some rows are loaded before any of them is stored. kWhole: all positions exist, and all rows.
     template <class Piece, bool kWhole>
     __device__ __forceinline__ void store_rows(Bits* target, int32_t p, int32_t rows) const {
         constexpr int kCount = sizeof(Piece) / sizeof(Bits), kPieces = kAdvance / (32 * kCount);
         constexpr int kRegisters = kPieces * (sizeof(Piece) == 8 ? 2 : 1);  // of a row
         constexpr int kTogether = kRegisters > 2 ? 16 / kRegisters : 8;
         const uint32_t index = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(target) / sizeof(Bits));
-        const auto phi_of = [&](int r) {
-            return static_cast<int32_t>((index + r * static_cast<uint32_t>(problem.P)) % kLead);
+        const auto phi_of = [&](int r) -> int32_t {
+            if constexpr (kLead == 0) return 0;
+            else return (index + r * static_cast<uint32_t>(problem.P)) % kLead;
         };
         const uint32_t source = ptx::smem_address(staging + kLead + kCount * lane);
         Bits* const y = target + kCount * lane;
@@ -7119,38 +7393,37 @@ struct StreamProduct {
         }
     }
 
-    // `scale` undoes the scales of f16x3.
-    static __device__ __forceinline__ float finish(float sum, float scale, float bias) {
-        return kMode == Mode::f16x3 ? fmaf(sum, scale, bias) : sum + bias;
-    }
-
-    // D through shared memory to y, 8 output channels at a time.
-    __device__ __forceinline__ void store_tile(const float (&acc)[kValues], const Announcement& place,
+    // D through shared memory to y, 8 output channels at a time. `scale` undoes the scales of f16x3.
+    __device__ __forceinline__ void store_tile(float (&acc)[kValues], const Announcement& place,
                                                const float (&scale)[2]) {
         const int32_t p = place.row + kLead;
         const bool inside = p >= kLead && p + kAdvance <= problem.P;
-        Bits* const y = static_cast<Bits*>(problem.y) + (place.sample * problem.O + warp * 16) * problem.P + p;
+        Bits* const y =
+            static_cast<Bits*>(problem.y) + (place.sample * problem.O + warp * 16) * problem.P + p;
+        const float bias[2] = {load_bias(0), load_bias(1)};
+        Pair pair[kValues / 2];  // finished before any is staged, or stores would hold up the registers
+#pragma unroll
+        for (int i = 0; i < kValues / 2; ++i) {
+            pair[i] = finish_pair(acc[2 * i], acc[2 * i + 1], scale[i % 2], bias[i % 2]);
+            ptx::settle(pair[i]);
+        }
 #pragma unroll 1
         for (int half = 0; half < 2; ++half) {
             const int32_t rows = static_cast<int32_t>(problem.O) - warp * 16 - 8 * half;
-            const float bias = load_bias(half);
             const uint32_t staged = ptx::smem_address(staging + lane / 4 * kPitch + 2 * (lane % 4));
 #pragma unroll
             for (int i = 0; i < 2; ++i) {  // registers have no index
                 if (i != half) continue;
 #pragma unroll
                 for (int j = 0; j < kN / 8; ++j)
-                    ptx::st_shared(staged + 8 * j * sizeof(Bits),
-                                   Product<kMode, 64, 1>::round_pair(finish(acc[4 * j + 2 * i], scale[i], bias),
-                                                                     finish(acc[4 * j + 2 * i + 1], scale[i], bias)));
+                    ptx::st_shared(staged + 8 * j * sizeof(Bits), pair[2 * j + i]);
             }
             __syncwarp();
             if (problem.activation != Activation::none)
                 activate_staged(problem.activation, reinterpret_cast<Element*>(staging), 8 * kPitch);
             Bits* const target = y + 8 * half * problem.P;
-            using Pair = std::conditional_t<Traits::kIsFloat, uint2, uint32_t>;
-            if (geometry.paired && inside && rows >= 8) store_rows<Pair, true>(target, p, rows);
-            else if (geometry.paired) store_rows<Pair, false>(target, p, rows);
+            if (geometry.paired && inside && rows >= 8) store_rows<PairBits, true>(target, p, rows);
+            else if (geometry.paired) store_rows<PairBits, false>(target, p, rows);
             else store_rows<Bits, false>(target, p, rows);
             __syncwarp();
         }
@@ -7161,8 +7434,8 @@ struct StreamProduct {
         return scratch.row_scaling[channel_of(half)];
     }
 
-    // f16x3: whether x and weights are in range, and sums large enough for the values that were too small; see
-    // kSumOfSmallX.
+    // f16x3: whether x and weights are in range, and sums large enough for the values that were too small;
+    // see kSumOfSmallX.
     __device__ __forceinline__ bool sums_suffice(const float (&acc)[kValues], const Announcement& place,
                                                  int32_t doubts) const {
         if (doubts >= kTooLarge) return false;
@@ -7197,7 +7470,7 @@ struct StreamProduct {
             multiply_tile(acc, taken);
             const Announcement place = read_tile(barriers, slot);  // only now: registers are scarce
             if constexpr (kMode == Mode::f16x3) {
-                const int32_t doubts = __shfl_sync(0xFFFFFFFF, barriers.doubts[place.counter], 0);
+                const int32_t doubts = __shfl_sync(0xFFFFFFFF, barriers.doubts[taken % kStreamCounters], 0);
                 if ((doubtful || doubts > 0) && !sums_suffice(acc, place, doubts)) {
                     if (lane == 0) list_overlapped(geometry, problem, scratch, place);
                     __syncwarp();
@@ -7216,14 +7489,15 @@ struct StreamProduct {
 #line 1 "kernels/stream_sm90.cuh"
 // Dense convolution on Hopper where sums are short and positions many: bound by memory, not by products.
 //
-// Chosen for 65 to 128 output channels whose packed weights fit into the registers of the product warpgroups
-// for the life of a persistent block, and for x that the copy engine can load. One warp draws tickets and orders
-// boxes of x by a tensor map; they reach shared memory without the load and store units. Seven converter warps
-// round, split or transpose them into K-major rows of 128 bytes, as in gemm_sm90.cuh: a tap is a plane and a row
-// shift. Two product warpgroups of 64 output channels each multiply (weights are operand A, from registers),
-// stage D and store it by plain stores along the rows of y, from 32-byte sectors on: the first kLead columns are
-// computed for that. fp32 runs as three fp16 products; the tiles those cannot hold are done again by
-// gemm_sm90.cuh. results/findings.md has what was measured.
+// Chosen for three taps, 33 to 64 input and 65 to 128 output channels: their packed weights fit into the
+// registers of the product warpgroups for the life of a persistent block; and for x that the copy engine can
+// load. One warp draws tickets and orders boxes of x by a tensor map: they pass the load and store units by.
+// Seven converter warps round, split or transpose them into K-major rows of 128 bytes, as in gemm_sm90.cuh: a
+// tap is a plane and a row shift. Two product warpgroups of 64 output channels each multiply (weights are
+// operand A), stage D and store it by plain stores along the rows of y, from 32-byte sectors on: the first
+// kLead columns are computed for that. fp32 runs as three fp16 products; tiles that those cannot hold are
+// done again by gemm_sm90.cuh. Cost: one pass over x and y, at 80 to 95 % of the speed of a copy.
+// results/findings.md has what was measured.
 
 
 
@@ -7272,7 +7546,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     __syncthreads();
     // Through a shuffle, so that the compiler knows it is the same in the whole warp.
     const int warp = __shfl_sync(0xFFFFFFFF, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
-    constexpr int kProductRegisters = kN > 100 ? 200 : 184;  // of 128 a thread at launch
+    constexpr int kProductRegisters = kN == 128 ? 208 : kN > 100 ? 200 : 184;  // of 128 a thread at launch
     if (warp < kProductWarps) {
         ptx::setmaxnreg_inc<kProductRegisters>();
         StreamProduct<kMode, kN> product{
@@ -7288,13 +7562,12 @@ __global__ void __launch_bounds__(kThreads, 1)
     } else {
         ptx::setmaxnreg_dec<256 - kProductRegisters>();
         if (warp < kProductWarps + kConverterWarps) {
-            StreamConverter<kMode> converter{geometry,
+            StreamConverter<kMode, kN> converter{geometry,
                                              problem,
                                              barriers,
                                              scratch,
                                              smem,
                                              raw_smem,
-                                             ptx::smem_address(counters + kStreamCounters),
                                              warp - kProductWarps,
                                              lane};
             converter.run();
@@ -7310,7 +7583,8 @@ template <Mode kMode, int kN>
 inline Error launch_stream_products(const Problem& problem, const StreamGeometry& geometry,
                                     const Scratch& scratch, cudaStream_t stream) {
     TensorMap x_map;
-    Error error = encode_tensor_map(problem, geometry.box_positions, StreamTraits<kMode>::kRawChannels, &x_map);
+    constexpr int kChannels = StreamTraits<kMode>::kRawChannels;
+    Error error = encode_tensor_map(problem, geometry.box_positions, kChannels, &x_map);
     if (error == nullptr) error = allow_smem<stream_sm90_kernel<kMode, kN>>(problem.device);
     if (error != nullptr) return error;
     const int blocks = geometry.tiles < problem.device.sm_count ? geometry.tiles : problem.device.sm_count;
@@ -7324,23 +7598,18 @@ inline Error launch_stream(const Problem& problem, const StreamCut& cut, cudaStr
     Scratch scratch;
     const Geometry packed = packing<kMode>(problem);
     lay_out<kMode>(problem, packed, static_cast<uint8_t*>(problem.workspace), &scratch);
-    const int32_t C = static_cast<int32_t>(problem.C), O = static_cast<int32_t>(problem.O);
-    const int32_t K = static_cast<int32_t>(problem.K);
     const auto multiply = [&] {
-        return cut.wide
-                   ? launch_stream_products<kMode, kWideColumns<kMode>>(problem, cut.geometry, scratch, stream)
-                   : launch_stream_products<kMode, kNarrowColumns<kMode>>(problem, cut.geometry, scratch, stream);
+        constexpr int kWide = kWideColumns<kMode>, kNarrow = kNarrowColumns<kMode>;
+        return cut.wide ? launch_stream_products<kMode, kWide>(problem, cut.geometry, scratch, stream)
+                        : launch_stream_products<kMode, kNarrow>(problem, cut.geometry, scratch, stream);
     };
     if constexpr (kMode == Mode::f16x3) {
         const Geometry safe = choose_cut<Mode::tf32x3>(problem).geometry;
-        pack_split_weights_kernel<Mode::tf32x3><<<kTileO, 128, 0, stream>>>(
-            static_cast<const float*>(problem.w), scratch, packed, safe, C, O, K);
+        pack_split_weights<Mode::tf32x3>(problem, packed, safe, scratch, stream);
         const Error error = multiply();
         return error == nullptr ? launch_listed_tiles(problem, scratch, stream) : error;
     } else {
-        const int64_t pieces = static_cast<int64_t>(image_bytes<kMode>(problem)) / 16;
-        pack_weights_kernel<kMode><<<static_cast<unsigned>(ceil_div(pieces, 256)), 256, 0, stream>>>(
-            problem.w, scratch, packed, C, O, K, pieces);
+        pack_weights<kMode>(problem, packed, scratch, stream);
         return multiply();
     }
 }

@@ -1,7 +1,7 @@
 // Dense convolution on Hopper as an implicit GEMM: D[o][position] = sum of W[o][c, k] * X[c, k][position].
 //
 // Chosen for 16 channels a group and more. Persistent blocks draw tiles of 128 output channels x kN positions
-// from a ticket. Seven converter warps read x once, round or split it and store it K-major in rows of 128
+// from a ticket, or of 64 x 2*kN where there are no more. Seven converter warps read x once, round or split it and store it K-major in rows of 128
 // bytes, one row a position: position q of the window is row q / stride of plane q % stride, so that every
 // tap of every stride and dilation is a plane and a row shift of the same tile. One warp draws tickets and
 // streams the packed weights. Two product warpgroups of 64 output channels each run wgmma, stage D and store
@@ -32,9 +32,10 @@ __global__ void __launch_bounds__(kThreads, 1)
                      const __grid_constant__ Scratch scratch) {
 #if __CUDA_ARCH__ == 900
     extern __shared__ uint8_t smem_base[];
+    ptx::griddepcontrol_launch_dependents();
     uint8_t* const smem = smem_base + ((1024 - (ptx::smem_address(smem_base) & 1023)) & 1023);
     uint8_t* const w_smem = smem + geometry.x_stages * geometry.x_stage_bytes;
-    uint8_t* const staging = w_smem + geometry.w_stages * kWeightBytes;
+    uint8_t* const staging = w_smem + geometry.w_stages * geometry.weight_bytes;
     using Bits = typename ModeTraits<kMode>::Bits;
     constexpr int kWarpStagingBytes = ModeTraits<kMode>::warp_staging_bytes(kN, kSlices);
     uint8_t* const control = staging + kProductWarps * kWarpStagingBytes;
@@ -57,7 +58,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     __syncthreads();
     // Through a shuffle, so that the compiler knows it is the same in the whole warp.
     const int warp = __shfl_sync(0xFFFFFFFF, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
-    constexpr int kProductRegisters = ModeTraits<kMode>::kIsSplit ? 184 : 152;  // of 128 a thread at launch
+    constexpr int kProductRegisters = ModeTraits<kMode>::kIsSplit ? 152 : 144;  // of 128 a thread at launch
     if (warp < kProductWarps) {
         if constexpr (kNeedsRegisters<kMode, kN>) ptx::setmaxnreg_inc<kProductRegisters>();
         Product<kMode, kN, kSlices> product{geometry,
@@ -90,73 +91,83 @@ inline Error launch_products(const Problem& problem, const Geometry& geometry, c
     const Error error = allow_smem<gemm_sm90_kernel<kMode, kN, kSlices>>(problem.device);
     if (error != nullptr) return error;
     const int blocks = geometry.tiles < problem.device.sm_count ? geometry.tiles : problem.device.sm_count;
-    gemm_sm90_kernel<kMode, kN, kSlices>
-        <<<blocks, kThreads, geometry.smem_bytes, stream>>>(problem, geometry, scratch);
+    // Begins while the kernel before it, which packs weights or lists tiles, still runs: see
+    // griddepcontrol_wait.
+    cudaLaunchAttribute attribute{};
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+    const cudaLaunchConfig_t config{static_cast<unsigned>(blocks), kThreads,
+                                    static_cast<size_t>(geometry.smem_bytes), stream, &attribute, 1};
+    cudaLaunchKernelEx(&config, gemm_sm90_kernel<kMode, kN, kSlices>, problem, geometry, scratch);
     return launch_error();
 }
 
+// kN and kSlices are those of the tiling.
 template <Mode kMode, int kN, int kSlices = 1>
-inline Error launch_columns(const Problem& problem, const Geometry& geometry, cudaStream_t stream) {
+inline Error launch_columns(const Problem& problem, const Tiling& tiling, const Geometry& geometry,
+                            cudaStream_t stream) {
     Scratch scratch;
     lay_out<kMode>(problem, geometry, static_cast<uint8_t*>(problem.workspace), &scratch);
-    const int32_t C = static_cast<int32_t>(problem.C), O = static_cast<int32_t>(problem.O);
-    const int32_t K = static_cast<int32_t>(problem.K);
     if constexpr (kMode == Mode::f16x3) {
         // The same tiles, with rows of half the channels: the list means the same to both.
+<<<<<<< HEAD
         const Geometry safe =
             cut<Mode::tf32x3>(problem, kN, kSlices, geometry.flat != 0, geometry.taps_per_group);
         const unsigned rows = static_cast<unsigned>(problem.G * geometry.o_tiles * kTileO);
         pack_split_weights_kernel<Mode::tf32x3><<<rows, 128, 0, stream>>>(
             static_cast<const float*>(problem.w), scratch, geometry, safe, C, O, K);
+=======
+        const Geometry safe = cut<Mode::tf32x3>(problem, tiling, geometry.taps_per_group);
+        pack_split_weights<Mode::tf32x3>(problem, geometry, safe, scratch, stream);
+>>>>>>> 608bc3b7b4a78acb8efcb145fdd690a3e722e799
         const Error error = launch_products<kMode, kN, kSlices>(problem, geometry, scratch, stream);
         if (error != nullptr) return error;
         scratch.image = scratch.safe_image;
         return launch_products<Mode::tf32x3, kN, kSlices>(problem, safe, scratch, stream);
     } else {
-        const int64_t pieces = static_cast<int64_t>(image_bytes<kMode>(problem)) / 16;
-        pack_weights_kernel<kMode><<<static_cast<unsigned>(ceil_div(pieces, 256)), 256, 0, stream>>>(
-            problem.w, scratch, geometry, C, O, K, pieces);
+        pack_weights<kMode>(problem, geometry, scratch, stream);
         return launch_products<kMode, kN, kSlices>(problem, geometry, scratch, stream);
     }
-    return launch_error();
 }
 
 Error launch_listed_tiles(const Problem& problem, Scratch scratch, cudaStream_t stream) {
     const Cut cut = choose_cut<Mode::tf32x3>(problem);
     scratch.image = scratch.safe_image;
-    if (cut.columns == 128)
+    if (cut.tiling.columns == 128)
         return launch_products<Mode::tf32x3, 128>(problem, cut.geometry, scratch, stream);
     return launch_products<Mode::tf32x3, 64>(problem, cut.geometry, scratch, stream);
 }
 
 template <Mode kMode>
-inline Error launch_mode(const Problem& problem, cudaStream_t stream) {
-    const Cut cut = choose_cut<kMode>(problem);
+inline Error launch_mode(const Problem& problem, const Cut& cut, cudaStream_t stream) {
     if constexpr (kMode == Mode::tf32) {
-        if (cut.columns == 192 && cut.slices == 2)
-            return launch_columns<kMode, 192, 2>(problem, cut.geometry, stream);
+        if (cut.tiling.columns == 192 && cut.tiling.slices == 2)
+            return launch_columns<kMode, 192, 2>(problem, cut.tiling, cut.geometry, stream);
     }
     if constexpr (!ModeTraits<kMode>::kIsSplit) {
-        if (cut.columns == 192) return launch_columns<kMode, 192>(problem, cut.geometry, stream);
+        if (cut.tiling.columns == 192)
+            return launch_columns<kMode, 192>(problem, cut.tiling, cut.geometry, stream);
     }
-    if (cut.columns == 128) return launch_columns<kMode, 128>(problem, cut.geometry, stream);
-    return launch_columns<kMode, 64>(problem, cut.geometry, stream);
+    if (cut.tiling.columns == 128)
+        return launch_columns<kMode, 128>(problem, cut.tiling, cut.geometry, stream);
+    return launch_columns<kMode, 64>(problem, cut.tiling, cut.geometry, stream);
 }
 
 }  // namespace sm90
 
 inline Error launch_gemm_sm90(const Problem& problem, cudaStream_t stream) {
-    switch (sm90::mode_of(problem)) {
+    const sm90::Choice choice = sm90::choose(problem);
+    switch (choice.mode) {
         case sm90::Mode::tf32:
-            return sm90::launch_mode<sm90::Mode::tf32>(problem, stream);
+            return sm90::launch_mode<sm90::Mode::tf32>(problem, choice.cut, stream);
         case sm90::Mode::tf32x3:
-            return sm90::launch_mode<sm90::Mode::tf32x3>(problem, stream);
+            return sm90::launch_mode<sm90::Mode::tf32x3>(problem, choice.cut, stream);
         case sm90::Mode::f16x3:
-            return sm90::launch_mode<sm90::Mode::f16x3>(problem, stream);
+            return sm90::launch_mode<sm90::Mode::f16x3>(problem, choice.cut, stream);
         case sm90::Mode::f16:
-            return sm90::launch_mode<sm90::Mode::f16>(problem, stream);
+            return sm90::launch_mode<sm90::Mode::f16>(problem, choice.cut, stream);
         default:
-            return sm90::launch_mode<sm90::Mode::bf16>(problem, stream);
+            return sm90::launch_mode<sm90::Mode::bf16>(problem, choice.cut, stream);
     }
 }
 

@@ -39,108 +39,147 @@ struct Range {
     }
 };
 
-// Weights w [G*O][C][K] are packed into blocks of 16 KB in the order in which tiles use them, [G][o_tile][tap
-// group][chunk][tap]; a block is the shared-memory image of 128 output channels x one row of 8 pieces. Where
-// a piece's weights come from:
-struct PackedPlace {
-    int32_t block;         // of the tile's blocks
-    int32_t tap, c, part;  // first channel; part 0: value or high part, 1: low part
+// Weights w [G*O][C][K] are packed into blocks in the order in which tiles use them, [G][o_tile][tap
+// group][chunk][tap]; a block is the shared-memory image of a tile's output channels x one row of 8 pieces.
+// One warp packs some taps of one output channel and 32 channels (64 in 16 bits) at a time: it reads them
+// along w, through shared memory, and writes whole rows.
+constexpr int kPackThreads = 256;
+constexpr int kPackTaps = 32;                  // at a time
+constexpr int kPackPitch = kPackTaps + 1;      // of a staged channel: a row's pieces lie in different banks
+template <class Bits>
+constexpr int kPackChannels = kRowBytes / static_cast<int>(sizeof(Bits));
+
+// What one warp packs at a time.
+struct PackUnit {
+    int32_t row;  // of the image: [G][o_tile][tile_o]
+    int32_t c, tap, taps;
 };
 
-// Where piece `piece` of block `block` of a tile's weights comes from.
-template <Mode kMode>
-__device__ __forceinline__ PackedPlace packed_place(const Geometry& geometry, int32_t block, int32_t piece,
-                                                    int32_t K) {
-    using Traits = ModeTraits<kMode>;
-    const int32_t blocks_of_full_group = geometry.chunks * geometry.taps_per_group;
-    const int32_t tap_group = block / blocks_of_full_group;
-    const int32_t rest = block - tap_group * blocks_of_full_group;
-    const int32_t first_tap = tap_group * geometry.taps_per_group;
-    const int32_t taps = min(geometry.taps_per_group, K - first_tap);
-    const int32_t chunk = rest / taps;
-    return {block, first_tap + rest % taps,
-            chunk * Traits::kChunkChannels + piece % Traits::kPieces * Traits::kPieceChannels,
-            piece / Traits::kPieces};
+// Channels [c, c + kPackChannels) and the taps of `unit`, of w_row [C][K], to staged[channel][kPackPitch];
+// zero where there are none.
+template <class Bits>
+__device__ __forceinline__ void stage_weights(Bits* staged, const Bits* w_row, const PackUnit& unit,
+                                              int32_t C, int32_t K, bool exists) {
+    const uint32_t magic = (0xFFFFFFFFu / unit.taps) + 1;  // 2^32 / taps, rounded up
+    const int32_t count = kPackChannels<Bits> * unit.taps;
+    __syncwarp();
+#pragma unroll 4
+    for (int32_t i = threadIdx.x % 32; i < count; i += 32) {
+        const int32_t channel = unit.taps == 1 ? i : __umulhi(i, magic), tap = i - channel * unit.taps;
+        const bool inside = exists && unit.c + channel < C;
+        staged[channel * kPackPitch + tap] =
+            inside ? w_row[int64_t{unit.c + channel} * K + unit.tap + tap] : Bits{0};
+    }
+    __syncwarp();
 }
 
-// 16 bytes of the image: kPieceChannels weights from `w` on, `stride` apart, of which `count` exist, times
-// `scale`.
+// 16 bytes of the image: kPieceChannels weights from `staged` on, times `scale`; low: their low parts.
 template <Mode kMode>
-__device__ __forceinline__ uint4 pack_piece(const void* w, int64_t offset, int32_t stride, int32_t count,
-                                            int32_t part, float scale) {
-    using Traits = ModeTraits<kMode>;
-    uint32_t words[4] = {0, 0, 0, 0};
-    const auto value = [&](int j) {
-        return j < count ? static_cast<const float*>(w)[offset + int64_t{j} * stride] * scale : 0.0f;
-    };
+__device__ __forceinline__ uint4 pack_piece(const typename ModeTraits<kMode>::Bits* staged, bool low,
+                                            float scale) {
+    uint32_t words[4];
+    const auto value = [&](int j) { return __uint_as_float(staged[j * kPackPitch]) * scale; };
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
         if constexpr (kMode == Mode::f16x3) {
-            uint32_t low;
-            const uint32_t high = split_f16(value(2 * j), value(2 * j + 1), low);
-            words[j] = part == 0 ? high : low;
+            uint32_t rest;
+            const uint32_t high = split_f16(value(2 * j), value(2 * j + 1), rest);
+            words[j] = low ? rest : high;
         } else if constexpr (kMode == Mode::tf32x3) {
             const uint32_t high = ptx::cvt_rn_tf32(value(j));
-            words[j] = part == 0 ? high : ptx::cvt_rn_tf32(value(j) - __uint_as_float(high));
+            words[j] = low ? ptx::cvt_rn_tf32(value(j) - __uint_as_float(high)) : high;
         } else if constexpr (kMode == Mode::tf32) {
-            words[j] = round_tf32(__float_as_uint(value(j)));
+            words[j] = round_tf32(staged[j * kPackPitch]);
         } else {
-#pragma unroll
-            for (int i = 0; i < 2; ++i) {
-                if (2 * j + i < count)
-                    words[j] |= static_cast<uint32_t>(
-                                    static_cast<const uint16_t*>(w)[offset + int64_t{2 * j + i} * stride])
-                                << (16 * i);
-            }
+            words[j] = staged[2 * j * kPackPitch] |
+                       static_cast<uint32_t>(staged[(2 * j + 1) * kPackPitch]) << 16;
         }
     }
     return make_uint4(words[0], words[1], words[2], words[3]);
 }
 
-// One piece a thread; consecutive threads take consecutive output channels of one piece: index =
-// (block*8 + piece)*128 + row. Zeroes the tickets.
+// Staged weights to their rows of the image; kChunkChannels may be less than what is staged.
 template <Mode kMode>
-__global__ void __launch_bounds__(256)
+__device__ __forceinline__ void pack_staged(const typename ModeTraits<kMode>::Bits* staged,
+                                            const PackUnit& unit, const Geometry& geometry, uint8_t* image,
+                                            int32_t K, float scale) {
+    using Traits = ModeTraits<kMode>;
+    constexpr int kChunks = kPackChannels<typename Traits::Bits> / Traits::kChunkChannels;
+    const int32_t tile = unit.row / geometry.tile_o, row = unit.row - tile * geometry.tile_o;
+#pragma unroll
+    for (int part = 0; part < kChunks; ++part) {
+        const int32_t chunk = unit.c / Traits::kChunkChannels + part;
+        if (chunk >= geometry.chunks) break;
+#pragma unroll 1
+        for (int32_t i = threadIdx.x % 32; i < unit.taps * 8; i += 32) {
+            const int32_t tap = unit.tap + i / 8, piece = i % 8;
+            const int32_t tap_group = tap / geometry.taps_per_group;
+            const int32_t first_tap = tap_group * geometry.taps_per_group;
+            const int64_t block = (int64_t{tile} * K + first_tap) * geometry.chunks +
+                                  chunk * min(geometry.taps_per_group, K - first_tap) + tap - first_tap;
+            const int32_t channel = part * Traits::kChunkChannels + piece % Traits::kPieces * Traits::kPieceChannels;
+            reinterpret_cast<uint4*>(image)[(block * geometry.tile_o + row) * 8 + (piece ^ (row & 7))] =
+                pack_piece<kMode>(staged + channel * kPackPitch + i / 8, piece >= Traits::kPieces, scale);
+        }
+    }
+}
+
+// Index of row `row` of the image among the rows of w; whether there is one.
+__device__ __forceinline__ bool find_row_of_w(const Geometry& geometry, int32_t row, int32_t O, int64_t& w_row) {
+    const int32_t group_rows = geometry.o_tiles * geometry.tile_o, group = row / group_rows;
+    const int32_t o = row - group * group_rows;
+    w_row = int64_t{group} * O + o;
+    return o < O;
+}
+
+// One unit a warp: index = (row*chunks + chunk)*segments + segment. Zeroes the tickets.
+template <Mode kMode>
+__global__ void __launch_bounds__(kPackThreads)
     pack_weights_kernel(const void* __restrict__ w,  // [G*O][C][K]
-                        Scratch scratch, Geometry geometry, int32_t C, int32_t O, int32_t K, int64_t pieces) {
+                        Scratch scratch, Geometry geometry, int32_t C, int32_t O, int32_t K, int64_t units) {
 #if __CUDA_ARCH__ == 900
+    using Bits = typename ModeTraits<kMode>::Bits;
+    __shared__ Bits staged[kPackThreads / 32][kPackChannels<Bits> * kPackPitch];
+    ptx::griddepcontrol_launch_dependents();
     if (blockIdx.x == 0 && threadIdx.x < 2) scratch.tickets[threadIdx.x] = 0;
-    const int64_t index = blockIdx.x * int64_t{256} + threadIdx.x;
-    if (index >= pieces) return;
-    const int row = static_cast<int>(index % kTileO), piece = static_cast<int>(index / kTileO % 8);
-    const int64_t block = index / kTileO / 8;
-    const int32_t blocks_of_tile = geometry.chunks * K;
-    const int32_t tile = static_cast<int32_t>(block / blocks_of_tile);
-    const PackedPlace from =
-        packed_place<kMode>(geometry, static_cast<int32_t>(block - int64_t{tile} * blocks_of_tile), piece, K);
-    const int32_t o = tile % geometry.o_tiles * kTileO + row;
-    const int64_t offset = ((int64_t{tile / geometry.o_tiles} * O + o) * C + from.c) * K + from.tap;
-    reinterpret_cast<uint4*>(scratch.image)[(block * kTileO + row) * 8 + (piece ^ (row & 7))] =
-        pack_piece<kMode>(w, offset, K, o < O ? C - from.c : 0, from.part, 1.0f);
+    const int64_t index = blockIdx.x * int64_t{kPackThreads / 32} + threadIdx.x / 32;
+    if (index >= units) return;
+    constexpr int kStep = kPackChannels<Bits>;
+    const int32_t segments = (K + kPackTaps - 1) / kPackTaps, steps = (C + kStep - 1) / kStep;
+    const int32_t segment = static_cast<int32_t>(index % segments);
+    const int64_t rest = index / segments;
+    const PackUnit unit{static_cast<int32_t>(rest / steps), static_cast<int32_t>(rest % steps) * kStep,
+                        segment * kPackTaps, min(kPackTaps, K - segment * kPackTaps)};
+    int64_t w_row;
+    const bool exists = find_row_of_w(geometry, unit.row, O, w_row);
+    stage_weights(staged[threadIdx.x / 32], static_cast<const Bits*>(w) + w_row * C * K, unit, C, K, exists);
+    pack_staged<kMode>(staged[threadIdx.x / 32], unit, geometry, scratch.image, K, 1.0f);
 #endif
 }
 
 // One output channel a block: finds its scale and packs it for f16x3, and for kSafeMode. Zeroes the tickets
 // and empties the list of tiles.
 template <Mode kSafeMode>
-__global__ void __launch_bounds__(128)
-    pack_split_weights_kernel(const float* __restrict__ w,  // [G*O][C][K]
+__global__ void __launch_bounds__(kPackThreads)
+    pack_split_weights_kernel(const uint32_t* __restrict__ w,  // fp32 [G*O][C][K]
                               Scratch scratch, Geometry geometry, Geometry safe_geometry, int32_t C,
                               int32_t O, int32_t K) {
 #if __CUDA_ARCH__ == 900
-    if (blockIdx.x == 0 && threadIdx.x < 2) scratch.tickets[threadIdx.x] = 0;
-    for (int64_t i = blockIdx.x * int64_t{128} + threadIdx.x; i < geometry.tiles;
-         i += gridDim.x * int64_t{128})
-        scratch.is_listed[i] = 0;
-    const int32_t row = blockIdx.x % kTileO, tile = blockIdx.x / kTileO;
-    const int32_t o = tile % geometry.o_tiles * kTileO + row;
-    const int64_t first = (int64_t{tile / geometry.o_tiles} * O + o) * C * K;
+    __shared__ uint32_t staged[kPackThreads / 32][kPackChannels<uint32_t> * kPackPitch];
     __shared__ uint32_t largest, small;
+    ptx::griddepcontrol_launch_dependents();
+    if (blockIdx.x == 0 && threadIdx.x < 2) scratch.tickets[threadIdx.x] = 0;
+    for (int64_t i = blockIdx.x * int64_t{kPackThreads} + threadIdx.x; i < geometry.tiles;
+         i += gridDim.x * int64_t{kPackThreads})
+        scratch.is_listed[i] = 0;
+    int64_t w_row;
+    const bool exists = find_row_of_w(geometry, static_cast<int32_t>(blockIdx.x), O, w_row);
+    const uint32_t* const row = w + w_row * C * K;
     if (threadIdx.x == 0) largest = small = 0;
     __syncthreads();
-    const int32_t weights = o < O ? C * K : 0;
+    const int32_t weights = exists ? C * K : 0;
     Range range;
-    for (int32_t i = threadIdx.x; i < weights; i += 128) range.add(__float_as_uint(w[first + i]), 1.0f);
+    for (int32_t i = threadIdx.x; i < weights; i += kPackThreads) range.add(row[i], 1.0f);
     atomicMax(&largest, range.largest);
     __syncthreads();
     // The largest magnitude's exponent becomes 14; beyond 2^100 either way, the scale itself could overflow.
@@ -148,33 +187,50 @@ __global__ void __launch_bounds__(128)
     const bool scales = exponent > -100 && exponent < 100;
     const float scale = scales ? __uint_as_float(static_cast<uint32_t>(14 - exponent + 127) << 23) : 1.0f;
     range = {};
-    for (int32_t i = threadIdx.x; i < weights; i += 128) range.add(__float_as_uint(w[first + i]), scale);
-    atomicAdd(&small, range.small);
+    for (int32_t i = threadIdx.x; i < weights; i += kPackThreads) range.add(row[i], scale);
+    if (range.small > 0) atomicAdd(&small, range.small);
     __syncthreads();
     if (threadIdx.x == 0)
         scratch.row_scaling[blockIdx.x] = make_float2(
             (scales || largest == 0 ? 1.0f : -1.0f) / (scale * kXScale), static_cast<float>(small));
-
-    const auto pack = [&](auto mode, const Geometry& cut, uint8_t* image, float by) {
-        constexpr Mode kMode = decltype(mode)::value;
-        const int32_t blocks = cut.chunks * K;
-        for (int32_t i = threadIdx.x; i < blocks * 8; i += 128) {
-            const int32_t piece = i % 8;
-            const PackedPlace from = packed_place<kMode>(cut, i / 8, piece, K);
-            const int64_t block = int64_t{tile} * blocks + from.block;
-            reinterpret_cast<uint4*>(image)[(block * kTileO + row) * 8 + (piece ^ (row & 7))] =
-                pack_piece<kMode>(w, first + int64_t{from.c} * K + from.tap, K, o < O ? C - from.c : 0,
-                                  from.part, by);
-        }
-    };
-    pack(std::integral_constant<Mode, Mode::f16x3>{}, geometry, scratch.image, scale);
-    pack(std::integral_constant<Mode, kSafeMode>{}, safe_geometry, scratch.safe_image, 1.0f);
+    const int32_t segments = (K + kPackTaps - 1) / kPackTaps;
+    for (int32_t i = threadIdx.x / 32; i < geometry.chunks * segments; i += kPackThreads / 32) {
+        const int32_t chunk = i / segments, tap = (i - chunk * segments) * kPackTaps;
+        const PackUnit unit{static_cast<int32_t>(blockIdx.x), chunk * kPackChannels<uint32_t>, tap,
+                            min(kPackTaps, K - tap)};
+        uint32_t* const weights_smem = staged[threadIdx.x / 32];
+        stage_weights(weights_smem, row, unit, C, K, exists);
+        pack_staged<Mode::f16x3>(weights_smem, unit, geometry, scratch.image, K, scale);
+        pack_staged<kSafeMode>(weights_smem, unit, safe_geometry, scratch.safe_image, K, 1.0f);
+    }
 #endif
+}
+
+template <Mode kMode>
+inline void pack_weights(const Problem& problem, const Geometry& geometry, const Scratch& scratch,
+                         cudaStream_t stream) {
+    const int64_t units = problem.G * geometry.o_tiles * geometry.tile_o *
+                          ceil_div(problem.C, kPackChannels<typename ModeTraits<kMode>::Bits>) *
+                          ceil_div(problem.K, kPackTaps);
+    const unsigned blocks = static_cast<unsigned>(ceil_div(units, kPackThreads / 32));
+    pack_weights_kernel<kMode><<<blocks, kPackThreads, 0, stream>>>(
+        problem.w, scratch, geometry, static_cast<int32_t>(problem.C), static_cast<int32_t>(problem.O),
+        static_cast<int32_t>(problem.K), units);
+}
+template <Mode kSafeMode>
+inline void pack_split_weights(const Problem& problem, const Geometry& geometry, const Geometry& safe,
+                               const Scratch& scratch, cudaStream_t stream) {
+    const unsigned rows = static_cast<unsigned>(problem.G * geometry.o_tiles * geometry.tile_o);
+    pack_split_weights_kernel<kSafeMode><<<rows, kPackThreads, 0, stream>>>(
+        static_cast<const uint32_t*>(problem.w), scratch, geometry, safe, static_cast<int32_t>(problem.C),
+        static_cast<int32_t>(problem.O), static_cast<int32_t>(problem.K));
 }
 
 // A batch is 64 positions with all channels of a row, loaded and then stored; the batches of all stages go
 // round the warps. Neighbouring lanes take neighbouring positions, so global loads run along the rows of x.
-// Where rows begin at even elements a lane takes two neighbours, with one load a channel.
+// Where these lie side by side a lane takes two, with one load a channel, of an aligned word. If the row begins
+// at an odd element, that word holds the second half of a pair and the next lane's the first half of the next,
+// so a batch is 62 positions then.
 template <Mode kMode>
 struct Converter {
     using Traits = ModeTraits<kMode>;
@@ -187,10 +243,9 @@ struct Converter {
     uint8_t* const x_smem;
     const int lane;
     int32_t batch;  // of the current stage
-    Range range;    // f16x3: of the batch
+    __half2 largest;  // f16x3: magnitudes of the batch's high parts
 
     Ring tiles, stages;
-    bool claimed = false;
     Announcement place;
     const Bits* x_tile;  // x at the tile's sample and group
     int32_t tap_group = 0, chunk = 0;
@@ -221,18 +276,15 @@ struct Converter {
     // Position of x at q = 0 of the window; row t of a sample begins at t*stride.
     __device__ __forceinline__ int32_t window_begin() const {
         return place.row * static_cast<int32_t>(problem.stride) - static_cast<int32_t>(problem.pad_left) +
-               tap_group * geometry.taps_per_group * static_cast<int32_t>(problem.dilation);
+               ptx::anew(tap_group) * geometry.taps_per_group * static_cast<int32_t>(problem.dilation);
     }
 
-    // Channels of the chunk from `first` on at position q of the window, and, where Word holds two elements,
-    // at q + 1.
-    template <class Word>
-    __device__ __forceinline__ void load(Word (&value)[Traits::kLoadChannels], int32_t first, int32_t q) {
+    // Where position q of the window lies in channel c of x; null where it is padding.
+    __device__ __forceinline__ const Bits* find(int32_t q, int32_t c) const {
         const int32_t stride = static_cast<int32_t>(problem.stride);
-        const int32_t c = chunk * Traits::kChunkChannels + first;
         int32_t l = window_begin() + q;
         const Bits* source = x_tile;
-        bool valid = q < geometry.window;
+        bool valid = q < geometry.window && place.sample < problem.N;
         if (geometry.flat) {
             int32_t t = place.row + divide_by_stride(geometry, q, stride);
             const int32_t samples = wrap_row(geometry, t);
@@ -241,82 +293,169 @@ struct Converter {
             valid = valid && place.sample + samples < problem.N;
         }
         valid = valid && static_cast<uint32_t>(l) < static_cast<uint32_t>(problem.L);
-        const int32_t channels = valid ? static_cast<int32_t>(problem.C) - c : 0;
         source += int64_t{l} * geometry.x_stride_l + int64_t{c} * geometry.x_stride_c;
-#pragma unroll
-        for (int i = 0; i < Traits::kLoadChannels; ++i, source += geometry.x_stride_c)
-            value[i] = i < channels ? __ldg(reinterpret_cast<const Word*>(source)) : Word{};
+        return valid ? source : nullptr;
     }
 
-    // Rounds or splits loaded channels at position q into their row of the current stage, from piece
-    // `first_piece` on. get_word(i) is channel i's element, or, of 16 bits each, those of channels 2*i and
-    // 2*i + 1.
-    template <class GetWord>
-    __device__ __forceinline__ void store(int32_t q, int32_t first_piece, GetWord get_word) {
-        const int32_t stride = static_cast<int32_t>(problem.stride);
-        const int32_t row = divide_by_stride(geometry, q, stride), plane = q - row * stride;
-        if (q < 0 || q >= geometry.window || !(geometry.plane_mask >> plane & 1)) return;
-        const int32_t stored_row = row + plane_row(geometry, plane);
-        uint8_t* const target = x_smem + stages.stage * geometry.x_stage_bytes + stored_row * kRowBytes;
-        const int32_t swizzle = stored_row & 7;
+    // The chunk's channels at position q of the window.
+    __device__ __forceinline__ void load(Bits (&value)[Traits::kChunkChannels], int32_t q) {
+        const int32_t c = chunk * Traits::kChunkChannels;
+        const Bits* source = find(q, c);
+        const int32_t channels = source != nullptr ? static_cast<int32_t>(problem.C) - c : 0;
 #pragma unroll
-        for (int i = 0; i < Traits::kLoadChannels / Traits::kPieceChannels; ++i) {
-            const int32_t piece = first_piece + i;
-            uint32_t high[4], low[4];
+        for (int i = 0; i < Traits::kChunkChannels; ++i, source += geometry.x_stride_c)
+            value[i] = i < channels ? __ldg(source) : Bits{0};
+    }
+
+    // The same at q and q + 1, of which q is at an even position of x.
+    using Pair = typename Traits::BitsPair;
+    __device__ __forceinline__ void load_pairs(Pair (&value)[Traits::kChunkChannels], int32_t q) {
+        const int32_t c = chunk * Traits::kChunkChannels;
+        const int32_t l = window_begin() + q, L = static_cast<int32_t>(problem.L);
+        const bool exists = place.sample < problem.N && l >= 0;
+        const Bits* source = x_tile + l + int64_t{c} * geometry.x_stride_c;
+        // Whether the rows of even channels and of odd ones, counted from c, begin at odd elements.
+        const uint32_t parity = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(source) / sizeof(Bits));
+        const bool odd[2] = {geometry.ragged && parity % 2 != 0,
+                             geometry.ragged && (parity + geometry.x_stride_c) % 2 != 0};
+        const int32_t channels = static_cast<int32_t>(problem.C) - c;
+        bool wanted[2];
 #pragma unroll
-            for (int j = 0; j < 4; ++j) {
-                if constexpr (kMode == Mode::f16x3) {
-                    const uint32_t first = get_word(8 * i + 2 * j), second = get_word(8 * i + 2 * j + 1);
-                    range.add(first, kXScale);
-                    range.add(second, kXScale);
-                    high[j] = split_f16(__uint_as_float(first) * kXScale, __uint_as_float(second) * kXScale,
-                                        low[j]);
-                } else if constexpr (kMode == Mode::tf32x3) {
-                    const float value = __uint_as_float(get_word(4 * i + j));
-                    high[j] = ptx::cvt_rn_tf32(value);
-                    low[j] = ptx::cvt_rn_tf32(value - __uint_as_float(high[j]));
-                } else if constexpr (kMode == Mode::tf32) {
-                    high[j] = round_tf32(get_word(4 * i + j));
+        for (int j = 0; j < 2; ++j)  // the lane before wants the first half of an odd row's word, also behind its end
+            wanted[j] = exists && (odd[j] ? q <= geometry.window && l <= L : q < geometry.window && l < L);
+        source -= odd[0];
+        const int32_t step = geometry.x_stride_c + odd[0] - odd[1];  // from an even channel to the next
+#pragma unroll
+        for (int i = 0; i < Traits::kChunkChannels; ++i) {
+            value[i] = wanted[i % 2] && i < channels ? __ldg(reinterpret_cast<const Pair*>(source)) : Pair{};
+            source += i % 2 == 0 ? step : 2 * geometry.x_stride_c - step;
+        }
+        if (!geometry.ragged) return;
+#pragma unroll
+        for (int j = 0; j < 2; ++j) {
+            if (!odd[j]) continue;
+#pragma unroll
+            for (int i = j; i < Traits::kChunkChannels; i += 2) {
+                if constexpr (Traits::kIsFloat) {
+                    const uint32_t next = __shfl_down_sync(0xFFFFFFFF, value[i].x, 1);
+                    value[i] = make_uint2(value[i].y, next);
                 } else {
-                    high[j] = get_word(4 * i + j);
+                    const uint32_t next = __shfl_down_sync(0xFFFFFFFF, value[i], 1);
+                    value[i] = __byte_perm(value[i], next, 0x5432);
                 }
             }
-            *reinterpret_cast<uint4*>(target + ((piece ^ swizzle) << 4)) =
-                make_uint4(high[0], high[1], high[2], high[3]);
-            if constexpr (Traits::kIsSplit)
-                *reinterpret_cast<uint4*>(target + (((piece + Traits::kPieces) ^ swizzle) << 4)) =
-                    make_uint4(low[0], low[1], low[2], low[3]);
+        }
+        // Words over an end of the row hold an element that is not of it.
+        const bool inside[2] = {l >= 0 && l < L, l >= 0 && l + 1 < L};
+        if (__all_sync(0xFFFFFFFF, inside[0] && inside[1])) return;
+#pragma unroll
+        for (int i = 0; i < Traits::kChunkChannels; ++i) {
+            if constexpr (Traits::kIsFloat)
+                value[i] = make_uint2(inside[0] ? value[i].x : 0, inside[1] ? value[i].y : 0);
+            else value[i] &= (inside[0] ? 0xFFFFu : 0u) | (inside[1] ? 0xFFFF0000u : 0u);
         }
     }
 
-    __device__ __forceinline__ void convert_pairs(int32_t first) {
-        const int32_t q = 2 * lane + 64 * batch - (window_begin() & 1);
-        const int32_t first_piece = first / Traits::kPieceChannels;
-        typename Traits::BitsPair value[Traits::kLoadChannels];
-        load(value, first, q);
+    // The row of the current stage that holds position q of the window; `target` is null where no tap reads it.
+    struct Row {
+        uint8_t* target;
+        int32_t swizzle;
+    };
+    __device__ __forceinline__ Row find_row(int32_t q) const {
+        const int32_t stride = static_cast<int32_t>(problem.stride);
+        const int32_t row = divide_by_stride(geometry, q, stride), plane = q - row * stride;
+        if (q < 0 || q >= geometry.window || !(geometry.plane_mask >> plane & 1)) return {nullptr, 0};
+        const int32_t stored_row = row + plane_row(geometry, plane);
+        return {x_smem + stages.stage * geometry.x_stage_bytes + stored_row * kRowBytes, stored_row & 7};
+    }
+
+    // Rounds or splits the channels of one piece into a row. get_word(i) is channel i's element, or, of 16
+    // bits each, those of channels 2*i and 2*i + 1. Returns whether one is too small for f16x3.
+    template <class GetWord>
+    __device__ __forceinline__ bool store_piece(const Row& row, int32_t piece, GetWord get_word) {
+        uint32_t high[4], low[4];
+        bool any_small = false;
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            if constexpr (kMode == Mode::f16x3) {
+                const float first = __uint_as_float(get_word(2 * j));
+                const float second = __uint_as_float(get_word(2 * j + 1));
+                any_small = any_small || is_small(first) || is_small(second);
+                high[j] = split_f16(first * kXScale, second * kXScale, low[j]);
+                largest = __hmax2(largest, __habs2(*reinterpret_cast<const __half2*>(&high[j])));
+            } else if constexpr (kMode == Mode::tf32x3) {
+                const float value = __uint_as_float(get_word(j));
+                high[j] = ptx::cvt_rn_tf32(value);
+                low[j] = ptx::cvt_rn_tf32(value - __uint_as_float(high[j]));
+            } else if constexpr (kMode == Mode::tf32) {
+                high[j] = round_tf32(get_word(j));
+            } else {
+                high[j] = get_word(j);
+            }
+        }
+        *reinterpret_cast<uint4*>(row.target + ((piece ^ row.swizzle) << 4)) =
+            make_uint4(high[0], high[1], high[2], high[3]);
+        if constexpr (Traits::kIsSplit)
+            *reinterpret_cast<uint4*>(row.target + (((piece + Traits::kPieces) ^ row.swizzle) << 4)) =
+                make_uint4(low[0], low[1], low[2], low[3]);
+        return any_small;
+    }
+
+    // All pieces of position q.
+    template <class GetWord>
+    __device__ __forceinline__ void store(int32_t q, GetWord get_word) {
+        const Row row = find_row(q);
+        if (row.target == nullptr) return;
+        constexpr int kWords = Traits::kPieceChannels * Traits::kElementBytes / 4;  // of a piece
+        bool any_small = false;
+#pragma unroll
+        for (int piece = 0; piece < Traits::kPieces; ++piece)
+            any_small |= store_piece(row, piece, [&](int i) { return get_word(kWords * piece + i); });
+        if (any_small) count_small(q, 0, Traits::kChunkChannels);
+    }
+
+    static __device__ __forceinline__ bool is_small(float value) {
+        return fabsf(value) < kSmallestScaled / kXScale && value != 0.0f;
+    }
+    // Counts those of `most` of the chunk's channels at position q, where there are some. (One in a million
+    // normal numbers is small: reading them again costs less than counting all of them.)
+    __device__ __forceinline__ void count_small(int32_t q, int32_t first, int32_t most) {
+        const int32_t c = chunk * Traits::kChunkChannels + first;
+        const auto* source = reinterpret_cast<const float*>(find(ptx::anew(q), c));
+        const int32_t channels = min(most, static_cast<int32_t>(problem.C) - c);
+        int32_t count = 0;
+#pragma unroll 1
+        for (int32_t i = 0; i < channels; ++i, source += geometry.x_stride_c) count += is_small(__ldg(source));
+        atomicAdd(&barriers.small_count[place.counter], count);
+    }
+
+    __device__ __forceinline__ void convert_pairs() {
+        const int32_t q = 2 * ptx::anew(lane) + geometry.batch_positions * batch - (window_begin() & 1);
+        Pair value[Traits::kChunkChannels];
+        load_pairs(value, q);
         claim();
+        if (geometry.ragged && lane == 31) return;
         if constexpr (Traits::kIsFloat) {
-            store(q, first_piece, [&](int i) { return value[i].x; });
-            store(q + 1, first_piece, [&](int i) { return value[i].y; });
+            store(q, [&](int i) { return value[i].x; });
+            store(q + 1, [&](int i) { return value[i].y; });
         } else {
-            store(q, first_piece, [&](int i) { return __byte_perm(value[2 * i], value[2 * i + 1], 0x5410); });
-            store(q + 1, first_piece,
-                  [&](int i) { return __byte_perm(value[2 * i], value[2 * i + 1], 0x7632); });
+            store(q, [&](int i) { return __byte_perm(value[2 * i], value[2 * i + 1], 0x5410); });
+            store(q + 1, [&](int i) { return __byte_perm(value[2 * i], value[2 * i + 1], 0x7632); });
         }
     }
 
-    __device__ __forceinline__ void convert_singles(int32_t first_channel) {
+    __device__ __forceinline__ void convert_singles() {
         constexpr int kTogether = Traits::kIsFloat ? 2 : 1;  // runs of 32 positions, as registers allow
 #pragma unroll 1
         for (int first = 0; first < 2; first += kTogether) {
             const int32_t q = lane + 64 * batch + 32 * first;
-            Bits value[kTogether][Traits::kLoadChannels];
+            Bits value[kTogether][Traits::kChunkChannels];
 #pragma unroll
-            for (int i = 0; i < kTogether; ++i) load(value[i], first_channel, q + 32 * i);
+            for (int i = 0; i < kTogether; ++i) load(value[i], q + 32 * i);
             claim();
 #pragma unroll
             for (int i = 0; i < kTogether; ++i) {
-                store(q + 32 * i, first_channel / Traits::kPieceChannels, [&](int j) -> uint32_t {
+                store(q + 32 * i, [&](int j) -> uint32_t {
                     if constexpr (Traits::kIsFloat) return value[i][j];
                     else return value[i][2 * j] | static_cast<uint32_t>(value[i][2 * j + 1]) << 16;
                 });
@@ -324,26 +463,51 @@ struct Converter {
         }
     }
 
-    __device__ __forceinline__ void convert_batch() {
-        range = Range{};
-#pragma unroll 1
-        for (int32_t first = 0; first < Traits::kChunkChannels; first += Traits::kLoadChannels) {
-            if (geometry.pairs) convert_pairs(first);
-            else convert_singles(first);
+    // Channels-last: neighbouring lanes take the pieces of a row, whose channels are neighbours in memory.
+    __device__ __forceinline__ void convert_pieces() {
+        constexpr int kPositions = 32 / Traits::kPieces;  // of the warp at once
+        constexpr int kLoads = Traits::kPieceChannels * Traits::kElementBytes / 16;
+        const int32_t piece = lane % Traits::kPieces, first_channel = piece * Traits::kPieceChannels;
+        const int32_t c = chunk * Traits::kChunkChannels + first_channel;
+        const int32_t first = 64 * batch + lane / Traits::kPieces;
+        uint4 value[64 / kPositions][kLoads];
+#pragma unroll
+        for (int i = 0; i < 64 / kPositions; ++i) {
+            const Bits* const source = c < problem.C ? find(first + i * kPositions, c) : nullptr;
+#pragma unroll
+            for (int j = 0; j < kLoads; ++j)
+                value[i][j] = source != nullptr ? __ldg(reinterpret_cast<const uint4*>(source) + j) : uint4{};
         }
-        if constexpr (kMode == Mode::f16x3) {
-            if (__any_sync(0xFFFFFFFF, range.largest > __float_as_uint(kLargestScaled / kXScale)) &&
-                lane == 0)
-                list_tile(scratch, place.tile);
-            if (range.small > 0)
-                atomicAdd(&barriers.small_count[place.counter], static_cast<int32_t>(range.small));
+        claim();
+#pragma unroll
+        for (int i = 0; i < 64 / kPositions; ++i) {
+            const int32_t q = first + i * kPositions;
+            const Row row = find_row(q);
+            if (row.target == nullptr) continue;
+            const bool any_small = store_piece(row, piece, [&](int j) {
+                const uint4& four = value[i][j / 4];
+                return j % 4 == 0 ? four.x : j % 4 == 1 ? four.y : j % 4 == 2 ? four.z : four.w;
+            });
+            if (any_small) count_small(q, first_channel, Traits::kPieceChannels);
         }
     }
 
-    // Waits until the current stage is free, once.
+    __device__ __forceinline__ void convert_batch() {
+        largest = __half2{};
+        if (geometry.channels_last) convert_pieces();
+        else if (geometry.pairs) convert_pairs();
+        else convert_singles();
+        if constexpr (kMode == Mode::f16x3) {
+            ptx::griddepcontrol_wait();  // for an empty list
+            const float2 most = __half22float2(largest);
+            if (__any_sync(0xFFFFFFFF, !(most.x < INFINITY && most.y < INFINITY)) && lane == 0)
+                list_tile(scratch, place.tile);
+        }
+    }
+
+    // Waits until the current stage is free; it stays so until this warp leaves it.
     __device__ __forceinline__ void claim() {
-        if (!claimed) ptx::mbarrier_wait(barriers.x_empty(stages.stage), stages.parity);
-        claimed = true;
+        ptx::mbarrier_wait(barriers.x_empty(stages.stage), stages.parity);
     }
 
     // Brings `batch` back into a stage, leaving those before it; false once there are no more tiles. Every
@@ -353,7 +517,6 @@ struct Converter {
         while (batch >= geometry.batches) {
             batch -= geometry.batches;
             claim();
-            claimed = false;
             ptx::fence_proxy_async();
             __syncwarp();
             if (lane == 0) ptx::mbarrier_arrive(barriers.x_full(stages.stage));

@@ -71,14 +71,15 @@ __device__ __forceinline__ Announcement place_tile(const Geometry& geometry, con
     Announcement place;
     place.tile = tile;
     place.group = rest / geometry.o_tiles;
-    place.channel = (rest - place.group * geometry.o_tiles) * kTileO;
+    place.channel = (rest - place.group * geometry.o_tiles) * geometry.tile_o;
     if (geometry.flat) {
-        const int64_t first = int64_t{window} * geometry.advance;
+        const int64_t first = int64_t{window} * geometry.tile_advance;
         place.sample = static_cast<int32_t>(first / geometry.rows_per_sample);
         place.row = static_cast<int32_t>(first - int64_t{place.sample} * geometry.rows_per_sample);
     } else {
         place.sample = window / geometry.tiles_per_sample;
-        place.row = (window - place.sample * geometry.tiles_per_sample) * geometry.advance - geometry.lead;
+        place.row =
+            (window - place.sample * geometry.tiles_per_sample) * geometry.tile_advance - geometry.lead;
     }
     return place;
 }
@@ -109,6 +110,7 @@ __device__ __forceinline__ void run_supplier(const Geometry& geometry, const Pro
         tiles.advance(kTileSlots);
     };
     const bool listed = kMayBeListed && scratch.list != nullptr;
+    if (listed) ptx::griddepcontrol_wait();
     const int32_t tickets = listed ? scratch.tickets[1] : geometry.tiles;
     const auto tile_of = [&](int32_t ticket) {
         return ticket >= tickets ? geometry.tiles : listed ? scratch.list[ticket] : ticket;
@@ -117,6 +119,7 @@ __device__ __forceinline__ void run_supplier(const Geometry& geometry, const Pro
     int32_t tile = tile_of(next_ticket);
     int32_t next = tile;  // announced already, one tile ahead of the weights
     announce(next);
+    ptx::griddepcontrol_wait();  // converters read x meanwhile
     for (bool first = true; tile < geometry.tiles; first = false, tile = next) {
         if (next < geometry.tiles) {
             next_ticket = (listed ? next_ticket : atomicAdd(scratch.tickets, 1)) + gridDim.x;
@@ -125,12 +128,13 @@ __device__ __forceinline__ void run_supplier(const Geometry& geometry, const Pro
         }
         if (first || !geometry.resident) {
             const int32_t which = tile % (geometry.o_tiles * static_cast<int32_t>(problem.G));
-            const uint8_t* source = scratch.image + which * blocks_of_tile * kWeightBytes;
-            for (int64_t block = 0; block < blocks_of_tile; ++block, source += kWeightBytes) {
+            const uint32_t bytes = geometry.weight_bytes;
+            const uint8_t* source = scratch.image + which * blocks_of_tile * bytes;
+            for (int64_t block = 0; block < blocks_of_tile; ++block, source += bytes) {
                 const uint32_t full = barriers.w_full(weights.stage);
                 ptx::mbarrier_wait(barriers.w_empty(weights.stage), weights.parity);
-                ptx::mbarrier_arrive_expect_tx(full, kWeightBytes);
-                ptx::cp_async_bulk(w_smem + weights.stage * kWeightBytes, source, kWeightBytes, full);
+                ptx::mbarrier_arrive_expect_tx(full, bytes);
+                ptx::cp_async_bulk(w_smem + weights.stage * bytes, source, bytes, full);
                 weights.advance(geometry.w_stages);
             }
         }

@@ -12,14 +12,14 @@ namespace sm90 {
 
 // One position's channels: 8 pieces of 16 bytes, swizzled by the row's index mod 8.
 constexpr int kRowBytes = 128;
-constexpr int kTileO = 128;       // output channels of a tile
-constexpr int kProductWarps = 8;  // two warpgroups, 64 output channels each
+constexpr int kWarpgroupO = 64;   // output channels of a product warpgroup
+constexpr int kTileO = 2 * kWarpgroupO;
+constexpr int kProductWarps = 8;  // two warpgroups
 constexpr int kConverterWarps = 7;
 constexpr int kThreads = 32 * (kProductWarps + kConverterWarps + 1);  // and one warp for tickets and weights
 constexpr int kTileSlots = 4;  // tiles announced ahead; with 2, converters waited for 39 % of kb67
 constexpr int kTileCounters = 2 * kTileSlots;  // a tile in work may be kTileSlots behind the one announced
 constexpr int kMaxStages = 12;
-constexpr int kWeightBytes = kTileO * kRowBytes;     // weights of one tap and one chunk of channels
 constexpr int kBarrierReady = 1, kBarrierTaken = 2;  // hardware barriers between the product warpgroups
 
 // D is staged for its stores 8 rows at a time, in one slice of its columns or in two, which take half the
@@ -44,7 +44,7 @@ struct ModeTraits {
     static constexpr int kPieceChannels = kIsTf32 ? 4 : 8;           // channels in 16 bytes
     static constexpr int kPieces = kIsSplit ? 4 : 8;                 // pieces of a row that carry channels
     static constexpr int kChunkChannels = kPieces * kPieceChannels;  // channels in a row
-    static constexpr int kLoadChannels = kIsSplit ? 16 : kChunkChannels;  // that a converter holds at once
+    static constexpr int kSteps = kPieces / 2;  // products of 32 bytes of channels in a row
     using Bits = std::conditional_t<kIsFloat, uint32_t, uint16_t>;        // of one element of x, w and y
     using BitsPair = std::conditional_t<kIsFloat, uint2, uint32_t>;
     static constexpr int kElementBytes = sizeof(Bits);
@@ -59,24 +59,39 @@ struct ModeTraits {
     }
 };
 
+// The shape of tiles. The two product warpgroups take 64 output channels each of the same columns, or, side by
+// side, the same 64 channels of neighbouring columns.
+struct Tiling {
+    int columns;  // of a product warpgroup
+    int slices;   // in which they are staged
+    bool flat;    // tiles run over all samples' rows in a line; else each lies in one sample
+    bool beside;
+};
+
 // How one launch cuts its problem; written by the host, read by every role.
 struct Geometry {
     int32_t rows_per_sample;   // flat: a sample's rows on the common row axis, outputs and then halo
     uint32_t stride_magic;     // ceil(2^32 / stride)
     uint32_t rows_magic;       // ceil(2^32 / rows_per_sample) where that is small
-    int32_t flat;              // 1: tiles run over all samples' rows in a line; 0: each lies in one sample
+    int32_t flat, beside;      // as in Tiling
+    int32_t tile_o;            // output channels of a tile
+    int32_t weight_bytes;      // of a tile's weights of one tap and one chunk of channels
     int32_t tiles_per_sample;  // of one sample; of the whole batch where flat
     int32_t lead;              // columns computed for stores to begin on a 32-byte sector: 0, 8 or 16
     uint32_t sector_mask;      // lead - 1; 0 without a lead
-    int32_t advance;           // columns stored by a tile: kN - lead
+    int32_t advance;           // columns stored by a warpgroup: kN - lead
+    int32_t tile_advance;      // columns stored by a tile: advance, twice where warpgroups lie side by side
     int32_t tiles;             // of the whole problem
     int32_t o_tiles;           // of one group
     int32_t chunks;            // of channels
     int32_t tap_groups;        // taps that share one window, ceil(K / taps_per_group) times
     int32_t taps_per_group;
-    int32_t window;   // positions of x for a tile: (kN - 1)*stride + (taps_per_group - 1)*dilation + 1
-    int32_t pairs;    // 1: two neighbouring elements of x can be loaded together
+    int32_t window;   // positions of x for a tile: (its columns - 1)*stride + (taps_per_group - 1)*dilation + 1
+    int32_t channels_last;  // 1: neighbouring channels of x can be loaded together, 16 bytes at once
+    int32_t pairs;          // 1: two neighbouring positions of x are loaded together
+    int32_t ragged;   // 1: they are, though rows may begin at odd elements
     int32_t batches;  // of conversion in a stage
+    int32_t batch_positions;
     int32_t x_stride_c, x_stride_l;
     int32_t plane_rows;   // distance between planes, in rows
     uint32_t plane_mask;  // planes that some tap reads
@@ -105,19 +120,37 @@ constexpr int kControlBytes = kBarrierBytes + kTileSlots * static_cast<int>(size
 // Rows between planes, mod 8, that spread eight neighbouring positions over all banks; index: stride.
 constexpr int kPlaneResidue[9] = {0, 0, 4, 3, 2, 5, 3, 7, 1};
 
-// Cuts the problem into tiles of `columns` positions with at most `most_taps` to a window. `tiles` is 0 where
-// that cannot be.
+// Cuts the problem into tiles with at most `most_taps` to a window. `tiles` is 0 where that cannot be.
 template <Mode kMode>
-inline Geometry cut(const Problem& problem, int columns, int slices, bool flat, int64_t most_taps) {
+inline Geometry cut(const Problem& problem, const Tiling& tiling, int64_t most_taps) {
     using Traits = ModeTraits<kMode>;
+    const bool flat = tiling.flat;
     Geometry geometry{};
+    geometry.flat = flat;
+    geometry.beside = tiling.beside;
+    geometry.tile_o = tiling.beside ? kWarpgroupO : kTileO;
+    geometry.weight_bytes = geometry.tile_o * kRowBytes;
     geometry.chunks = static_cast<int32_t>(ceil_div(problem.C, Traits::kChunkChannels));
-    geometry.o_tiles = static_cast<int32_t>(ceil_div(problem.O, kTileO));
+    geometry.o_tiles = static_cast<int32_t>(ceil_div(problem.O, geometry.tile_o));
     const int64_t stride = problem.stride;
     const int64_t blocks = geometry.chunks * problem.K;
     const int other_bytes =
-        kProductWarps * Traits::warp_staging_bytes(columns, slices) + kControlBytes + 1024;
+        kProductWarps * Traits::warp_staging_bytes(tiling.columns, tiling.slices) + kControlBytes + 1024;
     const int free_bytes = problem.device.smem_bytes - other_bytes;
+
+    // Rows of y that begin between sectors cost partial writes, and those between 16-byte pieces have no bulk
+    // copies. Where sums are long, the former cost less than the columns that a lead computes twice. (The
+    // same for both modes of fp32, whose tiles must be the same.)
+    const int sector = 32 / Traits::kElementBytes, piece = 16 / Traits::kElementBytes;
+    const bool is_short = ceil_div(problem.C, kRowBytes / Traits::kElementBytes) * problem.K <= 12;
+    const bool aligned = reinterpret_cast<uintptr_t>(problem.y) % 32 == 0;
+    geometry.lead =
+        !flat && aligned && (problem.P % piece != 0 || (problem.P % sector != 0 && is_short)) ? sector : 0;
+    geometry.sector_mask = geometry.lead > 0 ? sector - 1 : 0;
+    geometry.bulk = aligned && (geometry.lead > 0 || problem.P % piece == 0);
+    geometry.advance = tiling.columns - geometry.lead;
+    geometry.tile_advance = geometry.advance * (tiling.beside ? 2 : 1);
+    const int columns = geometry.tile_advance + geometry.lead;  // of a tile
 
     // As many taps a window as leave room for two stages of x and three of weights.
     int64_t taps = most_taps, max_shift = 0;
@@ -134,7 +167,7 @@ inline Geometry cut(const Problem& problem, int columns, int slices, bool flat, 
         while (planes > 1 && stride <= 8 && plane_rows % 8 != kPlaneResidue[stride]) ++plane_rows;
         const int64_t bytes = round_up((plane_rows * (planes - 1) + rows) * kRowBytes, 1024);
         constexpr int64_t w_least = 3;
-        if (2 * bytes + w_least * kWeightBytes <= free_bytes) {
+        if (2 * bytes + w_least * geometry.weight_bytes <= free_bytes) {
             geometry.window = static_cast<int32_t>((columns - 1) * stride + span + 1);
             geometry.plane_rows = static_cast<int32_t>(plane_rows);
             geometry.x_stage_bytes = static_cast<int32_t>(bytes);
@@ -144,20 +177,27 @@ inline Geometry cut(const Problem& problem, int columns, int slices, bool flat, 
     }
     geometry.tap_groups = static_cast<int32_t>(ceil_div(problem.K, taps));
     geometry.taps_per_group = static_cast<int32_t>(taps);
-    geometry.pairs = !flat && problem.x_stride_l == 1 && problem.L % 2 == 0 &&
-                     (problem.x_stride_c | problem.x_stride_n) % 2 == 0 &&
-                     reinterpret_cast<uintptr_t>(problem.x) % (2 * Traits::kElementBytes) == 0;
-    geometry.batches =
-        static_cast<int32_t>(ceil_div(geometry.window + geometry.pairs, 64));  // a pair may begin at -1
+    const auto in_pieces = [](int64_t elements) { return elements * Traits::kElementBytes % 16 == 0; };
+    geometry.channels_last = problem.x_stride_c == 1 && problem.C % Traits::kPieceChannels == 0 &&
+                             (problem.L == 1 || in_pieces(problem.x_stride_l)) &&
+                             (problem.N == 1 || in_pieces(problem.x_stride_n)) &&
+                             reinterpret_cast<uintptr_t>(problem.x) % 16 == 0;
+    geometry.pairs = !flat && problem.x_stride_l == 1 && !geometry.channels_last;
+    geometry.ragged =
+        geometry.pairs && (problem.L % 2 != 0 || (problem.x_stride_c | problem.x_stride_n) % 2 != 0 ||
+                           reinterpret_cast<uintptr_t>(problem.x) % (2 * Traits::kElementBytes) != 0);
+    geometry.batch_positions = geometry.ragged ? 62 : 64;
+    geometry.batches = static_cast<int32_t>(
+        ceil_div(geometry.window + geometry.pairs, geometry.batch_positions));  // a pair may begin at -1
     geometry.x_stride_c = static_cast<int32_t>(problem.x_stride_c);
     geometry.x_stride_l = static_cast<int32_t>(problem.x_stride_l);
     geometry.stride_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, stride));
 
     const bool one_weight_tile = geometry.o_tiles * problem.G == 1;
-    const int64_t room = (free_bytes - 2 * geometry.x_stage_bytes) / kWeightBytes;
+    const int64_t room = (free_bytes - 2 * geometry.x_stage_bytes) / geometry.weight_bytes;
     geometry.resident = one_weight_tile && blocks <= room && blocks <= kMaxStages;
     const auto x_stages_beside = [&](int64_t w_stages) {
-        const int64_t stages = (free_bytes - w_stages * kWeightBytes) / geometry.x_stage_bytes;
+        const int64_t stages = (free_bytes - w_stages * geometry.weight_bytes) / geometry.x_stage_bytes;
         return static_cast<int32_t>(stages < 6 ? stages : 6);
     };
     int64_t w_stages = geometry.resident ? blocks : room < 6 ? room : 6;
@@ -166,7 +206,7 @@ inline Geometry cut(const Problem& problem, int columns, int slices, bool flat, 
     geometry.w_stages = static_cast<int32_t>(w_stages);
     geometry.x_stages = x_stages_beside(w_stages);
     geometry.smem_bytes =
-        geometry.x_stages * geometry.x_stage_bytes + geometry.w_stages * kWeightBytes + other_bytes;
+        geometry.x_stages * geometry.x_stage_bytes + geometry.w_stages * geometry.weight_bytes + other_bytes;
 
     // One product warpgroup stores while the other multiplies. The rings bound how far they can be apart.
     const int64_t blocks_ahead = (geometry.x_stages / 2) * geometry.taps_per_group;
@@ -174,18 +214,6 @@ inline Geometry cut(const Problem& problem, int columns, int slices, bool flat, 
     const int64_t ahead = blocks_ahead < weights_ahead ? blocks_ahead : weights_ahead;
     geometry.skew = static_cast<int32_t>(geometry.x_stages < 3 ? 0 : ahead < blocks ? ahead : blocks);
 
-    // Rows of y that begin between sectors cost partial writes, and those between 16-byte pieces have no bulk
-    // copies. Where sums are long, the former cost less than the columns that a lead computes twice. (The
-    // same for both modes of fp32, whose tiles must be the same.)
-    const int sector = 32 / Traits::kElementBytes, piece = 16 / Traits::kElementBytes;
-    const bool is_short = ceil_div(problem.C, kRowBytes / Traits::kElementBytes) * problem.K <= 12;
-    const bool aligned = reinterpret_cast<uintptr_t>(problem.y) % 32 == 0;
-    geometry.flat = flat;
-    geometry.lead =
-        !flat && aligned && (problem.P % piece != 0 || (problem.P % sector != 0 && is_short)) ? sector : 0;
-    geometry.sector_mask = geometry.lead > 0 ? sector - 1 : 0;
-    geometry.bulk = aligned && (geometry.lead > 0 || problem.P % piece == 0);
-    geometry.advance = columns - geometry.lead;
     int64_t windows;
     if (flat) {
         const int64_t rows = problem.P + max_shift > 2 ? problem.P + max_shift : 2;
@@ -193,12 +221,12 @@ inline Geometry cut(const Problem& problem, int columns, int slices, bool flat, 
         if (geometry.rows_per_sample < columns + max_shift)  // a tile may hold several samples
             geometry.rows_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, geometry.rows_per_sample));
         windows =
-            problem.P > 4 * columns ? 0 : ceil_div(problem.N * geometry.rows_per_sample, geometry.advance);
+            problem.P > 4 * columns ? 0 : ceil_div(problem.N * geometry.rows_per_sample, columns);
         geometry.tiles_per_sample = 0;
     } else {
         const int64_t late =
             geometry.lead > 0 ? geometry.lead - 1 : 0;  // how far the last store may end early
-        geometry.tiles_per_sample = static_cast<int32_t>(ceil_div(problem.P + late, geometry.advance));
+        geometry.tiles_per_sample = static_cast<int32_t>(ceil_div(problem.P + late, geometry.tile_advance));
         windows = problem.N * geometry.tiles_per_sample;
     }
     const int64_t tiles = windows * geometry.o_tiles * problem.G;
@@ -206,47 +234,55 @@ inline Geometry cut(const Problem& problem, int columns, int slices, bool flat, 
     return geometry;
 }
 
-// Cycles that a launch needs by a simple count, in whole waves of tiles: products or bytes through L2,
-// whichever is more, then stores. The constants come from kb67, kb76 and ecapa_tdnn timed with each number of
+// Cycles that a launch needs by a simple count, in whole waves of tiles: products and bytes through L2, which
+// overlap for the most part, then stores. The constants come from kb67, kb76 and ecapa_tdnn timed with each number of
 // columns.
 template <Mode kMode>
-inline double estimate_cycles(const Problem& problem, const Geometry& geometry, int columns, int slices) {
+inline double estimate_cycles(const Problem& problem, const Geometry& geometry, const Tiling& tiling) {
     using Traits = ModeTraits<kMode>;
     constexpr double kBytesPerCycle = 32;  // of one multiprocessor from L2
     const double blocks = static_cast<double>(geometry.chunks) * static_cast<double>(problem.K);
     // Six products of 32 bytes a block of split operands; f16x3 waits for them twice.
     const double steps = kMode == Mode::f16x3 ? 8.5 : Traits::kIsSplit ? 6 : 4;
-    const double products = blocks * steps * columns * (problem.O <= kTileO / 2 ? 0.5 : 1);
+    // Of a row's channels that do not exist, whole steps are left out.
+    constexpr int kStepChannels = Traits::kChunkChannels / Traits::kSteps;
+    const double filled = static_cast<double>(ceil_div(problem.C, kStepChannels)) / Traits::kSteps;
+    const double products = filled * static_cast<double>(problem.K) * steps * tiling.columns;
     const double stages = static_cast<double>(geometry.chunks) * geometry.tap_groups;
     const double bytes = stages * geometry.window * Traits::kChunkChannels * Traits::kElementBytes +
-                         (geometry.resident ? 0 : blocks * kWeightBytes) +
-                         kTileO * columns * Traits::kElementBytes;
-    const double work = products > bytes / kBytesPerCycle ? products : bytes / kBytesPerCycle;
-    const double tile = work + 2000 + (geometry.bulk ? 24 : 64) * columns + 1000 * slices;
+                         (geometry.resident ? 0 : blocks * geometry.weight_bytes) +
+                         kTileO * tiling.columns * Traits::kElementBytes;
+    const double moves = bytes / kBytesPerCycle;
+    const double work = products > moves ? products + 0.25 * moves : moves + 0.25 * products;
+    const double tile = work + 2000 + (geometry.bulk ? 24 : 64) * tiling.columns + 1000 * tiling.slices;
     return static_cast<double>(ceil_div(geometry.tiles, problem.device.sm_count)) * tile;
 }
 
 struct Cut {
     Geometry geometry;
-    int columns;  // 0: none fits
+    Tiling tiling;  // no columns: none fits
     double cycles;
-    int slices;
 };
 
 template <Mode kMode>
 inline Cut choose_cut(const Problem& problem) {
     Cut best{};
-    const auto consider = [&](int columns, int slices, bool flat) {
-        const Geometry geometry = cut<kMode>(problem, columns, slices, flat, problem.K);
+    const auto consider = [&](const Tiling& tiling) {
+        const Geometry geometry = cut<kMode>(problem, tiling, problem.K);
         if (geometry.tiles == 0) return;
-        const double cycles = estimate_cycles<kMode>(problem, geometry, columns, slices);
-        if (best.columns == 0 || cycles < best.cycles) best = {geometry, columns, cycles, slices};
+        const double cycles = estimate_cycles<kMode>(problem, geometry, tiling);
+        if (best.tiling.columns == 0 || cycles < best.cycles) best = {geometry, tiling, cycles};
     };
-    for (const bool flat : {false, true}) {
-        if (!ModeTraits<kMode>::kIsSplit) consider(192, 1, flat);
-        if (kMode == Mode::tf32) consider(192, 2, flat);
-        consider(128, 1, flat);
-        consider(64, 1, flat);
+    // The last 64 channels are alone where their number is odd.
+    const bool odd = ceil_div(problem.O, kWarpgroupO) % 2 == 1;
+    for (const bool beside : {false, true}) {
+        if (beside ? !odd : problem.O <= kWarpgroupO) continue;
+        for (const bool flat : {false, true}) {
+            if (!ModeTraits<kMode>::kIsSplit) consider({192, 1, flat, beside});
+            if (kMode == Mode::tf32) consider({192, 2, flat, beside});
+            consider({128, 1, flat, beside});
+            consider({64, 1, flat, beside});
+        }
     }
     return best;
 }
@@ -262,17 +298,16 @@ constexpr float kSmallestScaled = 1.0f / 4096, kLargestScaled = 65280.0f;
 constexpr float kSumOfSmallX = 8.0f, kSumOfSmallW = 16.0f;
 
 template <Mode kMode>
-inline size_t image_bytes(const Problem& problem) {
-    return static_cast<size_t>(problem.G * ceil_div(problem.O, kTileO) *
-                               ceil_div(problem.C, ModeTraits<kMode>::kChunkChannels) * problem.K *
-                               kWeightBytes);
+inline size_t image_bytes(const Problem& problem, int32_t tile_o) {
+    return static_cast<size_t>(problem.G * ceil_div(problem.O, tile_o) * tile_o *
+                               ceil_div(problem.C, ModeTraits<kMode>::kChunkChannels) * problem.K * kRowBytes);
 }
 
 // What the kernels of one launch share in the workspace.
 struct Scratch {
     int32_t* tickets;     // [2]: drawn so far; tiles listed
     uint8_t* image;       // packed weights
-    float2* row_scaling;  // f16x3: [G][o_tiles * 128], what undoes the scales of x and w, negative where w is
+    float2* row_scaling;  // f16x3: [G][o_tiles * tile_o], what undoes the scales of x and w, negative where w is
                           // out of range; how many weights are too small
     int32_t* is_listed;   // f16x3: [tiles]
     int32_t* list;        // f16x3: [tiles], those to be done again
@@ -290,14 +325,14 @@ inline size_t lay_out(const Problem& problem, const Geometry& geometry, uint8_t*
     };
     *scratch = {};
     scratch->tickets = reinterpret_cast<int32_t*>(take(2 * sizeof(int32_t)));
-    scratch->image = take(image_bytes<kMode>(problem));
+    scratch->image = take(image_bytes<kMode>(problem, geometry.tile_o));
     if (kMode == Mode::f16x3) {
         const size_t tile_bytes = static_cast<size_t>(geometry.tiles) * sizeof(int32_t);
         scratch->row_scaling =
-            reinterpret_cast<float2*>(take(problem.G * geometry.o_tiles * kTileO * sizeof(float2)));
+            reinterpret_cast<float2*>(take(problem.G * geometry.o_tiles * geometry.tile_o * sizeof(float2)));
         scratch->is_listed = reinterpret_cast<int32_t*>(take(tile_bytes));
         scratch->list = reinterpret_cast<int32_t*>(take(tile_bytes));
-        scratch->safe_image = take(image_bytes<Mode::tf32x3>(problem));
+        scratch->safe_image = take(image_bytes<Mode::tf32x3>(problem, geometry.tile_o));
     }
     return bytes;
 }
@@ -310,12 +345,18 @@ Error launch_listed_tiles(const Problem& problem, Scratch scratch, cudaStream_t 
 // it: some 10 us.
 constexpr double kSecondModeCycles = 20000;
 
-inline Mode mode_of(const Problem& problem) {
-    if (problem.dtype == Dtype::float16) return Mode::f16;
-    if (problem.dtype == Dtype::bfloat16) return Mode::bf16;
-    if (problem.precision == Precision::tf32) return Mode::tf32;
-    const double cycles = choose_cut<Mode::f16x3>(problem).cycles + kSecondModeCycles;
-    return cycles < choose_cut<Mode::tf32x3>(problem).cycles ? Mode::f16x3 : Mode::tf32x3;
+struct Choice {
+    Mode mode;
+    Cut cut;
+};
+
+inline Choice choose(const Problem& problem) {
+    if (problem.dtype == Dtype::float16) return {Mode::f16, choose_cut<Mode::f16>(problem)};
+    if (problem.dtype == Dtype::bfloat16) return {Mode::bf16, choose_cut<Mode::bf16>(problem)};
+    if (problem.precision == Precision::tf32) return {Mode::tf32, choose_cut<Mode::tf32>(problem)};
+    const Choice fast{Mode::f16x3, choose_cut<Mode::f16x3>(problem)};
+    const Choice safe{Mode::tf32x3, choose_cut<Mode::tf32x3>(problem)};
+    return fast.cut.cycles + kSecondModeCycles < safe.cut.cycles ? fast : safe;
 }
 
 }  // namespace sm90
@@ -328,26 +369,19 @@ inline bool fits_gemm_sm90(const Problem& problem) {
            problem.x_stride_l < kMost && problem.G * problem.O < kMost && problem.G * problem.C < kMost;
 }
 
-namespace sm90 {
-
-template <Mode kMode>
-inline size_t scratch_bytes(const Problem& problem) {
-    Scratch scratch;
-    return lay_out<kMode>(problem, choose_cut<kMode>(problem).geometry, nullptr, &scratch);
-}
-
-}  // namespace sm90
-
 inline size_t workspace_gemm_sm90(const Problem& problem) {
-    switch (sm90::mode_of(problem)) {
+    const sm90::Choice choice = sm90::choose(problem);
+    const sm90::Geometry& geometry = choice.cut.geometry;
+    sm90::Scratch scratch;
+    switch (choice.mode) {
         case sm90::Mode::tf32:
-            return sm90::scratch_bytes<sm90::Mode::tf32>(problem);
+            return sm90::lay_out<sm90::Mode::tf32>(problem, geometry, nullptr, &scratch);
         case sm90::Mode::tf32x3:
-            return sm90::scratch_bytes<sm90::Mode::tf32x3>(problem);
+            return sm90::lay_out<sm90::Mode::tf32x3>(problem, geometry, nullptr, &scratch);
         case sm90::Mode::f16x3:
-            return sm90::scratch_bytes<sm90::Mode::f16x3>(problem);
+            return sm90::lay_out<sm90::Mode::f16x3>(problem, geometry, nullptr, &scratch);
         default:
-            return sm90::scratch_bytes<sm90::Mode::f16>(problem);
+            return sm90::lay_out<sm90::Mode::f16>(problem, geometry, nullptr, &scratch);
     }
 }
 

@@ -30,7 +30,7 @@ struct Product {
     const Scratch& scratch;
     const uint32_t x_smem, w_smem;
     Bits* const staging;   // [kBuffers][8][kPitch], this warp's own
-    const int warp, lane;  // warp of 8: 16 output channels each
+    const int warp, lane;  // warp of 8: warpgroup warp / 4, in which 16 output channels each
     Ring stages, weights;
 
     // 32 bytes of K; addresses in units of 16 bytes.
@@ -39,23 +39,15 @@ struct Product {
         Mma::issue(acc, ptx::wgmma_descriptor(w16), ptx::wgmma_descriptor(x16), accumulate);
     }
 
-    // kSteps steps from the beginning of a row on.
-    template <int kSteps>
-    __device__ __forceinline__ void multiply_steps(float (&acc)[kValues], uint32_t w16, uint32_t x16,
-                                                   bool accumulate) {
-#pragma unroll
-        for (int k = 0; k < kSteps; ++k) multiply_step(acc, w16 + 2 * k, x16 + 2 * k, accumulate || k > 0);
-    }
-
-    // One tap of one chunk, 128 bytes of K, issued and committed. half_empty: the second half carries no
-    // channels. Split: on return acc is not yet in `total`.
-    template <int kTotal>
-    __device__ __forceinline__ void multiply(float (&acc)[kValues], float (&total)[kTotal], uint32_t w16,
-                                             uint32_t x16, bool half_empty, bool accumulate) {
+    // The first kSteps steps of a row, of one tap and chunk, issued and committed. Split: on return acc is not
+    // yet in `total`.
+    template <int kSteps, int kTotal>
+    __device__ __forceinline__ void multiply_steps(float (&acc)[kValues], float (&total)[kTotal],
+                                                   uint32_t w16, uint32_t x16, bool accumulate) {
         ptx::wgmma_fence();
         if constexpr (Traits::kIsSplit) {  // low parts first: the accumulator truncates
 #pragma unroll
-            for (int k = 0; k < 2; ++k) {
+            for (int k = 0; k < kSteps; ++k) {
                 multiply_step(acc, w16 + 2 * k, x16 + 2 * (k + 2), k > 0);
                 multiply_step(acc, w16 + 2 * (k + 2), x16 + 2 * k, true);
             }
@@ -66,25 +58,39 @@ struct Product {
                 for (int i = 0; i < kValues; ++i) total[i] = fmaf(acc[i], 1 / kLowScale, total[i]);
                 ptx::wgmma_fence();
             }
-            multiply_steps<2>(acc, w16, x16, kMode == Mode::tf32x3);
-        } else if (half_empty) {
-            multiply_steps<2>(acc, w16, x16, accumulate);
-        } else {
-            multiply_steps<4>(acc, w16, x16, accumulate);
+            accumulate = kMode == Mode::tf32x3;
         }
+#pragma unroll
+        for (int k = 0; k < kSteps; ++k) multiply_step(acc, w16 + 2 * k, x16 + 2 * k, accumulate || k > 0);
         ptx::wgmma_commit_group();
+    }
+
+    template <int kTotal>
+    __device__ __forceinline__ void multiply(float (&acc)[kValues], float (&total)[kTotal], uint32_t w16,
+                                             uint32_t x16, int32_t steps, bool accumulate) {
+        if (steps >= Traits::kSteps) multiply_steps<Traits::kSteps>(acc, total, w16, x16, accumulate);
+        else if (Traits::kSteps > 3 && steps == 3) multiply_steps<3>(acc, total, w16, x16, accumulate);
+        else if (Traits::kSteps > 2 && steps == 2) multiply_steps<2>(acc, total, w16, x16, accumulate);
+        else multiply_steps<1>(acc, total, w16, x16, accumulate);
     }
 
     __device__ __forceinline__ void release(uint32_t barrier) {
         if (lane == 0) ptx::mbarrier_arrive(barrier);
     }
 
+    // Whether no column of this place is an output.
+    __device__ __forceinline__ bool is_behind_end(const Announcement& place) const {
+        return place.sample >= problem.N || (!geometry.flat && place.row >= problem.P);
+    }
+
     // All products of one tile into acc.
     __device__ __forceinline__ void multiply_tile(float (&acc)[kValues], const Announcement& place,
                                                   bool first_tile) {
-        // A warpgroup without output channels multiplies nothing, but passes the stages on like the other.
-        const bool idle = place.channel + warp / 4 * 64 >= problem.O;
-        const uint32_t w_warpgroup16 = (w_smem + warp / 4 * 64 * kRowBytes) / 16;
+        // A warpgroup without outputs multiplies nothing, but passes the stages on like the other.
+        const bool idle = place.channel >= problem.O || is_behind_end(place);
+        const uint32_t w_warpgroup16 =
+            (w_smem + (geometry.beside ? 0 : warp / 4 * kWarpgroupO * kRowBytes)) / 16;
+        const int32_t first_row = geometry.beside ? warp / 4 * geometry.advance : 0;
         const int32_t stride = static_cast<int32_t>(problem.stride);
         const int32_t step_shift = static_cast<int32_t>(problem.dilation / stride);
         const int32_t step_plane = static_cast<int32_t>(problem.dilation - int64_t{step_shift} * stride);
@@ -103,17 +109,18 @@ struct Product {
             for (int chunk = 0; chunk < geometry.chunks; ++chunk) {
                 ptx::mbarrier_wait(barriers.x_full(stages.stage), stages.parity);
                 const uint32_t x_stage16 = (x_smem + stages.stage * geometry.x_stage_bytes) / 16;
-                const bool half_empty =
-                    problem.C - chunk * Traits::kChunkChannels <= Traits::kChunkChannels / 2;
-                int32_t plane = 0, shift = 0;
+                constexpr int32_t kStepChannels = Traits::kChunkChannels / Traits::kSteps;
+                const int32_t channels = static_cast<int32_t>(problem.C) - chunk * Traits::kChunkChannels;
+                const int32_t steps = (channels + kStepChannels - 1) / kStepChannels;
+                int32_t plane = 0, shift = first_row;
 #pragma unroll 1
                 for (int tap = 0; tap < taps; ++tap) {
                     if (first_tile || !geometry.resident)
                         ptx::mbarrier_wait(barriers.w_full(weights.stage), weights.parity);
                     const int32_t row = stride == 1 ? shift : shift + plane_row(geometry, plane);
                     if (!idle)
-                        multiply(acc, total, w_warpgroup16 + weights.stage * (kWeightBytes / 16),
-                                 x_stage16 + row * (kRowBytes / 16), half_empty, accumulate);
+                        multiply(acc, total, w_warpgroup16 + weights.stage * (geometry.weight_bytes / 16),
+                                 x_stage16 + row * (kRowBytes / 16), steps, accumulate);
                     if (++issued == geometry.skew && warp < 4) {
                         if (!first_tile) ptx::bar_sync<kBarrierTaken>(256);
                         ptx::bar_arrive<kBarrierReady>(256);
@@ -236,13 +243,13 @@ struct Product {
 
     // f16x3: of row lane/4 of a half of this warp's output channels.
     __device__ __forceinline__ float2 load_scaling(const Announcement& place, int half) {
-        return scratch.row_scaling[place.group * geometry.o_tiles * kTileO + place.channel + warp * 16 +
-                                   8 * half + lane / 4];
+        return scratch.row_scaling[place.group * geometry.o_tiles * geometry.tile_o + place.channel +
+                                   warp % 4 * 16 + 8 * half + lane / 4];
     }
 
     // Of row lane/4 of a half of this warp's output channels.
     __device__ __forceinline__ float load_bias(const Announcement& place, int half) {
-        const int32_t channel = place.channel + warp * 16 + 8 * half + lane / 4;
+        const int32_t channel = place.channel + warp % 4 * 16 + 8 * half + lane / 4;
         if (problem.bias == nullptr || channel >= problem.O) return 0.0f;
         const Bits bits = static_cast<const Bits*>(problem.bias)[place.group * problem.O + channel];
         if constexpr (Traits::kIsFloat) return __uint_as_float(bits);
@@ -255,7 +262,7 @@ struct Product {
                                                const float (&bias)[2], bool sound) {
 #pragma unroll
         for (int i = 0; i < kValues; ++i) acc[i] += bias[i / 2 % 2];
-        const int32_t channel = place.channel + warp * 16;  // the first of 16, inside the group
+        const int32_t channel = place.channel + warp % 4 * 16;  // the first of 16, inside the group
         Bits* const y_warp =
             static_cast<Bits*>(problem.y) +
             (place.sample * problem.G * problem.O + place.group * problem.O + channel) * problem.P +
@@ -303,8 +310,8 @@ struct Product {
     __device__ __forceinline__ void mend_tile(const Announcement& place) {
         __syncwarp();
 #pragma unroll 1
-        for (int32_t o = place.channel + warp * 16;
-             o < min(place.channel + warp * 16 + 16, static_cast<int32_t>(problem.O)); ++o) {
+        for (int32_t o = place.channel + warp % 4 * 16;
+             o < min(place.channel + warp % 4 * 16 + 16, static_cast<int32_t>(problem.O)); ++o) {
             float* const y = static_cast<float*>(problem.y) + (place.group * problem.O + o) * problem.P;
             const int64_t sample_values = problem.G * problem.O * problem.P;
             const int32_t phi =
@@ -331,7 +338,7 @@ struct Product {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             const float least = of_x + kSumOfSmallW * scaling[half].y;
-            if (least == 0.0f || place.channel + warp * 16 + 8 * half + lane / 4 >= problem.O) continue;
+            if (least == 0.0f || place.channel + warp % 4 * 16 + 8 * half + lane / 4 >= problem.O) continue;
 #pragma unroll
             for (int i = 0; i < kValues; ++i) {
                 const int32_t p = place.row + 8 * (i / 4) + 2 * (lane % 4) + i % 2;
@@ -342,16 +349,29 @@ struct Product {
         return suffice;
     }
 
+    // Turns the place of a tile into that of this warpgroup's part of it.
+    __device__ __forceinline__ void take_share(Announcement& place) {
+        if (warp < 4) return;
+        if (geometry.beside) {
+            place.row += geometry.advance;
+            if (geometry.flat) place.sample += wrap_row(geometry, place.row);
+        } else {
+            place.channel += kWarpgroupO;
+        }
+    }
+
     __device__ __forceinline__ void run() {
         Ring tiles;
         bool first_tile = true;
+        if (kMode == Mode::f16x3) ptx::griddepcontrol_wait();  // for the scales
         for (;;) {
             ptx::mbarrier_wait(barriers.tile_full(tiles.stage), tiles.parity);
-            const Announcement place = barriers.tile[tiles.stage];
+            Announcement place = barriers.tile[tiles.stage];
             __syncwarp();
             release(barriers.tile_empty(tiles.stage));
             tiles.advance(kTileSlots);
             if (place.tile < 0) break;
+            take_share(place);
             if (geometry.skew > 0 && warp >= 4) {
                 ptx::bar_sync<kBarrierReady>(256);
                 ptx::bar_arrive<kBarrierTaken>(256);
@@ -365,7 +385,8 @@ struct Product {
             multiply_tile(acc, place, first_tile);
             first_tile = false;
             if constexpr (kMode == Mode::f16x3) {
-                const bool right = scaling[0].x > 0 && scaling[1].x > 0 && sums_suffice(acc, place, scaling);
+                const bool right = is_behind_end(place) || (scaling[0].x > 0 && scaling[1].x > 0 &&
+                                                            sums_suffice(acc, place, scaling));
                 if (!__all_sync(0xFFFFFFFF, right) && lane == 0) list_tile(scratch, place.tile);
 #pragma unroll
                 for (int i = 0; i < kValues; ++i) acc[i] *= scaling[i / 2 % 2].x;

@@ -60,9 +60,18 @@ __device__ __forceinline__ void ld_shared(uint2& value, uint32_t source) {
     asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(value.x), "=r"(value.y) : "r"(source) : "memory");
 }
 
+<<<<<<< HEAD
 // No instruction: the compiler computes the value here, not where it is used.
 __device__ __forceinline__ void settle(float2& value) { asm volatile("" : "+f"(value.x), "+f"(value.y)); }
 __device__ __forceinline__ void settle(uint32_t& value) { asm volatile("" : "+r"(value)); }
+=======
+// The same value; but the compiler computes what depends on it here, and keeps no result from elsewhere in a
+// register until now.
+__device__ __forceinline__ int32_t anew(int32_t value) {
+    asm volatile("" : "+r"(value));
+    return value;
+}
+>>>>>>> 608bc3b7b4a78acb8efcb145fdd690a3e722e799
 
 // The same value in all lanes, so that the compiler knows and keeps it in a uniform register.
 __device__ __forceinline__ uint64_t uniform(uint64_t value) {
@@ -181,6 +190,15 @@ __device__ __forceinline__ void setmaxnreg_inc() {
 template <int kRegisters>
 __device__ __forceinline__ void setmaxnreg_dec() {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+
+// 9.7.13.13: lets the next kernel of the stream begin where its launch allows that; there, waits until all
+// kernels before it have ended and their writes can be seen.
+__device__ __forceinline__ void griddepcontrol_launch_dependents() {
+    asm volatile("griddepcontrol.launch_dependents;");
+}
+__device__ __forceinline__ void griddepcontrol_wait() {
+    asm volatile("griddepcontrol.wait;" ::: "memory");
 }
 
 // 9.7.15.7: orders register and shared-memory accesses around wgmma.

@@ -109,8 +109,6 @@ inline Error launch_stream(const Problem& problem, const StreamCut& cut, cudaStr
     Scratch scratch;
     const Geometry packed = packing<kMode>(problem);
     lay_out<kMode>(problem, packed, static_cast<uint8_t*>(problem.workspace), &scratch);
-    const int32_t C = static_cast<int32_t>(problem.C), O = static_cast<int32_t>(problem.O);
-    const int32_t K = static_cast<int32_t>(problem.K);
     const auto multiply = [&] {
         constexpr int kWide = kWideColumns<kMode>, kNarrow = kNarrowColumns<kMode>;
         return cut.wide ? launch_stream_products<kMode, kWide>(problem, cut.geometry, scratch, stream)
@@ -118,14 +116,11 @@ inline Error launch_stream(const Problem& problem, const StreamCut& cut, cudaStr
     };
     if constexpr (kMode == Mode::f16x3) {
         const Geometry safe = choose_cut<Mode::tf32x3>(problem).geometry;
-        pack_split_weights_kernel<Mode::tf32x3><<<kTileO, 128, 0, stream>>>(
-            static_cast<const float*>(problem.w), scratch, packed, safe, C, O, K);
+        pack_split_weights<Mode::tf32x3>(problem, packed, safe, scratch, stream);
         const Error error = multiply();
         return error == nullptr ? launch_listed_tiles(problem, scratch, stream) : error;
     } else {
-        const int64_t pieces = static_cast<int64_t>(image_bytes<kMode>(problem)) / 16;
-        pack_weights_kernel<kMode><<<static_cast<unsigned>(ceil_div(pieces, 256)), 256, 0, stream>>>(
-            problem.w, scratch, packed, C, O, K, pieces);
+        pack_weights<kMode>(problem, packed, scratch, stream);
         return multiply();
     }
 }

@@ -163,11 +163,12 @@ inline StreamCut choose_stream_cut(const Problem& problem) {
     return {cut_stream<kMode>(problem, kNarrowColumns<kMode>), false};
 }
 
-// What pack_weights_kernel and lay_out ask of a Geometry.
+// What pack_weights and lay_out ask of a Geometry.
 template <Mode kMode>
 inline Geometry packing(const Problem& problem) {
     Geometry geometry{};
     geometry.o_tiles = 1;
+    geometry.tile_o = kTileO;
     geometry.chunks = StreamTraits<kMode>::kChunks;
     geometry.tap_groups = 1;
     geometry.taps_per_group = kStreamTaps;

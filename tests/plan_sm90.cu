@@ -26,7 +26,7 @@ static Problem draw() {
 
 // The second mode of fp32 does tiles again that the first one listed: both must mean the same by them.
 static bool same_tiles(const sm90::Geometry& a, const sm90::Geometry& b) {
-    return a.tiles == b.tiles && a.advance == b.advance && a.lead == b.lead && a.o_tiles == b.o_tiles &&
+    return a.tiles == b.tiles && a.tile_advance == b.tile_advance && a.lead == b.lead && a.o_tiles == b.o_tiles &&
            a.rows_per_sample == b.rows_per_sample && a.tiles_per_sample == b.tiles_per_sample &&
            a.taps_per_group == b.taps_per_group;
 }
@@ -40,16 +40,17 @@ int main() {
     for (int i = 0; i < 50000; ++i) {
         const Problem problem = draw();
         for (const int columns : {64, 128}) {
-            for (const bool flat : {false, true}) {
-                const auto first = sm90::cut<sm90::Mode::f16x3>(problem, columns, 1, flat, problem.K);
+            for (const int shape : {0, 1, 2, 3}) {
+                const sm90::Tiling tiling{columns, 1, shape % 2 == 1, shape / 2 == 1};
+                const auto first = sm90::cut<sm90::Mode::f16x3>(problem, tiling, problem.K);
                 if (first.tiles == 0) continue;
-                const auto second = sm90::cut<sm90::Mode::tf32x3>(problem, columns, 1, flat, first.taps_per_group);
+                const auto second = sm90::cut<sm90::Mode::tf32x3>(problem, tiling, first.taps_per_group);
                 ++cuts;
                 if (same_tiles(first, second) && fits_memory(first) && fits_memory(second)) continue;
                 if (++broken <= 5)
-                    std::printf("C %d O %d K %d L %d stride %d dilation %d columns %d flat %d\n", int(problem.C),
+                    std::printf("C %d O %d K %d L %d stride %d dilation %d columns %d shape %d\n", int(problem.C),
                                 int(problem.O), int(problem.K), int(problem.L), int(problem.stride),
-                                int(problem.dilation), columns, flat);
+                                int(problem.dilation), columns, shape);
             }
         }
     }

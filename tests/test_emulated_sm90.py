@@ -44,8 +44,8 @@ FAULTS = {
     ),
     "converters do not claim a stage in which they have no batch": (
         "gemm_sm90_convert.cuh",
-        "claim();\n            claimed = false;",
-        "if (emulator::broken != BREAK) claim();\n            claimed = false;",
+        "claim();\n            ptx::fence_proxy_async();",
+        "if (emulator::broken != BREAK) claim();\n            ptx::fence_proxy_async();",
     ),
     "x is read one position too far": (
         "gemm_sm90_convert.cuh",

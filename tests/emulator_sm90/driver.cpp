@@ -138,21 +138,21 @@ void compare(const Problem& problem, Mode mode) {
 struct Instance {
     Mode mode;
     int columns, slices;
-    sm90::Geometry (*cut)(const Problem&, bool flat);
+    sm90::Geometry (*cut)(const Problem&, const sm90::Tiling&);
     size_t (*lay_out)(const Problem&, const sm90::Geometry&, uint8_t* base, sm90::Scratch*);
-    Error (*launch)(const Problem&, const sm90::Geometry&);
+    Error (*launch)(const Problem&, const sm90::Tiling&, const sm90::Geometry&);
 };
 template <Mode kMode, int kN, int kSlices>
 constexpr Instance instance() {
     return {kMode,
             kN,
             kSlices,
-            [](const Problem& problem, bool flat) {
-                return sm90::cut<kMode>(problem, kN, kSlices, flat, problem.K);
+            [](const Problem& problem, const sm90::Tiling& tiling) {
+                return sm90::cut<kMode>(problem, tiling, problem.K);
             },
             sm90::lay_out<kMode>,
-            [](const Problem& problem, const sm90::Geometry& geometry) {
-                return sm90::launch_columns<kMode, kN, kSlices>(problem, geometry, nullptr);
+            [](const Problem& problem, const sm90::Tiling& tiling, const sm90::Geometry& geometry) {
+                return sm90::launch_columns<kMode, kN, kSlices>(problem, tiling, geometry, nullptr);
             }};
 }
 // Of the streaming convolution: slices 0.
@@ -161,14 +161,14 @@ constexpr Instance stream_instance() {
     return {kMode,
             kN,
             0,
-            [](const Problem& problem, bool) {
+            [](const Problem& problem, const sm90::Tiling&) {
                 sm90::Geometry geometry = sm90::packing<kMode>(problem);
                 const int32_t tiles = sm90::cut_stream<kMode>(problem, kN).tiles;
                 if (kMode != Mode::f16x3 || tiles == 0) geometry.tiles = tiles;
                 return geometry;
             },
             sm90::lay_out<kMode>,
-            [](const Problem& problem, const sm90::Geometry&) {
+            [](const Problem& problem, const sm90::Tiling&, const sm90::Geometry&) {
                 const sm90::StreamCut cut{sm90::cut_stream<kMode>(problem, kN), kN > 100};
                 return sm90::launch_stream<kMode>(problem, cut, nullptr);
             }};
@@ -208,7 +208,7 @@ constexpr int kInstanceCount = sizeof(kInstances) / sizeof(kInstances[0]);
 const char* const kModeNames[] = {"tf32", "tf32x3", "f16x3", "f16", "bf16"};
 
 struct Counts {
-    int problems = 0, flat = 0, chosen = 0, none_listed = 0, some_listed = 0, all_listed = 0, resident = 0;
+    int problems = 0, flat = 0, chosen = 0, none_listed = 0, some_listed = 0, all_listed = 0, resident = 0, beside = 0;
 } counts;
 
 emulator::Schedule random_schedule(Random& random) {
@@ -234,6 +234,7 @@ bool run_problem(uint64_t seed, Random& random) {
     const Instance& instance = kInstances[random.range(0, kInstanceCount - 1)];
     const Mode mode = instance.mode;
     const bool streams = instance.slices == 0, flat = !streams && random.chance(0.35);
+    const sm90::Tiling tiling{instance.columns, instance.slices, flat, random.chance(0.4)};
     Problem problem{};
     problem.N = random.range(1, flat ? 6 : 3);
     problem.G = random.chance(0.25) ? random.range(2, 3) : 1;
@@ -291,7 +292,7 @@ bool run_problem(uint64_t seed, Random& random) {
     problem.y = take(problem.N * problem.G * problem.O * problem.P);
 
     if (streams && !sm90::has_tensor_map(problem)) return memory.give_back(), false;
-    const sm90::Geometry geometry = instance.cut(problem, flat);
+    const sm90::Geometry geometry = instance.cut(problem, tiling);
     sm90::Scratch scratch;
     if (!chosen && geometry.tiles == 0) return memory.give_back(), false;
     if (chosen && !fits_gemm_sm90(problem)) return memory.give_back(), false;
@@ -304,11 +305,12 @@ bool run_problem(uint64_t seed, Random& random) {
     std::snprintf(
         text, sizeof text,
         "seed %" PRIu64
-        ": %s%s %dx%d%s N=%d G=%d C=%d O=%d L=%d P=%d K=%d stride=%d dilation=%d "
+        ": %s%s %dx%d%s%s N=%d G=%d C=%d O=%d L=%d P=%d K=%d stride=%d dilation=%d "
         "pad_left=%d layout=%d data=%d activation=%d blocks<=%d smem=%d KB tiles=%d lead=%d bulk=%d "
         "x_stages=%d w_stages=%d skew=%d resident=%d",
         seed, kModeNames[static_cast<int>(mode)], chosen ? " (choice left to the kernel)" : "",
-        instance.columns, instance.slices, flat ? " flat" : "", static_cast<int>(problem.N),
+        instance.columns, instance.slices, flat ? " flat" : "", tiling.beside ? " beside" : "",
+        static_cast<int>(problem.N),
         static_cast<int>(problem.G), static_cast<int>(problem.C), static_cast<int>(problem.O),
         static_cast<int>(problem.L), static_cast<int>(problem.P), static_cast<int>(problem.K),
         static_cast<int>(problem.stride), static_cast<int>(problem.dilation),
@@ -339,13 +341,14 @@ bool run_problem(uint64_t seed, Random& random) {
     for (int64_t i = 0; bias.data != nullptr && i < problem.G * problem.O; ++i) bias.set(i, value());
 
     emulator::schedule = random_schedule(random);
-    const Error error = chosen ? launch_gemm_sm90(problem, nullptr) : instance.launch(problem, geometry);
+    const Error error = chosen ? launch_gemm_sm90(problem, nullptr) : instance.launch(problem, tiling, geometry);
     if (error != nullptr) fail("%s", error);
     compare(problem, mode);
     counts.problems += 1;
     counts.flat += !chosen && flat;
     counts.chosen += chosen;
     counts.resident += !chosen && geometry.resident;
+    counts.beside += !chosen && tiling.beside;
     if (mode == Mode::f16x3 && !chosen) {
         const int listed = scratch.tickets[1];
         ++(listed == 0               ? counts.none_listed
@@ -368,10 +371,11 @@ void compare_cuts(Random& random) {
     problem.device = {90, 132, static_cast<int32_t>(random.range(80, 227)) << 10, 0};
     const int columns = random.chance(0.5) ? 64 : 128;
     const bool flat = random.chance(0.3);
-    const sm90::Geometry first = sm90::cut<Mode::f16x3>(problem, columns, 1, flat, problem.K);
+    const sm90::Tiling tiling{columns, 1, flat, random.chance(0.5)};
+    const sm90::Geometry first = sm90::cut<Mode::f16x3>(problem, tiling, problem.K);
     if (first.tiles == 0) return;
-    const sm90::Geometry again = sm90::cut<Mode::tf32x3>(problem, columns, 1, flat, first.taps_per_group);
-    if (again.tiles != first.tiles || again.lead != first.lead || again.advance != first.advance ||
+    const sm90::Geometry again = sm90::cut<Mode::tf32x3>(problem, tiling, first.taps_per_group);
+    if (again.tiles != first.tiles || again.lead != first.lead || again.tile_advance != first.tile_advance ||
         again.rows_per_sample != first.rows_per_sample || again.tiles_per_sample != first.tiles_per_sample)
         fail("tf32x3 cuts other tiles than f16x3: C=%d K=%d P=%d flat=%d", static_cast<int>(problem.C),
              static_cast<int>(problem.K), static_cast<int>(problem.P), flat);
@@ -402,7 +406,7 @@ int main(int argc, char** argv) {
         }
     }
     const auto& counts = conv1d::counts;
-    std::printf("problems=%d flat=%d chosen=%d resident=%d none_listed=%d some_listed=%d all_listed=%d\n",
-                counts.problems, counts.flat, counts.chosen, counts.resident, counts.none_listed,
+    std::printf("problems=%d flat=%d chosen=%d resident=%d beside=%d none_listed=%d some_listed=%d all_listed=%d\n",
+                counts.problems, counts.flat, counts.chosen, counts.resident, counts.beside, counts.none_listed,
                 counts.some_listed, counts.all_listed);
 }

@@ -182,6 +182,13 @@ Value __shfl_sync(unsigned, Value value, int lane) {
     static_assert(sizeof(Value) <= 4, "shuffles move 32 bits");
     return static_cast<Value>(emulator::exchange("__shfl_sync", static_cast<uint64_t>(value))[lane]);
 }
+template <class Value>
+Value __shfl_down_sync(unsigned, Value value, int lanes) {
+    static_assert(sizeof(Value) <= 4, "shuffles move 32 bits");
+    const int from = static_cast<int>(threadIdx.x % 32) + lanes;
+    const uint64_t* const values = emulator::exchange("__shfl_down_sync", static_cast<uint64_t>(value));
+    return from < 32 ? static_cast<Value>(values[from]) : value;
+}
 inline int __all_sync(unsigned, bool value) {
     const uint64_t* const values = emulator::exchange("__all_sync", value);
     int all = 1;
@@ -205,5 +212,13 @@ template <class Kernel>
 cudaError_t cudaFuncSetAttribute(Kernel*, cudaFuncAttribute, int) {
     return cudaSuccess;
 }
+template <class Kernel, class... Values>
+cudaError_t launch_kernel(const cudaLaunchConfig_t* config, Kernel* kernel, const Values&... values) {
+    const auto& [blocks, threads, smem_bytes, stream, attributes, attribute_count] = *config;
+    const std::function<void()> body = [&] { kernel(values...); };
+    emulator::launch(blocks.x, threads.x, static_cast<int64_t>(smem_bytes), stream, body);
+    return cudaSuccess;
+}
+#define cudaLaunchKernelEx launch_kernel
 #define cudaGetLastError() cudaSuccess
 #define cudaGetErrorString(error) "error"
