@@ -110,16 +110,8 @@ inline Error launch_columns(const Problem& problem, const Tiling& tiling, const 
     lay_out<kMode>(problem, geometry, static_cast<uint8_t*>(problem.workspace), &scratch);
     if constexpr (kMode == Mode::f16x3) {
         // The same tiles, with rows of half the channels: the list means the same to both.
-<<<<<<< HEAD
-        const Geometry safe =
-            cut<Mode::tf32x3>(problem, kN, kSlices, geometry.flat != 0, geometry.taps_per_group);
-        const unsigned rows = static_cast<unsigned>(problem.G * geometry.o_tiles * kTileO);
-        pack_split_weights_kernel<Mode::tf32x3><<<rows, 128, 0, stream>>>(
-            static_cast<const float*>(problem.w), scratch, geometry, safe, C, O, K);
-=======
         const Geometry safe = cut<Mode::tf32x3>(problem, tiling, geometry.taps_per_group);
         pack_split_weights<Mode::tf32x3>(problem, geometry, safe, scratch, stream);
->>>>>>> 608bc3b7b4a78acb8efcb145fdd690a3e722e799
         const Error error = launch_products<kMode, kN, kSlices>(problem, geometry, scratch, stream);
         if (error != nullptr) return error;
         scratch.image = scratch.safe_image;

@@ -60,18 +60,16 @@ __device__ __forceinline__ void ld_shared(uint2& value, uint32_t source) {
     asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(value.x), "=r"(value.y) : "r"(source) : "memory");
 }
 
-<<<<<<< HEAD
 // No instruction: the compiler computes the value here, not where it is used.
 __device__ __forceinline__ void settle(float2& value) { asm volatile("" : "+f"(value.x), "+f"(value.y)); }
 __device__ __forceinline__ void settle(uint32_t& value) { asm volatile("" : "+r"(value)); }
-=======
+
 // The same value; but the compiler computes what depends on it here, and keeps no result from elsewhere in a
 // register until now.
 __device__ __forceinline__ int32_t anew(int32_t value) {
     asm volatile("" : "+r"(value));
     return value;
 }
->>>>>>> 608bc3b7b4a78acb8efcb145fdd690a3e722e799
 
 // The same value in all lanes, so that the compiler knows and keeps it in a uniform register.
 __device__ __forceinline__ uint64_t uniform(uint64_t value) {

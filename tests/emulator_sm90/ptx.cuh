@@ -33,13 +33,10 @@ void ld_shared(Value& value, uint32_t source) {
     std::memcpy(&value, emulator::shared_pointer(source, sizeof value, sizeof value), sizeof value);
 }
 
-<<<<<<< HEAD
 template <class Value>
 void settle(Value&) {}
 
-=======
 inline int32_t anew(int32_t value) { return value; }
->>>>>>> 608bc3b7b4a78acb8efcb145fdd690a3e722e799
 inline uint64_t uniform(uint64_t value) { return emulator::exchange("uniform", value)[0]; }
 inline bool elect() { return emulator::elect(); }
 
