@@ -193,11 +193,15 @@ struct StreamConverter {
         int32_t q = 32 * warp;
         for (uint32_t taken = 0;; ++taken) {
             const int slot = wait_for_tile(barriers, taken);
-            if (barriers.tile[slot].tile < 0) return;
+            const bool ends = barriers.tile[slot].tile < 0;
             for (int32_t chunk = 0; chunk < Traits::kChunks; ++chunk) {
                 // Every warp waits for and leaves every stage, also one in which it has no batch: else the
                 // barriers could run two phases ahead of it, which to a parity looks like none.
                 ptx::mbarrier_wait(barriers.x_empty(stages.stage), stages.parity);
+                if (ends) {  // the products look for it behind this barrier
+                    if (lane == 0) ptx::mbarrier_arrive(barriers.x_full(stages.stage));
+                    return;
+                }
                 uint8_t* const stage = x_smem + stages.stage * geometry.x_stage_bytes;
 #pragma unroll 1
                 for (int half = 0; half < 2; ++half) {

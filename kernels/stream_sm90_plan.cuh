@@ -14,7 +14,7 @@ constexpr int kStreamTaps = 3;
 constexpr int kStreamChannels = 64;
 constexpr int kStreamTileSlots = 16;  // tiles announced ahead; more than the stages of x can hold
 constexpr int kStreamCounters = 2 * kStreamTileSlots;
-constexpr int kMostRawStages = 6, kMostXStages = 8;  // kb67 TF32: 0.886 ms with 6 raw stages, 0.92 with 12
+constexpr int kMostRawStages = 6, kMostXStages = 4;  // kb67 TF32: 0.88 ms; with 12 and 4 0.92, 5 and 8 0.89
 
 // f16x3: kLargestScaled as fp16; what a value beyond it counts beside values too small, of which a tile has
 // fewer.
@@ -56,7 +56,7 @@ struct StreamGeometry {
     int32_t plane_rows;     // distance between planes, in rows
     int32_t tap_row[kStreamTaps];  // in a stage, of column 0
     int32_t raw_stages, raw_stage_bytes;
-    int32_t x_stages, x_stage_bytes;  // 2, 4 or 8
+    int32_t x_stages, x_stage_bytes;  // 2 or 4
     int32_t paired;  // 1: rows of y begin at even elements
     int32_t smem_bytes;
     SafeTiles safe;
@@ -124,7 +124,6 @@ inline StreamGeometry cut_stream(const Problem& problem, int columns) {
         if (bytes() > problem.device.smem_bytes) geometry = before;
     };
     fits(4, 4);
-    fits(4, 8);
     for (int stages = geometry.raw_stages + 1; stages <= kMostRawStages; ++stages)
         fits(stages, geometry.x_stages);
     geometry.smem_bytes = static_cast<int32_t>(bytes());

@@ -77,21 +77,36 @@ struct StreamProduct {
                    accumulate);
     }
 
-    // All products of the tile that was taken as number `taken` into acc; its stages are left behind. f16x3:
-    // first all those with a low part, which are too large by kLowScale: the accumulator truncates.
+    // The stages of the tile that was taken as number `taken`; there are 2 or 4.
+    __device__ __forceinline__ int32_t stage_of(uint32_t taken, int chunk) const {
+        return (taken * kChunks + chunk) & (geometry.x_stages - 1);
+    }
+    __device__ __forceinline__ void wait_for_x(uint32_t taken, int chunk) const {
+        ptx::mbarrier_wait(barriers.x_full(stage_of(taken, chunk)),
+                           ((taken * kChunks + chunk) & geometry.x_stages) != 0);
+    }
+
+    // f16x3: the product warpgroups take turns, so that one multiplies while the other stores.
+    __device__ __forceinline__ void wait_for_turn() const {
+        if (warp < 4) ptx::bar_sync<kBarrierReady>(256);
+        else ptx::bar_sync<kBarrierTaken>(256);
+    }
+    __device__ __forceinline__ void pass_turn() const {
+        if (warp < 4) ptx::bar_arrive<kBarrierTaken>(256);
+        else ptx::bar_arrive<kBarrierReady>(256);
+    }
+
+    // All products of the tile that was taken as number `taken` into acc; its first stage is there, and all its
+    // stages are left behind. f16x3: first the products with a low part, which are too large by kLowScale: the
+    // accumulator truncates.
     __device__ __forceinline__ void multiply_tile(float (&acc)[kValues], uint32_t taken) {
         constexpr bool kIsSplit = kMode == Mode::f16x3;
-        // There are 2, 4 or 8.
-        const auto stage_of = [&](int chunk) { return (taken * kChunks + chunk) & (geometry.x_stages - 1); };
-        const auto parity_of = [&](int chunk) {
-            return ((taken * kChunks + chunk) & geometry.x_stages) != 0;
-        };
         const auto stage16_of = [&](int chunk) {
-            return x_smem16 + stage_of(chunk) * (geometry.x_stage_bytes / 16);
+            return x_smem16 + stage_of(taken, chunk) * (geometry.x_stage_bytes / 16);
         };
 #pragma unroll
         for (int chunk = 0; chunk < kChunks; ++chunk) {
-            ptx::mbarrier_wait(barriers.x_full(stage_of(chunk)), parity_of(chunk));
+            if (chunk > 0) wait_for_x(taken, chunk);
             ptx::wgmma_fence();
 #pragma unroll
             for (int tap = 0; tap < kStreamTaps; ++tap) {
@@ -118,12 +133,13 @@ struct StreamProduct {
                 ptx::wgmma_commit_group();
             }
         }
+        if (kIsSplit) pass_turn();
         if constexpr (kChunks > 1) {
             ptx::wgmma_wait_group<1>();
-            release(barriers.x_empty(stage_of(0)));
+            release(barriers.x_empty(stage_of(taken, 0)));
         }
         ptx::wgmma_wait_group<0>();
-        release(barriers.x_empty(stage_of(kChunks - 1)));
+        release(barriers.x_empty(stage_of(taken, kChunks - 1)));
     }
 
     // Row lane/4 of half `half` of this warp's output channels.
@@ -192,11 +208,12 @@ struct StreamProduct {
         Bits* const y =
             static_cast<Bits*>(problem.y) + (place.sample * problem.O + warp * 16) * problem.P + p;
         const float bias[2] = {load_bias(0), load_bias(1)};
-        Pair pair[kValues / 2];  // finished before any is staged, or stores would hold up the registers
+        // f16x3 finishes all before it stages any, or stores would hold up its registers.
+        Pair pair[kValues / 2];
 #pragma unroll
         for (int i = 0; i < kValues / 2; ++i) {
             pair[i] = finish_pair(acc[2 * i], acc[2 * i + 1], scale[i % 2], bias[i % 2]);
-            ptx::settle(pair[i]);
+            if (Traits::kIsSplit) ptx::settle(pair[i]);
         }
 #pragma unroll 1
         for (int half = 0; half < 2; ++half) {
@@ -253,9 +270,12 @@ struct StreamProduct {
             scale[0] = scaling[0].x, scale[1] = scaling[1].x;
             const bool right = scale[0] > 0.0f && scale[1] > 0.0f && scaling[0].y + scaling[1].y == 0.0f;
             doubtful = !__all_sync(0xFFFFFFFF, right);
+            if (warp >= 4) pass_turn();  // the first one is the other's
         }
         for (uint32_t taken = 0;; ++taken) {
-            const int slot = wait_for_tile(barriers, taken);
+            if (kMode == Mode::f16x3) wait_for_turn();
+            wait_for_x(taken, 0);  // what is converted has been announced
+            const int slot = taken % kStreamTileSlots;
             if (__shfl_sync(0xFFFFFFFF, barriers.tile[slot].tile, 0) < 0) break;
             float acc[kValues];
             multiply_tile(acc, taken);
@@ -270,6 +290,7 @@ struct StreamProduct {
             release(barriers.tile_empty(slot));
             store_tile(acc, place, scale);
         }
+        if (kMode == Mode::f16x3) pass_turn();
     }
 };
 
