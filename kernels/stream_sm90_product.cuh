@@ -96,9 +96,9 @@ struct StreamProduct {
         else ptx::bar_arrive<kBarrierReady>(256);
     }
 
-    // All products of the tile that was taken as number `taken` into acc; its first stage is there, and all its
-    // stages are left behind. f16x3: first the products with a low part, which are too large by kLowScale: the
-    // accumulator truncates.
+    // All products of the tile that was taken as number `taken` into acc; its first stage is there, and all
+    // its stages are left behind. f16x3: first the products with a low part, which are too large by
+    // kLowScale: the accumulator truncates.
     __device__ __forceinline__ void multiply_tile(float (&acc)[kValues], uint32_t taken) {
         constexpr bool kIsSplit = kMode == Mode::f16x3;
         const auto stage16_of = [&](int chunk) {
