@@ -43,7 +43,7 @@ MISTAKES = {
     "no_barrier": ("fold_sm80", "__syncthreads();  // the chunk before has been read", "", "race"),
     "too_early": ("depthwise", "__syncthreads();  // x has been read", "", "race"),
     "one_group_too_late": ("gemm_sm80", "cp_async_wait_group<1>", "cp_async_wait_group<2>", "race"),
-    "first_position_lost": ("direct", "inside[j] = l >= 0", "inside[j] = l > 0", "wrong result"),
+    "first_position_lost": ("direct", "(in) << j", "(in && l_begin + j * step_l > 0) << j", "wrong result"),
 }
 
 
