@@ -13,10 +13,11 @@ import pytest
 from conftest import ROOT
 
 EMULATOR = ROOT / "tests" / "emulator"
-INSTRUCTIONS = ("ptx.cuh", "mma.cuh")  # emulator.h has their functions
+INSTRUCTIONS = ("ptx.cuh", "mma.cuh", "wgmma.cuh")  # emulator.h has their functions
 SECONDS = 8  # that the problems of one run take
 
 HEADERS = {
+    "toeplitz_sm90": "toeplitz_sm90.cuh",
     "toeplitz": "toeplitz.cuh",
     "depthwise": "depthwise.cuh",
     "stem_sm80": "stem.cuh",
@@ -39,7 +40,7 @@ extern "C" conv1d::Error route_launch(const conv1d::Problem* problem) {{
 
 # Name: (route, text of its kernel, what is there instead, how the report begins).
 MISTAKES = {
-    "copies_behind_x": ("toeplitz", "(within % kStrip == 0)", "(true)", "read of 16 bytes outside"),
+    "copies_behind_x": ("toeplitz", "(within % kWide == 0)", "(true)", "read of 16 bytes outside"),
     "no_barrier": ("fold_sm80", "__syncthreads();  // the chunk before has been read", "", "race"),
     "too_early": ("depthwise", "__syncthreads();  // x has been read", "", "race"),
     "one_group_too_late": ("gemm_sm80", "cp_async_wait_group<1>", "cp_async_wait_group<2>", "race"),

@@ -73,6 +73,17 @@ EDGES = {
     "depthwise, two outputs, several segments": Problem(1, 1, 2, 15001, 300, padding=(7, 290), groups=3),
     "depthwise, few taps, dilated, odd rows": Problem(3, 1, 1, 2051, 2, dilation=301, groups=50),
     "depthwise, strided": Problem(3, 1, 1, 1001, 5, stride=3, dilation=2, padding=(4, 4), groups=20),
+    "depthwise, strided, many rows": Problem(9, 1, 1, 901, 19, stride=4, padding=(9, 9), groups=200),
+    "depthwise, strided and dilated runs": Problem(9, 1, 2, 901, 9, stride=4, dilation=6, groups=70),
+    "depthwise, channels last": Problem(3, 1, 1, 901, 9, padding=(8, 0), groups=130, layout="transposed"),
+    "depthwise, channels last, strided": Problem(
+        3, 1, 2, 901, 5, stride=2, dilation=3, groups=70, layout="transposed"
+    ),
+    "depthwise, long filter, 8 samples": Problem(9, 1, 1, 2048, 2047, padding=(2046, 0), groups=3),
+    "depthwise, long filter, odd rows": Problem(3, 1, 2, 3001, 701, padding=(350, 350), groups=3),
+    "depthwise, long filter, several segments": Problem(1, 1, 1, 70001, 1000, groups=2),
+    "depthwise, long filter, all padding but one": Problem(2, 1, 1, 1, 640, padding=(639, 0), groups=5),
+    "depthwise, long filter, dilated": Problem(2, 1, 1, 2500, 520, dilation=2, groups=5, bias=False),
     # Large enough for Hopper's GEMM to split fp32 into fp16.
     "dense, large": Problem(24, 128, 128, 3001, 3, padding=(1, 1)),
     "dense, large, strided, ragged": Problem(16, 200, 300, 3007, 5, stride=2, dilation=3, padding=(2, 9)),
@@ -170,6 +181,8 @@ def test_each_route_takes_something(model_new):
             Problem(2, 1, 1, 4096, 3, groups=8),
             Problem(2, 3, 8, 512, 3),
             Problem(2, 4, 32, 512, 15),
+            Problem(2, 1, 1, 4096, 40, groups=8),
+            Problem(2, 1, 1, 4096, 600, groups=8),
         ]:
             with tf32(allowed):
                 chosen.update(

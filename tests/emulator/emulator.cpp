@@ -304,6 +304,12 @@ void copy_async(uint32_t target, const void* source, uint32_t bytes, uint32_t so
         {target, static_cast<const unsigned char*>(source), bytes, source_bytes, fiber.groups});
 }
 
+int change_unwatched(int* place, int value) {
+    const int before = *place;
+    *place = std::max(before, value);
+    return before;
+}
+
 void commit_copies() { ++fibers[current].groups; }
 
 void wait_copies(int pending_groups) {
