@@ -971,11 +971,14 @@ struct Route {
 inline size_t no_workspace(const Problem&) { return 0; }
 
 // Each is defined in a translation unit of its own, so that they compile side by side.
-extern const Route kToeplitz, kDepthwise, kFoldSm80, kStreamSm90, kGemmSm90, kGemmSm80, kDirect;
+extern const Route kToeplitzSm90, kToeplitz, kDepthwise, kStemSm80, kFoldSm80, kStreamSm90, kGemmSm90,
+    kGemmSm80, kDirect;
 
 constexpr const Route* kRoutes[] = {
-    &kToeplitz,    // depthwise: before the rest where tensor cores beat sliding windows
+    &kToeplitzSm90,  // depthwise: long filters on Hopper
+    &kToeplitz,      // before the rest where tensor cores beat sliding windows
     &kDepthwise,   // one input channel a group
+    &kStemSm80,    // fewer than 16 channels a group and sums of some 64 products: bound by stores
     &kFoldSm80,    // fewer than 16 channels a group
     &kStreamSm90,  // short sums on Hopper, bound by memory
     &kGemmSm90,    // every other dense problem on Hopper
@@ -1728,6 +1731,13 @@ __device__ __forceinline__ uint64_t wgmma_descriptor(uint32_t smem16) {
     return (uint64_t{kRowGroupOffset | kSwizzle128} << 32) | (smem16 + kLeadingOffset);
 }
 
+// The same of an operand that is not swizzled, in parts of 8 rows of 16 bytes: 128 B from one to the next,
+// along K and along the rows alike.
+__device__ __forceinline__ uint64_t wgmma_descriptor_plain(uint32_t smem16) {
+    constexpr uint32_t kPart = 128 / 16;
+    return (uint64_t{kPart} << 32) | (smem16 + (kPart << 16));
+}
+
 }  // namespace ptx
 }  // namespace conv1d
 ''',
@@ -1781,6 +1791,19 @@ inline Problem canonical(Problem problem) {
     if (problem.P == 1) problem.stride = 1;
     if (problem.K == 1) problem.dilation = 1;
     return problem;
+}
+
+// Division by a number known at launch: exact where dividend * divisor is below 2^31.
+struct Divisor {
+    uint32_t divisor, reciprocal;
+
+    __device__ __forceinline__ uint32_t quotient(uint32_t dividend) const {
+        return static_cast<uint32_t>(static_cast<uint64_t>(dividend) * reciprocal >> 31);
+    }
+};
+
+inline Divisor plan_divisor(int64_t divisor) {
+    return {static_cast<uint32_t>(divisor), static_cast<uint32_t>(ceil_div(int64_t{1} << 31, divisor))};
 }
 
 // The type in which products of an element type are summed.
@@ -1982,12 +2005,12 @@ Window<kMaxTaps> plan_window(int64_t taps, int64_t rows, int64_t stride, int64_t
 // later. Each element of x and y moves once; from some 60 taps on, multiply-adds bind instead.
 //
 // A block takes one or several rows of y (one sample, one output channel), or segments of long rows.
-// short    stride 1, at most 8 taps, x contiguous along l; in 16 bits, dilation 1. A thread stores 16 bytes of y,
+// short    stride and dilation 1, at most 8 taps, x contiguous along l. A thread stores 16 bytes of y,
 //          aligned, and reads the 48 aligned bytes of x around its window; a shift in registers undoes the
 //          misalignment.
-// sliding  The segment's window of x lies in shared memory, in runs within which taps are neighbours. A thread
-//          slides over a strip of 12 positions of a run: a new vector of 4 x serves 48 multiply-adds. (3 vectors:
-//          an odd count, so that the strips of a warp meet no bank twice.) y is put in order there, too.
+// sliding  The segment's window of x lies in shared memory, in runs within which taps are neighbours. A
+//          thread slides over a strip of 12 positions of a run: a new vector of 4 x serves 48 multiply-adds.
+//          (3 vectors: an odd count, so that the strips of a warp meet no bank twice.) y is put in order there.
 // strided  all else, and doubles: taps are read through the L1 cache.
 
 #include <algorithm>
@@ -2014,15 +2037,14 @@ constexpr int kWideBytes = 16;   // a thread's part of y
 // short
 constexpr int kWides = 2;        // of them at once
 constexpr int kWindowWides = 3;  // aligned loads that hold a window at any shift: 14 + 22 B in 16 bits
-constexpr int kGroupTaps = 4;    // neighbours, that share a window; of dilated filters each tap has its own
+constexpr int kGroupTaps = 4;    // that share a window
 constexpr int kMaxShortTaps = 8;
-constexpr int64_t kMaxShortDilation = 1 << 20;
 constexpr int64_t kRounds = 6;  // over the row where the GPU is full anyway: a thread's start costs as one
-// Blocks of floats that share a multiprocessor.
+// Blocks that share a multiprocessor, of short those of floats. With as many, ptxas spills for others.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 900
-constexpr int kShortBlocks = 3;
+constexpr int kShortBlocks = 4, kSlidingBlocks = 3;
 #else
-constexpr int kShortBlocks = 1;
+constexpr int kShortBlocks = 1, kSlidingBlocks = 1;
 #endif
 
 // sliding
@@ -2034,15 +2056,15 @@ static_assert(kStripVectors % 2 == 1, "strips must be an odd number of vectors t
 static_assert(kPieceTaps % kChunkTaps == 0, "pieces must end with a chunk");
 
 constexpr int kSlidingThreads = 128;  // of a block of several rows: small blocks wait and work in turns
-constexpr int kSlidingBlocks = 3;     // that share a multiprocessor, at least
-constexpr int kBatch = 8;             // loads in flight
+constexpr int kBatch = 8;             // loads at once
+constexpr int kManyTaps = 64;         // of which those that see padding are worth to be left out
 constexpr int kLaneRows = 8;          // rows of neighbouring channels that a warp loads at once
 constexpr int kRowGroups = 4;         // of these in a block, at most
 
 // strided
-constexpr int kPositions = 4;   // of a thread at once
-constexpr int kLittle = 2048;   // outputs a multiprocessor
-constexpr int kFewTaps = 24;    // through the L1 cache, where there is so little work
+constexpr int kSlots = 4;     // products of a thread at once
+constexpr int kLittle = 512;  // outputs a multiprocessor: so few take no time but that of one
+constexpr int kFewTaps = 8;   // of so few outputs, through the L1 cache
 
 // The runs of sliding. With s = stride / gcd(stride, dilation) and d = dilation / gcd(stride, dilation), taps
 // q, q + s, q + 2*s, ... read x d output positions apart: they share plane q, which holds x from offset
@@ -2055,6 +2077,7 @@ constexpr int kFewTaps = 24;    // through the L1 cache, where there is so littl
 struct Runs {
     int32_t planes;  // that have taps
     int32_t tap_step;  // between neighbouring taps of a plane: s
+    int32_t most_taps, planes_of_most;  // of the first planes; the others have one less
     int32_t residues;  // runs of a plane: d
     uint32_t inverse;  // 2^32 / d, rounded up
     int32_t w_pitch;   // shared memory of a plane's taps, in sums; a multiple of kVector
@@ -2070,6 +2093,8 @@ struct Params {
     uint32_t row_blocks;     // blocks for one segment of all rows
     int32_t rows_per_block;
     int32_t threads_per_row;
+    bool little;      // strided: a thread has one output
+    int64_t tap_step;  // strided: as in Runs, at most K
     bool by_channel;  // sliding: x is contiguous along channels, and a block's rows are of one sample
     Runs runs;
 };
@@ -2100,20 +2125,36 @@ __device__ __forceinline__ Row<Element> row_of_block(const Params& params, int p
         row.o = row_block / samples * params.rows_per_block + place;
         row.valid = row.o < channels;
     } else {
-        const uint32_t index = blockIdx.x / params.segments * params.rows_per_block + place;
-        segment = blockIdx.x % params.segments;
+        uint32_t row_block = blockIdx.x;
+        segment = 0;
+        if (params.segments > 1) {
+            row_block = blockIdx.x / params.segments;
+            segment = blockIdx.x - row_block * params.segments;
+        }
+        const uint32_t index = row_block * params.rows_per_block + place;
         n = index / channels;
-        row.o = index % channels;
+        row.o = index - n * channels;
         row.valid = index < params.rows;
     }
     row.p_begin = segment * params.segment;
     row.p_end = min(row.p_begin + params.segment, problem.P);
     if (!row.valid) n = row.o = 0;
     row.x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n +
-            row.o / static_cast<uint32_t>(problem.O) * problem.x_stride_c;
+            (problem.O == 1 ? row.o : row.o / static_cast<uint32_t>(problem.O)) * problem.x_stride_c;
     row.w = static_cast<const Element*>(problem.w) + row.o * problem.K;
     row.y = static_cast<Element*>(problem.y) + (n * static_cast<int64_t>(channels) + row.o) * problem.P;
     return row;
+}
+
+// The thread's row in the block, and its place among the row's threads.
+struct Place {
+    int row, lane;
+};
+__device__ __forceinline__ Place place_of_thread(const Params& params) {
+    const int thread = threadIdx.x;
+    if (params.rows_per_block == 1) return {0, thread};
+    const int row = threadIdx.x / static_cast<uint32_t>(params.threads_per_row);
+    return {row, thread - row * params.threads_per_row};
 }
 
 template <class Element>
@@ -2171,23 +2212,20 @@ __device__ __forceinline__ void shift_down(Words& words, int bytes) {
     }
 }
 
-template <class Element, bool kDilated>
+template <class Element>
 __global__ void __launch_bounds__(kMaxThreads, sizeof(Element) == 4 ? kShortBlocks : 1)
     depthwise_short_kernel(const __grid_constant__ Params params) {
     constexpr int kWide = kWideBytes / sizeof(Element);
-    constexpr int kTaps = kDilated ? 1 : kGroupTaps;  // of a window
-    constexpr int kWindow = kWide + kTaps - 1;
-    constexpr int kLoads = kDilated ? 2 : kWindowWides;
-    constexpr int kAtOnce = kDilated ? 1 : kWides;
+    constexpr int kWindow = kWide + kGroupTaps - 1;
     static_assert((kWide - 1 + kWindow) * sizeof(Element) <= sizeof(Words),
                   "a shifted window must lie within its loads");
     const Problem& problem = params.problem;
-    const int place_in_block = threadIdx.x / static_cast<uint32_t>(params.threads_per_row);
-    const int lane = threadIdx.x % static_cast<uint32_t>(params.threads_per_row);
-    const Row<Element> row = row_of_block<Element>(params, place_in_block);
+    const Place place = place_of_thread(params);
+    const int lane = place.lane;
+    const Row<Element> row = row_of_block<Element>(params, place.row);
     if (!row.valid) return;
     const float bias = bias_of<Element>(problem, row.o);
-    const int taps = static_cast<int>(problem.K), dilation = static_cast<int>(problem.dilation);
+    const int taps = static_cast<int>(problem.K);
     float w[kMaxShortTaps];
 #pragma unroll
     for (int k = 0; k < kMaxShortTaps; ++k) w[k] = k < taps ? widen(row.w[k]) : 0.0f;
@@ -2202,31 +2240,29 @@ __global__ void __launch_bounds__(kMaxThreads, sizeof(Element) == 4 ? kShortBloc
     const Inside inside = inside_row(l_first, problem.L, 1 << 30);
     const int wides = (y_end + kWide - 1) / kWide;
 
-    for (int v = lane; v < wides; v += kAtOnce * params.threads_per_row) {
-        int place[kAtOnce];
-        float sum[kAtOnce][kWide];
+    for (int v = lane; v < wides; v += kWides * params.threads_per_row) {
+        int at_y[kWides];
+        float sum[kWides][kWide];
 #pragma unroll
-        for (int j = 0; j < kAtOnce; ++j) {
+        for (int j = 0; j < kWides; ++j) {
             // Past the row's last one, that one is repeated and not stored.
-            place[j] = min(v + j * params.threads_per_row, wides - 1) * kWide;
+            at_y[j] = min(v + j * params.threads_per_row, wides - 1) * kWide;
 #pragma unroll
             for (int i = 0; i < kWide; ++i) sum[j][i] = bias;
         }
 #pragma unroll
-        for (int k = 0; k < kMaxShortTaps; k += kTaps) {
+        for (int k = 0; k < kMaxShortTaps; k += kGroupTaps) {
             if (k >= taps) break;
-            const int offset = kDilated ? k * dilation : k;
-            const int shift = misalignment<kWide>(x + offset);
-            const int loads = (shift + kWide + min(kTaps, taps - k) - 1 + kWide - 1) / kWide;
-            float window[kAtOnce][kWindow];
-            Words words[kAtOnce];
+            const int shift = misalignment<kWide>(x + k);
+            float window[kWides][kWindow];
+            Words words[kWides];
 #pragma unroll
-            for (int j = 0; j < kAtOnce; ++j) {
+            for (int j = 0; j < kWides; ++j) {
 #pragma unroll
                 for (int i = 0; i < kWindowWides; ++i) {
-                    const int at = place[j] + offset - shift + i * kWide;
+                    const int at = at_y[j] + k - shift + i * kWide;
                     uint4 wide = {};
-                    if (i < min(loads, kLoads) && at >= inside.begin && at + kWide <= inside.end) {
+                    if (at >= inside.begin && at + kWide <= inside.end) {
                         wide = *reinterpret_cast<const uint4*>(x + at);
                     }
                     reinterpret_cast<uint4*>(words[j].at)[i] = wide;
@@ -2234,11 +2270,11 @@ __global__ void __launch_bounds__(kMaxThreads, sizeof(Element) == 4 ? kShortBloc
             }
             // The 16 bytes in which a row begins or ends, element by element.
 #pragma unroll
-            for (int j = 0; j < kAtOnce; ++j) {
-                const int first = place[j] + offset - shift, last = first + loads * kWide;
+            for (int j = 0; j < kWides; ++j) {
+                const int first = at_y[j] + k - shift, last = first + kWindowWides * kWide;
                 if (first >= inside.begin && last <= inside.end) continue;
 #pragma unroll
-                for (int i = 0; i < kLoads * kWide; ++i) {
+                for (int i = 0; i < kWindowWides * kWide; ++i) {
                     const int begin = first + i / kWide * kWide, end = begin + kWide;
                     if (begin >= inside.begin && end <= inside.end) continue;
                     if (first + i < inside.begin || first + i >= inside.end) continue;
@@ -2246,7 +2282,7 @@ __global__ void __launch_bounds__(kMaxThreads, sizeof(Element) == 4 ? kShortBloc
                 }
             }
 #pragma unroll
-            for (int j = 0; j < kAtOnce; ++j) {
+            for (int j = 0; j < kWides; ++j) {
                 shift_down<Element>(words[j], shift * sizeof(Element));
 #pragma unroll
                 for (int i = 0; i < kWindow; ++i) {
@@ -2254,19 +2290,19 @@ __global__ void __launch_bounds__(kMaxThreads, sizeof(Element) == 4 ? kShortBloc
                 }
             }
 #pragma unroll
-            for (int t = 0; t < kTaps; ++t) {
+            for (int t = 0; t < kGroupTaps; ++t) {
                 if (k + t >= taps) break;
 #pragma unroll
-                for (int j = 0; j < kAtOnce; ++j) {
+                for (int j = 0; j < kWides; ++j) {
 #pragma unroll
                     for (int i = 0; i < kWide; ++i) sum[j][i] += w[k + t] * window[j][i + t];
                 }
             }
         }
 #pragma unroll
-        for (int j = 0; j < kAtOnce; ++j) {
+        for (int j = 0; j < kWides; ++j) {
             if (v + j * params.threads_per_row < wides) {
-                store_wide(problem, y, place[j], y_begin, y_end, sum[j]);
+                store_wide(problem, y, at_y[j], y_begin, y_end, sum[j]);
             }
         }
     }
@@ -2298,8 +2334,8 @@ __device__ __forceinline__ void add_chunk(const SumVector* x, const SumVector* w
     }
 }
 
-// Where a row's positions begin in its plan: of runs of neighbours, at the aligned y before, so that a strip's
-// vectors are aligned.
+// Where a row's positions begin in its plan: of runs of neighbours, at the aligned y before, so that vectors
+// of a strip are aligned.
 template <class Element>
 __device__ __forceinline__ int lead_of(const Params& params, const Row<Element>& row) {
     return params.runs.residues == 1 ? misalignment<kWideBytes / sizeof(Element)>(row.y + row.p_begin) : 0;
@@ -2323,40 +2359,64 @@ __device__ __forceinline__ int place_in_plane(const Runs& runs, int i) {
     return (i - run * runs.residues) * runs.run_pitch + run;
 }
 
-// Brings what a row reads of x, plane after plane, by the threads of that row; `x` is under the segment's first
-// position and tap 0, and a plane needs `count` positions.
+// Brings what a row reads of x, plane after plane, by the threads of that row; `x` is under the segment's
+// first position and tap 0, and a plane needs `count` positions.
 template <class Element>
-__device__ __forceinline__ void fetch_row(const Params& params, const Element* x, const Inside& inside, int count,
-                                          int lead, int lane, float* x_smem) {
+__device__ __forceinline__ void fetch_row(const Params& params, const Element* x, const Inside& inside,
+                                          int count, int lead, int lane, float* x_smem) {
+    const Problem& problem = params.problem;
     const Runs& runs = params.runs;
-    const int stride = static_cast<int>(params.problem.stride);
-    const int dilation = static_cast<int>(params.problem.dilation);
-    const int64_t x_stride_l = params.problem.x_stride_l;
-    const int plane_elems = runs.residues * runs.run_pitch;
+    const int threads = params.threads_per_row, stride = static_cast<int>(problem.stride);
     const uint32_t inside_count = inside.end - inside.begin;
-    int plane = 0, i = lane;
+    int at = lane * stride;  // of x, from the first
+    const int step = threads * stride;
+    const Element* source = x + at * problem.x_stride_l;
+    const int64_t step_x = step * problem.x_stride_l;
+    at -= inside.begin;
+    if constexpr (kAsync<Element>) {
+        if (runs.planes == 1 && runs.residues == 1) {
+            uint32_t target = ptx::smem_address(x_smem + lead + lane);
+#pragma unroll 4
+            for (int i = lane; i < count; i += threads) {
+                const bool is_inside = static_cast<uint32_t>(at) < inside_count;
+                ptx::cp_async<sizeof(Element)>(target, source, is_inside ? sizeof(Element) : 0);
+                target += threads * sizeof(Element);
+                source += step_x;
+                at += step;
+            }
+            return;
+        }
+    }
+    // From the end of one plane to the beginning of the next.
+    const int wrap = static_cast<int>(problem.dilation) - count * stride;
+    const int64_t wrap_x = wrap * problem.x_stride_l;
+    int plane_first = 0, i = lane, left = count * runs.planes - lane;
 #pragma unroll 1
-    while (true) {
+    while (left > 0) {
         Element values[kBatch];
-        int target[kBatch];
+        int target[kBatch];  // in x_smem; -1: none
 #pragma unroll
         for (int j = 0; j < kBatch; ++j) {
-            while (i >= count && plane < runs.planes) {
+            target[j] = -1;
+            if (left <= 0) continue;
+            while (i >= count) {
                 i -= count;
-                ++plane;
+                at += wrap;
+                source += wrap_x;
+                plane_first += runs.residues * runs.run_pitch;
             }
-            const int at = plane * dilation + i * stride;
-            const bool is_inside = static_cast<uint32_t>(at - inside.begin) < inside_count;
-            target[j] = plane < runs.planes ? plane * plane_elems + place_in_plane(runs, lead + i) : -1;
-            const Element* const source = x + at * x_stride_l;
+            target[j] = plane_first + place_in_plane(runs, lead + i);
+            const bool is_inside = static_cast<uint32_t>(at) < inside_count;
             if constexpr (kAsync<Element>) {
-                if (target[j] < 0) continue;
-                ptx::cp_async<sizeof(Element)>(ptx::smem_address(x_smem + target[j]), is_inside ? source : x,
+                ptx::cp_async<sizeof(Element)>(ptx::smem_address(x_smem + target[j]), source,
                                                is_inside ? sizeof(Element) : 0);
             } else {
-                values[j] = is_inside && target[j] >= 0 ? *source : narrow<Element>(0);
+                values[j] = is_inside ? *source : narrow<Element>(0);
             }
-            i += params.threads_per_row;
+            i += threads;
+            left -= threads;
+            at += step;
+            source += step_x;
         }
         if constexpr (!kAsync<Element>) {
 #pragma unroll
@@ -2364,7 +2424,6 @@ __device__ __forceinline__ void fetch_row(const Params& params, const Element* x
                 if (target[j] >= 0) x_smem[target[j]] = widen(values[j]);
             }
         }
-        if (plane >= runs.planes) break;
     }
 }
 
@@ -2375,14 +2434,21 @@ __device__ __forceinline__ void fetch_channels(const Params& params, int plane, 
                                                float* x_smem) {
     const Problem& problem = params.problem;
     const Runs& runs = params.runs;
+    const int place = threadIdx.x % kLaneRows;
+    const Row<Element> row = row_of_block<Element>(params, place);
     const Element* x[kRowGroups];
     int lead[kRowGroups];
-    const int place = threadIdx.x % kLaneRows;
 #pragma unroll
     for (int group = 0; group < kRowGroups; ++group) {
-        const Row<Element> row = row_of_block<Element>(params, group * kLaneRows + place);
-        lead[group] = lead_of(params, row);
-        x[group] = row.x;
+        Row<Element> other = row;
+        const int rows_on = group * kLaneRows;
+        if (row.o + rows_on < problem.G * problem.O) {
+            other.y += rows_on * problem.P;
+            const uint32_t O = static_cast<uint32_t>(problem.O);
+            other.x += (O == 1 ? rows_on : (row.o + rows_on) / O - row.o / O) * problem.x_stride_c;
+        }
+        x[group] = other.x;
+        lead[group] = lead_of(params, other);
     }
     const int groups = params.rows_per_block / kLaneRows, step = blockDim.x / kLaneRows;
     x_smem += place * runs.row_pitch + plane * runs.residues * runs.run_pitch;
@@ -2399,7 +2465,7 @@ __device__ __forceinline__ void fetch_channels(const Params& params, int plane, 
             if constexpr (kAsync<Element>) {
                 float* const target = x_smem + group * kLaneRows * runs.row_pitch;
                 const int to = place_in_plane(runs, lead[group] + i);
-                ptx::cp_async<sizeof(Element)>(ptx::smem_address(target + to), is_inside ? source : x[group],
+                ptx::cp_async<sizeof(Element)>(ptx::smem_address(target + to), source,
                                                is_inside ? sizeof(Element) : 0);
             } else {
                 values[group] = is_inside ? *source : narrow<Element>(0);
@@ -2425,10 +2491,10 @@ __global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
     const Runs& runs = params.runs;
     const int taps = static_cast<int>(problem.K);
     const int threads = params.threads_per_row;
-    const int place_in_block = threadIdx.x / static_cast<uint32_t>(threads);
-    const int lane = threadIdx.x % static_cast<uint32_t>(threads);
-    const Row<Element> row = row_of_block<Element>(params, place_in_block);
-    float* const w_smem = reinterpret_cast<float*>(smem) + place_in_block * runs.row_pitch;  // [plane][w_pitch]
+    const Place place = place_of_thread(params);
+    const int lane = place.lane;
+    const Row<Element> row = row_of_block<Element>(params, place.row);
+    float* const w_smem = reinterpret_cast<float*>(smem) + place.row * runs.row_pitch;  // [plane][w_pitch]
     float* const x_smem = w_smem + runs.planes * runs.w_pitch;  // [plane][residue][run_pitch]
     Element* const y_smem = reinterpret_cast<Element*>(x_smem);  // once x has been read
 
@@ -2437,14 +2503,16 @@ __global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
     const int lead = lead_of(params, row);
     const int count = static_cast<int>(row.p_end - row.p_begin);
     const int64_t l_begin = row.p_begin * problem.stride - problem.pad_left;
+    Element* const y = row.y + row.p_begin - y_begin;
     if (row.valid) {
         for (int k = lane; k < taps; k += threads) {
             const uint32_t divisor = runs.tap_step;
-            w_smem[k % divisor * runs.w_pitch + k / divisor] = widen(row.w[k]);
+            const int target = divisor == 1 ? k : k % divisor * runs.w_pitch + k / divisor;
+            w_smem[target] = widen(row.w[k]);
         }
     }
     // Of the first plane, which has most.
-    const int plane_count = count + (taps - 1) / runs.tap_step * runs.residues;
+    const int plane_count = count + (runs.most_taps - 1) * runs.residues;
     if (params.by_channel) {
         float* const first = reinterpret_cast<float*>(smem) + runs.planes * runs.w_pitch;
         for (int plane = 0; plane < runs.planes; ++plane) {
@@ -2455,18 +2523,21 @@ __global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
         fetch_row(params, row.x + l_begin * problem.x_stride_l, inside, plane_count, lead, lane, x_smem);
     }
     if constexpr (kAsync<Element>) ptx::cp_async_wait_all();
+    const float bias = bias_of<Element>(problem, row.o);
     __syncthreads();  // x and w are there
 
     // A thread has one strip.
-    const uint32_t divisor = runs.residues;
-    const int residue = lane % divisor, first = lane / divisor * kStrip;  // in the run
+    const int strip_of_run = runs.residues == 1 ? lane : lane / static_cast<uint32_t>(runs.residues);
+    const int residue = lane - strip_of_run * runs.residues, first = strip_of_run * kStrip;  // in the run
     float sum[kStrip] = {}, part[kStrip] = {};
     // Chunks of stride 1 that see nothing but padding are left out, the same ones throughout a warp.
     int chunks_begin = 0, chunks_end = taps;
-    if (problem.stride == 1) {
+    if (problem.stride == 1 && taps >= kManyTaps) {
+        const uint32_t divisor = runs.residues;
         const int total = lead + count + (taps - 1) * static_cast<int>(problem.dilation);
         const Inside inside = inside_row(l_begin - lead, problem.L, total);
-        const int warp_first = max(lane - 31, 0) / divisor * kStrip, warp_last = (lane + 31) / divisor * kStrip;
+        const int warp_first = max(lane - 31, 0) / divisor * kStrip;
+        const int warp_last = (lane + 31) / divisor * kStrip;
         const int x_begin = inside.begin / divisor, x_end = inside.end / divisor + 1;  // in any run
         chunks_begin = max(x_begin - warp_last - kStrip - kChunkTaps, 0) / kChunkTaps * kChunkTaps;
         chunks_end = x_end - warp_first;
@@ -2475,7 +2546,7 @@ __global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
         const float* const run = x_smem + (plane * runs.residues + residue) * runs.run_pitch + first;
         const SumVector* x = reinterpret_cast<const SumVector*>(run);
         const SumVector* w = reinterpret_cast<const SumVector*>(w_smem + plane * runs.w_pitch);
-        const int plane_taps = (taps - 1 - plane) / runs.tap_step + 1;
+        const int plane_taps = runs.most_taps - (plane >= runs.planes_of_most);
         const int k_end = min(chunks_end, plane_taps);
         SumVector window[kStripVectors + 1];
         if (chunks_begin < k_end) {
@@ -2497,7 +2568,6 @@ __global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
             }
         }
     }
-    const float bias = bias_of<Element>(problem, row.o);
 #pragma unroll
     for (int i = 0; i < kStrip; ++i) sum[i] = sum[i] + part[i] + bias;
     __syncthreads();  // x has been read
@@ -2518,7 +2588,6 @@ __global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
     }
     __syncthreads();  // y is there
     if (!row.valid) return;
-    Element* const y = row.y + row.p_begin - y_begin;
     const int y_end = y_begin + count;
 #pragma unroll 1
     for (int i = lane * kWide; i < y_end; i += threads * kWide) {
@@ -2537,49 +2606,62 @@ __global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
     }
 }
 
-// Any stride, any dilation: a thread computes positions threads_per_row apart, four at once.
+// Any stride, any dilation. A thread has kSlots products at once: of one tap and positions threads_per_row
+// apart or, where there are few outputs, of one position and several taps. Either way, and in the sliding
+// kernel, an output's products are summed in the same order, plane by plane: the number of samples, on which
+// the choice depends, does not show.
 template <class Element>
-__global__ void __launch_bounds__(kMaxThreads, 3)
+__global__ void __launch_bounds__(kMaxThreads)
     depthwise_strided_kernel(const __grid_constant__ Params params) {
     using Sum = typename SumOf<Element>::Type;
     const Problem& problem = params.problem;
-    const int place_in_block = threadIdx.x / static_cast<uint32_t>(params.threads_per_row);
-    const int lane = threadIdx.x % static_cast<uint32_t>(params.threads_per_row);
-    const Row<Element> row = row_of_block<Element>(params, place_in_block);
+    const Place place = place_of_thread(params);
+    const Row<Element> row = row_of_block<Element>(params, place.row);
     if (!row.valid) return;
     const Sum bias = bias_of<Element>(problem, row.o);
-    for (int64_t p = row.p_begin + lane; p < row.p_end; p += kPositions * params.threads_per_row) {
-        Sum sum[kPositions] = {};
-        for (int64_t piece = 0; piece < problem.K; piece += kPieceTaps) {
-            Sum part[kPositions] = {};
-            const int64_t piece_end = min(piece + kPieceTaps, problem.K);
-#pragma unroll 2
-            for (int64_t k = piece; k < piece_end; ++k) {
-                const Sum w = widen(row.w[k]);
-                const int64_t l_first = k * problem.dilation - problem.pad_left;
+    const bool little = params.little;
+    const int slot_positions = little ? 0 : params.threads_per_row;
+    const int step = little ? params.threads_per_row : kSlots * params.threads_per_row;
+    for (int64_t p = row.p_begin + place.lane; p < row.p_end; p += step) {
+        Sum sum[kSlots] = {}, part[kSlots] = {};
+        int64_t k = 0, plane = 0;
+        for (int64_t done = 0; done < problem.K;) {
+            Sum w = 0, products[kSlots][2];
 #pragma unroll
-                for (int i = 0; i < kPositions; ++i) {
-                    const int64_t l = l_first + (p + i * params.threads_per_row) * problem.stride;
-                    const bool wanted = p + i * params.threads_per_row < row.p_end;
-                    if (wanted && l >= 0 && l < problem.L) part[i] += w * widen(row.x[l * problem.x_stride_l]);
+            for (int i = 0; i < kSlots; ++i) {
+                const int64_t at = p + i * slot_positions;
+                const int64_t l = at * problem.stride + k * problem.dilation - problem.pad_left;
+                if (i == 0 || little) w = k < problem.K ? widen(row.w[k]) : Sum{};
+                const bool wanted = k < problem.K && at < row.p_end && l >= 0 && l < problem.L;
+                products[i][0] = wanted ? w : Sum{};
+                products[i][1] = wanted ? widen(row.x[l * problem.x_stride_l]) : Sum{};
+                if (little || i == kSlots - 1) {
+                    k += params.tap_step;
+                    if (k >= problem.K) k = ++plane < params.tap_step ? plane : problem.K;
                 }
             }
 #pragma unroll
-            for (int i = 0; i < kPositions; ++i) sum[i] += part[i];
+            for (int i = 0; i < kSlots; ++i) part[little ? 0 : i] += products[i][0] * products[i][1];
+            done += little ? kSlots : 1;
+            if (done % kPieceTaps == 0 || done >= problem.K) {
+#pragma unroll
+                for (int i = 0; i < kSlots; ++i) {
+                    sum[i] += part[i];
+                    part[i] = 0;
+                }
+            }
         }
 #pragma unroll
-        for (int i = 0; i < kPositions; ++i) {
-            const int64_t place = p + i * params.threads_per_row;
-            if (place >= row.p_end) break;
-            row.y[place] = narrow<Element>(sum[i] + bias);
+        for (int i = 0; i < kSlots; ++i) {
+            const int64_t at = p + i * slot_positions;
+            if (at >= row.p_end || (little && i > 0)) break;
+            row.y[at] = narrow<Element>(sum[i] + bias);
         }
-        if (problem.activation != Activation::none) {
+        if (problem.activation == Activation::none) continue;
 #pragma unroll 1
-            for (int i = 0; i < kPositions; ++i) {
-                const int64_t place = p + i * params.threads_per_row;
-                if (place >= row.p_end) break;
-                row.y[place] = activate<Element>(problem.activation, widen(row.y[place]));
-            }
+        for (int i = 0; i < (little ? 1 : kSlots); ++i) {
+            const int64_t at = p + i * slot_positions;
+            if (at < row.p_end) row.y[at] = activate<Element>(problem.activation, widen(row.y[at]));
         }
     }
 }
@@ -2596,6 +2678,8 @@ inline Runs plan_runs(const Problem& problem, int64_t strips_of_run) {
     Runs runs;
     runs.planes = static_cast<int32_t>(planes);
     runs.tap_step = static_cast<int32_t>(tap_step);
+    runs.most_taps = static_cast<int32_t>(ceil_div(problem.K, tap_step));
+    runs.planes_of_most = static_cast<int32_t>(problem.K - (runs.most_taps - 1) * tap_step);
     runs.residues = static_cast<int32_t>(residues);
     runs.inverse = residues == 1 ? 0 : static_cast<uint32_t>(ceil_div(int64_t{1} << 32, residues));
     runs.w_pitch = static_cast<int32_t>(w_pitch);
@@ -2642,12 +2726,16 @@ inline Params plan_short(const Problem& problem) {
     return params;
 }
 
+inline bool is_little(const Problem& problem) {
+    return problem.N * problem.G * problem.O * problem.P < int64_t{kLittle} * problem.device.sm_count;
+}
+
 inline Params plan_strided(const Problem& problem) {
     Params params = plan_any(problem);
     cut_segments(params, ceil_div(problem.P, kMaxSegment));
-    // Of little work, each output is a thread's: what counts is how long one takes.
-    const bool little = params.rows * problem.P < kLittle * std::max(problem.device.sm_count, 1);
-    plan_threads(params, little ? params.segment : ceil_div(params.segment, kPositions), 1);
+    params.little = is_little(problem);
+    params.tap_step = std::min(problem.stride / std::gcd(problem.stride, problem.dilation), problem.K);
+    plan_threads(params, params.little ? params.segment : ceil_div(params.segment, kSlots), 1);
     return params;
 }
 
@@ -2659,18 +2747,27 @@ inline bool plan_sliding_rows(Params& params, int64_t threads, int64_t rows_per_
     const int64_t wide = kWideBytes / element_bytes(problem.dtype);
     const bool aligned = problem.P % wide == 0 && reinterpret_cast<uint64_t>(problem.y) % kWideBytes == 0;
     const int64_t lead = residues > 1 || aligned ? 0 : wide;
-    const int64_t strips = threads / residues;
-    if (strips < 1) return false;
-    // The fewest segments; they begin aligned.
+    if (threads < residues) return false;
+    // Of several runs, a segment may have fewer strips than would fit, where these then fit the row better.
+    int64_t strips = threads / residues;
+    const int64_t halo = (problem.K - 1) / problem.stride * problem.dilation;
+    const int64_t halo_strips = ceil_div(halo, kStrip * residues);
+    const auto cost_of = [&](int64_t some) {
+        return ceil_div(problem.P, some * kStrip * residues) * (some + halo_strips);
+    };
+    for (int64_t some = strips - 1; residues > 1 && some > 0; --some) {
+        if (cost_of(some) < cost_of(strips)) strips = some;
+    }
+    // They begin aligned.
     const int64_t most = strips * kStrip * residues - lead;
     if (most < 1) return false;
     params.segments = static_cast<uint32_t>(ceil_div(problem.P, most));
-    params.segment = std::min(round_up(ceil_div(problem.P, params.segments), wide), most);
+    const int64_t segment = residues == 1 ? ceil_div(problem.P, params.segments) : most;
+    params.segment = std::min(round_up(std::min(segment, problem.P), wide), most);
     const int64_t strips_of_run = ceil_div(ceil_div(params.segment + lead, residues), kStrip);
     params.runs = plan_runs(problem, strips_of_run);
     params.threads_per_row = static_cast<int32_t>(strips_of_run * residues);
     params.rows_per_block = static_cast<int32_t>(rows_per_block);
-    const int64_t halo = (params.runs.w_pitch - kVector) * residues;
     return (params.segments == 1 || params.segment >= halo) &&
            rows_per_block * params.runs.row_pitch <= kSmemSums;
 }
@@ -2680,8 +2777,7 @@ inline Params plan_sliding(const Problem& problem) {
     Params params = plan_any(problem), none = params;
     if (problem.dtype == Dtype::float64 || problem.K > 2048) return none;
     if (problem.stride > 1024 || problem.dilation > 1024) return none;
-    const int64_t little = int64_t{kLittle} * problem.device.sm_count;
-    if (problem.K <= kFewTaps && params.rows * problem.P < little) return none;
+    if (problem.K <= kFewTaps && is_little(problem)) return none;
     if (problem.x_stride_l != 1 && problem.x_stride_c == 1 && problem.G > 1) {
         params.by_channel = true;
         // First of many channels and few positions, whose taps reach furthest into what others load.
@@ -2714,19 +2810,11 @@ Error launch_element(const Problem& problem, cudaStream_t stream) {
         return params.rows_per_block * params.threads_per_row;
     };
     if constexpr (!std::is_same<Element, double>::value) {
-        const bool is_short = problem.stride == 1 && problem.x_stride_l == 1 && problem.K <= kMaxShortTaps;
-        if (is_short && problem.dilation == 1) {
+        const bool neighbours = problem.stride == 1 && problem.dilation == 1 && problem.x_stride_l == 1;
+        if (neighbours && problem.K <= kMaxShortTaps) {
             const Params params = plan_short(problem);
-            depthwise_short_kernel<Element, false><<<blocks_of(params), threads_of(params), 0, stream>>>(params);
+            depthwise_short_kernel<Element><<<blocks_of(params), threads_of(params), 0, stream>>>(params);
             return launch_error();
-        }
-        if constexpr (std::is_same<Element, float>::value) {
-            if (is_short && problem.dilation <= kMaxShortDilation) {
-                const Params params = plan_short(problem);
-                depthwise_short_kernel<Element, true>
-                    <<<blocks_of(params), threads_of(params), 0, stream>>>(params);
-                return launch_error();
-            }
         }
         const Params params = plan_sliding(problem);
         if (params.threads_per_row > 0) {
@@ -2777,8 +2865,9 @@ const conv1d::Route conv1d::kDepthwise = {"depthwise", fits_depthwise, no_worksp
 "direct.cuh": r'''
 #line 1 "kernels/direct.cuh"
 // The route that is right for every valid problem, in plain multiply-adds: fp32 at full accuracy, fp64,
-// 16-bit with fp32 sums; any strides, any sizes, sm_75 and later. Three kernels: "project" for few outputs
-// of few taps (bound by loads), "short" for few products an output (bound by stores), and the general one.
+// 16-bit with fp32 sums; any strides, any sizes, sm_75 and later. Four kernels: "project" for few outputs
+// of few taps (bound by loads), "short" for few products an output (bound by stores), "small" for problems
+// that fill no multiprocessors otherwise, and the general one.
 //
 // A block of the general one computes kO output channels x kP output positions; a step of the reduction
 // brings some channels x some taps into shared memory: x as a Window (tile.cuh), w as [channel][tap][kO]. A
@@ -2789,6 +2878,8 @@ const conv1d::Route conv1d::kDepthwise = {"depthwise", fits_depthwise, no_worksp
 
 #include <algorithm>
 #include <type_traits>
+
+
 
 
 
@@ -3102,19 +3193,6 @@ struct ShortTile {
     static constexpr int kWarpP = 32 * kThreadP;  // positions of a warp, a thread's 32 apart
 };
 
-// Division by a number known at launch: exact where dividend * divisor is below 2^31.
-struct Divisor {
-    uint32_t divisor, reciprocal;
-
-    __device__ __forceinline__ uint32_t quotient(uint32_t dividend) const {
-        return static_cast<uint32_t>(static_cast<uint64_t>(dividend) * reciprocal >> 31);
-    }
-};
-
-inline Divisor plan_divisor(int64_t divisor) {
-    return {static_cast<uint32_t>(divisor), static_cast<uint32_t>(ceil_div(int64_t{1} << 31, divisor))};
-}
-
 struct ShortParams {
     Problem problem;
     int32_t warps_o, warps_p;  // of a block
@@ -3179,7 +3257,7 @@ __device__ __forceinline__ void fill_short(const ShortParams& params, int64_t n,
     }
 }
 
-template <class Tile, bool kActivated>
+template <class Tile>
 __global__ void __launch_bounds__(kThreads, 2)
     direct_short_kernel(const __grid_constant__ ShortParams params) {
     using Element = typename Tile::Element;
@@ -3247,9 +3325,23 @@ __global__ void __launch_bounds__(kThreads, 2)
             const Sum bias = w_row[i];
 #pragma unroll
             for (int j = 0; j < Tile::kThreadP; ++j) {
-                if (32 * j < left) y[32 * j] = finish<Element, kActivated>(problem, sum[i][j] + bias);
+                if (32 * j < left) y[32 * j] = narrow<Element>(sum[i][j] + bias);
             }
             y += problem.P;
+        }
+        if (problem.activation != Activation::none) {  // reads back what this thread has stored
+#pragma unroll 1
+            for (int i = 0; i < min(rows, Tile::kThreadO); ++i) {
+                y -= problem.P;
+                Element value[Tile::kThreadP];
+#pragma unroll
+                for (int j = 0; j < Tile::kThreadP; ++j) value[j] = 32 * j < left ? y[32 * j] : Element{};
+#pragma unroll
+                for (int j = 0; j < Tile::kThreadP; ++j) {
+                    value[j] = activate<Element, true>(problem.activation, widen(value[j]));
+                    if (32 * j < left) y[32 * j] = value[j];
+                }
+            }
         }
     }
 }
@@ -3314,42 +3406,64 @@ ShortParams plan_short(const Problem& problem) {
     return params;
 }
 
-template <class Tile, bool kActivated>
+template <class Tile>
 Error launch_short(const ShortParams& params, cudaStream_t stream) {
     if (params.smem_bytes > kSmemBytes) {
-        const Error error = allow_smem<direct_short_kernel<Tile, kActivated>>(params.problem.device);
+        const Error error = allow_smem<direct_short_kernel<Tile>>(params.problem.device);
         if (error != nullptr) return error;
     }
     const int threads = 32 * params.warps_o * params.warps_p;
-    direct_short_kernel<Tile, kActivated>
+    direct_short_kernel<Tile>
         <<<static_cast<unsigned>(params.tiles), threads, params.smem_bytes, stream>>>(params);
     return launch_error();
 }
 
 // Few outputs of few taps (O*K <= kRows): t[o, k, l] = sum over c of w[o, c, k] * x[c, l], which reads each x
 // once, from memory straight to registers; then y[o, p] = sum over k of t[o, k, l], through shared memory.
-template <class Element_, int kRows_>
+template <class Element_>
 struct ProjectTile {
     using Element = Element_;
     using Sum = typename SumOf<Element>::Type;
-    static constexpr int kRows = kRows_;
-    static constexpr int kThreadL = 16 / sizeof(Sum);  // positions of a thread, a block's threads apart
-    static constexpr int kChannels = 4;                // loaded at once
+    static constexpr int kRows = 8;
+    static constexpr int kThreadL = 16 / sizeof(Element);  // positions of a thread
+    static constexpr int kAhead = 16;                      // channels whose vectors are in flight
+    static constexpr int kBatch = 4;                       // channels whose elements are loaded at once
 };
 
 struct ProjectParams {
     Problem problem;
+    bool vectors;  // a thread's positions are neighbours, one load of 16 bytes; else a block's threads apart
     int32_t threads;
     int32_t tile_p;  // output positions of a block
     int64_t p_tiles, tiles;
     size_t smem_bytes;
 };
 
-template <class Tile, bool kActivated>
-__global__ void __launch_bounds__(kThreads, 3)
+constexpr int kProjectThreads = 128;
+
+// sum[row][begin + j] += w_row[row] * value[j]
+template <class Tile, int kCount>
+__device__ __forceinline__ void project(const typename Tile::Sum* w_row, int begin,
+                                        const typename Tile::Sum (&value)[kCount],
+                                        typename Tile::Sum (&sum)[Tile::kRows][Tile::kThreadL]) {
+    constexpr int kVector = 16 / sizeof(typename Tile::Sum);
+#pragma unroll
+    for (int row = 0; row < Tile::kRows; row += kVector) {
+        const auto w_frag = *reinterpret_cast<const Vector<typename Tile::Sum, kVector>*>(w_row + row);
+#pragma unroll
+        for (int v = 0; v < kVector; ++v) {
+#pragma unroll
+            for (int j = 0; j < kCount; ++j) sum[row + v][begin + j] += w_frag.at[v] * value[j];
+        }
+    }
+}
+
+template <class Tile>
+__global__ void __launch_bounds__(kProjectThreads, 4)
     direct_project_kernel(const __grid_constant__ ProjectParams params) {
     using Element = typename Tile::Element;
     using Sum = typename Tile::Sum;
+    using Values = Vector<Element, Tile::kThreadL>;
     constexpr int kVector = 16 / sizeof(Sum);
     constexpr int kRows = Tile::kRows;
     extern __shared__ __align__(16) unsigned char smem[];
@@ -3358,55 +3472,95 @@ __global__ void __launch_bounds__(kThreads, 3)
     const int32_t channels = static_cast<int32_t>(problem.C);
     const int32_t taps = static_cast<int32_t>(problem.K);
     const int32_t rows = static_cast<int32_t>(problem.O) * taps;
+    const int32_t w_count = (channels + Tile::kBatch - 1) / Tile::kBatch * Tile::kBatch * kRows;
     Sum* w_smem = reinterpret_cast<Sum*>(smem);  // [channel][kRows]
-    Sum* t_smem = w_smem + channels * kRows;     // [row][tile_l]
+    Sum* t_smem = w_smem + w_count;              // [row][tile_l], and before that x
 
     const uint32_t sample = blockIdx.x / static_cast<uint32_t>(params.p_tiles);
     const int64_t n = sample / static_cast<uint32_t>(problem.G);
     const int64_t g = sample - n * problem.G;
     const int64_t p_begin = (blockIdx.x - sample * params.p_tiles) * params.tile_p;
+    // The block's first input position, at or before the first that an output needs.
+    const int64_t l_needed = p_begin * problem.stride - problem.pad_left;
+    const int32_t lead = params.vectors ? static_cast<int32_t>(l_needed & (Tile::kThreadL - 1)) : 0;
+    const int32_t thread_l = threadIdx.x * (params.vectors ? Tile::kThreadL : 1);
+    const int32_t step_l = params.vectors ? 1 : params.threads;
+    const int64_t l_begin = l_needed - lead + thread_l;
+    const Element* x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n +
+                       g * channels * problem.x_stride_c + l_begin * problem.x_stride_l;
+    const int64_t x_step = step_l * problem.x_stride_l;
+    uint32_t inside = 0;  // one bit a position
+#pragma unroll
+    for (int j = 0; j < Tile::kThreadL; ++j) {
+        const bool in = static_cast<uint64_t>(l_begin + j * step_l) < static_cast<uint64_t>(problem.L);
+        inside |= static_cast<uint32_t>(in) << j;
+    }
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+    // Of vectors, each thread copies for itself, kAhead channels ahead, what only it reads.
+    auto* const ring = reinterpret_cast<Values*>(t_smem) + threadIdx.x;  // [kAhead][threads]
+    const bool in = inside & 1;
+    const auto copy = [&](int32_t c, int32_t slot) {
+        ptx::cp_async_16(ptx::smem_address(ring + slot * params.threads), x, in && c < channels ? 16 : 0);
+        ptx::cp_async_commit_group();
+        if (c + 1 < channels) x += problem.x_stride_c;
+    };
+    if (params.vectors) {
+        if (!in) x -= l_begin;
+#pragma unroll 1
+        for (int32_t c = 0; c < Tile::kAhead; ++c) copy(c, c);
+    }
+#endif
     const Element* w = static_cast<const Element*>(problem.w) + g * rows * channels;
-    for (int32_t i = threadIdx.x; i < channels * kRows; i += params.threads) {
+    for (int32_t i = threadIdx.x; i < w_count; i += params.threads) {
         const int32_t c = i / kRows, row = i % kRows;
         const int32_t o = row / taps, k = row - o * taps;
-        w_smem[i] = row < rows ? widen(w[(o * channels + c) * taps + k]) : 0;
+        w_smem[i] = row < rows && c < channels ? widen(w[(o * channels + c) * taps + k]) : 0;
     }
     __syncthreads();
 
-    const int64_t l_begin = p_begin * problem.stride - problem.pad_left + threadIdx.x;
-    const Element* x[Tile::kThreadL];
-    bool inside[Tile::kThreadL];
-#pragma unroll
-    for (int j = 0; j < Tile::kThreadL; ++j) {
-        const int64_t l = l_begin + j * params.threads;
-        inside[j] = l >= 0 && l < problem.L;
-        x[j] = static_cast<const Element*>(problem.x) + n * problem.x_stride_n +
-               g * channels * problem.x_stride_c + l * problem.x_stride_l;
-    }
     Sum sum[kRows][Tile::kThreadL] = {};
-    for (int32_t c_begin = 0; c_begin < channels; c_begin += Tile::kChannels) {
-        Element value[Tile::kChannels][Tile::kThreadL];
+    if (params.vectors) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+        int32_t slot = 0;
+#pragma unroll 1
+        for (int32_t c = 0; c < channels; ++c) {
+            ptx::cp_async_wait_group<Tile::kAhead - 1>();
+            const Values values = ring[slot * params.threads];
+            Sum wide[Tile::kThreadL];
 #pragma unroll
-        for (int c = 0; c < Tile::kChannels; ++c) {
-#pragma unroll
-            for (int j = 0; j < Tile::kThreadL; ++j) {
-                value[c][j] = inside[j] && c_begin + c < channels ? *x[j] : Element{};
-                x[j] += problem.x_stride_c;
-            }
+            for (int j = 0; j < Tile::kThreadL; ++j) wide[j] = widen(values.at[j]);
+            project<Tile, Tile::kThreadL>(w_smem + c * kRows, 0, wide, sum);
+            copy(c + Tile::kAhead, slot);
+            slot = slot + 1 < Tile::kAhead ? slot + 1 : 0;
         }
+        ptx::cp_async_wait_all();
+        __syncthreads();  // t may lie where x lay
+#endif
+    } else {
+        constexpr int kHalf = Tile::kThreadL < 4 ? Tile::kThreadL : 4;  // positions at a time
 #pragma unroll
-        for (int c = 0; c < Tile::kChannels; ++c) {
-            if (c_begin + c >= channels) break;
-            const Sum* w_row = w_smem + (c_begin + c) * kRows;
+        for (int half = 0; half < Tile::kThreadL; half += kHalf) {
+            const Element* first = x + half * x_step;
+#pragma unroll 1
+            for (int32_t c_begin = 0; c_begin < channels; c_begin += Tile::kBatch) {
+                Element value[Tile::kBatch][kHalf];
 #pragma unroll
-            for (int i = 0; i < kRows; i += kVector) {
-                const auto w_frag = *reinterpret_cast<const Vector<Sum, kVector>*>(w_row + i);
+                for (int i = 0; i < Tile::kBatch; ++i) {
+                    const Element* source = first;
 #pragma unroll
-                for (int v = 0; v < kVector; ++v) {
-#pragma unroll
-                    for (int j = 0; j < Tile::kThreadL; ++j) {
-                        sum[i + v][j] += w_frag.at[v] * widen(value[c][j]);
+                    for (int j = 0; j < kHalf; ++j) {
+                        const bool counts = (inside >> (half + j) & 1) && c_begin + i < channels;
+                        value[i][j] = counts ? *source : Element{};
+                        source += x_step;
                     }
+                    first += problem.x_stride_c;
+                }
+#pragma unroll
+                for (int i = 0; i < Tile::kBatch; ++i) {
+                    Sum wide[kHalf];
+#pragma unroll
+                    for (int j = 0; j < kHalf; ++j) wide[j] = widen(value[i][j]);
+                    project<Tile, kHalf>(w_smem + (c_begin + i) * kRows, half, wide, sum);
                 }
             }
         }
@@ -3414,15 +3568,24 @@ __global__ void __launch_bounds__(kThreads, 3)
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
         if (i >= rows) break;
+        Sum* const t = t_smem + i * tile_l + thread_l;
+        if (params.vectors) {
 #pragma unroll
-        for (int j = 0; j < Tile::kThreadL; ++j) {
-            t_smem[i * tile_l + threadIdx.x + j * params.threads] = sum[i][j];
+            for (int j = 0; j < Tile::kThreadL; j += kVector) {
+                Vector<Sum, kVector> piece;
+#pragma unroll
+                for (int v = 0; v < kVector; ++v) piece.at[v] = sum[i][j + v];
+                *reinterpret_cast<Vector<Sum, kVector>*>(t + j) = piece;
+            }
+        } else {
+#pragma unroll
+            for (int j = 0; j < Tile::kThreadL; ++j) t[j * step_l] = sum[i][j];
         }
     }
     __syncthreads();
 
     const int32_t stride = static_cast<int32_t>(problem.stride);
-    const int32_t step = tile_l + static_cast<int32_t>(problem.dilation);  // from a tap to the next
+    const int32_t tap_step = tile_l + static_cast<int32_t>(problem.dilation);  // from a tap to the next
     const int32_t outputs = static_cast<int32_t>(min(problem.P - p_begin, int64_t{params.tile_p}));
     for (int32_t o = 0; o < problem.O; ++o) {
         const int64_t channel = g * problem.O + o;
@@ -3430,11 +3593,14 @@ __global__ void __launch_bounds__(kThreads, 3)
         if (problem.bias != nullptr) bias = widen(static_cast<const Element*>(problem.bias)[channel]);
         Element* y = static_cast<Element*>(problem.y) +
                      (n * problem.G * problem.O + channel) * problem.P + p_begin;
+#pragma unroll 4
         for (int32_t p = threadIdx.x; p < outputs; p += params.threads) {
-            const Sum* t = t_smem + o * taps * tile_l + p * stride;
+            const Sum* t = t_smem + o * taps * tile_l + p * stride + lead;
             Sum total = 0;
-            for (int32_t k = 0; k < taps; ++k) total += t[k * step];
-            y[p] = finish<Element, kActivated>(problem, total + bias);
+            for (int32_t k = 0; k < taps; ++k) total += t[k * tap_step];
+            y[p] = problem.activation == Activation::none
+                       ? narrow<Element>(total + bias)
+                       : activate<Element, true>(problem.activation, total + bias);
         }
     }
 }
@@ -3442,19 +3608,26 @@ __global__ void __launch_bounds__(kThreads, 3)
 // tiles is 0 where the problem does not suit.
 template <class Tile>
 ProjectParams plan_project(const Problem& problem) {
+    using Element = typename Tile::Element;
     ProjectParams params{};
     params.problem = problem;
     if (problem.O > Tile::kRows || problem.K > Tile::kRows || problem.O * problem.K > Tile::kRows ||
         problem.C > kPieceProducts || problem.stride > problem.K || problem.dilation > 512) {
         return params;
     }
-    const int64_t span = (problem.K - 1) * problem.dilation;
+    const auto in_vectors = [](int64_t count) { return count % Tile::kThreadL == 0; };
+    params.vectors = problem.device.arch >= 80 && problem.x_stride_l == 1 && in_vectors(problem.L) &&
+                     in_vectors(problem.x_stride_c) && in_vectors(problem.x_stride_n) &&
+                     reinterpret_cast<uintptr_t>(problem.x) % 16 == 0;
+    const int64_t span = (problem.K - 1) * problem.dilation + (params.vectors ? Tile::kThreadL - 1 : 0);
     const auto set = [&](int64_t threads) {
         const int64_t tile_l = threads * Tile::kThreadL;
         params.threads = static_cast<int32_t>(threads);
         params.tile_p = static_cast<int32_t>(tile_l > span ? (tile_l - 1 - span) / problem.stride + 1 : 0);
-        params.smem_bytes = (problem.C * Tile::kRows + problem.O * problem.K * tile_l) *
-                            sizeof(typename Tile::Sum);
+        const int64_t t_bytes = problem.O * problem.K * tile_l * sizeof(typename Tile::Sum);
+        const int64_t x_bytes = params.vectors ? threads * Tile::kAhead * 16 : 0;
+        params.smem_bytes = round_up(problem.C, Tile::kBatch) * Tile::kRows * sizeof(typename Tile::Sum) +
+                            std::max(t_bytes, x_bytes);
         if (params.smem_bytes > kSmemBytes || 2 * span > tile_l) return false;
         params.p_tiles = ceil_div(problem.P, params.tile_p);
         params.tiles = params.p_tiles * problem.G * problem.N;
@@ -3462,7 +3635,7 @@ ProjectParams plan_project(const Problem& problem) {
         return params.tiles > 0;
     };
     // The largest block that fits, or a smaller one where that leaves multiprocessors without work.
-    int64_t threads = kThreads;
+    int64_t threads = kProjectThreads;
     while (threads > 64 && !set(threads)) threads /= 2;
     if (!set(threads)) {
         params.tiles = 0;
@@ -3475,41 +3648,205 @@ ProjectParams plan_project(const Problem& problem) {
     return params;
 }
 
-template <class Tile, bool kActivated>
+template <class Tile>
 Error launch_project(const ProjectParams& params, cudaStream_t stream) {
-    direct_project_kernel<Tile, kActivated>
+    direct_project_kernel<Tile>
         <<<static_cast<unsigned>(params.tiles), params.threads, params.smem_bytes, stream>>>(params);
     return launch_error();
 }
 
-// Output channels of a thread where many outputs share few products: sums of fp64 take two registers each.
-template <class Element>
-constexpr int kShortO = std::is_same<Element, double>::value ? 4 : 8;
+// Problems whose general tiles would leave multiprocessors without work: a block computes 8 output channels x
+// 32 positions, counted through all samples, and its warps share the reduction. One position a lane; x comes
+// straight from global memory, and a warp's next 32 products of weights by way of its shared memory.
+constexpr int kSmallO = 8;
+constexpr int kSmallP = 32;
+constexpr int kMaxSmallWarps = 16;
+constexpr int kSmallProducts = 32;  // of weights in a warp's shared memory
+constexpr int kSmallPiece = 256;    // products summed before they join the sum of all
+constexpr int kShortSum = 64;       // products up to which one warp sums all, in the order of other kernels
 
-template <class Element, bool kActivated>
+// Blocks that registers are shared by. With two, ptxas for sm_100 spills some.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+constexpr int kSmallBlocks = 1;
+#else
+constexpr int kSmallBlocks = 2;
+#endif
+
+struct SmallParams {
+    Problem problem;
+    int32_t warps;     // of a block
+    int32_t products;  // of a warp
+    int64_t o_tiles, p_tiles, tiles;
+};
+
+struct alignas(16) SmallMemory {
+    float w[kMaxSmallWarps][kSmallProducts][kSmallO];  // and then the warps' sums, [warp][channel][position]
+};
+
+template <class Element>
+__global__ void __launch_bounds__(32 * kMaxSmallWarps, kSmallBlocks)
+    direct_small_kernel(const __grid_constant__ SmallParams params) {
+    __shared__ SmallMemory memory;
+    const Problem& problem = params.problem;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const uint32_t row = blockIdx.x / static_cast<uint32_t>(params.o_tiles);
+    const int64_t o_begin = (blockIdx.x - row * params.o_tiles) * kSmallO;
+    const int64_t g = row / static_cast<uint32_t>(params.p_tiles);
+    const int64_t index = (row - g * params.p_tiles) * kSmallP + lane;
+    const int64_t n = index / problem.P, p = index - n * problem.P;
+    const int rows = static_cast<int>(min(problem.O - o_begin, int64_t{kSmallO}));
+    const int K = static_cast<int>(problem.K), all = static_cast<int>(problem.C) * K;
+    const int end = min((warp + 1) * params.products, all);
+    const Element* const w = static_cast<const Element*>(problem.w) + (g * problem.O + o_begin) * all;
+    const int64_t l_begin = p * problem.stride - problem.pad_left;
+    const Element* const x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n +
+                             g * problem.C * problem.x_stride_c;
+    float(&w_smem)[kSmallProducts][kSmallO] = memory.w[warp];
+    float total[kSmallO] = {}, sum[kSmallO] = {};
+    int summed = 0;
+    for (int begin = warp * params.products; begin < end; begin += kSmallProducts) {
+        const int count = min(end - begin, kSmallProducts);
+        float weight[kSmallO];
+#pragma unroll
+        for (int o = 0; o < kSmallO; ++o)
+            weight[o] = o < rows && lane < count ? widen(w[o * all + begin + lane]) : 0.0f;
+        __syncwarp();  // the products before have been read
+#pragma unroll
+        for (int o = 0; o < kSmallO; ++o) w_smem[lane][o] = weight[o];
+        __syncwarp();
+        int c = begin / K, k = begin - c * K;
+        constexpr int kUnroll = 8;
+#pragma unroll 1
+        for (int i = 0; i < count; i += kUnroll) {
+            float value[kUnroll];
+#pragma unroll
+            for (int j = 0; j < kUnroll; ++j) {
+                const int64_t l = l_begin + k * problem.dilation;
+                const bool inside = n < problem.N && i + j < count && l >= 0 && l < problem.L;
+                value[j] = inside ? widen(x[c * problem.x_stride_c + l * problem.x_stride_l]) : 0.0f;
+                if (++k == K) k = 0, ++c;
+            }
+#pragma unroll
+            for (int j = 0; j < kUnroll; ++j) {
+#pragma unroll
+                for (int o = 0; o < kSmallO; ++o) sum[o] += w_smem[i + j][o] * value[j];
+            }
+        }
+        summed += count;
+        if (summed >= kSmallPiece) {
+            summed = 0;
+#pragma unroll
+            for (int o = 0; o < kSmallO; ++o) total[o] += sum[o], sum[o] = 0.0f;
+        }
+    }
+    if (params.warps > 1) {
+        float* const sums = &memory.w[0][0][0];
+        __syncthreads();  // all weights have been read
+#pragma unroll
+        for (int o = 0; o < kSmallO; ++o) sums[(warp * kSmallO + o) * kSmallP + lane] = total[o] + sum[o];
+        __syncthreads();
+    }
+    for (int o = warp; o < rows; o += params.warps) {
+        float value = 0.0f;
+        if (params.warps > 1) {
+            for (int i = 0; i < params.warps; ++i)
+                value += (&memory.w[0][0][0])[(i * kSmallO + o) * kSmallP + lane];
+        } else {
+#pragma unroll
+            for (int i = 0; i < kSmallO; ++i) value = i == o ? total[i] + sum[i] : value;
+        }
+        const int64_t channel = g * problem.O + o_begin + o;
+        if (problem.bias != nullptr) value += widen(static_cast<const Element*>(problem.bias)[channel]);
+        if (n >= problem.N) continue;
+        Element* const y =
+            static_cast<Element*>(problem.y) + (n * problem.G * problem.O + channel) * problem.P + p;
+        *y = problem.activation == Activation::none ? narrow<Element>(value)
+                                                    : activate<Element, true>(problem.activation, value);
+    }
+}
+
+// tiles is 0 where the problem does not suit.
+inline SmallParams plan_small(const Problem& problem) {
+    SmallParams params{};
+    params.problem = problem;
+    const int64_t products = problem.C * problem.K;
+    params.o_tiles = ceil_div(problem.O, kSmallO);
+    params.p_tiles = ceil_div(problem.N * problem.P, kSmallP);
+    const int64_t tiles = params.o_tiles * params.p_tiles * problem.G;
+    if (products * kSmallO > kMaxBlocks || tiles > kMaxBlocks || problem.N * problem.P > kMaxBlocks)
+        return params;
+    // Not by the number of samples: a sample's sums must not depend on others.
+    const int64_t sample_tiles = params.o_tiles * ceil_div(problem.P, kSmallP) * problem.G;
+    params.warps = 1;
+    while (params.warps < kMaxSmallWarps && products > kShortSum * params.warps &&
+           sample_tiles * params.warps < 2 * problem.device.sm_count)
+        params.warps *= 2;
+    params.products = static_cast<int32_t>(ceil_div(products, params.warps));
+    params.tiles = tiles;
+    return params;
+}
+
+// Whether the busiest multiprocessor takes longer over its share of other tiles, of some 25 products a cycle
+// and `least_cycles` each, than over its share of small ones, of some 10.
+inline bool prefers_small(int64_t tiles, int64_t tile_outputs, double least_cycles, const SmallParams& small) {
+    if (small.tiles == 0) return false;
+    const double products = static_cast<double>(small.problem.C * small.problem.K);
+    const int64_t sms = small.problem.device.sm_count;
+    const double other = std::max(products * static_cast<double>(tile_outputs) / 25, least_cycles);
+    return static_cast<double>(ceil_div(small.tiles, sms)) * (products * kSmallO * kSmallP / 10) <
+           static_cast<double>(ceil_div(tiles, sms)) * other;
+}
+
+template <class Element>
+Error launch_small(const SmallParams& params, cudaStream_t stream) {
+    direct_small_kernel<Element>
+        <<<static_cast<unsigned>(params.tiles), 32 * params.warps, 0, stream>>>(params);
+    return launch_error();
+}
+
+template <class Element>
 Error launch_element(const Problem& problem, cudaStream_t stream) {
-    using Project = ProjectTile<Element, 8>;
-    using Wide = ShortTile<Element, kShortO<Element>, 8>;
-    using Slim = ShortTile<Element, kShortO<Element>, 2>;
-    if (problem.O * problem.K <= Project::kRows) {
-        const ProjectParams project = plan_project<Project>(problem);
-        if (project.tiles > 0) return launch_project<Project, kActivated>(project, stream);
-    }
-    if (problem.O > 4) {
-        // Wide tiles where they fill the multiprocessors, slim ones for short rows and tiny problems.
-        const ShortParams wide = plan_short<Wide>(problem);
-        if (problem.P >= 192 && wide.tiles >= 2 * problem.device.sm_count)
-            return launch_short<Wide, kActivated>(wide, stream);
-        const ShortParams slim = plan_short<Slim>(problem);
-        if (slim.tiles > 0) return launch_short<Slim, kActivated>(slim, stream);
-    }
     if constexpr (std::is_same<Element, double>::value) {
         if (problem.O <= 4) return launch_tile<Tile<double, 2, 2>>(problem, stream);
         return launch_tile<Tile<double, 4, 8>>(problem, stream);
     } else {
-        if (problem.O <= 4) return launch_tile<Tile<Element, 4, 1>>(problem, stream);
-        if (problem.O <= 16) return launch_tile<Tile<Element, 4, 4>>(problem, stream);
-        return launch_tile<Tile<Element, 8, 8>>(problem, stream);
+        using Project = ProjectTile<Element>;
+        using Short = ShortTile<Element, 8, 2>;
+        const SmallParams small = plan_small(problem);
+        // Where sums differ by the kernel, it is chosen as for one sample; but at full fp32 accuracy.
+        Problem sample = problem;
+        sample.N = 1;
+        const bool is_ieee = problem.dtype == Dtype::float32 && problem.precision == Precision::ieee;
+        const bool sums_alike = is_ieee || problem.C * problem.K <= kShortSum;
+        const Problem& probe = sums_alike ? problem : sample;
+        if (problem.O * problem.K <= Project::kRows) {
+            const ProjectParams params = plan_project<Project>(problem), probed = plan_project<Project>(sample);
+            // Where blocks are few, loads take them some 200 cycles a channel.
+            const double cycles = 200.0 * static_cast<double>(problem.C);
+            if (params.tiles > 0 &&
+                !prefers_small(probed.tiles, problem.O * probed.tile_p, cycles, plan_small(sample)))
+                return launch_project<Project>(params, stream);
+        }
+        if (problem.O > 4) {
+            const ShortParams params = plan_short<Short>(problem), probed = plan_short<Short>(probe);
+            const int64_t warps = probed.rounds * probed.warps_o * probed.warps_p;
+            const int64_t outputs = warps * Short::kThreadO * Short::kWarpP;
+            if (params.tiles > 0 && !prefers_small(probed.tiles, outputs, 0, plan_small(probe)))
+                return launch_short<Short>(params, stream);
+        }
+        const auto launch_general = [&](auto tile) {
+            using General = decltype(tile);
+            const bool alike =
+                is_ieee || (sums_alike && (problem.C == 1 || plan<General>(problem).taps == problem.K));
+            const Problem& chosen_for = alike ? problem : sample;
+            const int64_t tiles = plan<General>(chosen_for).tiles;
+            if (prefers_small(tiles, General::kO * General::kP, 0, plan_small(chosen_for)))
+                return launch_small<Element>(small, stream);
+            return launch_tile<General>(problem, stream);
+        };
+        if (problem.O <= 4) return launch_general(Tile<Element, 4, 1>{});
+        if (problem.O <= 16) return launch_general(Tile<Element, 4, 4>{});
+        return launch_general(Tile<Element, 8, 8>{});
     }
 }
 
@@ -3519,9 +3856,16 @@ inline bool fits_direct(const Problem&) { return true; }
 
 inline Error launch_direct(const Problem& any_problem, cudaStream_t stream) {
     const Problem problem = canonical(any_problem);
-    return launch_instance(problem, [&](auto element, auto activated) {
-        return direct::launch_element<decltype(element), decltype(activated)::value>(problem, stream);
-    });
+    switch (problem.dtype) {
+        case Dtype::float32:
+            return direct::launch_element<float>(problem, stream);
+        case Dtype::float64:
+            return direct::launch_element<double>(problem, stream);
+        case Dtype::float16:
+            return direct::launch_element<__half>(problem, stream);
+        default:
+            return direct::launch_element<__nv_bfloat16>(problem, stream);
+    }
 }
 
 }  // namespace conv1d
@@ -4155,15 +4499,16 @@ struct Launch {
     }
 };
 
-// Calls Launch<Tile> of the tile that suits. Long rows where there are 16 output channels only, where the
-// depth is so short that stores are all that counts, and where three products for one hide the reads of x;
-// else the tile that reads least from shared memory.
+// Calls Launch<Tile> of the tile that suits: the one that reads least from shared memory, but long rows where
+// three products for one hide the reads of x.
 template <class Element, bool kSplit, class Call>
 auto with_tile(const Problem& problem, Call call) {
-    const int64_t words = ceil_div(problem.C * problem.K, 4 / static_cast<int64_t>(sizeof(Element)));
-    if (problem.P >= 448 && (kSplit || problem.O <= 16 || words <= 2 * kMmaWords))
-        return call(Launch<Tile<Element, kSplit, 1, 16>>{});
-    return call(Launch<Tile<Element, kSplit, kSplit ? 1 : 2, 8>>{});
+    if constexpr (kSplit) {
+        if (problem.P >= 448) return call(Launch<Tile<Element, true, 1, 16>>{});
+        return call(Launch<Tile<Element, true, 1, 8>>{});
+    } else {
+        return call(Launch<Tile<Element, false, 2, 8>>{});
+    }
 }
 
 template <class Call>
@@ -4282,6 +4627,17 @@ struct Tile {
     static constexpr int kEpilogueBytes = kWarps * 16 * kStagePitch * 4;
     static_assert(kWarpP % 32 == 0, "staged rows must be 8 mod 32 banks apart");
 };
+
+// Hopper has a GEMM of its own and takes this one for strides beyond 32 only, where one tile will do.
+template <class Element>
+using HopperTile = Tile<Element, 2, 2, 8>;
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+template <class Tile>
+constexpr bool kCompiled = std::is_same<Tile, HopperTile<typename Tile::Element>>::value;
+#else
+template <class Tile>
+constexpr bool kCompiled = true;
+#endif
 
 template <class Element>
 constexpr int kChannelsPerWord = 4 / sizeof(Element);
@@ -4655,6 +5011,7 @@ template <class Tile>
 __global__ void __launch_bounds__(kThreads, kBlocks)
     gemm_sm80_forward_kernel(const __grid_constant__ Params params) {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+    if constexpr (!kCompiled<Tile>) return;
     extern __shared__ __align__(16) unsigned char smem[];
     // [stages]{weights, windows} then the tile; at the end each warp stages its rows of y over them.
     uint2* tile = reinterpret_cast<uint2*>(smem + params.stages * params.stage_bytes);
@@ -4801,6 +5158,7 @@ struct Launch {
 // Calls Launch<Tile> of the tile that wastes least: wide in O, or, where O is small, in positions.
 template <class Element, class Call>
 auto with_tile(const Problem& problem, Call call) {
+    if (problem.device.arch == 90) return call(Launch<HopperTile<Element>>{});
     if (problem.O <= 32) return call(Launch<Tile<Element, 1, 2, 8>>{});  // 32 x 256
     if (problem.O <= 64) return call(Launch<Tile<Element, 2, 2, 8>>{});  // 64 x 128
     // Short rows, or rows that end in the first half of a wide tile.
@@ -5356,11 +5714,21 @@ inline Choice choose(const Problem& problem) {
 
 }  // namespace sm90
 
+// Fewer than 8 output channels leave products nearly empty. Even so many and long sums are faster than by
+// "direct" (ms by this route and by that, TF32: 9x187x20337 to 6, K6 0.147 and 0.681; 2x260x6597 to 4, K25
+// 0.084 and 0.297; but 3x401x6873 to 3, K3 s4 0.035 and 0.033), unless that reads each x once. Decided by one
+// sample, whose result must not depend on others.
+inline bool pays_for_few_outputs(const Problem& problem) {
+    const double products =
+        static_cast<double>(problem.G * problem.P) * static_cast<double>(problem.C * problem.K);
+    return products >= 4e6 && (problem.O * problem.K > 8 || problem.C > 512);
+}
+
 inline bool fits_gemm_sm90(const Problem& problem) {
     constexpr int64_t kMost = int64_t{1} << 30;  // positions and channels are counted in 32 bits
     return problem.device.arch == 90 && problem.dtype != Dtype::float64 && problem.C >= 16 &&
-           problem.O >= 8 && problem.stride <= 32 && problem.L < kMost && problem.P < kMost &&
-           problem.N < kMost && problem.K * problem.dilation < kMost && problem.x_stride_c < kMost &&
+           (problem.O >= 8 || pays_for_few_outputs(problem)) && problem.stride <= 32 && problem.L < kMost &&
+           problem.P < kMost && problem.N < kMost && problem.K * problem.dilation < kMost && problem.x_stride_c < kMost &&
            problem.x_stride_l < kMost && problem.G * problem.O < kMost && problem.G * problem.C < kMost;
 }
 
@@ -6671,6 +7039,652 @@ inline Error launch_gemm_sm90(const Problem& problem, cudaStream_t stream) {
 
 const conv1d::Route conv1d::kGemmSm90 = {"gemm_sm90", fits_gemm_sm90, workspace_gemm_sm90, launch_gemm_sm90};
 ''',
+"stem.cuh": r'''
+#line 1 "kernels/stem.cuh"
+// Short sums of few channels on tensor cores, sm_80 and later, bound by the stores of y: TF32, fp16, bf16,
+// and fp32 at full accuracy as three products of fp16 parts. Stems of audio and genome models.
+//
+// Operands are as in fold.cuh: D[channel][position] by mma.sync, depth the folded (channel, tap) index in
+// words of 4 bytes. A warp keeps the weights of 32 output channels in registers and moves along positions.
+// x lies in shared memory as [row of words][l mod stride][l / stride]: a tap of any stride and dilation is a
+// shift. Columns of products are dealt so that a lane holds 16 bytes of a row of y: four lanes store 64
+// bytes straight from registers. A warp's channels are `classes` apart, so that their rows of y begin alike
+// within a sector of 32 bytes, and positions count from there: all stores but the ends of rows fill whole
+// sectors. Cost: 2 reads of x for each 32 x 8 outputs and 8 words.
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+#include <type_traits>
+
+
+
+
+
+
+namespace conv1d {
+namespace stem {
+
+constexpr int kWarps = 8;
+constexpr int kThreads = 32 * kWarps;
+constexpr int kBlocks = 2;     // that share a multiprocessor
+constexpr int kMmaWords = 8;   // depth of one product
+constexpr int kMTiles = 2;     // of 16 output channels, of a warp
+constexpr int kWarpO = 16 * kMTiles;
+constexpr int kBatch = 8;      // words that a thread loads before it stores any
+constexpr int kMostSpan = 2048;   // positions of a block
+constexpr int kSectorBytes = 32;
+constexpr int kFixedBytes = kThreads * 4 * 16 + kWarps * kWarpO * 8;  // of shared memory, besides x
+
+// kSplit: each fp32 operand is two fp16 numbers, scaled by a power of two: high + low / 2^11.
+template <class Element_, bool kSplit_>
+struct Tile {
+    using Element = Element_;
+    using Operand = std::conditional_t<kSplit_, __half, Element_>;  // of products
+    static constexpr bool kSplit = kSplit_;
+    static constexpr int kParts = kSplit ? 2 : 1;
+    static constexpr int kPerWord = 4 / sizeof(Operand);
+    static constexpr int kVector = 16 / sizeof(Element);  // elements of a store
+    static constexpr int kNTiles = kVector / 2;           // of 8 positions, whose columns one store takes
+    static constexpr int kGroup = 8 * kNTiles;            // positions
+    static constexpr int kChunk = 2 * kGroup;             // 128 bytes of a row of y
+    static constexpr int kMaxSteps = kSplit ? 4 : sizeof(Element) == 4 ? 8 : 5;
+};
+
+struct Params {
+    Problem problem;
+    bool tap_pairs;      // a word is two taps of one channel, not two channels of one tap
+    int32_t rows;        // of words in shared memory
+    int32_t words;       // of depth
+    Divisor row_words;   // K, or K / 2 for tap pairs, whose last tap, where K is odd, has row 1 for itself
+    int32_t steps;       // products in the depth
+    Divisor stride;
+    Divisor positions;    // of x, that a block reads
+    int32_t plane_slots;  // of one row and one residue of l modulo the stride
+    int32_t x_slots;      // and then as many zeros as a block has positions, for what the last step lacks
+    int32_t align;        // elements that phases count to
+    int32_t classes;
+    int32_t row_tasks;  // of 32 channels each
+    int32_t warps_o;    // of a block
+    int32_t p_step;     // from a warp's chunk to its next: the others of its channels have those between
+    int32_t span;       // positions of a block
+    int32_t smem_bytes;
+    int64_t o_blocks, p_blocks, blocks;
+
+    // Of row 0 at the tap where a word of the depth begins, or of the zeros.
+    __device__ __forceinline__ int slot_of(int word) const {
+        if (word >= words) return x_slots;
+        const uint32_t row = row_words.quotient(word);
+        const uint32_t tap = tap_pairs ? 2 * word : word - row * row_words.divisor;
+        const uint32_t offset = tap * static_cast<uint32_t>(problem.dilation);
+        const uint32_t shift = stride.quotient(offset);
+        return ((row - shift) * stride.divisor + offset) * plane_slots + shift;
+    }
+};
+
+struct WarpRanges {
+    uint2 of[kWarps];
+};
+
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+
+// An operand's high and low part, of a value already scaled.
+struct Parts {
+    __half high, low;
+};
+__device__ __forceinline__ Parts split(float value) {
+    const __half high = __float2half_rn(value);
+    return {high, __float2half_rn((value - __half2float(high)) * 2048.0f)};
+}
+
+template <class Element>
+__device__ __forceinline__ uint32_t pack(Element first, Element second) {
+    const Element pair[2] = {first, second};
+    uint32_t bits;
+    memcpy(&bits, pair, 4);
+    return bits;
+}
+
+// Words of products from elements: {high, low} where they are split, else the first alone.
+template <class Tile>
+__device__ __forceinline__ uint2 operand_words(const typename Tile::Element (&value)[Tile::kPerWord],
+                                               float scale) {
+    if constexpr (Tile::kSplit) {
+        const Parts first = split(value[0] * scale), second = split(value[1] * scale);
+        return make_uint2(pack(first.high, second.high), pack(first.low, second.low));
+    } else if constexpr (Tile::kPerWord == 2) {
+        return make_uint2(pack(value[0], value[1]), 0);
+    } else {
+        return make_uint2(ptx::cvt_rna_tf32(value[0]), 0);
+    }
+}
+
+// The largest and the smallest magnitude but zero among fp32 operands, as bits.
+constexpr uint32_t kInfinity = 0x7F800000;
+struct Range {
+    uint32_t largest, smallest;
+
+    __device__ __forceinline__ void add(float value) {
+        const uint32_t bits = __float_as_uint(value) & 0x7FFFFFFF;
+        largest = max(largest, bits);
+        smallest = min(smallest, bits == 0 ? smallest : bits);
+    }
+    // Whether two fp16 numbers hold 22 bits of each operand, once the largest is scaled to 2^14..2^15.
+    __device__ __forceinline__ bool suits() const {
+        const int high = largest >> 23, low = smallest >> 23;
+        return largest == 0 || (high <= 127 + 60 && high >= 127 - 40 && high - low <= 26);
+    }
+    __device__ __forceinline__ float scale() const {
+        return largest == 0 ? 1.0f : __uint_as_float((127 + 14 + 127 - (largest >> 23)) << 23);
+    }
+    __device__ __forceinline__ float unscale() const {
+        return largest == 0 ? 1.0f : __uint_as_float(((largest >> 23) - 14) << 23);
+    }
+};
+
+// Calls use(slot, value) for the words of x that a block reads, zeros outside 0 <= l < L. kBatch loads at
+// once.
+template <class Tile, class Use>
+__device__ __forceinline__ void for_words(const Params& params, const typename Tile::Element* x,
+                                          int64_t l_begin, Use use) {
+    using Element = typename Tile::Element;
+    const Problem& problem = params.problem;
+    const uint32_t positions = params.positions.divisor, items = params.rows * positions;
+    // Where a row of x begins and ends, counted from l_begin; how far on the second element of a word lies.
+    constexpr int64_t kMost = 1 << 30;
+    const int row_begin = static_cast<int>(min(max(-l_begin, -kMost), kMost));
+    const int row_end = static_cast<int>(min(max(problem.L - l_begin, -kMost), kMost));
+    const int lag = params.tap_pairs ? static_cast<int>(problem.dilation) : 0;
+    const int64_t second = params.tap_pairs ? lag * problem.x_stride_l : problem.x_stride_c;
+    const int64_t row_step = params.tap_pairs ? 0 : Tile::kPerWord * problem.x_stride_c;
+    x += l_begin * problem.x_stride_l;
+#pragma unroll 1
+    for (uint32_t begin = threadIdx.x; begin < items; begin += kBatch * kThreads) {
+        Element value[kBatch][Tile::kPerWord];
+        uint32_t slot[kBatch];
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) {
+            const uint32_t item = begin + i * kThreads;
+            const uint32_t row = params.positions.quotient(item);
+            const int offset = item - row * positions;
+            const uint32_t shift = params.stride.quotient(offset);
+            slot[i] = ((row - shift) * params.stride.divisor + offset) * params.plane_slots + shift;
+            const Element* const source = x + (row * row_step + offset * problem.x_stride_l);
+            value[i][0] = item < items && offset >= row_begin && offset < row_end ? *source : Element{};
+            if constexpr (Tile::kPerWord == 2) {
+                const bool has_second = params.tap_pairs ? row == 0 : 2 * row + 1 < problem.C;
+                const bool inside = offset + lag >= row_begin && offset + lag < row_end;
+                value[i][1] = item < items && has_second && inside ? source[second] : Element{};
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) {
+            if (begin + i * kThreads < items) use(slot[i], value[i]);
+        }
+    }
+}
+
+// The range of what all threads have seen.
+__device__ __forceinline__ Range block_range(Range range, WarpRanges& warps_smem) {
+    range.largest = __reduce_max_sync(0xFFFFFFFF, range.largest);
+    range.smallest = __reduce_min_sync(0xFFFFFFFF, range.smallest);
+    if (threadIdx.x % 32 == 0) warps_smem.of[threadIdx.x / 32] = make_uint2(range.largest, range.smallest);
+    __syncthreads();
+#pragma unroll
+    for (int warp = 0; warp < kWarps; ++warp) {
+        range.largest = max(range.largest, warps_smem.of[warp].x);
+        range.smallest = min(range.smallest, warps_smem.of[warp].y);
+    }
+    return range;
+}
+
+// What one warp computes: 32 channels, `classes` apart, and chunks of positions, p_step apart.
+struct Task {
+    int64_t n, g;
+    int64_t o_begin;
+    int64_t p_begin;  // below zero where the run begins in the sector before the rows
+    int32_t run;      // positions to the end of the block's, or of the rows
+};
+
+template <class Tile>
+struct Weights {
+    uint4 words[Tile::kMaxSteps][kMTiles][Tile::kParts];
+    bool suit;
+};
+
+// Loads the operands A of a warp in the order in which lanes hold them, and what becomes of its rows' sums:
+// finish_smem[row] is {factor, bias}.
+template <class Tile>
+__device__ __forceinline__ void load_weights(const Params& params, const Task& task,
+                                             float2* finish_smem, uint4* staged, Weights<Tile>& weights) {
+    using Element = typename Tile::Element;
+    const Problem& problem = params.problem;
+    const int lane = threadIdx.x % 32;
+    const int K = static_cast<int>(problem.K);
+    const int row_elements = static_cast<int>(problem.C) * K;
+    const Element* const w = static_cast<const Element*>(problem.w) + task.g * problem.O * row_elements;
+    int row_offset[kMTiles][2];  // rows past the last hold its weights, and go nowhere
+#pragma unroll
+    for (int i = 0; i < 2 * kMTiles; ++i) {
+        const int row = i * 8 + lane / 4;
+        const int64_t o = min(task.o_begin + row * int64_t{params.classes}, problem.O - 1);
+        row_offset[i / 2][i % 2] = static_cast<int>(o) * row_elements;
+        if (lane % 4 == 0) {
+            const Element* const bias = static_cast<const Element*>(problem.bias) + task.g * problem.O + o;
+            finish_smem[row] = make_float2(1.0f, problem.bias != nullptr ? widen(*bias) : 0.0f);
+        }
+    }
+    const auto load = [&](int m, int half, int word, Element(&value)[Tile::kPerWord]) {
+        const Element* source = w + row_offset[m][half];
+        value[0] = Element{};
+        if constexpr (Tile::kPerWord == 1) {
+            if (word < params.words) value[0] = source[word];
+        } else {
+            const int row = params.tap_pairs ? 0 : static_cast<int>(params.row_words.quotient(word));
+            source += params.tap_pairs ? 2 * word : word + row * K;
+            const bool has_second = params.tap_pairs ? 2 * word + 1 < K : 2 * row + 1 < problem.C;
+            value[1] = Element{};
+            if (word < params.words) {
+                value[0] = source[0];
+                if (has_second) value[1] = source[params.tap_pairs ? 1 : K];
+            }
+        }
+    };
+    float row_scale[kMTiles][2] = {};
+    if constexpr (Tile::kSplit) {
+        weights.suit = true;
+        Range range[2 * kMTiles];
+#pragma unroll
+        for (int i = 0; i < 2 * kMTiles; ++i) range[i] = {0, kInfinity};
+#pragma unroll 1
+        for (int word = lane % 4; word < params.words; word += 4) {
+#pragma unroll
+            for (int i = 0; i < 2 * kMTiles; ++i) {
+                Element value[Tile::kPerWord];
+                load(i / 2, i % 2, word, value);
+                range[i].add(value[0]);
+                range[i].add(value[1]);
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < 2 * kMTiles; ++i) {
+            Range& row = range[i];
+#pragma unroll
+            for (int other = 1; other < 4; other *= 2) {
+                row.largest = max(row.largest, __shfl_xor_sync(0xFFFFFFFF, row.largest, other));
+                row.smallest = min(row.smallest, __shfl_xor_sync(0xFFFFFFFF, row.smallest, other));
+            }
+            weights.suit = weights.suit && row.suits();
+            row_scale[i / 2][i % 2] = row.scale();
+            if (lane % 4 == 0) finish_smem[i * 8 + lane / 4].x = row.unscale();
+        }
+        weights.suit = __all_sync(0xFFFFFFFF, weights.suit);
+    }
+    const auto load_step = [&](int step, int m, uint4* words, int pitch) {
+        uint2 word[4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            Element value[Tile::kPerWord];
+            load(m, i % 2, step * kMmaWords + i / 2 * 4 + lane % 4, value);
+            word[i] = operand_words<Tile>(value, row_scale[m][i % 2]);
+        }
+        words[0] = make_uint4(word[0].x, word[1].x, word[2].x, word[3].x);
+        if constexpr (Tile::kSplit) words[pitch] = make_uint4(word[0].y, word[1].y, word[2].y, word[3].y);
+    };
+#pragma unroll
+    for (int step = 0; step < Tile::kMaxSteps; ++step) {
+        if constexpr (Tile::kSplit) {  // by way of this thread's memory, or registers would not hold them
+#pragma unroll 1
+            for (int m = 0; m < kMTiles; ++m) load_step(step, m, staged + 2 * m * 32, 32);
+#pragma unroll
+            for (int i = 0; i < 2 * kMTiles; ++i) weights.words[step][i / 2][i % 2] = staged[i * 32];
+        } else {
+#pragma unroll
+            for (int m = 0; m < kMTiles; ++m) load_step(step, m, weights.words[step][m], 0);
+        }
+    }
+}
+
+// Two neighbours of a row of y, rounded.
+template <class Element>
+__device__ __forceinline__ uint32_t round_pair(float first, float second) {
+    return pack(narrow<Element>(first), narrow<Element>(second));
+}
+
+// A lane's 16 bytes of rows lane / 4 + 8 * i of the group from p on, where the row is 0 <= p < p_end.
+// Activations and the ends of rows go through `staged`, [i][32 lanes].
+template <class Tile>
+__device__ __forceinline__ void store(const Params& params, int p, int p_end, uint4 (&out)[4],
+                                      typename Tile::Element* y, int rows, uint4* staged) {
+    using Element = typename Tile::Element;
+    constexpr int kVector = Tile::kVector;
+    const Problem& problem = params.problem;
+    const int64_t row_step = 8 * int64_t{params.classes} * problem.P;
+    const bool inside = p >= 0 && p + Tile::kGroup <= p_end;
+    if (problem.activation != Activation::none || !inside) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) staged[i * 32] = out[i];
+#pragma unroll 1
+        for (int i = 0; i < 4 * kVector; ++i) {
+            Element* const value = reinterpret_cast<Element*>(staged + i / kVector * 32) + i % kVector;
+            if (problem.activation != Activation::none)
+                *value = activate<Element, true>(problem.activation, widen(*value));
+            const int column = p + threadIdx.x % 4 * kVector + i % kVector;
+            if (!inside && i / kVector < rows && column >= 0 && column < p_end)
+                y[i / kVector * row_step + i % kVector] = *value;
+        }
+        if (!inside) return;
+#pragma unroll
+        for (int i = 0; i < 4; ++i) out[i] = staged[i * 32];
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        if (i < rows) *reinterpret_cast<uint4*>(y + i * row_step) = out[i];
+    }
+}
+
+// One warp: its run of positions, whose first has row `position` of each plane of x.
+template <class Tile>
+__device__ __forceinline__ void multiply(const Params& params, const Task& task, const Weights<Tile>& weights,
+                                         const uint32_t* x_smem, int position, float x_unscale,
+                                         const float2* finish_smem, uint4* staged) {
+    using Element = typename Tile::Element;
+    using Operand = typename Tile::Operand;
+    using Slot = Vector<uint32_t, Tile::kParts>;
+    const Problem& problem = params.problem;
+    const int lane = threadIdx.x % 32;
+    // Where this lane's words of operand B lie for the first column.
+    const Slot* x[Tile::kMaxSteps][2];
+#pragma unroll
+    for (int step = 0; step < Tile::kMaxSteps; ++step) {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+            x[step][i] = reinterpret_cast<const Slot*>(x_smem) + position + lane / 8 * 2 * Tile::kNTiles +
+                         lane / 4 % 2 + params.slot_of(step * kMmaWords + i * 4 + lane % 4);
+        }
+    }
+    const int64_t first_o = task.o_begin + lane / 4 * int64_t{params.classes};
+    const int left = static_cast<int>(problem.O - first_o);
+    const int rows = left <= 0 ? 0 : min((left - 1) / (8 * params.classes) + 1, 4);
+    Element* y = static_cast<Element*>(problem.y) +
+                 ((task.n * problem.G + task.g) * problem.O + first_o) * problem.P + task.p_begin +
+                 lane % 4 * Tile::kVector;
+    int p = static_cast<int>(min(task.p_begin, int64_t{0}));  // counted so that a row begins at 0, if it does
+    const int p_end = p + task.run;
+#pragma unroll 1
+    for (; p < p_end; p += params.p_step, y += params.p_step) {
+#pragma unroll
+        for (int group = 0; group < Tile::kChunk / Tile::kGroup; ++group) {
+            float sum[kMTiles][Tile::kNTiles][4] = {};
+            float cross[kMTiles][Tile::kNTiles][4] = {};
+#pragma unroll
+            for (int step = 0; step < Tile::kMaxSteps; ++step) {
+                if (step > 0 && step >= params.steps) break;
+#pragma unroll
+                for (int n = 0; n < Tile::kNTiles; ++n) {
+                    const Slot first = x[step][0][group * Tile::kGroup + 2 * n];
+                    const Slot second = x[step][1][group * Tile::kGroup + 2 * n];
+                    const uint2 x_frag = make_uint2(first.at[0], second.at[0]);
+#pragma unroll
+                    for (int m = 0; m < kMTiles; ++m) {
+                        ptx::mma<Operand>(sum[m][n], weights.words[step][m][0], x_frag);
+                        if constexpr (Tile::kSplit) {
+                            const uint2 x_low = make_uint2(first.at[1], second.at[1]);
+                            ptx::mma<Operand>(cross[m][n], weights.words[step][m][0], x_low);
+                            ptx::mma<Operand>(cross[m][n], weights.words[step][m][1], x_frag);
+                        }
+                    }
+                }
+            }
+            uint4 out[4];
+#pragma unroll
+            for (int i = 0; i < 2 * kMTiles; ++i) {
+                const float2 finish = finish_smem[i * 8];
+                const auto total = [&](int column) {
+                    const int n = column / 2, part = i % 2 * 2 + column % 2;
+                    float value = sum[i / 2][n][part];
+                    if constexpr (Tile::kSplit)
+                        value = (value + cross[i / 2][n][part] * (1.0f / 2048)) * (finish.x * x_unscale);
+                    return value + finish.y;
+                };
+                uint32_t word[4];
+#pragma unroll
+                for (int j = 0; j < 4; ++j) {
+                    if constexpr (sizeof(Element) == 4) word[j] = __float_as_uint(total(j));
+                    else word[j] = round_pair<Element>(total(2 * j), total(2 * j + 1));
+                }
+                out[i] = make_uint4(word[0], word[1], word[2], word[3]);
+            }
+            store<Tile>(params, p + group * Tile::kGroup, p_end, out, y + group * Tile::kGroup, rows, staged);
+        }
+#pragma unroll
+        for (int step = 0; step < Tile::kMaxSteps; ++step) {
+            x[step][0] += params.p_step;
+            x[step][1] += params.p_step;
+        }
+    }
+}
+
+// One warp: the same outputs in plain multiply-adds, for operands whose parts do not suit.
+__device__ __noinline__ void compute_exactly(const Params& params, const Task& task) {
+    const Problem& problem = params.problem;
+#pragma unroll 1
+    for (int row = 0; row < kWarpO; ++row) {
+        const int64_t o = task.o_begin + row * int64_t{params.classes};
+        if (o >= problem.O) break;
+        float* const y = static_cast<float*>(problem.y) +
+                         ((task.n * problem.G + task.g) * problem.O + o) * problem.P;
+#pragma unroll 1
+        for (int i = threadIdx.x % 32; i < task.run; i += params.p_step) {  // a chunk is 32 positions
+            const int64_t p = task.p_begin + i;
+            if (p >= 0 && p < problem.P) y[p] = finish_exactly(problem, task.n, task.g, o, p);
+        }
+    }
+}
+
+#endif  // sm_80
+
+// Blocks that registers are shared by. With two, ptxas for sm_120 spills some.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
+constexpr int kLaunchBlocks = 1;
+#else
+constexpr int kLaunchBlocks = kBlocks;
+#endif
+
+template <class Tile>
+__global__ void __launch_bounds__(kThreads, kLaunchBlocks)
+    stem_sm80_forward_kernel(const __grid_constant__ Params params) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+    using Element = typename Tile::Element;
+    using Slot = Vector<uint32_t, Tile::kParts>;
+    extern __shared__ __align__(16) unsigned char smem[];
+    const int warp = threadIdx.x / 32;
+    uint4* const staged = reinterpret_cast<uint4*>(smem) + warp * 128 + threadIdx.x % 32;  // [4][32 lanes]
+    float2* const finish_smem = reinterpret_cast<float2*>(smem + kThreads * 64) + warp * kWarpO;
+    Slot* const x_smem = reinterpret_cast<Slot*>(smem + kFixedBytes);
+    const Problem& problem = params.problem;
+
+    Task task;
+    const uint32_t place = blockIdx.x / static_cast<uint32_t>(params.o_blocks);
+    const uint32_t sample = place / static_cast<uint32_t>(params.p_blocks);
+    task.n = sample / static_cast<uint32_t>(problem.G);
+    task.g = sample - task.n * problem.G;
+    const int64_t block_p = (place - sample * params.p_blocks) * params.span;
+    const int warp_o = warp % params.warps_o, warp_p = warp / params.warps_o;
+    const int row_task = static_cast<int>(blockIdx.x - place * params.o_blocks) * params.warps_o + warp_o;
+    const int set = row_task / params.classes;
+    task.o_begin = row_task + int64_t{set} * (kWarpO - 1) * params.classes;
+    // How far behind a sector this warp's rows of y begin.
+    const int64_t y_begin = static_cast<int64_t>(reinterpret_cast<uintptr_t>(problem.y) / sizeof(Element)) +
+                            (sample * problem.O + task.o_begin) * problem.P;
+    const int phase = static_cast<int>(y_begin & (params.align - 1));
+    const int warp_begin = warp_p * Tile::kChunk;
+    task.p_begin = block_p + warp_begin - phase;
+    task.run = static_cast<int>(min(problem.P - task.p_begin, int64_t{params.span - warp_begin}));
+
+    // x from the first position that any phase begins at.
+    const int64_t l_begin = (block_p - (params.align - 1)) * problem.stride - problem.pad_left;
+    const Element* const x = static_cast<const Element*>(problem.x) + task.n * problem.x_stride_n +
+                             task.g * problem.C * problem.x_stride_c;
+    Weights<Tile> weights;
+    load_weights<Tile>(params, task, finish_smem, staged, weights);
+    Range range = {0, kInfinity};
+    if constexpr (Tile::kSplit) {
+        for_words<Tile>(params, x, l_begin, [&](int, const Element(&value)[2]) {
+            range.add(value[0]);
+            range.add(value[1]);
+        });
+        __shared__ WarpRanges warps_smem;
+        range = block_range(range, warps_smem);
+    }
+    const float scale = range.scale();
+    for_words<Tile>(params, x, l_begin, [&](int slot, const Element(&value)[Tile::kPerWord]) {
+        const uint2 words = operand_words<Tile>(value, scale);
+        x_smem[slot].at[0] = words.x;
+        if constexpr (Tile::kSplit) x_smem[slot].at[1] = words.y;
+    });
+    for (int i = threadIdx.x; i < params.span + params.align; i += kThreads) x_smem[params.x_slots + i] = {};
+    __syncthreads();
+    if (task.o_begin >= problem.O || task.run <= 0) return;
+    if constexpr (Tile::kSplit) {
+        if (!range.suits() || !weights.suit) {
+            compute_exactly(params, task);
+            return;
+        }
+    }
+    multiply<Tile>(params, task, weights, reinterpret_cast<const uint32_t*>(x_smem),
+                   warp_begin + params.align - 1 - phase, range.unscale(),
+                   finish_smem + threadIdx.x % 32 / 4, staged);
+#endif
+}
+
+// Rows of y so far apart begin at the same place of a sector.
+inline int64_t row_classes(const Problem& problem) {
+    const int64_t align = kSectorBytes / element_bytes(problem.dtype);
+    return align / std::gcd(align, problem.P);
+}
+
+// blocks is 0 where the problem does not suit.
+template <class Tile>
+Params plan(const Problem& problem) {
+    Params params{};
+    params.problem = problem;
+    const int64_t reach = (problem.K - 1) * problem.dilation + 1;
+    if (problem.C >= 16 || problem.C * problem.K > Tile::kMaxSteps * kMmaWords * Tile::kPerWord ||
+        problem.O * problem.C * problem.K > kMaxBlocks || problem.stride > 64 || reach > 4096)
+        return params;
+    params.tap_pairs = Tile::kPerWord == 2 && problem.C == 1 && problem.K > 1;
+    const int64_t row_words = params.tap_pairs ? problem.K / 2 : problem.K;
+    params.rows =
+        static_cast<int32_t>(params.tap_pairs ? 1 + problem.K % 2 : ceil_div(problem.C, Tile::kPerWord));
+    params.words = static_cast<int32_t>(params.tap_pairs ? ceil_div(problem.K, 2) : params.rows * problem.K);
+    params.row_words = plan_divisor(row_words);
+    params.steps = static_cast<int32_t>(ceil_div(params.words, kMmaWords));
+    if (params.steps > Tile::kMaxSteps) return params;
+    params.stride = plan_divisor(problem.stride);
+
+    params.align = static_cast<int32_t>(kSectorBytes / sizeof(typename Tile::Element));
+    params.classes = static_cast<int32_t>(row_classes(problem));
+    params.row_tasks = static_cast<int32_t>(params.classes * ceil_div(ceil_div(problem.O, params.classes), kWarpO));
+    // Long pieces of rows at a time, unless bringing x costs more (ms of w2v2_fe0 in TF32 and bf16, by 2, 4 and
+    // 8 warps that share it: 0.324 0.187, 0.328 0.162, 0.342 0.168; demucs_enc0 0.105, 0.087, 0.074).
+    params.warps_o = params.rows * problem.stride > 5 ? 8 : 4;
+    while (params.warps_o > 1 && 8 * round_up(params.row_tasks, params.warps_o) > 9 * params.row_tasks)
+        params.warps_o /= 2;
+    params.p_step = kWarps / params.warps_o * Tile::kChunk;
+    params.o_blocks = ceil_div(params.row_tasks, params.warps_o);
+    const int64_t share = (problem.device.smem_bytes + 1024) / kBlocks - 1024 - static_cast<int64_t>(sizeof(WarpRanges));
+    for (int32_t span = kMostSpan; span >= params.p_step; span /= 2) {
+        params.span = span;
+        const int64_t positions = (params.span + params.align - 2) * problem.stride + reach;
+        const int64_t planes = params.rows * problem.stride;
+        params.positions = plan_divisor(positions);
+        params.plane_slots = static_cast<int32_t>(ceil_div(positions, problem.stride));
+        if ((params.rows * positions + kBatch * kThreads) * positions >= int64_t{1} << 31) continue;
+        const int64_t slots = planes * params.plane_slots + params.span + params.align;
+        const int64_t bytes = kFixedBytes + round_up(slots * Tile::kParts * 4, 16);
+        params.p_blocks = ceil_div(problem.P + params.align - 1, params.span);
+        const int64_t blocks = params.o_blocks * params.p_blocks * problem.G * problem.N;
+        if (bytes > share || blocks > kMaxBlocks) continue;
+        params.x_slots = static_cast<int32_t>(planes * params.plane_slots);
+        params.smem_bytes = static_cast<int32_t>(bytes);
+        params.blocks = blocks;
+        if (blocks >= 4 * kBlocks * problem.device.sm_count) break;
+    }
+    return params;
+}
+
+template <class Tile>
+struct Launch {
+    static bool fits(const Problem& problem) { return plan<Tile>(problem).blocks > 0; }
+
+    static Error run(const Problem& problem, cudaStream_t stream) {
+        const Params params = plan<Tile>(problem);
+        const Error error = allow_smem<stem_sm80_forward_kernel<Tile>>(problem.device);
+        if (error != nullptr) return error;
+        stem_sm80_forward_kernel<Tile>
+            <<<static_cast<unsigned>(params.blocks), kThreads, params.smem_bytes, stream>>>(params);
+        return launch_error();
+    }
+};
+
+template <class Call>
+auto with_launch(const Problem& problem, Call call) {
+    switch (problem.dtype) {
+        case Dtype::float16:
+            return call(Launch<Tile<__half, false>>{});
+        case Dtype::bfloat16:
+            return call(Launch<Tile<__nv_bfloat16, false>>{});
+        default:
+            if (problem.precision == Precision::tf32) return call(Launch<Tile<float, false>>{});
+            return call(Launch<Tile<float, true>>{});
+    }
+}
+
+// What the kernel can compute; `problem` is canonical.
+inline bool takes(const Problem& problem) {
+    if (problem.dtype == Dtype::float64 || problem.device.arch < 80) return false;
+    return with_launch(problem, [&](auto launch) { return launch.fits(problem); });
+}
+
+}  // namespace stem
+
+// fp32, fp16 and bf16 from sm_80 on, fewer than 16 input channels a group, sums of some 64 products, and so
+// many outputs that stores count and setting out does not (ms by this route and by the next best: fp32
+// w2v2_fe0 0.39 and 0.42, but convtasnet_enc 0.105 and 0.074; TF32 encodec_stem, 7 products, 0.151 and 0.142;
+// bf16 demucs_enc0, whose rows begin in 16 ways, 0.065 and 0.056). By one sample: its result must not depend
+// on others.
+inline bool fits_stem_sm80(const Problem& any_problem) {
+    const Problem problem = canonical(any_problem);
+    const int arch = problem.device.arch;
+    const bool is_float = problem.dtype == Dtype::float32;
+    const bool fast = arch == 80 || (arch >= 90 && arch < 120);  // others do TF32 at the rate of FFMA
+    const int64_t products = problem.C * problem.K;
+    const int64_t outputs = problem.G * problem.O * problem.P;
+    const int64_t least_products = !is_float                                ? 7
+                                   : problem.precision == Precision::tf32   ? (problem.O >= 128 ? 10 : 32)
+                                   : problem.O >= 128 && outputs >= 1 << 22 ? 10
+                                                                            : 32;
+    if ((is_float && !fast) || products < least_products || outputs < 1 << 17 || problem.P < 256) return false;
+    const int64_t full_rows = 16 * stem::row_classes(problem);  // fewer channels leave products half empty
+    return problem.O >= full_rows && stem::takes(problem);
+}
+
+inline Error launch_stem_sm80(const Problem& any_problem, cudaStream_t stream) {
+    const Problem problem = canonical(any_problem);
+    return stem::with_launch(problem, [&](auto launch) { return launch.run(problem, stream); });
+}
+
+}  // namespace conv1d
+''',
+"stem.cu": r'''
+#line 1 "kernels/stem.cu"
+// The translation unit of route "stem_sm80".
+
+
+
+const conv1d::Route conv1d::kStemSm80 = {"stem_sm80", fits_stem_sm80, no_workspace, launch_stem_sm80};
+''',
 "stream_sm90_plan.cuh": r'''
 #line 1 "kernels/stream_sm90_plan.cuh"
 // How the streaming convolution (stream_sm90.cuh) cuts a problem: the memory plan of a block, the tiles,
@@ -7627,16 +8641,16 @@ const conv1d::Route conv1d::kStreamSm90 = {"stream_sm90", fits_stream_sm90, work
 "toeplitz.cuh": r'''
 #line 1 "kernels/toeplitz.cuh"
 // Depthwise convolution on tensor cores: one input channel a group, stride 1, any taps and dilation, 16-bit
-// dtypes and TF32, sm_80 and later. Bound by memory up to some hundred taps; FFMAs would bind from a dozen on.
+// dtypes and TF32, sm_80 and later. Bound by memory up to some hundred taps.
 //
 // A strip is 8 neighbours of y. With row m of A the x from strip m on and T[k][n] = w[k-n] (zero where there
 // is no such tap; taps of a dilated filter have zeros between them):
 //
 //   y[8*m + n] = sum over k of x[8*m + k] * T[k][n]
 //
-// A product m16n8k16 (of TF32, m16n8k8) adds 16 (8) of the K + 7 (and one for x at odd addresses) numbers k to
-// 16 strips. These lie in 16 stretches of y, one strip in each, so that the strip of the next product is the
-// next of the stretch: a register of x serves 7 or 8 products.
+// A product m16n8k16 (of TF32, m16n8k8) adds 16 (8) of the K + 7 (and one for odd padding) numbers k to 16
+// strips. These lie in 16 stretches of y, one strip in each, so that the strip of the next product is the next
+// of the stretch: a register of x serves 7 or 8 products.
 //
 // A warp takes 16 stretches of up to 7 strips, a block some warps, of one row of y or of several. x comes to
 // shared memory as it lies in global memory, by 16-byte copies that need no registers; y is put in order
@@ -7657,14 +8671,18 @@ constexpr int kStretches = 16;  // of a warp: the rows of a product
 constexpr int kRowsWarps = 4;   // of a block of several rows, at most
 constexpr int kMaxRounds = 4;   // samples of a block, where
 constexpr int kBlocks = 4;      // this many blocks a multiprocessor are left, and
-constexpr int kFewSteps = 64;   // no more products in a row. Of more, loads cost nothing, and room is for blocks
+constexpr int kFewSteps = 64;   // no more products in a row: of more, loads cost nothing
 constexpr int kMaxO = 4;
 constexpr int kMaxTiles = 7;     // strips of a stretch. Odd, so that 8 stretches begin in different banks
 constexpr int kMaxWarps = 8;     // of a block
-constexpr int kBlocksPerSm = 3;  // of kMaxWarps: 80 registers a thread
-constexpr int kFewTaps = 8;      // that multiply-adds take: of floats, and of the little work of
-constexpr int kLittle = 2048;    // so many outputs a multiprocessor, where kLittleTaps are few
-constexpr int kLittleTaps = 24;
+// Of kMaxWarps: 80 registers a thread. ptxas spills for later architectures.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+constexpr int kBlocksPerSm = 2;
+#else
+constexpr int kBlocksPerSm = 3;
+#endif
+constexpr int kFewTaps = 8;      // of floats that multiply-adds take: neighbours, or
+constexpr int kFarTaps = 16;     // so far apart
 constexpr int kAlignBytes = 32;  // where the stores of a warp begin: of parts of sectors, L2 takes fewer
 
 template <class Element_>
@@ -7710,24 +8728,24 @@ struct Params {
 };
 
 // A row of one sample, as its warps see it. Computed once and kept in shared memory, where it costs no
-// registers. All places in y count from an aligned one, those in x from `x`.
+// registers. Places in y and x count from `y` and `x`.
 template <class Element>
 struct alignas(16) Visit {
     const Element* x;  // aligned where rows are without gaps: at or up to 7 before the x under y and tap 0
-    Element* y;        // at or up to 15 before the segment's first
+    Element* y;        // of the segment's first position
     int32_t x_first;   // the x under y and tap 0
     int32_t x_begin, x_end;  // where the input row begins and ends
-    int32_t y_begin, y_end;  // what is stored
-    int32_t y_shift;         // how far y is from aligned; 0 in 16 bits
-    int32_t w_shift;         // how far T is moved down, so that pairs of x are aligned: 0 or 1
+    int32_t y_end;           // what is stored
+    int32_t y_shift;         // how far y is from aligned
+    int32_t w_shift;         // how far T is moved down, so that pairs of x are aligned in most rows: 0 or 1
     float bias;              // of the channel
     const Element* w;        // the channel's taps
 };
 
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
 
-// Which products are summed together must not depend on where a row of floats lies in memory: its strips begin
-// with y's position 0, and T moves by what the padding asks for. In 16 bits both follow the addresses.
+// Which products are summed together must not depend on where a row lies in memory: strips begin with y's
+// position 0, and T moves by what the padding asks for.
 template <class Traits, class Element = typename Traits::Element>
 __device__ __forceinline__ Visit<Element> plan_visit(const Params& params, uint32_t n, uint32_t channel,
                                                      int64_t segment_first, int strips) {
@@ -7737,16 +8755,13 @@ __device__ __forceinline__ Visit<Element> plan_visit(const Params& params, uint3
     Visit<Element> visit;
     visit.y =
         static_cast<Element*>(problem.y) + (n * static_cast<int64_t>(params.channels) + channel) * problem.P;
-    const int y_shift = misalignment<kAlignBytes / sizeof(Element)>(visit.y);
-    const int64_t p_first = segment_first - (Traits::k16Bit ? y_shift : 0);
-    visit.y_shift = Traits::k16Bit ? 0 : y_shift;
-    visit.y += p_first;
-    visit.y_begin = static_cast<int>(max(-p_first, int64_t{0}));
-    visit.y_end = static_cast<int>(min(problem.P - p_first, int64_t{strips * kStrip}));
+    visit.y_shift = misalignment<kAlignBytes / sizeof(Element)>(visit.y);
+    visit.y += segment_first;
+    visit.y_end = static_cast<int>(min(problem.P - segment_first, int64_t{strips * kStrip}));
     visit.x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n + c * problem.x_stride_c;
-    int64_t l_first = p_first - problem.pad_left;
+    int64_t l_first = segment_first - problem.pad_left;
     visit.x_first = problem.x_stride_l == 1 ? misalignment<kWide>(visit.x + l_first) : 0;
-    visit.w_shift = static_cast<int>((Traits::k16Bit ? visit.x_first : problem.pad_left) % 2);
+    visit.w_shift = static_cast<int>(problem.pad_left % 2);
     if (visit.x_first < visit.w_shift) visit.x_first += kWide;
     l_first -= visit.x_first;
     visit.x += l_first * problem.x_stride_l;
@@ -7809,8 +8824,8 @@ __device__ __forceinline__ void fetch_x(const Visit<Element>& visit, int64_t x_s
     ptx::cp_async_commit_group();
 }
 
-// The taps with the zeros around and between them: tap k at element kStrip + k*dilation. In 16 bits the second
-// copy is one element ahead, so that any two neighbours are an aligned word of one of them.
+// The taps with the zeros around and between them: tap k at element kStrip + k*dilation. In 16 bits the
+// second copy is one element ahead, so that any two neighbours are an aligned word of one of them.
 template <class Traits, class Element = typename Traits::Element>
 __device__ __forceinline__ void fetch_w(const Problem& problem, const Element* w, int w_elems,
                                         Element* w_smem, int thread, int threads) {
@@ -7840,7 +8855,9 @@ __device__ __forceinline__ uint32_t round_or_nan(float value) {
 template <class Element>
 __device__ __forceinline__ typename PairOf<Element>::Type load_x(const Element* x, bool apart) {
     if constexpr (sizeof(Element) == 2) {
-        return *reinterpret_cast<const uint32_t*>(x);
+        if (!apart) return *reinterpret_cast<const uint32_t*>(x);
+        const uint32_t* const words = reinterpret_cast<const uint32_t*>(x - 1);
+        return words[0] >> 16 | words[1] << 16;
     } else {
         float2 pair;
         if (apart) pair = {x[0], x[1]};
@@ -7893,7 +8910,7 @@ __device__ __forceinline__ void add_products(const Params& params, const Visit<E
     const int lane = threadIdx.x % 32, group = lane / 4, t = lane % 4;
     const int x_begin = strip_first * kStrip + visit.x_first - visit.w_shift;
     const bool apart = x_begin % 2 != 0;
-    // This lane's pair of the stretch's first strip, in the upper half of A, and from there to the lower half.
+    // This lane's pair of the stretch's first strip, in A's upper half, and from there to the lower half.
     const Element* const x_lane = x_smem + x_begin + group * tiles * kStrip + 2 * t;
     const int half_elems = 8 * tiles * kStrip;
     const int w_first = kStrip + 2 * t - group - visit.w_shift;
@@ -7961,7 +8978,7 @@ __device__ __forceinline__ void stage_y(const float (&sum)[kMaxTiles][4], float 
             pair.at[0] = narrow<Element>(sum[tile][2 * half] + bias);
             pair.at[1] = narrow<Element>(sum[tile][2 * half + 1] + bias);
             Element* const target = y_smem + y_shift + ((half * 8 + group) * tiles + tile) * kStrip + 2 * t;
-            if (sizeof(Element) == 2 || y_shift % 2 == 0) {
+            if (y_shift % 2 == 0) {
                 *reinterpret_cast<Vector<Element, 2>*>(target) = pair;
             } else {
                 target[0] = pair.at[0];
@@ -7978,7 +8995,7 @@ __device__ __forceinline__ float operand(typename Traits::Element value) {
     else return widen(value);
 }
 
-// Sums again those of the outputs [begin, end) that are NaN, by multiply-adds; `x` is under output 0 and tap 0.
+// Sums again those of the outputs [begin, end) that are NaN; `x` is under output 0 and tap 0.
 template <class Traits, class Element = typename Traits::Element>
 __device__ __forceinline__ void mend(const Problem& problem, const Visit<Element>& visit, const Element* x,
                                      int begin, int end, Element* y_smem) {
@@ -8002,13 +9019,13 @@ __device__ __forceinline__ void store_y(const Params& params, const Visit<Elemen
     constexpr int kWide = Traits::kWide;
     const Activation activation = params.problem.activation;
     const int warp_begin = strip_first * kStrip, warp_end = warp_begin + kStretches * params.tiles * kStrip;
-    const int y_begin = max(visit.y_begin, warp_begin), y_end = min(visit.y_end, warp_end);
+    const int y_end = min(visit.y_end, warp_end);
 #pragma unroll 1
     for (int i = threadIdx.x % 32 * kWide;; i += 32 * kWide) {
         const int first = warp_begin + i - visit.y_shift;  // aligned in y and in y_smem
         if (first >= y_end) break;
         Element* const values = y_smem + i;
-        const int begin = max(y_begin - first, 0), end = min(y_end - first, kWide);
+        const int begin = max(warp_begin - first, 0), end = min(y_end - first, kWide);
         if (holds_nan<Element>(*reinterpret_cast<const uint4*>(values))) {
             mend<Traits>(params.problem, visit, x_smem + visit.x_first + first, begin, end, values);
         }
@@ -8092,14 +9109,6 @@ inline int64_t span(const Problem& problem) {
 }
 
 template <class Traits>
-int64_t strips_of_row(const Problem& problem) {
-    const int64_t row_bytes = problem.P * element_bytes(problem.dtype);
-    const bool aligned =
-        row_bytes % kAlignBytes == 0 && reinterpret_cast<uint64_t>(problem.y) % kAlignBytes == 0;
-    return ceil_div(problem.P + (aligned || !Traits::k16Bit ? 0 : kAlignBytes / 2 - 1), kStrip);
-}
-
-template <class Traits>
 int64_t smem_bytes(const Problem& problem) {
     return std::min<int64_t>(Traits::kSmemBytes, problem.device.smem_bytes);
 }
@@ -8121,7 +9130,8 @@ Params plan_segments(const Problem& problem, int64_t warps, int64_t tiles, int64
     // In 16 bits, the copies begin 16 banks apart.
     params.w_elems = static_cast<int32_t>(round_up(kStrip + params.steps * Traits::kDepth, 64) +
                                           (Traits::k16Bit ? 32 : 0));
-    params.y_elems = static_cast<int32_t>(kStretches * tiles * kStrip + (Traits::k16Bit ? 0 : kAlignBytes / 4));
+    params.y_elems =
+        static_cast<int32_t>(kStretches * tiles * kStrip + kAlignBytes / sizeof(typename Traits::Element));
     params.x_buffers = params.steps > kFewSteps ? 1 : 2;
     const int64_t elems = params.x_buffers * params.x_elems + Traits::kWCopies * params.w_elems +
                           params.warps_per_row * static_cast<int64_t>(params.y_elems);
@@ -8133,12 +9143,12 @@ Params plan_segments(const Problem& problem, int64_t warps, int64_t tiles, int64
 // row_bytes is beyond smem_bytes where not even one warp's work fits.
 template <class Traits>
 Params plan(const Problem& problem) {
-    const int64_t strips = strips_of_row<Traits>(problem), room = smem_bytes<Traits>(problem);
+    const int64_t strips = ceil_div(problem.P, kStrip), room = smem_bytes<Traits>(problem);
     int64_t warps = ceil_div(strips, kStretches * kMaxTiles);
     // Few rows are cut further, until each multiprocessor has work.
     const int64_t channels = problem.G * problem.O, rows = problem.N * channels;
     while (rows * warps < 8 * problem.device.sm_count && strips > 2 * kStretches * warps) warps *= 2;
-    const int64_t tiles = ceil_div(strips, kStretches * warps);
+    const int64_t tiles = ceil_div(strips, kStretches * warps) | 1;
     Params params = plan_segments<Traits>(problem, warps, tiles, kMaxWarps);
     for (int64_t most = kMaxWarps / 2; most > 0 && params.row_bytes > room; most /= 2) {
         params = plan_segments<Traits>(problem, warps, tiles, most);
@@ -8187,9 +9197,8 @@ inline bool fits_toeplitz(const Problem& any_problem) {
     if (problem.dtype == Dtype::float64 || problem.device.arch < 80) return false;
     const bool is_float = problem.dtype == Dtype::float32;
     if (is_float && problem.precision != Precision::tf32) return false;
-    const int64_t outputs = problem.N * problem.G * problem.O * problem.P;
-    const bool little = outputs < int64_t{toeplitz::kLittle} * problem.device.sm_count;
-    if (problem.K <= (little ? toeplitz::kLittleTaps : is_float ? toeplitz::kFewTaps : 0)) return false;
+    const bool apart = problem.dilation == 1 || problem.dilation >= toeplitz::kFarTaps;
+    if (is_float && apart && problem.K <= toeplitz::kFewTaps) return false;
     if (problem.C != 1 || problem.O > toeplitz::kMaxO || problem.stride != 1) return false;
     if (toeplitz::span(problem) > toeplitz::kMaxSpan) return false;
     // A block takes at least a warp's work of a row, of which there are fewer than P / 16 + 1.
@@ -8216,6 +9225,472 @@ inline Error launch_toeplitz(const Problem& any_problem, cudaStream_t stream) {
 
 const conv1d::Route conv1d::kToeplitz = {"toeplitz", fits_toeplitz, no_workspace, launch_toeplitz};
 ''',
+"toeplitz_sm90.cuh": r'''
+#line 1 "kernels/toeplitz_sm90.cuh"
+// Long depthwise filters on Hopper: one input channel a group, stride 1, from some hundred taps on; 16-bit
+// dtypes, TF32, and float32 in full accuracy as three products of operands split into two fp16 numbers.
+//
+// In strips of 64 positions, y[64*m + r] = sum over j, k < 64 of w[64*j + k - r] * x[64*(m + j) + k]. For each j
+// that is a product D[r][m] += A[r][k] * B[k][m] of wgmma. B's rows (strips of x) are 128 swizzled bytes, those
+// of several samples side by side, so that the next j is the same tile some rows on. A's 8 x 8 parts depend
+// only on how far k is from r: each is kept once, next to its neighbours, and with the parts of D's rows
+// counted downwards both strides of A are that of one part. So w and x lie in shared memory once.
+//
+// A block takes one output channel of up to 8 samples: it fills shared memory, then its warpgroups take tiles
+// of y in turn. float32 is scaled to fp16's range by the largest number of the row. inf and NaN meet
+// zeros of A there: outputs that are NaN are summed again, as are small ones of rows with very small numbers.
+
+#include <algorithm>
+
+
+
+
+
+
+
+namespace conv1d {
+namespace toeplitz_sm90 {
+
+constexpr int kStrip = 64;    // positions of y and x; taps of a j
+constexpr int kColumns = 64;  // of a product: strips times samples
+constexpr int kThreads = 512;
+constexpr int kWarps = kThreads / 32;
+constexpr int kMaxSamples = 8;
+constexpr int kRowBytes = 128;
+constexpr int kPartBytes = 128;   // of w: 8 x 8 numbers of 16 bits
+constexpr int kBatch = 8;         // rows of x that a warp loads at once
+constexpr int kLowBits = 11;      // by which the lower fp16 number is scaled up
+constexpr float kTiny = 0x1p-12f;  // below, scaled numbers lose bits,
+template <int kParts>
+constexpr float kSmall = kParts == 2 ? 1 : 16;  // which sums of this, times taps, may show
+
+// kSplit: into how many 16-bit numbers an operand is split.
+template <class Element_, int kSplit>
+struct Traits {
+    using Element = Element_;
+    static constexpr int kParts = kSplit;
+    static constexpr int kBlocksPerSm = kParts == 1 ? 2 : 1;  // 64 registers a thread, or 128
+    static constexpr bool kScaled = std::is_same<Element, float>::value;
+    static constexpr Operand kOperand =
+        std::is_same<Element, __nv_bfloat16>::value ? Operand::bf16 : Operand::f16;
+};
+
+struct Params {
+    Problem problem;
+    uint32_t sample_blocks, segments;
+    int32_t samples_log2;  // of a block
+    int32_t strips;        // of y, of a block: whole tiles
+    int32_t taps_blocks;   // j
+    int32_t x_strips;      // that shared memory has room for
+    int32_t x_bytes;       // of one of x's numbers: x_strips times samples rows
+    int32_t w_bytes;       // of one of w's
+};
+
+// What one block works on.
+struct Work {
+    const void* x;  // of its first sample, position 0
+    const void* w;  // taps
+    void* y;        // of its first sample and position
+    int64_t p_first;
+    int64_t l_first;  // under p_first and tap 0: x's strip 0
+    int32_t samples;  // that there are
+    int32_t strips_begin, strips_end;  // where x has numbers
+    int32_t x_first;                   // strip of the first row in shared memory
+    float bias;
+};
+
+// Behind x and w in shared memory.
+struct Control {
+    Work work;
+    int32_t largest[kMaxSamples + 1];  // finite magnitude of a sample's x, and of w, as bits
+    int32_t tiny[kMaxSamples + 1];     // whether there are numbers below kTiny
+};
+
+inline int64_t smem_bytes(const Params& params, int parts) {
+    return 1024 + parts * (int64_t{params.x_bytes} + params.w_bytes) + static_cast<int64_t>(sizeof(Control));
+}
+
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ == 900
+
+// The exponent that brings a row's largest magnitude to [2^14, 2^15).
+__device__ __forceinline__ int scale_of(int largest) {
+    return largest == 0 ? 0 : min(max(268 - (largest >> 23), 1), 254) - 127;
+}
+__device__ __forceinline__ float power_of_2(int exponent) { return __uint_as_float((exponent + 127) << 23); }
+
+__device__ __forceinline__ int finite_magnitude(float value) {
+    const int bits = static_cast<int>(__float_as_uint(value) & 0x7FFFFFFF);
+    return bits < 0x7F800000 ? bits : 0;
+}
+// One warp: into `largest`, that of all its lanes.
+__device__ __forceinline__ void keep_largest(int bits, int32_t* largest) {
+#pragma unroll
+    for (int distance = 16; distance > 0; distance /= 2) {
+        bits = max(bits, __shfl_xor_sync(0xFFFFFFFF, bits, distance));
+    }
+    if (threadIdx.x % 32 == 0) atomicMax(largest, bits);
+}
+
+template <class Number>
+__device__ __forceinline__ uint32_t pack(Number low, Number high) {
+    Vector<Number, 2> pair;
+    pair.at[0] = low;
+    pair.at[1] = high;
+    return *reinterpret_cast<const uint32_t*>(&pair);
+}
+
+// Two neighbours of x or w as the 16-bit numbers of the product, the lower ones `part_bytes` further on.
+template <class Traits>
+__device__ __forceinline__ void store_pair(const typename Traits::Element (&values)[2], float scale,
+                                           uint8_t* target, int part_bytes, int32_t* tiny) {
+    if constexpr (!Traits::kScaled) {
+        *reinterpret_cast<uint32_t*>(target) = pack(values[0], values[1]);
+    } else {
+        __half high[2], low[2];
+        bool is_tiny = false;
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+            float value = values[i] * scale;
+            is_tiny |= value != 0 && fabsf(value) < kTiny;
+            if (Traits::kParts == 1) value = __uint_as_float(ptx::cvt_rna_tf32(value));
+            high[i] = __float2half_rn(value);
+            low[i] = __float2half_rn((value - __half2float(high[i])) * (1 << kLowBits));
+        }
+        if (is_tiny) atomicMax(tiny, 1);
+        *reinterpret_cast<uint32_t*>(target) = pack(high[0], high[1]);
+        if (Traits::kParts == 2) *reinterpret_cast<uint32_t*>(target + part_bytes) = pack(low[0], low[1]);
+    }
+}
+
+template <class Element>
+__device__ __forceinline__ Work plan_work(const Params& params) {
+    const Problem& problem = params.problem;
+    const int all_samples = 1 << params.samples_log2;
+    const uint32_t channel = blockIdx.x / params.segments / params.sample_blocks;
+    const int64_t n_first = int64_t{blockIdx.x / params.segments % params.sample_blocks} * all_samples;
+    Work work;
+    work.samples = static_cast<int>(min(problem.N - n_first, int64_t{all_samples}));
+    work.p_first = static_cast<int64_t>(blockIdx.x % params.segments) * params.strips * kStrip;
+    work.l_first = work.p_first - problem.pad_left;
+    work.x = static_cast<const Element*>(problem.x) + n_first * problem.x_stride_n +
+             channel / static_cast<uint32_t>(problem.O) * problem.x_stride_c;
+    work.w = static_cast<const Element*>(problem.w) + channel * problem.K;
+    const int64_t row = n_first * problem.G * problem.O + channel;
+    work.y = static_cast<Element*>(problem.y) + row * problem.P + work.p_first;
+    work.bias = problem.bias == nullptr ? 0.0f : widen(static_cast<const Element*>(problem.bias)[channel]);
+    const int most = params.strips + params.taps_blocks - 1;
+    const Inside inside = inside_row(work.l_first, problem.L, most * kStrip);
+    work.strips_begin = inside.begin / kStrip;
+    work.strips_end = (inside.end + kStrip - 1) / kStrip;
+    work.x_first = max(work.strips_begin - (kColumns / all_samples - 1), 0);
+    return work;
+}
+
+// Two neighbours of a row of x in shared memory, from strip `strip`.
+template <class Element>
+__device__ __forceinline__ void load_pair(const Problem& problem, const Work& work, int sample, int strip,
+                                          Element (&values)[2]) {
+    const int64_t l = work.l_first + int64_t{strip} * kStrip + 2 * (threadIdx.x % 32);
+    const Element* const x =
+        static_cast<const Element*>(work.x) + sample * problem.x_stride_n + l * problem.x_stride_l;
+    const bool wanted = sample < work.samples && strip < work.strips_end;
+    values[0] = wanted && l >= 0 && l < problem.L ? x[0] : narrow<Element>(0);
+    values[1] = wanted && l + 1 >= 0 && l + 1 < problem.L ? x[problem.x_stride_l] : narrow<Element>(0);
+}
+
+template <class Traits, class Element = typename Traits::Element>
+__device__ __forceinline__ void fill_x(const Params& params, const Work& work, uint8_t* x_smem,
+                                       Control* control) {
+    const Problem& problem = params.problem;
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const int sample = warp % (1 << params.samples_log2);  // of all its rows
+    const int rows = params.x_strips << params.samples_log2;
+    float scale = 1;
+    if constexpr (Traits::kScaled) {
+        int largest = 0;
+#pragma unroll 8
+        for (int row = warp; row < rows; row += kWarps) {
+            Element values[2];
+            load_pair(problem, work, sample, work.x_first + (row >> params.samples_log2), values);
+            largest = max(largest, max(finite_magnitude(values[0]), finite_magnitude(values[1])));
+        }
+        keep_largest(largest, &control->largest[sample]);
+        __syncthreads();  // all warps of the sample have seen their rows
+        scale = power_of_2(scale_of(control->largest[sample]));
+    }
+#pragma unroll 1
+    for (int first = warp; first < rows; first += kBatch * kWarps) {
+        Element values[kBatch][2];
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) {
+            load_pair(problem, work, sample, work.x_first + ((first + i * kWarps) >> params.samples_log2),
+                      values[i]);
+        }
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) {
+            const int row = first + i * kWarps;
+            if (row >= rows) break;
+            uint8_t* const target = x_smem + row * kRowBytes + ((lane / 4) ^ (row % 8)) * 16 + lane % 4 * 4;
+            store_pair<Traits>(values[i], scale, target, params.x_bytes, &control->tiny[sample]);
+        }
+    }
+}
+
+template <class Traits, class Element = typename Traits::Element>
+__device__ __forceinline__ void fill_w(const Params& params, const Work& work, uint8_t* w_smem,
+                                       Control* control) {
+    const Problem& problem = params.problem;
+    const Element* const w = static_cast<const Element*>(work.w);
+    float scale = 1;
+    if constexpr (Traits::kScaled) {
+        int largest = 0;
+#pragma unroll 4
+        for (int k = threadIdx.x; k < problem.K; k += kThreads) {
+            largest = max(largest, finite_magnitude(w[k]));
+        }
+        keep_largest(largest, &control->largest[kMaxSamples]);
+        __syncthreads();
+        scale = power_of_2(scale_of(control->largest[kMaxSamples]));
+    }
+    const uint32_t dilation = static_cast<uint32_t>(problem.dilation);
+#pragma unroll 4
+    for (int i = threadIdx.x; i < params.w_bytes / 4; i += kThreads) {
+        Element values[2];
+#pragma unroll
+        for (int j = 0; j < 2; ++j) {
+            // Of part i / 32, row i / 4 % 8 and column 2 * (i % 4) + j; part 7 has tap 0 at row 0, column 0.
+            const uint32_t tap = (i / 32 - 7) * 8 + 2 * (i % 4) + j - i / 4 % 8, k = tap / dilation;
+            values[j] = k < problem.K && k * dilation == tap ? w[k] : narrow<Element>(0);
+        }
+        store_pair<Traits>(values, scale, w_smem + i * 4, params.w_bytes, &control->tiny[kMaxSamples]);
+    }
+}
+
+// The sum of one output by multiply-adds, in pieces, so that the error of many taps stays that of few.
+template <class Traits>
+__device__ __forceinline__ float sum_again(const Problem& problem, const typename Traits::Element* x,
+                                        const typename Traits::Element* w, int64_t p) {
+    constexpr bool kRounds = Traits::kScaled && Traits::kParts == 1;
+    const auto operand = [](typename Traits::Element value) {
+        if constexpr (kRounds) return __uint_as_float(ptx::cvt_rna_tf32(value));
+        else return widen(value);
+    };
+    float sum = 0;
+#pragma unroll 1
+    for (int64_t first = 0; first < problem.K; first += 256) {
+        float part = 0;
+        const int64_t end = min(first + 256, problem.K);
+#pragma unroll 1
+        for (int64_t k = first; k < end; ++k) {
+            const int64_t l = p + k * problem.dilation - problem.pad_left;
+            if (l >= 0 && l < problem.L) part += operand(w[k]) * operand(x[l * problem.x_stride_l]);
+        }
+        sum += part;
+    }
+    return sum;
+}
+
+#endif
+
+template <class Traits>
+__global__ void __launch_bounds__(kThreads, Traits::kBlocksPerSm)
+    depthwise_toeplitz_sm90_kernel(const __grid_constant__ Params params) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ == 900
+    using Element = typename Traits::Element;
+    using Mma = Wgmma<Traits::kOperand, kColumns>;
+    constexpr int kParts = Traits::kParts, kSums = kColumns / 2;
+    extern __shared__ __align__(16) unsigned char smem[];
+    const Problem& problem = params.problem;
+    uint8_t* const x_smem = smem + ((1024 - (ptx::smem_address(smem) & 1023)) & 1023);
+    uint8_t* const w_smem = x_smem + kParts * params.x_bytes;
+    static_assert(kPartBytes % alignof(Control) == 0, "what follows w must be aligned");
+    Control* const control = reinterpret_cast<Control*>(w_smem + kParts * params.w_bytes);
+    if (threadIdx.x <= kMaxSamples) control->largest[threadIdx.x] = control->tiny[threadIdx.x] = 0;
+    const Work& work = control->work;
+    if (threadIdx.x == 0) control->work = plan_work<Element>(params);
+    __syncthreads();
+    fill_w<Traits>(params, work, w_smem, control);
+    fill_x<Traits>(params, work, x_smem, control);
+    ptx::fence_proxy_async();
+    __syncthreads();
+
+    // Through a shuffle, so that the compiler knows it is the same in the whole warp.
+    const int warp = __shfl_sync(0xFFFFFFFF, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
+    const int tile_strips = kColumns >> params.samples_log2, all_samples = 1 << params.samples_log2;
+    const int64_t sample_elems = problem.G * problem.O * problem.P;  // of y
+    const uint32_t x16 = ptx::smem_address(x_smem) / 16, w16 = ptx::smem_address(w_smem) / 16;
+#pragma unroll 1
+    for (int strip = warp / 4 * tile_strips; strip < params.strips; strip += kThreads / 128 * tile_strips) {
+        float sum[kSums] = {}, part[kSums] = {}, cross[kSums] = {};  // the latter two of split operands
+        // Others see nothing but padding.
+        const int j_begin = max(work.strips_begin - (strip + tile_strips - 1), 0);
+        const int j_end = min(work.strips_end - strip, params.taps_blocks);
+#pragma unroll 1
+        for (int j = j_begin; j < j_end; ++j) {
+            const uint32_t row = (strip + j - work.x_first) << params.samples_log2;
+            const uint32_t x_tile = x16 + row * (kRowBytes / 16), w_tile = w16 + j * 8 * (kPartBytes / 16);
+            ptx::wgmma_fence();
+#pragma unroll
+            for (int step = 0; step < 4; ++step) {  // of 16 taps
+                const uint32_t x_at = x_tile + step * 2, w_at = w_tile + step * 2 * (kPartBytes / 16);
+                const uint64_t x_high = ptx::wgmma_descriptor(x_at);
+                const uint64_t w_high = ptx::wgmma_descriptor_plain(w_at);
+                if constexpr (kParts == 1) {
+                    Mma::issue(sum, w_high, x_high, true);
+                } else {
+                    const uint64_t x_low = ptx::wgmma_descriptor(x_at + params.x_bytes / 16);
+                    const uint64_t w_low = ptx::wgmma_descriptor_plain(w_at + params.w_bytes / 16);
+                    Mma::issue(cross, w_high, x_low, true);
+                    Mma::issue(cross, w_low, x_high, true);
+                    Mma::issue(part, w_high, x_high, step > 0);
+                }
+            }
+            ptx::wgmma_commit_group();
+            if constexpr (kParts == 2) {
+                ptx::wgmma_wait_group<0>();
+#pragma unroll
+                for (int i = 0; i < kSums; ++i) sum[i] += part[i];
+            }
+        }
+        ptx::wgmma_wait_group<0>();
+
+        if constexpr (kParts == 2) {
+#pragma unroll
+            for (int i = 0; i < kSums; ++i) sum[i] += cross[i] * (1.0f / (1 << kLowBits));
+        }
+
+        // Of sum i: its sample and, in the block, its place in y. Parts of D's rows count downwards.
+        const int64_t most = int64_t{params.strips} * kStrip;
+        const int place_end = static_cast<int>(min(problem.P - work.p_first, most));
+        const int place_lane = strip * kStrip + (7 - warp % 4 * 2) * 8 + lane / 4;
+        const auto sample_of = [&](int i) { return (i / 4 * 8 + lane % 4 * 2 + i % 2) & (all_samples - 1); };
+        const auto place_of = [&](int i) {
+            const int strips_on = (i / 4 * 8 + lane % 4 * 2 + i % 2) >> params.samples_log2;
+            return place_lane + strips_on * kStrip - i / 2 % 2 * 8;
+        };
+        Element* const y = static_cast<Element*>(work.y);
+        uint32_t again = 0;  // bit i: that sum i is not right
+#pragma unroll
+        for (int i = 0; i < kSums; ++i) {
+            if (sample_of(i) >= work.samples || place_of(i) >= place_end) continue;
+            float value = sum[i];
+            bool is_wrong = false;
+            if constexpr (Traits::kScaled) {
+                const bool tiny = (control->tiny[sample_of(i)] | control->tiny[kMaxSamples]) != 0;
+                is_wrong = tiny && fabsf(value) < kSmall<kParts> * problem.K;
+                value = ldexpf(value, -scale_of(control->largest[sample_of(i)]) -
+                                          scale_of(control->largest[kMaxSamples]));
+            }
+            if (is_wrong || value != value) again |= 1u << i;
+            y[sample_of(i) * sample_elems + place_of(i)] = narrow<Element>(value + work.bias);
+        }
+        if (again == 0 && problem.activation == Activation::none) continue;
+#pragma unroll 1
+        for (int i = 0; i < kSums; ++i) {
+            if (sample_of(i) >= work.samples || place_of(i) >= place_end) continue;
+            Element* const target = y + sample_of(i) * sample_elems + place_of(i);
+            if (again >> i & 1) {
+                const Element* const x =
+                    static_cast<const Element*>(work.x) + sample_of(i) * problem.x_stride_n;
+                const Element* const w = static_cast<const Element*>(work.w);
+                const float sum_i = sum_again<Traits>(problem, x, w, work.p_first + place_of(i));
+                *target = narrow<Element>(sum_i + work.bias);
+            }
+            if (problem.activation != Activation::none) {
+                *target = activate<Element>(problem.activation, widen(*target));
+            }
+        }
+    }
+#endif
+}
+
+constexpr int64_t kMinTaps = 512, kMinTapsSplit = 128;  // where the others are slower
+constexpr int64_t kMaxSpan = 1 << 14;
+
+// taps_blocks is 0 where no block's shared memory suffices, or most products would be of nothing.
+inline Params plan(const Problem& problem, int parts) {
+    Params best{};
+    const int64_t span = (problem.K - 1) * problem.dilation + 1;
+    const int64_t taps_blocks = ceil_div(span + kStrip - 1, kStrip), all_strips = ceil_div(problem.P, kStrip);
+    // Where one number is enough, two blocks share a multiprocessor: one multiplies while the other loads.
+    const int64_t room = parts == 1 ? problem.device.smem_bytes / 2 - 1024 : problem.device.smem_bytes;
+    int64_t least_tiles = ceil_div(problem.N * all_strips * 2, kColumns) + 1;
+    for (int samples_log2 = 3; samples_log2 >= 0; --samples_log2) {
+        const int64_t samples = int64_t{1} << samples_log2, tile_strips = kColumns / samples;
+        const int64_t sample_blocks = ceil_div(problem.N, samples);
+        for (int64_t segments = 1; segments <= ceil_div(all_strips, tile_strips); ++segments) {
+            Params params{};
+            params.problem = problem;
+            params.sample_blocks = static_cast<uint32_t>(sample_blocks);
+            params.samples_log2 = samples_log2;
+            const int64_t strips = round_up(ceil_div(all_strips, segments), tile_strips);
+            params.strips = static_cast<int32_t>(strips);
+            params.segments = static_cast<uint32_t>(ceil_div(all_strips, strips));
+            params.taps_blocks = static_cast<int32_t>(taps_blocks);
+            const int64_t x_strips = std::min(strips + taps_blocks - 1,
+                                              ceil_div(problem.L, kStrip) + 1 + 2 * (tile_strips - 1));
+            params.x_strips = static_cast<int32_t>(x_strips);
+            params.x_bytes = static_cast<int32_t>(round_up(x_strips * samples * kRowBytes, 1024));
+            params.w_bytes = static_cast<int32_t>((8 * taps_blocks + 8) * kPartBytes);
+            if (smem_bytes(params, parts) > room) continue;
+            const int64_t tiles = sample_blocks * params.segments * (strips / tile_strips);
+            if (tiles < least_tiles) {
+                least_tiles = tiles;
+                best = params;
+            }
+            break;
+        }
+    }
+    return best;
+}
+
+template <class Traits>
+Error launch(const Problem& problem, cudaStream_t stream) {
+    const Error error = allow_smem<depthwise_toeplitz_sm90_kernel<Traits>>(problem.device);
+    if (error != nullptr) return error;
+    const Params params = plan(problem, Traits::kParts);
+    const auto blocks =
+        static_cast<unsigned>(problem.G * problem.O * params.sample_blocks * params.segments);
+    const int64_t bytes = smem_bytes(params, Traits::kParts);
+    depthwise_toeplitz_sm90_kernel<Traits><<<blocks, kThreads, bytes, stream>>>(params);
+    return launch_error();
+}
+
+inline int parts_of(const Problem& problem) {
+    return problem.dtype == Dtype::float32 && problem.precision == Precision::ieee ? 2 : 1;
+}
+
+}  // namespace toeplitz_sm90
+
+inline bool fits_toeplitz_sm90(const Problem& problem) {
+    using namespace toeplitz_sm90;
+    if (problem.device.arch != 90 || problem.dtype == Dtype::float64) return false;
+    if (problem.C != 1 || problem.stride != 1 || problem.dilation > 2) return false;
+    if (problem.K < (parts_of(problem) == 2 ? kMinTapsSplit : kMinTaps)) return false;
+    if (problem.K > kMaxSpan || problem.P > kMaxBlocks / kStrip || problem.N > kMaxBlocks) return false;
+    if (problem.N * problem.G * problem.O * ceil_div(problem.P, kStrip) > kMaxBlocks) return false;
+    return plan(problem, parts_of(problem)).taps_blocks > 0;
+}
+
+inline Error launch_toeplitz_sm90(const Problem& problem, cudaStream_t stream) {
+    using namespace toeplitz_sm90;
+    if (problem.dtype == Dtype::float16) return launch<Traits<__half, 1>>(problem, stream);
+    if (problem.dtype == Dtype::bfloat16) return launch<Traits<__nv_bfloat16, 1>>(problem, stream);
+    if (problem.precision == Precision::tf32) return launch<Traits<float, 1>>(problem, stream);
+    return launch<Traits<float, 2>>(problem, stream);
+}
+
+}  // namespace conv1d
+''',
+"toeplitz_sm90.cu": r'''
+#line 1 "kernels/toeplitz_sm90.cu"
+// The translation unit of route "toeplitz_sm90".
+
+
+
+const conv1d::Route conv1d::kToeplitzSm90 = {"toeplitz_sm90", fits_toeplitz_sm90, no_workspace,
+                                             launch_toeplitz_sm90};
+''',
 }
 _conv1d_units = {
     "conv1d.cpp": [
@@ -8241,7 +9716,9 @@ _conv1d_units = {
         "depthwise.cu",
     ],
     "direct.cu": [
+        "mma.cuh",
         "problem.h",
+        "ptx.cuh",
         "tile.cuh",
         "direct.cuh",
         "dispatch.cuh",
@@ -8278,6 +9755,15 @@ _conv1d_units = {
         "dispatch.cuh",
         "gemm_sm90.cu",
     ],
+    "stem.cu": [
+        "mma.cuh",
+        "problem.h",
+        "ptx.cuh",
+        "tile.cuh",
+        "stem.cuh",
+        "dispatch.cuh",
+        "stem.cu",
+    ],
     "stream_sm90.cu": [
         "problem.h",
         "tile.cuh",
@@ -8303,6 +9789,16 @@ _conv1d_units = {
         "toeplitz.cuh",
         "dispatch.cuh",
         "toeplitz.cu",
+    ],
+    "toeplitz_sm90.cu": [
+        "problem.h",
+        "mma.cuh",
+        "ptx.cuh",
+        "tile.cuh",
+        "wgmma.cuh",
+        "toeplitz_sm90.cuh",
+        "dispatch.cuh",
+        "toeplitz_sm90.cu",
     ],
 }
 

@@ -2,12 +2,12 @@
 // later. Each element of x and y moves once; from some 60 taps on, multiply-adds bind instead.
 //
 // A block takes one or several rows of y (one sample, one output channel), or segments of long rows.
-// short    stride 1, at most 8 taps, x contiguous along l; in 16 bits, dilation 1. A thread stores 16 bytes of y,
+// short    stride and dilation 1, at most 8 taps, x contiguous along l. A thread stores 16 bytes of y,
 //          aligned, and reads the 48 aligned bytes of x around its window; a shift in registers undoes the
 //          misalignment.
-// sliding  The segment's window of x lies in shared memory, in runs within which taps are neighbours. A thread
-//          slides over a strip of 12 positions of a run: a new vector of 4 x serves 48 multiply-adds. (3 vectors:
-//          an odd count, so that the strips of a warp meet no bank twice.) y is put in order there, too.
+// sliding  The segment's window of x lies in shared memory, in runs within which taps are neighbours. A
+//          thread slides over a strip of 12 positions of a run: a new vector of 4 x serves 48 multiply-adds.
+//          (3 vectors: an odd count, so that the strips of a warp meet no bank twice.) y is put in order there.
 // strided  all else, and doubles: taps are read through the L1 cache.
 #pragma once
 #include <algorithm>
@@ -34,15 +34,14 @@ constexpr int kWideBytes = 16;   // a thread's part of y
 // short
 constexpr int kWides = 2;        // of them at once
 constexpr int kWindowWides = 3;  // aligned loads that hold a window at any shift: 14 + 22 B in 16 bits
-constexpr int kGroupTaps = 4;    // neighbours, that share a window; of dilated filters each tap has its own
+constexpr int kGroupTaps = 4;    // that share a window
 constexpr int kMaxShortTaps = 8;
-constexpr int64_t kMaxShortDilation = 1 << 20;
 constexpr int64_t kRounds = 6;  // over the row where the GPU is full anyway: a thread's start costs as one
-// Blocks of floats that share a multiprocessor.
+// Blocks that share a multiprocessor, of short those of floats. With as many, ptxas spills for others.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 900
-constexpr int kShortBlocks = 3;
+constexpr int kShortBlocks = 4, kSlidingBlocks = 3;
 #else
-constexpr int kShortBlocks = 1;
+constexpr int kShortBlocks = 1, kSlidingBlocks = 1;
 #endif
 
 // sliding
@@ -54,15 +53,15 @@ static_assert(kStripVectors % 2 == 1, "strips must be an odd number of vectors t
 static_assert(kPieceTaps % kChunkTaps == 0, "pieces must end with a chunk");
 
 constexpr int kSlidingThreads = 128;  // of a block of several rows: small blocks wait and work in turns
-constexpr int kSlidingBlocks = 3;     // that share a multiprocessor, at least
-constexpr int kBatch = 8;             // loads in flight
+constexpr int kBatch = 8;             // loads at once
+constexpr int kManyTaps = 64;         // of which those that see padding are worth to be left out
 constexpr int kLaneRows = 8;          // rows of neighbouring channels that a warp loads at once
 constexpr int kRowGroups = 4;         // of these in a block, at most
 
 // strided
-constexpr int kPositions = 4;   // of a thread at once
-constexpr int kLittle = 2048;   // outputs a multiprocessor
-constexpr int kFewTaps = 24;    // through the L1 cache, where there is so little work
+constexpr int kSlots = 4;     // products of a thread at once
+constexpr int kLittle = 512;  // outputs a multiprocessor: so few take no time but that of one
+constexpr int kFewTaps = 8;   // of so few outputs, through the L1 cache
 
 // The runs of sliding. With s = stride / gcd(stride, dilation) and d = dilation / gcd(stride, dilation), taps
 // q, q + s, q + 2*s, ... read x d output positions apart: they share plane q, which holds x from offset
@@ -75,6 +74,7 @@ constexpr int kFewTaps = 24;    // through the L1 cache, where there is so littl
 struct Runs {
     int32_t planes;  // that have taps
     int32_t tap_step;  // between neighbouring taps of a plane: s
+    int32_t most_taps, planes_of_most;  // of the first planes; the others have one less
     int32_t residues;  // runs of a plane: d
     uint32_t inverse;  // 2^32 / d, rounded up
     int32_t w_pitch;   // shared memory of a plane's taps, in sums; a multiple of kVector
@@ -90,6 +90,8 @@ struct Params {
     uint32_t row_blocks;     // blocks for one segment of all rows
     int32_t rows_per_block;
     int32_t threads_per_row;
+    bool little;      // strided: a thread has one output
+    int64_t tap_step;  // strided: as in Runs, at most K
     bool by_channel;  // sliding: x is contiguous along channels, and a block's rows are of one sample
     Runs runs;
 };
@@ -120,20 +122,36 @@ __device__ __forceinline__ Row<Element> row_of_block(const Params& params, int p
         row.o = row_block / samples * params.rows_per_block + place;
         row.valid = row.o < channels;
     } else {
-        const uint32_t index = blockIdx.x / params.segments * params.rows_per_block + place;
-        segment = blockIdx.x % params.segments;
+        uint32_t row_block = blockIdx.x;
+        segment = 0;
+        if (params.segments > 1) {
+            row_block = blockIdx.x / params.segments;
+            segment = blockIdx.x - row_block * params.segments;
+        }
+        const uint32_t index = row_block * params.rows_per_block + place;
         n = index / channels;
-        row.o = index % channels;
+        row.o = index - n * channels;
         row.valid = index < params.rows;
     }
     row.p_begin = segment * params.segment;
     row.p_end = min(row.p_begin + params.segment, problem.P);
     if (!row.valid) n = row.o = 0;
     row.x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n +
-            row.o / static_cast<uint32_t>(problem.O) * problem.x_stride_c;
+            (problem.O == 1 ? row.o : row.o / static_cast<uint32_t>(problem.O)) * problem.x_stride_c;
     row.w = static_cast<const Element*>(problem.w) + row.o * problem.K;
     row.y = static_cast<Element*>(problem.y) + (n * static_cast<int64_t>(channels) + row.o) * problem.P;
     return row;
+}
+
+// The thread's row in the block, and its place among the row's threads.
+struct Place {
+    int row, lane;
+};
+__device__ __forceinline__ Place place_of_thread(const Params& params) {
+    const int thread = threadIdx.x;
+    if (params.rows_per_block == 1) return {0, thread};
+    const int row = threadIdx.x / static_cast<uint32_t>(params.threads_per_row);
+    return {row, thread - row * params.threads_per_row};
 }
 
 template <class Element>
@@ -191,23 +209,20 @@ __device__ __forceinline__ void shift_down(Words& words, int bytes) {
     }
 }
 
-template <class Element, bool kDilated>
+template <class Element>
 __global__ void __launch_bounds__(kMaxThreads, sizeof(Element) == 4 ? kShortBlocks : 1)
     depthwise_short_kernel(const __grid_constant__ Params params) {
     constexpr int kWide = kWideBytes / sizeof(Element);
-    constexpr int kTaps = kDilated ? 1 : kGroupTaps;  // of a window
-    constexpr int kWindow = kWide + kTaps - 1;
-    constexpr int kLoads = kDilated ? 2 : kWindowWides;
-    constexpr int kAtOnce = kDilated ? 1 : kWides;
+    constexpr int kWindow = kWide + kGroupTaps - 1;
     static_assert((kWide - 1 + kWindow) * sizeof(Element) <= sizeof(Words),
                   "a shifted window must lie within its loads");
     const Problem& problem = params.problem;
-    const int place_in_block = threadIdx.x / static_cast<uint32_t>(params.threads_per_row);
-    const int lane = threadIdx.x % static_cast<uint32_t>(params.threads_per_row);
-    const Row<Element> row = row_of_block<Element>(params, place_in_block);
+    const Place place = place_of_thread(params);
+    const int lane = place.lane;
+    const Row<Element> row = row_of_block<Element>(params, place.row);
     if (!row.valid) return;
     const float bias = bias_of<Element>(problem, row.o);
-    const int taps = static_cast<int>(problem.K), dilation = static_cast<int>(problem.dilation);
+    const int taps = static_cast<int>(problem.K);
     float w[kMaxShortTaps];
 #pragma unroll
     for (int k = 0; k < kMaxShortTaps; ++k) w[k] = k < taps ? widen(row.w[k]) : 0.0f;
@@ -222,31 +237,29 @@ __global__ void __launch_bounds__(kMaxThreads, sizeof(Element) == 4 ? kShortBloc
     const Inside inside = inside_row(l_first, problem.L, 1 << 30);
     const int wides = (y_end + kWide - 1) / kWide;
 
-    for (int v = lane; v < wides; v += kAtOnce * params.threads_per_row) {
-        int place[kAtOnce];
-        float sum[kAtOnce][kWide];
+    for (int v = lane; v < wides; v += kWides * params.threads_per_row) {
+        int at_y[kWides];
+        float sum[kWides][kWide];
 #pragma unroll
-        for (int j = 0; j < kAtOnce; ++j) {
+        for (int j = 0; j < kWides; ++j) {
             // Past the row's last one, that one is repeated and not stored.
-            place[j] = min(v + j * params.threads_per_row, wides - 1) * kWide;
+            at_y[j] = min(v + j * params.threads_per_row, wides - 1) * kWide;
 #pragma unroll
             for (int i = 0; i < kWide; ++i) sum[j][i] = bias;
         }
 #pragma unroll
-        for (int k = 0; k < kMaxShortTaps; k += kTaps) {
+        for (int k = 0; k < kMaxShortTaps; k += kGroupTaps) {
             if (k >= taps) break;
-            const int offset = kDilated ? k * dilation : k;
-            const int shift = misalignment<kWide>(x + offset);
-            const int loads = (shift + kWide + min(kTaps, taps - k) - 1 + kWide - 1) / kWide;
-            float window[kAtOnce][kWindow];
-            Words words[kAtOnce];
+            const int shift = misalignment<kWide>(x + k);
+            float window[kWides][kWindow];
+            Words words[kWides];
 #pragma unroll
-            for (int j = 0; j < kAtOnce; ++j) {
+            for (int j = 0; j < kWides; ++j) {
 #pragma unroll
                 for (int i = 0; i < kWindowWides; ++i) {
-                    const int at = place[j] + offset - shift + i * kWide;
+                    const int at = at_y[j] + k - shift + i * kWide;
                     uint4 wide = {};
-                    if (i < min(loads, kLoads) && at >= inside.begin && at + kWide <= inside.end) {
+                    if (at >= inside.begin && at + kWide <= inside.end) {
                         wide = *reinterpret_cast<const uint4*>(x + at);
                     }
                     reinterpret_cast<uint4*>(words[j].at)[i] = wide;
@@ -254,11 +267,11 @@ __global__ void __launch_bounds__(kMaxThreads, sizeof(Element) == 4 ? kShortBloc
             }
             // The 16 bytes in which a row begins or ends, element by element.
 #pragma unroll
-            for (int j = 0; j < kAtOnce; ++j) {
-                const int first = place[j] + offset - shift, last = first + loads * kWide;
+            for (int j = 0; j < kWides; ++j) {
+                const int first = at_y[j] + k - shift, last = first + kWindowWides * kWide;
                 if (first >= inside.begin && last <= inside.end) continue;
 #pragma unroll
-                for (int i = 0; i < kLoads * kWide; ++i) {
+                for (int i = 0; i < kWindowWides * kWide; ++i) {
                     const int begin = first + i / kWide * kWide, end = begin + kWide;
                     if (begin >= inside.begin && end <= inside.end) continue;
                     if (first + i < inside.begin || first + i >= inside.end) continue;
@@ -266,7 +279,7 @@ __global__ void __launch_bounds__(kMaxThreads, sizeof(Element) == 4 ? kShortBloc
                 }
             }
 #pragma unroll
-            for (int j = 0; j < kAtOnce; ++j) {
+            for (int j = 0; j < kWides; ++j) {
                 shift_down<Element>(words[j], shift * sizeof(Element));
 #pragma unroll
                 for (int i = 0; i < kWindow; ++i) {
@@ -274,19 +287,19 @@ __global__ void __launch_bounds__(kMaxThreads, sizeof(Element) == 4 ? kShortBloc
                 }
             }
 #pragma unroll
-            for (int t = 0; t < kTaps; ++t) {
+            for (int t = 0; t < kGroupTaps; ++t) {
                 if (k + t >= taps) break;
 #pragma unroll
-                for (int j = 0; j < kAtOnce; ++j) {
+                for (int j = 0; j < kWides; ++j) {
 #pragma unroll
                     for (int i = 0; i < kWide; ++i) sum[j][i] += w[k + t] * window[j][i + t];
                 }
             }
         }
 #pragma unroll
-        for (int j = 0; j < kAtOnce; ++j) {
+        for (int j = 0; j < kWides; ++j) {
             if (v + j * params.threads_per_row < wides) {
-                store_wide(problem, y, place[j], y_begin, y_end, sum[j]);
+                store_wide(problem, y, at_y[j], y_begin, y_end, sum[j]);
             }
         }
     }
@@ -318,8 +331,8 @@ __device__ __forceinline__ void add_chunk(const SumVector* x, const SumVector* w
     }
 }
 
-// Where a row's positions begin in its plan: of runs of neighbours, at the aligned y before, so that a strip's
-// vectors are aligned.
+// Where a row's positions begin in its plan: of runs of neighbours, at the aligned y before, so that vectors
+// of a strip are aligned.
 template <class Element>
 __device__ __forceinline__ int lead_of(const Params& params, const Row<Element>& row) {
     return params.runs.residues == 1 ? misalignment<kWideBytes / sizeof(Element)>(row.y + row.p_begin) : 0;
@@ -343,40 +356,64 @@ __device__ __forceinline__ int place_in_plane(const Runs& runs, int i) {
     return (i - run * runs.residues) * runs.run_pitch + run;
 }
 
-// Brings what a row reads of x, plane after plane, by the threads of that row; `x` is under the segment's first
-// position and tap 0, and a plane needs `count` positions.
+// Brings what a row reads of x, plane after plane, by the threads of that row; `x` is under the segment's
+// first position and tap 0, and a plane needs `count` positions.
 template <class Element>
-__device__ __forceinline__ void fetch_row(const Params& params, const Element* x, const Inside& inside, int count,
-                                          int lead, int lane, float* x_smem) {
+__device__ __forceinline__ void fetch_row(const Params& params, const Element* x, const Inside& inside,
+                                          int count, int lead, int lane, float* x_smem) {
+    const Problem& problem = params.problem;
     const Runs& runs = params.runs;
-    const int stride = static_cast<int>(params.problem.stride);
-    const int dilation = static_cast<int>(params.problem.dilation);
-    const int64_t x_stride_l = params.problem.x_stride_l;
-    const int plane_elems = runs.residues * runs.run_pitch;
+    const int threads = params.threads_per_row, stride = static_cast<int>(problem.stride);
     const uint32_t inside_count = inside.end - inside.begin;
-    int plane = 0, i = lane;
+    int at = lane * stride;  // of x, from the first
+    const int step = threads * stride;
+    const Element* source = x + at * problem.x_stride_l;
+    const int64_t step_x = step * problem.x_stride_l;
+    at -= inside.begin;
+    if constexpr (kAsync<Element>) {
+        if (runs.planes == 1 && runs.residues == 1) {
+            uint32_t target = ptx::smem_address(x_smem + lead + lane);
+#pragma unroll 4
+            for (int i = lane; i < count; i += threads) {
+                const bool is_inside = static_cast<uint32_t>(at) < inside_count;
+                ptx::cp_async<sizeof(Element)>(target, source, is_inside ? sizeof(Element) : 0);
+                target += threads * sizeof(Element);
+                source += step_x;
+                at += step;
+            }
+            return;
+        }
+    }
+    // From the end of one plane to the beginning of the next.
+    const int wrap = static_cast<int>(problem.dilation) - count * stride;
+    const int64_t wrap_x = wrap * problem.x_stride_l;
+    int plane_first = 0, i = lane, left = count * runs.planes - lane;
 #pragma unroll 1
-    while (true) {
+    while (left > 0) {
         Element values[kBatch];
-        int target[kBatch];
+        int target[kBatch];  // in x_smem; -1: none
 #pragma unroll
         for (int j = 0; j < kBatch; ++j) {
-            while (i >= count && plane < runs.planes) {
+            target[j] = -1;
+            if (left <= 0) continue;
+            while (i >= count) {
                 i -= count;
-                ++plane;
+                at += wrap;
+                source += wrap_x;
+                plane_first += runs.residues * runs.run_pitch;
             }
-            const int at = plane * dilation + i * stride;
-            const bool is_inside = static_cast<uint32_t>(at - inside.begin) < inside_count;
-            target[j] = plane < runs.planes ? plane * plane_elems + place_in_plane(runs, lead + i) : -1;
-            const Element* const source = x + at * x_stride_l;
+            target[j] = plane_first + place_in_plane(runs, lead + i);
+            const bool is_inside = static_cast<uint32_t>(at) < inside_count;
             if constexpr (kAsync<Element>) {
-                if (target[j] < 0) continue;
-                ptx::cp_async<sizeof(Element)>(ptx::smem_address(x_smem + target[j]), is_inside ? source : x,
+                ptx::cp_async<sizeof(Element)>(ptx::smem_address(x_smem + target[j]), source,
                                                is_inside ? sizeof(Element) : 0);
             } else {
-                values[j] = is_inside && target[j] >= 0 ? *source : narrow<Element>(0);
+                values[j] = is_inside ? *source : narrow<Element>(0);
             }
-            i += params.threads_per_row;
+            i += threads;
+            left -= threads;
+            at += step;
+            source += step_x;
         }
         if constexpr (!kAsync<Element>) {
 #pragma unroll
@@ -384,7 +421,6 @@ __device__ __forceinline__ void fetch_row(const Params& params, const Element* x
                 if (target[j] >= 0) x_smem[target[j]] = widen(values[j]);
             }
         }
-        if (plane >= runs.planes) break;
     }
 }
 
@@ -395,14 +431,21 @@ __device__ __forceinline__ void fetch_channels(const Params& params, int plane, 
                                                float* x_smem) {
     const Problem& problem = params.problem;
     const Runs& runs = params.runs;
+    const int place = threadIdx.x % kLaneRows;
+    const Row<Element> row = row_of_block<Element>(params, place);
     const Element* x[kRowGroups];
     int lead[kRowGroups];
-    const int place = threadIdx.x % kLaneRows;
 #pragma unroll
     for (int group = 0; group < kRowGroups; ++group) {
-        const Row<Element> row = row_of_block<Element>(params, group * kLaneRows + place);
-        lead[group] = lead_of(params, row);
-        x[group] = row.x;
+        Row<Element> other = row;
+        const int rows_on = group * kLaneRows;
+        if (row.o + rows_on < problem.G * problem.O) {
+            other.y += rows_on * problem.P;
+            const uint32_t O = static_cast<uint32_t>(problem.O);
+            other.x += (O == 1 ? rows_on : (row.o + rows_on) / O - row.o / O) * problem.x_stride_c;
+        }
+        x[group] = other.x;
+        lead[group] = lead_of(params, other);
     }
     const int groups = params.rows_per_block / kLaneRows, step = blockDim.x / kLaneRows;
     x_smem += place * runs.row_pitch + plane * runs.residues * runs.run_pitch;
@@ -419,7 +462,7 @@ __device__ __forceinline__ void fetch_channels(const Params& params, int plane, 
             if constexpr (kAsync<Element>) {
                 float* const target = x_smem + group * kLaneRows * runs.row_pitch;
                 const int to = place_in_plane(runs, lead[group] + i);
-                ptx::cp_async<sizeof(Element)>(ptx::smem_address(target + to), is_inside ? source : x[group],
+                ptx::cp_async<sizeof(Element)>(ptx::smem_address(target + to), source,
                                                is_inside ? sizeof(Element) : 0);
             } else {
                 values[group] = is_inside ? *source : narrow<Element>(0);
@@ -445,10 +488,10 @@ __global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
     const Runs& runs = params.runs;
     const int taps = static_cast<int>(problem.K);
     const int threads = params.threads_per_row;
-    const int place_in_block = threadIdx.x / static_cast<uint32_t>(threads);
-    const int lane = threadIdx.x % static_cast<uint32_t>(threads);
-    const Row<Element> row = row_of_block<Element>(params, place_in_block);
-    float* const w_smem = reinterpret_cast<float*>(smem) + place_in_block * runs.row_pitch;  // [plane][w_pitch]
+    const Place place = place_of_thread(params);
+    const int lane = place.lane;
+    const Row<Element> row = row_of_block<Element>(params, place.row);
+    float* const w_smem = reinterpret_cast<float*>(smem) + place.row * runs.row_pitch;  // [plane][w_pitch]
     float* const x_smem = w_smem + runs.planes * runs.w_pitch;  // [plane][residue][run_pitch]
     Element* const y_smem = reinterpret_cast<Element*>(x_smem);  // once x has been read
 
@@ -457,14 +500,16 @@ __global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
     const int lead = lead_of(params, row);
     const int count = static_cast<int>(row.p_end - row.p_begin);
     const int64_t l_begin = row.p_begin * problem.stride - problem.pad_left;
+    Element* const y = row.y + row.p_begin - y_begin;
     if (row.valid) {
         for (int k = lane; k < taps; k += threads) {
             const uint32_t divisor = runs.tap_step;
-            w_smem[k % divisor * runs.w_pitch + k / divisor] = widen(row.w[k]);
+            const int target = divisor == 1 ? k : k % divisor * runs.w_pitch + k / divisor;
+            w_smem[target] = widen(row.w[k]);
         }
     }
     // Of the first plane, which has most.
-    const int plane_count = count + (taps - 1) / runs.tap_step * runs.residues;
+    const int plane_count = count + (runs.most_taps - 1) * runs.residues;
     if (params.by_channel) {
         float* const first = reinterpret_cast<float*>(smem) + runs.planes * runs.w_pitch;
         for (int plane = 0; plane < runs.planes; ++plane) {
@@ -475,18 +520,21 @@ __global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
         fetch_row(params, row.x + l_begin * problem.x_stride_l, inside, plane_count, lead, lane, x_smem);
     }
     if constexpr (kAsync<Element>) ptx::cp_async_wait_all();
+    const float bias = bias_of<Element>(problem, row.o);
     __syncthreads();  // x and w are there
 
     // A thread has one strip.
-    const uint32_t divisor = runs.residues;
-    const int residue = lane % divisor, first = lane / divisor * kStrip;  // in the run
+    const int strip_of_run = runs.residues == 1 ? lane : lane / static_cast<uint32_t>(runs.residues);
+    const int residue = lane - strip_of_run * runs.residues, first = strip_of_run * kStrip;  // in the run
     float sum[kStrip] = {}, part[kStrip] = {};
     // Chunks of stride 1 that see nothing but padding are left out, the same ones throughout a warp.
     int chunks_begin = 0, chunks_end = taps;
-    if (problem.stride == 1) {
+    if (problem.stride == 1 && taps >= kManyTaps) {
+        const uint32_t divisor = runs.residues;
         const int total = lead + count + (taps - 1) * static_cast<int>(problem.dilation);
         const Inside inside = inside_row(l_begin - lead, problem.L, total);
-        const int warp_first = max(lane - 31, 0) / divisor * kStrip, warp_last = (lane + 31) / divisor * kStrip;
+        const int warp_first = max(lane - 31, 0) / divisor * kStrip;
+        const int warp_last = (lane + 31) / divisor * kStrip;
         const int x_begin = inside.begin / divisor, x_end = inside.end / divisor + 1;  // in any run
         chunks_begin = max(x_begin - warp_last - kStrip - kChunkTaps, 0) / kChunkTaps * kChunkTaps;
         chunks_end = x_end - warp_first;
@@ -495,7 +543,7 @@ __global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
         const float* const run = x_smem + (plane * runs.residues + residue) * runs.run_pitch + first;
         const SumVector* x = reinterpret_cast<const SumVector*>(run);
         const SumVector* w = reinterpret_cast<const SumVector*>(w_smem + plane * runs.w_pitch);
-        const int plane_taps = (taps - 1 - plane) / runs.tap_step + 1;
+        const int plane_taps = runs.most_taps - (plane >= runs.planes_of_most);
         const int k_end = min(chunks_end, plane_taps);
         SumVector window[kStripVectors + 1];
         if (chunks_begin < k_end) {
@@ -517,7 +565,6 @@ __global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
             }
         }
     }
-    const float bias = bias_of<Element>(problem, row.o);
 #pragma unroll
     for (int i = 0; i < kStrip; ++i) sum[i] = sum[i] + part[i] + bias;
     __syncthreads();  // x has been read
@@ -538,7 +585,6 @@ __global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
     }
     __syncthreads();  // y is there
     if (!row.valid) return;
-    Element* const y = row.y + row.p_begin - y_begin;
     const int y_end = y_begin + count;
 #pragma unroll 1
     for (int i = lane * kWide; i < y_end; i += threads * kWide) {
@@ -557,49 +603,62 @@ __global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
     }
 }
 
-// Any stride, any dilation: a thread computes positions threads_per_row apart, four at once.
+// Any stride, any dilation. A thread has kSlots products at once: of one tap and positions threads_per_row
+// apart or, where there are few outputs, of one position and several taps. Either way, and in the sliding
+// kernel, an output's products are summed in the same order, plane by plane: the number of samples, on which
+// the choice depends, does not show.
 template <class Element>
-__global__ void __launch_bounds__(kMaxThreads, 3)
+__global__ void __launch_bounds__(kMaxThreads)
     depthwise_strided_kernel(const __grid_constant__ Params params) {
     using Sum = typename SumOf<Element>::Type;
     const Problem& problem = params.problem;
-    const int place_in_block = threadIdx.x / static_cast<uint32_t>(params.threads_per_row);
-    const int lane = threadIdx.x % static_cast<uint32_t>(params.threads_per_row);
-    const Row<Element> row = row_of_block<Element>(params, place_in_block);
+    const Place place = place_of_thread(params);
+    const Row<Element> row = row_of_block<Element>(params, place.row);
     if (!row.valid) return;
     const Sum bias = bias_of<Element>(problem, row.o);
-    for (int64_t p = row.p_begin + lane; p < row.p_end; p += kPositions * params.threads_per_row) {
-        Sum sum[kPositions] = {};
-        for (int64_t piece = 0; piece < problem.K; piece += kPieceTaps) {
-            Sum part[kPositions] = {};
-            const int64_t piece_end = min(piece + kPieceTaps, problem.K);
-#pragma unroll 2
-            for (int64_t k = piece; k < piece_end; ++k) {
-                const Sum w = widen(row.w[k]);
-                const int64_t l_first = k * problem.dilation - problem.pad_left;
+    const bool little = params.little;
+    const int slot_positions = little ? 0 : params.threads_per_row;
+    const int step = little ? params.threads_per_row : kSlots * params.threads_per_row;
+    for (int64_t p = row.p_begin + place.lane; p < row.p_end; p += step) {
+        Sum sum[kSlots] = {}, part[kSlots] = {};
+        int64_t k = 0, plane = 0;
+        for (int64_t done = 0; done < problem.K;) {
+            Sum w = 0, products[kSlots][2];
 #pragma unroll
-                for (int i = 0; i < kPositions; ++i) {
-                    const int64_t l = l_first + (p + i * params.threads_per_row) * problem.stride;
-                    const bool wanted = p + i * params.threads_per_row < row.p_end;
-                    if (wanted && l >= 0 && l < problem.L) part[i] += w * widen(row.x[l * problem.x_stride_l]);
+            for (int i = 0; i < kSlots; ++i) {
+                const int64_t at = p + i * slot_positions;
+                const int64_t l = at * problem.stride + k * problem.dilation - problem.pad_left;
+                if (i == 0 || little) w = k < problem.K ? widen(row.w[k]) : Sum{};
+                const bool wanted = k < problem.K && at < row.p_end && l >= 0 && l < problem.L;
+                products[i][0] = wanted ? w : Sum{};
+                products[i][1] = wanted ? widen(row.x[l * problem.x_stride_l]) : Sum{};
+                if (little || i == kSlots - 1) {
+                    k += params.tap_step;
+                    if (k >= problem.K) k = ++plane < params.tap_step ? plane : problem.K;
                 }
             }
 #pragma unroll
-            for (int i = 0; i < kPositions; ++i) sum[i] += part[i];
+            for (int i = 0; i < kSlots; ++i) part[little ? 0 : i] += products[i][0] * products[i][1];
+            done += little ? kSlots : 1;
+            if (done % kPieceTaps == 0 || done >= problem.K) {
+#pragma unroll
+                for (int i = 0; i < kSlots; ++i) {
+                    sum[i] += part[i];
+                    part[i] = 0;
+                }
+            }
         }
 #pragma unroll
-        for (int i = 0; i < kPositions; ++i) {
-            const int64_t place = p + i * params.threads_per_row;
-            if (place >= row.p_end) break;
-            row.y[place] = narrow<Element>(sum[i] + bias);
+        for (int i = 0; i < kSlots; ++i) {
+            const int64_t at = p + i * slot_positions;
+            if (at >= row.p_end || (little && i > 0)) break;
+            row.y[at] = narrow<Element>(sum[i] + bias);
         }
-        if (problem.activation != Activation::none) {
+        if (problem.activation == Activation::none) continue;
 #pragma unroll 1
-            for (int i = 0; i < kPositions; ++i) {
-                const int64_t place = p + i * params.threads_per_row;
-                if (place >= row.p_end) break;
-                row.y[place] = activate<Element>(problem.activation, widen(row.y[place]));
-            }
+        for (int i = 0; i < (little ? 1 : kSlots); ++i) {
+            const int64_t at = p + i * slot_positions;
+            if (at < row.p_end) row.y[at] = activate<Element>(problem.activation, widen(row.y[at]));
         }
     }
 }
@@ -616,6 +675,8 @@ inline Runs plan_runs(const Problem& problem, int64_t strips_of_run) {
     Runs runs;
     runs.planes = static_cast<int32_t>(planes);
     runs.tap_step = static_cast<int32_t>(tap_step);
+    runs.most_taps = static_cast<int32_t>(ceil_div(problem.K, tap_step));
+    runs.planes_of_most = static_cast<int32_t>(problem.K - (runs.most_taps - 1) * tap_step);
     runs.residues = static_cast<int32_t>(residues);
     runs.inverse = residues == 1 ? 0 : static_cast<uint32_t>(ceil_div(int64_t{1} << 32, residues));
     runs.w_pitch = static_cast<int32_t>(w_pitch);
@@ -662,12 +723,16 @@ inline Params plan_short(const Problem& problem) {
     return params;
 }
 
+inline bool is_little(const Problem& problem) {
+    return problem.N * problem.G * problem.O * problem.P < int64_t{kLittle} * problem.device.sm_count;
+}
+
 inline Params plan_strided(const Problem& problem) {
     Params params = plan_any(problem);
     cut_segments(params, ceil_div(problem.P, kMaxSegment));
-    // Of little work, each output is a thread's: what counts is how long one takes.
-    const bool little = params.rows * problem.P < kLittle * std::max(problem.device.sm_count, 1);
-    plan_threads(params, little ? params.segment : ceil_div(params.segment, kPositions), 1);
+    params.little = is_little(problem);
+    params.tap_step = std::min(problem.stride / std::gcd(problem.stride, problem.dilation), problem.K);
+    plan_threads(params, params.little ? params.segment : ceil_div(params.segment, kSlots), 1);
     return params;
 }
 
@@ -679,18 +744,27 @@ inline bool plan_sliding_rows(Params& params, int64_t threads, int64_t rows_per_
     const int64_t wide = kWideBytes / element_bytes(problem.dtype);
     const bool aligned = problem.P % wide == 0 && reinterpret_cast<uint64_t>(problem.y) % kWideBytes == 0;
     const int64_t lead = residues > 1 || aligned ? 0 : wide;
-    const int64_t strips = threads / residues;
-    if (strips < 1) return false;
-    // The fewest segments; they begin aligned.
+    if (threads < residues) return false;
+    // Of several runs, a segment may have fewer strips than would fit, where these then fit the row better.
+    int64_t strips = threads / residues;
+    const int64_t halo = (problem.K - 1) / problem.stride * problem.dilation;
+    const int64_t halo_strips = ceil_div(halo, kStrip * residues);
+    const auto cost_of = [&](int64_t some) {
+        return ceil_div(problem.P, some * kStrip * residues) * (some + halo_strips);
+    };
+    for (int64_t some = strips - 1; residues > 1 && some > 0; --some) {
+        if (cost_of(some) < cost_of(strips)) strips = some;
+    }
+    // They begin aligned.
     const int64_t most = strips * kStrip * residues - lead;
     if (most < 1) return false;
     params.segments = static_cast<uint32_t>(ceil_div(problem.P, most));
-    params.segment = std::min(round_up(ceil_div(problem.P, params.segments), wide), most);
+    const int64_t segment = residues == 1 ? ceil_div(problem.P, params.segments) : most;
+    params.segment = std::min(round_up(std::min(segment, problem.P), wide), most);
     const int64_t strips_of_run = ceil_div(ceil_div(params.segment + lead, residues), kStrip);
     params.runs = plan_runs(problem, strips_of_run);
     params.threads_per_row = static_cast<int32_t>(strips_of_run * residues);
     params.rows_per_block = static_cast<int32_t>(rows_per_block);
-    const int64_t halo = (params.runs.w_pitch - kVector) * residues;
     return (params.segments == 1 || params.segment >= halo) &&
            rows_per_block * params.runs.row_pitch <= kSmemSums;
 }
@@ -700,8 +774,7 @@ inline Params plan_sliding(const Problem& problem) {
     Params params = plan_any(problem), none = params;
     if (problem.dtype == Dtype::float64 || problem.K > 2048) return none;
     if (problem.stride > 1024 || problem.dilation > 1024) return none;
-    const int64_t little = int64_t{kLittle} * problem.device.sm_count;
-    if (problem.K <= kFewTaps && params.rows * problem.P < little) return none;
+    if (problem.K <= kFewTaps && is_little(problem)) return none;
     if (problem.x_stride_l != 1 && problem.x_stride_c == 1 && problem.G > 1) {
         params.by_channel = true;
         // First of many channels and few positions, whose taps reach furthest into what others load.
@@ -734,19 +807,11 @@ Error launch_element(const Problem& problem, cudaStream_t stream) {
         return params.rows_per_block * params.threads_per_row;
     };
     if constexpr (!std::is_same<Element, double>::value) {
-        const bool is_short = problem.stride == 1 && problem.x_stride_l == 1 && problem.K <= kMaxShortTaps;
-        if (is_short && problem.dilation == 1) {
+        const bool neighbours = problem.stride == 1 && problem.dilation == 1 && problem.x_stride_l == 1;
+        if (neighbours && problem.K <= kMaxShortTaps) {
             const Params params = plan_short(problem);
-            depthwise_short_kernel<Element, false><<<blocks_of(params), threads_of(params), 0, stream>>>(params);
+            depthwise_short_kernel<Element><<<blocks_of(params), threads_of(params), 0, stream>>>(params);
             return launch_error();
-        }
-        if constexpr (std::is_same<Element, float>::value) {
-            if (is_short && problem.dilation <= kMaxShortDilation) {
-                const Params params = plan_short(problem);
-                depthwise_short_kernel<Element, true>
-                    <<<blocks_of(params), threads_of(params), 0, stream>>>(params);
-                return launch_error();
-            }
         }
         const Params params = plan_sliding(problem);
         if (params.threads_per_row > 0) {

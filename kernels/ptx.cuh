@@ -217,5 +217,12 @@ __device__ __forceinline__ uint64_t wgmma_descriptor(uint32_t smem16) {
     return (uint64_t{kRowGroupOffset | kSwizzle128} << 32) | (smem16 + kLeadingOffset);
 }
 
+// The same of an operand that is not swizzled, in parts of 8 rows of 16 bytes: 128 B from one to the next,
+// along K and along the rows alike.
+__device__ __forceinline__ uint64_t wgmma_descriptor_plain(uint32_t smem16) {
+    constexpr uint32_t kPart = 128 / 16;
+    return (uint64_t{kPart} << 32) | (smem16 + (kPart << 16));
+}
+
 }  // namespace ptx
 }  // namespace conv1d

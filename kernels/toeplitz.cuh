@@ -1,14 +1,14 @@
 // Depthwise convolution on tensor cores: one input channel a group, stride 1, any taps and dilation, 16-bit
-// dtypes and TF32, sm_80 and later. Bound by memory up to some hundred taps; FFMAs would bind from a dozen on.
+// dtypes and TF32, sm_80 and later. Bound by memory up to some hundred taps.
 //
 // A strip is 8 neighbours of y. With row m of A the x from strip m on and T[k][n] = w[k-n] (zero where there
 // is no such tap; taps of a dilated filter have zeros between them):
 //
 //   y[8*m + n] = sum over k of x[8*m + k] * T[k][n]
 //
-// A product m16n8k16 (of TF32, m16n8k8) adds 16 (8) of the K + 7 (and one for x at odd addresses) numbers k to
-// 16 strips. These lie in 16 stretches of y, one strip in each, so that the strip of the next product is the
-// next of the stretch: a register of x serves 7 or 8 products.
+// A product m16n8k16 (of TF32, m16n8k8) adds 16 (8) of the K + 7 (and one for odd padding) numbers k to 16
+// strips. These lie in 16 stretches of y, one strip in each, so that the strip of the next product is the next
+// of the stretch: a register of x serves 7 or 8 products.
 //
 // A warp takes 16 stretches of up to 7 strips, a block some warps, of one row of y or of several. x comes to
 // shared memory as it lies in global memory, by 16-byte copies that need no registers; y is put in order
@@ -29,14 +29,18 @@ constexpr int kStretches = 16;  // of a warp: the rows of a product
 constexpr int kRowsWarps = 4;   // of a block of several rows, at most
 constexpr int kMaxRounds = 4;   // samples of a block, where
 constexpr int kBlocks = 4;      // this many blocks a multiprocessor are left, and
-constexpr int kFewSteps = 64;   // no more products in a row. Of more, loads cost nothing, and room is for blocks
+constexpr int kFewSteps = 64;   // no more products in a row: of more, loads cost nothing
 constexpr int kMaxO = 4;
 constexpr int kMaxTiles = 7;     // strips of a stretch. Odd, so that 8 stretches begin in different banks
 constexpr int kMaxWarps = 8;     // of a block
-constexpr int kBlocksPerSm = 3;  // of kMaxWarps: 80 registers a thread
-constexpr int kFewTaps = 8;      // that multiply-adds take: of floats, and of the little work of
-constexpr int kLittle = 2048;    // so many outputs a multiprocessor, where kLittleTaps are few
-constexpr int kLittleTaps = 24;
+// Of kMaxWarps: 80 registers a thread. ptxas spills for later architectures.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+constexpr int kBlocksPerSm = 2;
+#else
+constexpr int kBlocksPerSm = 3;
+#endif
+constexpr int kFewTaps = 8;      // of floats that multiply-adds take: neighbours, or
+constexpr int kFarTaps = 16;     // so far apart
 constexpr int kAlignBytes = 32;  // where the stores of a warp begin: of parts of sectors, L2 takes fewer
 
 template <class Element_>
@@ -82,24 +86,24 @@ struct Params {
 };
 
 // A row of one sample, as its warps see it. Computed once and kept in shared memory, where it costs no
-// registers. All places in y count from an aligned one, those in x from `x`.
+// registers. Places in y and x count from `y` and `x`.
 template <class Element>
 struct alignas(16) Visit {
     const Element* x;  // aligned where rows are without gaps: at or up to 7 before the x under y and tap 0
-    Element* y;        // at or up to 15 before the segment's first
+    Element* y;        // of the segment's first position
     int32_t x_first;   // the x under y and tap 0
     int32_t x_begin, x_end;  // where the input row begins and ends
-    int32_t y_begin, y_end;  // what is stored
-    int32_t y_shift;         // how far y is from aligned; 0 in 16 bits
-    int32_t w_shift;         // how far T is moved down, so that pairs of x are aligned: 0 or 1
+    int32_t y_end;           // what is stored
+    int32_t y_shift;         // how far y is from aligned
+    int32_t w_shift;         // how far T is moved down, so that pairs of x are aligned in most rows: 0 or 1
     float bias;              // of the channel
     const Element* w;        // the channel's taps
 };
 
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
 
-// Which products are summed together must not depend on where a row of floats lies in memory: its strips begin
-// with y's position 0, and T moves by what the padding asks for. In 16 bits both follow the addresses.
+// Which products are summed together must not depend on where a row lies in memory: strips begin with y's
+// position 0, and T moves by what the padding asks for.
 template <class Traits, class Element = typename Traits::Element>
 __device__ __forceinline__ Visit<Element> plan_visit(const Params& params, uint32_t n, uint32_t channel,
                                                      int64_t segment_first, int strips) {
@@ -109,16 +113,13 @@ __device__ __forceinline__ Visit<Element> plan_visit(const Params& params, uint3
     Visit<Element> visit;
     visit.y =
         static_cast<Element*>(problem.y) + (n * static_cast<int64_t>(params.channels) + channel) * problem.P;
-    const int y_shift = misalignment<kAlignBytes / sizeof(Element)>(visit.y);
-    const int64_t p_first = segment_first - (Traits::k16Bit ? y_shift : 0);
-    visit.y_shift = Traits::k16Bit ? 0 : y_shift;
-    visit.y += p_first;
-    visit.y_begin = static_cast<int>(max(-p_first, int64_t{0}));
-    visit.y_end = static_cast<int>(min(problem.P - p_first, int64_t{strips * kStrip}));
+    visit.y_shift = misalignment<kAlignBytes / sizeof(Element)>(visit.y);
+    visit.y += segment_first;
+    visit.y_end = static_cast<int>(min(problem.P - segment_first, int64_t{strips * kStrip}));
     visit.x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n + c * problem.x_stride_c;
-    int64_t l_first = p_first - problem.pad_left;
+    int64_t l_first = segment_first - problem.pad_left;
     visit.x_first = problem.x_stride_l == 1 ? misalignment<kWide>(visit.x + l_first) : 0;
-    visit.w_shift = static_cast<int>((Traits::k16Bit ? visit.x_first : problem.pad_left) % 2);
+    visit.w_shift = static_cast<int>(problem.pad_left % 2);
     if (visit.x_first < visit.w_shift) visit.x_first += kWide;
     l_first -= visit.x_first;
     visit.x += l_first * problem.x_stride_l;
@@ -181,8 +182,8 @@ __device__ __forceinline__ void fetch_x(const Visit<Element>& visit, int64_t x_s
     ptx::cp_async_commit_group();
 }
 
-// The taps with the zeros around and between them: tap k at element kStrip + k*dilation. In 16 bits the second
-// copy is one element ahead, so that any two neighbours are an aligned word of one of them.
+// The taps with the zeros around and between them: tap k at element kStrip + k*dilation. In 16 bits the
+// second copy is one element ahead, so that any two neighbours are an aligned word of one of them.
 template <class Traits, class Element = typename Traits::Element>
 __device__ __forceinline__ void fetch_w(const Problem& problem, const Element* w, int w_elems,
                                         Element* w_smem, int thread, int threads) {
@@ -212,7 +213,9 @@ __device__ __forceinline__ uint32_t round_or_nan(float value) {
 template <class Element>
 __device__ __forceinline__ typename PairOf<Element>::Type load_x(const Element* x, bool apart) {
     if constexpr (sizeof(Element) == 2) {
-        return *reinterpret_cast<const uint32_t*>(x);
+        if (!apart) return *reinterpret_cast<const uint32_t*>(x);
+        const uint32_t* const words = reinterpret_cast<const uint32_t*>(x - 1);
+        return words[0] >> 16 | words[1] << 16;
     } else {
         float2 pair;
         if (apart) pair = {x[0], x[1]};
@@ -265,7 +268,7 @@ __device__ __forceinline__ void add_products(const Params& params, const Visit<E
     const int lane = threadIdx.x % 32, group = lane / 4, t = lane % 4;
     const int x_begin = strip_first * kStrip + visit.x_first - visit.w_shift;
     const bool apart = x_begin % 2 != 0;
-    // This lane's pair of the stretch's first strip, in the upper half of A, and from there to the lower half.
+    // This lane's pair of the stretch's first strip, in A's upper half, and from there to the lower half.
     const Element* const x_lane = x_smem + x_begin + group * tiles * kStrip + 2 * t;
     const int half_elems = 8 * tiles * kStrip;
     const int w_first = kStrip + 2 * t - group - visit.w_shift;
@@ -333,7 +336,7 @@ __device__ __forceinline__ void stage_y(const float (&sum)[kMaxTiles][4], float 
             pair.at[0] = narrow<Element>(sum[tile][2 * half] + bias);
             pair.at[1] = narrow<Element>(sum[tile][2 * half + 1] + bias);
             Element* const target = y_smem + y_shift + ((half * 8 + group) * tiles + tile) * kStrip + 2 * t;
-            if (sizeof(Element) == 2 || y_shift % 2 == 0) {
+            if (y_shift % 2 == 0) {
                 *reinterpret_cast<Vector<Element, 2>*>(target) = pair;
             } else {
                 target[0] = pair.at[0];
@@ -350,7 +353,7 @@ __device__ __forceinline__ float operand(typename Traits::Element value) {
     else return widen(value);
 }
 
-// Sums again those of the outputs [begin, end) that are NaN, by multiply-adds; `x` is under output 0 and tap 0.
+// Sums again those of the outputs [begin, end) that are NaN; `x` is under output 0 and tap 0.
 template <class Traits, class Element = typename Traits::Element>
 __device__ __forceinline__ void mend(const Problem& problem, const Visit<Element>& visit, const Element* x,
                                      int begin, int end, Element* y_smem) {
@@ -374,13 +377,13 @@ __device__ __forceinline__ void store_y(const Params& params, const Visit<Elemen
     constexpr int kWide = Traits::kWide;
     const Activation activation = params.problem.activation;
     const int warp_begin = strip_first * kStrip, warp_end = warp_begin + kStretches * params.tiles * kStrip;
-    const int y_begin = max(visit.y_begin, warp_begin), y_end = min(visit.y_end, warp_end);
+    const int y_end = min(visit.y_end, warp_end);
 #pragma unroll 1
     for (int i = threadIdx.x % 32 * kWide;; i += 32 * kWide) {
         const int first = warp_begin + i - visit.y_shift;  // aligned in y and in y_smem
         if (first >= y_end) break;
         Element* const values = y_smem + i;
-        const int begin = max(y_begin - first, 0), end = min(y_end - first, kWide);
+        const int begin = max(warp_begin - first, 0), end = min(y_end - first, kWide);
         if (holds_nan<Element>(*reinterpret_cast<const uint4*>(values))) {
             mend<Traits>(params.problem, visit, x_smem + visit.x_first + first, begin, end, values);
         }
@@ -464,14 +467,6 @@ inline int64_t span(const Problem& problem) {
 }
 
 template <class Traits>
-int64_t strips_of_row(const Problem& problem) {
-    const int64_t row_bytes = problem.P * element_bytes(problem.dtype);
-    const bool aligned =
-        row_bytes % kAlignBytes == 0 && reinterpret_cast<uint64_t>(problem.y) % kAlignBytes == 0;
-    return ceil_div(problem.P + (aligned || !Traits::k16Bit ? 0 : kAlignBytes / 2 - 1), kStrip);
-}
-
-template <class Traits>
 int64_t smem_bytes(const Problem& problem) {
     return std::min<int64_t>(Traits::kSmemBytes, problem.device.smem_bytes);
 }
@@ -493,7 +488,8 @@ Params plan_segments(const Problem& problem, int64_t warps, int64_t tiles, int64
     // In 16 bits, the copies begin 16 banks apart.
     params.w_elems = static_cast<int32_t>(round_up(kStrip + params.steps * Traits::kDepth, 64) +
                                           (Traits::k16Bit ? 32 : 0));
-    params.y_elems = static_cast<int32_t>(kStretches * tiles * kStrip + (Traits::k16Bit ? 0 : kAlignBytes / 4));
+    params.y_elems =
+        static_cast<int32_t>(kStretches * tiles * kStrip + kAlignBytes / sizeof(typename Traits::Element));
     params.x_buffers = params.steps > kFewSteps ? 1 : 2;
     const int64_t elems = params.x_buffers * params.x_elems + Traits::kWCopies * params.w_elems +
                           params.warps_per_row * static_cast<int64_t>(params.y_elems);
@@ -505,12 +501,12 @@ Params plan_segments(const Problem& problem, int64_t warps, int64_t tiles, int64
 // row_bytes is beyond smem_bytes where not even one warp's work fits.
 template <class Traits>
 Params plan(const Problem& problem) {
-    const int64_t strips = strips_of_row<Traits>(problem), room = smem_bytes<Traits>(problem);
+    const int64_t strips = ceil_div(problem.P, kStrip), room = smem_bytes<Traits>(problem);
     int64_t warps = ceil_div(strips, kStretches * kMaxTiles);
     // Few rows are cut further, until each multiprocessor has work.
     const int64_t channels = problem.G * problem.O, rows = problem.N * channels;
     while (rows * warps < 8 * problem.device.sm_count && strips > 2 * kStretches * warps) warps *= 2;
-    const int64_t tiles = ceil_div(strips, kStretches * warps);
+    const int64_t tiles = ceil_div(strips, kStretches * warps) | 1;
     Params params = plan_segments<Traits>(problem, warps, tiles, kMaxWarps);
     for (int64_t most = kMaxWarps / 2; most > 0 && params.row_bytes > room; most /= 2) {
         params = plan_segments<Traits>(problem, warps, tiles, most);
@@ -559,9 +555,8 @@ inline bool fits_toeplitz(const Problem& any_problem) {
     if (problem.dtype == Dtype::float64 || problem.device.arch < 80) return false;
     const bool is_float = problem.dtype == Dtype::float32;
     if (is_float && problem.precision != Precision::tf32) return false;
-    const int64_t outputs = problem.N * problem.G * problem.O * problem.P;
-    const bool little = outputs < int64_t{toeplitz::kLittle} * problem.device.sm_count;
-    if (problem.K <= (little ? toeplitz::kLittleTaps : is_float ? toeplitz::kFewTaps : 0)) return false;
+    const bool apart = problem.dilation == 1 || problem.dilation >= toeplitz::kFarTaps;
+    if (is_float && apart && problem.K <= toeplitz::kFewTaps) return false;
     if (problem.C != 1 || problem.O > toeplitz::kMaxO || problem.stride != 1) return false;
     if (toeplitz::span(problem) > toeplitz::kMaxSpan) return false;
     // A block takes at least a warp's work of a row, of which there are fewer than P / 16 + 1.

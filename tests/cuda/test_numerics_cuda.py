@@ -38,6 +38,15 @@ EDGES = {
     "many rounds of a short sum": Problem(16, 1, 200, 50000, 10, stride=5),
     "short sums, all planes": Problem(40, 3, 37, 9001, 8, stride=8, dilation=3, padding=(4, 4)),
     "short sums, much shared memory": Problem(16, 8, 16, 4096, 41, stride=2, padding=(20, 20), groups=16),
+    "stem, rows begin anywhere in a sector": Problem(2, 1, 300, 5203, 11, stride=5),
+    "stem, several channels, dilated": Problem(2, 3, 70, 4100, 13, padding=(9, 40), dilation=4),
+    "stem, groups, strided": Problem(2, 5, 36, 8200, 7, stride=2, padding=(3, 3), groups=4),
+    "stem, long sums": Problem(1, 4, 200, 3000, 15, padding=(7, 7)),
+    "few outputs, rows of whole vectors": Problem(3, 40, 1, 4096, 7, padding=(3, 3)),
+    "few outputs, strided, rows of whole vectors": Problem(2, 21, 2, 4104, 3, stride=4, padding=(1, 1)),
+    "few outputs of long sums": Problem(5, 243, 1, 111, 24, stride=8, padding=(207, 207), dilation=9),
+    "few outputs of long sums, several rows": Problem(2, 60, 6, 999, 25, padding=(12, 12)),
+    "few outputs of very many products": Problem(1, 260, 4, 6597, 25, padding=(12, 12)),
     "folded, wide rows, stores of any alignment": Problem(2, 1, 70, 5003, 10, stride=5),
     "folded, wide rows, aligned stores": Problem(2, 2, 64, 4099, 8, stride=4, padding=(2, 2)),
     "folded, odd taps and odd channels": Problem(3, 3, 24, 301, 7, padding=(3, 3), dilation=5),
@@ -64,6 +73,17 @@ EDGES = {
     "depthwise, two outputs, several segments": Problem(1, 1, 2, 15001, 300, padding=(7, 290), groups=3),
     "depthwise, few taps, dilated, odd rows": Problem(3, 1, 1, 2051, 2, dilation=301, groups=50),
     "depthwise, strided": Problem(3, 1, 1, 1001, 5, stride=3, dilation=2, padding=(4, 4), groups=20),
+    "depthwise, strided, many rows": Problem(9, 1, 1, 901, 19, stride=4, padding=(9, 9), groups=200),
+    "depthwise, strided and dilated runs": Problem(9, 1, 2, 901, 9, stride=4, dilation=6, groups=70),
+    "depthwise, channels last": Problem(3, 1, 1, 901, 9, padding=(8, 0), groups=130, layout="transposed"),
+    "depthwise, channels last, strided": Problem(
+        3, 1, 2, 901, 5, stride=2, dilation=3, groups=70, layout="transposed"
+    ),
+    "depthwise, long filter, 8 samples": Problem(9, 1, 1, 2048, 2047, padding=(2046, 0), groups=3),
+    "depthwise, long filter, odd rows": Problem(3, 1, 2, 3001, 701, padding=(350, 350), groups=3),
+    "depthwise, long filter, several segments": Problem(1, 1, 1, 70001, 1000, groups=2),
+    "depthwise, long filter, all padding but one": Problem(2, 1, 1, 1, 640, padding=(639, 0), groups=5),
+    "depthwise, long filter, dilated": Problem(2, 1, 1, 2500, 520, dilation=2, groups=5, bias=False),
     # Large enough for Hopper's GEMM to split fp32 into fp16.
     "dense, large": Problem(24, 128, 128, 3001, 3, padding=(1, 1)),
     "dense, large, strided, ragged": Problem(16, 200, 300, 3007, 5, stride=2, dilation=3, padding=(2, 9)),
@@ -162,6 +182,8 @@ def test_each_route_takes_something(model_new):
             Problem(2, 1, 1, 4096, 3, groups=8),
             Problem(2, 3, 8, 512, 3),
             Problem(2, 4, 32, 512, 15),
+            Problem(2, 1, 1, 4096, 40, groups=8),
+            Problem(2, 1, 1, 4096, 600, groups=8),
         ]:
             with tf32(allowed):
                 chosen.update(

@@ -60,7 +60,16 @@ static bool draw_numbers(const std::string& route) {
     p.activation = chance(40) ? static_cast<Activation>(between(1, 3)) : Activation::none;
     p.N = chance(10) ? between(1, 30) : between(1, 4);
     p.G = chance(50) ? 1 : chance(10) ? between(1, 40) : between(1, 6);
-    if (route == "toeplitz" || route == "depthwise") {
+    if (route == "toeplitz_sm90") {
+        p.device = kDevices[between(0, 1)];
+        p.C = 1;
+        p.N = chance(50) ? p.N : between(1, 12);
+        p.G = between(1, 2);
+        p.O = chance(70) ? 1 : between(1, 3);
+        p.K = chance(50) ? between(512, 700) : between(128, 1500);
+        p.dilation = chance(80) ? 1 : 2;
+        p.stride = 1;
+    } else if (route == "toeplitz" || route == "depthwise") {
         p.C = 1;
         p.O = chance(70) ? 1 : between(1, 4);
         p.K = one_of({1, 2, 3, 4, 5, 7, 8, 9, 15, 31, between(9, 64), between(60, 300)});
@@ -71,6 +80,10 @@ static bool draw_numbers(const std::string& route) {
         p.C = chance(30) ? 1 : chance(60) ? between(1, 4) : between(1, 15);
         p.O = chance(60) ? between(8, 40) : between(8, 200);
         p.K = chance(50) ? between(1, 12) : chance(70) ? between(1, 45) : between(100, 300);
+    } else if (route == "stem_sm80") {
+        p.C = chance(40) ? 1 : between(1, 15);
+        p.O = chance(60) ? between(16, 70) : between(16, 300);
+        p.K = between(7, chance(80) ? std::max<int64_t>(64 / p.C, 7) : 80);
     } else if (route == "gemm_sm80") {
         p.C = chance(60) ? between(16, 40) : between(16, 130);
         p.O = chance(60) ? between(8, 70) : between(8, 300);
@@ -111,6 +124,7 @@ static bool draw_numbers(const std::string& route) {
         outputs = between(1500, 30000);
     }
     p.L = std::max<int64_t>((outputs - 1) * p.stride + reach - p.pad_left - pad_right, 1) + between(0, 3);
+    if (chance(30)) p.L = (p.L + 7) / 8 * 8;  // rows of whole vectors
     p.P = (p.L + p.pad_left + pad_right - reach) / p.stride + 1;
     const int64_t products = p.N * p.G * p.O * p.P * p.C * p.K;
     if (p.L + p.pad_left + pad_right < reach || products > 2000000 || p.N * p.G * p.C * p.L > 200000)
@@ -182,7 +196,7 @@ static void store(void* data, int64_t i, double value) {
 // A tensor of normal numbers, now and then one that is not finite; its first element at any place.
 static void* draw_tensor(int64_t count, bool special) {
     std::normal_distribution<double> normal;
-    void* const data = emulator::allocate(count * element_size(), between(0, 9) * element_size(), false);
+    void* const data = emulator::allocate(count * element_size(), chance(40) ? 0 : between(0, 9) * element_size(), false);
     for (int64_t i = 0; i < count; ++i) store(data, i, normal(random_number));
     if (special) {
         for (const double value : {INFINITY, -INFINITY, NAN}) {
@@ -244,6 +258,30 @@ static bool accurate(const std::vector<double>& x, const std::vector<double>& w,
     return std::fabs(got - expected) <= bound;
 }
 
+// The last sample alone, its y elsewhere, has the same bits.
+static void check_last_sample_alone(size_t y_offset) {
+    const Problem whole = problem;
+    Problem& p = problem;
+    const int64_t elems = p.G * p.O * p.P, last = p.N - 1;
+    p.x = static_cast<const unsigned char*>(p.x) + last * p.x_stride_n * element_size();
+    p.N = 1;
+    p.y = emulator::allocate(elems * element_size(), y_offset, true);
+    if (route_fits(&p)) {
+        const size_t workspace_bytes = route_workspace_bytes(&p);
+        if (workspace_bytes > 0) p.workspace = emulator::allocate(workspace_bytes, 0, true);
+        const Error error = route_launch(&p);
+        if (error != nullptr) emulator::fail(error);
+        const auto* const together =
+            static_cast<const unsigned char*>(whole.y) + last * elems * element_size();
+        const auto* const alone = static_cast<const unsigned char*>(p.y);
+        for (int64_t i = 0; i < elems * element_size(); ++i) {
+            if (together[i] == alone[i]) continue;
+            emulator::fail("a sample depends on its batch: output %ld", i / element_size());
+        }
+    }
+    problem = whole;
+}
+
 // False where the route does not take the problem of this seed.
 static bool run_problem(const std::string& route, uint64_t seed) {
     problem_seed = seed;
@@ -280,6 +318,9 @@ static bool run_problem(const std::string& route, uint64_t seed) {
                 }
             }
         }
+    }
+    if (p.N > 1 && chance(30) && (p.dtype != Dtype::float32 || p.precision == Precision::tf32)) {
+        check_last_sample_alone(between(0, 9) * element_size());
     }
     return true;
 }

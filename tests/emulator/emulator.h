@@ -162,6 +162,61 @@ void mma(void* const* lanes) {
     }
 }
 
+// A product of wgmma.cuh, as far as this warp's rows of it go; at once, so that missing waits do not show.
+enum class Operand { tf32, f16, bf16 };
+struct WgmmaLane {
+    float* d;
+    uint64_t a, b;
+    bool acc;
+};
+
+// Number k of row `row` of a K-major operand of 16-bit numbers, by its descriptor.
+inline uint16_t wgmma_operand(uint64_t descriptor, int row, int k) {
+    const uint32_t start = static_cast<uint32_t>(descriptor & 0x3FFF) * 16;
+    const uint32_t leading = static_cast<uint32_t>(descriptor >> 16 & 0x3FFF) * 16;
+    const uint32_t group = static_cast<uint32_t>(descriptor >> 32 & 0x3FFF) * 16;
+    uint32_t address;
+    if (descriptor >> 62 == 1) {  // rows of 128 bytes, swizzled
+        address = start + row / 8 * group + row % 8 * 128 + k * 2;
+        address ^= (address >> 7 & 7) << 4;
+    } else {
+        address = start + row / 8 * group + k / 8 * leading + row % 8 * 16 + k % 8 * 2;
+    }
+    uint16_t bits;
+    memcpy(&bits, shared() + address, sizeof(bits));
+    return bits;
+}
+
+template <class Element, int kN>
+void wgmma(void* const* lanes) {
+    constexpr int kDepth = 16;
+    const auto number = [](uint16_t bits) { return operand(bits, 0, Element{}); };
+    const int first_row = threadIdx.x / 32 % 4 * 16;
+    double a[16][kDepth], b[kN][kDepth];
+    const WgmmaLane& any = *static_cast<const WgmmaLane*>(lanes[0]);
+    for (int k = 0; k < kDepth; ++k) {
+        for (int row = 0; row < 16; ++row) a[row][k] = number(wgmma_operand(any.a, first_row + row, k));
+        for (int row = 0; row < kN; ++row) b[row][k] = number(wgmma_operand(any.b, row, k));
+    }
+    for (int lane = 0; lane < 32; ++lane) {
+        const WgmmaLane& to = *static_cast<const WgmmaLane*>(lanes[lane]);
+        for (int i = 0; i < kN / 2; ++i) {
+            const int row = lane / 4 + i / 2 % 2 * 8, column = i / 4 * 8 + lane % 4 * 2 + i % 2;
+            double exact = to.acc ? to.d[i] : 0;
+            for (int k = 0; k < kDepth; ++k) exact += a[row][k] * b[column][k];
+            to.d[i] = truncate(exact);
+        }
+    }
+}
+
+template <class Value>
+struct Shuffle {
+    Value own, got;
+    int argument;
+};
+
+int change_unwatched(int* place, int value);  // the larger of both; returns what was there
+
 }  // namespace emulator
 
 inline void __syncthreads() { emulator::sync_block(); }
@@ -176,6 +231,60 @@ inline bool __all_sync(uint32_t, bool vote) {
         &vote);
     return vote;
 }
+
+// What a lane gets of a warp's values.
+template <class Choose>
+uint32_t exchange(uint32_t value, Choose) {
+    emulator::together(
+        [](void* const* lanes) {
+            uint32_t values[32];
+            for (int i = 0; i < 32; ++i) values[i] = *static_cast<uint32_t*>(lanes[i]);
+            for (int i = 0; i < 32; ++i) *static_cast<uint32_t*>(lanes[i]) = Choose{}(values, i);
+        },
+        &value);
+    return value;
+}
+inline uint32_t __reduce_max_sync(uint32_t, uint32_t value) {
+    struct Largest {
+        uint32_t operator()(const uint32_t* values, int) { return *std::max_element(values, values + 32); }
+    };
+    return exchange(value, Largest{});
+}
+inline uint32_t __reduce_min_sync(uint32_t, uint32_t value) {
+    struct Smallest {
+        uint32_t operator()(const uint32_t* values, int) { return *std::min_element(values, values + 32); }
+    };
+    return exchange(value, Smallest{});
+}
+template <class Value>
+Value __shfl_xor_sync(uint32_t, Value value, int distance) {
+    emulator::Shuffle<Value> lane = {value, value, distance};
+    emulator::together(
+        [](void* const* lanes) {
+            for (int i = 0; i < 32; ++i) {
+                auto* to = static_cast<emulator::Shuffle<Value>*>(lanes[i]);
+                to->got = static_cast<emulator::Shuffle<Value>*>(lanes[i ^ to->argument])->own;
+            }
+        },
+        &lane);
+    return lane.got;
+}
+template <class Value>
+Value __shfl_sync(uint32_t, Value value, int from) {
+    emulator::Shuffle<Value> lane = {value, value, from};
+    emulator::together(
+        [](void* const* lanes) {
+            for (int i = 0; i < 32; ++i) {
+                auto* to = static_cast<emulator::Shuffle<Value>*>(lanes[i]);
+                to->got = static_cast<emulator::Shuffle<Value>*>(lanes[to->argument])->own;
+            }
+        },
+        &lane);
+    return lane.got;
+}
+
+// Atomic, as threads change places at waits only.
+inline int atomicMax(int* place, int value) { return emulator::change_unwatched(place, value); }
 
 using cudaStream_t = void*;
 using cudaError_t = int;
@@ -234,6 +343,14 @@ void mma(float (&sum)[4], const uint4& a, const uint2& b) {
     emulator::together(emulator::mma<Element>, &lane);
 }
 
+inline void fence_proxy_async() {}
+inline void wgmma_fence() {}
+inline void wgmma_commit_group() {}
+template <int kPending>
+void wgmma_wait_group() {}
+inline uint64_t wgmma_descriptor(uint32_t smem16) { return uint64_t{1} << 62 | uint64_t{64} << 32 | smem16; }
+inline uint64_t wgmma_descriptor_plain(uint32_t smem16) { return uint64_t{8} << 32 | 8 << 16 | smem16; }
+
 template <class Pair>
 void st_shared(uint32_t target, Pair pair) {
     *reinterpret_cast<Pair*>(emulator::shared() + target) = pair;
@@ -248,4 +365,15 @@ inline void st_shared_apart(uint32_t target, uint32_t pair) {
 }
 
 }  // namespace ptx
+
+using emulator::Operand;
+template <Operand kOperand, int kN>
+struct Wgmma {
+    static void issue(float (&d)[kN / 2], uint64_t a, uint64_t b, bool acc) {
+        using Element = std::conditional_t<kOperand == Operand::f16, __half, __nv_bfloat16>;
+        emulator::WgmmaLane lane = {d, a, b, acc};
+        emulator::together(emulator::wgmma<Element, kN>, &lane);
+    }
+};
+
 }  // namespace conv1d
