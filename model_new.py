@@ -6371,26 +6371,45 @@ struct Converter {
         constexpr int kLoads = Traits::kPieceChannels * Traits::kElementBytes / 16;
         const int32_t piece = lane % Traits::kPieces, first_channel = piece * Traits::kPieceChannels;
         const int32_t c = chunk * Traits::kChunkChannels + first_channel;
-        const int32_t first = 64 * batch + lane / Traits::kPieces;
+        const int32_t q = 64 * batch + lane / Traits::kPieces;  // and every kPositions-th from there on
+        const int32_t l = window_begin() + q;
+        const int32_t l_end = place.sample < problem.N && c < problem.C ? static_cast<int32_t>(problem.L) : 0;
+        const Bits* const source = x_tile + int64_t{l} * geometry.x_stride_l + c;
         uint4 value[64 / kPositions][kLoads];
 #pragma unroll
         for (int i = 0; i < 64 / kPositions; ++i) {
-            const Bits* const source = c < problem.C ? find(first + i * kPositions, c) : nullptr;
+            const int32_t step = i * kPositions;
+            const Bits* from = source + int64_t{step} * geometry.x_stride_l;
+            bool valid = q + step < geometry.window &&
+                         static_cast<uint32_t>(l + step) < static_cast<uint32_t>(l_end);
+            if (geometry.flat) {
+                from = find(q + step, c);
+                valid = from != nullptr && l_end > 0;
+            }
 #pragma unroll
             for (int j = 0; j < kLoads; ++j)
-                value[i][j] = source != nullptr ? __ldg(reinterpret_cast<const uint4*>(source) + j) : uint4{};
+                value[i][j] = valid ? __ldg(reinterpret_cast<const uint4*>(from) + j) : uint4{};
         }
         claim();
+        // Where the stride divides kPositions, all lie in one plane, row_step rows apart.
+        const int32_t stride = static_cast<int32_t>(problem.stride);
+        const int32_t row_step = divide_by_stride(geometry, kPositions, stride);
+        const bool in_step = row_step * stride == kPositions;
+        const Row first_row = find_row(q);
 #pragma unroll
         for (int i = 0; i < 64 / kPositions; ++i) {
-            const int32_t q = first + i * kPositions;
-            const Row row = find_row(q);
+            const int32_t step = i * kPositions;
+            const bool stored = first_row.target != nullptr && q + step < geometry.window;
+            const Row row = !in_step ? find_row(q + step)
+                            : stored ? Row{first_row.target + i * row_step * kRowBytes,
+                                           (first_row.swizzle + i * row_step) & 7}
+                                     : Row{nullptr, 0};
             if (row.target == nullptr) continue;
             const bool any_small = store_piece(row, piece, [&](int j) {
                 const uint4& four = value[i][j / 4];
                 return j % 4 == 0 ? four.x : j % 4 == 1 ? four.y : j % 4 == 2 ? four.z : four.w;
             });
-            if (any_small) count_small(q, first_channel, Traits::kPieceChannels);
+            if (any_small) count_small(q + step, first_channel, Traits::kPieceChannels);
         }
     }
 
@@ -7703,7 +7722,7 @@ constexpr int kStreamTaps = 3;
 constexpr int kStreamChannels = 64;
 constexpr int kStreamTileSlots = 16;  // tiles announced ahead; more than the stages of x can hold
 constexpr int kStreamCounters = 2 * kStreamTileSlots;
-constexpr int kMostRawStages = 6, kMostXStages = 8;  // kb67 TF32: 0.886 ms with 6 raw stages, 0.92 with 12
+constexpr int kMostRawStages = 6, kMostXStages = 4;  // kb67 TF32: 0.88 ms; with 12 and 4 0.92, 5 and 8 0.89
 
 // f16x3: kLargestScaled as fp16; what a value beyond it counts beside values too small, of which a tile has
 // fewer.
@@ -7745,7 +7764,7 @@ struct StreamGeometry {
     int32_t plane_rows;     // distance between planes, in rows
     int32_t tap_row[kStreamTaps];  // in a stage, of column 0
     int32_t raw_stages, raw_stage_bytes;
-    int32_t x_stages, x_stage_bytes;  // 2, 4 or 8
+    int32_t x_stages, x_stage_bytes;  // 2 or 4
     int32_t paired;  // 1: rows of y begin at even elements
     int32_t smem_bytes;
     SafeTiles safe;
@@ -7813,7 +7832,6 @@ inline StreamGeometry cut_stream(const Problem& problem, int columns) {
         if (bytes() > problem.device.smem_bytes) geometry = before;
     };
     fits(4, 4);
-    fits(4, 8);
     for (int stages = geometry.raw_stages + 1; stages <= kMostRawStages; ++stages)
         fits(stages, geometry.x_stages);
     geometry.smem_bytes = static_cast<int32_t>(bytes());
@@ -8171,11 +8189,15 @@ struct StreamConverter {
         int32_t q = 32 * warp;
         for (uint32_t taken = 0;; ++taken) {
             const int slot = wait_for_tile(barriers, taken);
-            if (barriers.tile[slot].tile < 0) return;
+            const bool ends = barriers.tile[slot].tile < 0;
             for (int32_t chunk = 0; chunk < Traits::kChunks; ++chunk) {
                 // Every warp waits for and leaves every stage, also one in which it has no batch: else the
                 // barriers could run two phases ahead of it, which to a parity looks like none.
                 ptx::mbarrier_wait(barriers.x_empty(stages.stage), stages.parity);
+                if (ends) {  // the products look for it behind this barrier
+                    if (lane == 0) ptx::mbarrier_arrive(barriers.x_full(stages.stage));
+                    return;
+                }
                 uint8_t* const stage = x_smem + stages.stage * geometry.x_stage_bytes;
 #pragma unroll 1
                 for (int half = 0; half < 2; ++half) {
@@ -8290,21 +8312,36 @@ struct StreamProduct {
                    accumulate);
     }
 
-    // All products of the tile that was taken as number `taken` into acc; its stages are left behind. f16x3:
-    // first all those with a low part, which are too large by kLowScale: the accumulator truncates.
+    // The stages of the tile that was taken as number `taken`; there are 2 or 4.
+    __device__ __forceinline__ int32_t stage_of(uint32_t taken, int chunk) const {
+        return (taken * kChunks + chunk) & (geometry.x_stages - 1);
+    }
+    __device__ __forceinline__ void wait_for_x(uint32_t taken, int chunk) const {
+        ptx::mbarrier_wait(barriers.x_full(stage_of(taken, chunk)),
+                           ((taken * kChunks + chunk) & geometry.x_stages) != 0);
+    }
+
+    // f16x3: the product warpgroups take turns, so that one multiplies while the other stores.
+    __device__ __forceinline__ void wait_for_turn() const {
+        if (warp < 4) ptx::bar_sync<kBarrierReady>(256);
+        else ptx::bar_sync<kBarrierTaken>(256);
+    }
+    __device__ __forceinline__ void pass_turn() const {
+        if (warp < 4) ptx::bar_arrive<kBarrierTaken>(256);
+        else ptx::bar_arrive<kBarrierReady>(256);
+    }
+
+    // All products of the tile that was taken as number `taken` into acc; its first stage is there, and all
+    // its stages are left behind. f16x3: first the products with a low part, which are too large by
+    // kLowScale: the accumulator truncates.
     __device__ __forceinline__ void multiply_tile(float (&acc)[kValues], uint32_t taken) {
         constexpr bool kIsSplit = kMode == Mode::f16x3;
-        // There are 2, 4 or 8.
-        const auto stage_of = [&](int chunk) { return (taken * kChunks + chunk) & (geometry.x_stages - 1); };
-        const auto parity_of = [&](int chunk) {
-            return ((taken * kChunks + chunk) & geometry.x_stages) != 0;
-        };
         const auto stage16_of = [&](int chunk) {
-            return x_smem16 + stage_of(chunk) * (geometry.x_stage_bytes / 16);
+            return x_smem16 + stage_of(taken, chunk) * (geometry.x_stage_bytes / 16);
         };
 #pragma unroll
         for (int chunk = 0; chunk < kChunks; ++chunk) {
-            ptx::mbarrier_wait(barriers.x_full(stage_of(chunk)), parity_of(chunk));
+            if (chunk > 0) wait_for_x(taken, chunk);
             ptx::wgmma_fence();
 #pragma unroll
             for (int tap = 0; tap < kStreamTaps; ++tap) {
@@ -8331,12 +8368,13 @@ struct StreamProduct {
                 ptx::wgmma_commit_group();
             }
         }
+        if (kIsSplit) pass_turn();
         if constexpr (kChunks > 1) {
             ptx::wgmma_wait_group<1>();
-            release(barriers.x_empty(stage_of(0)));
+            release(barriers.x_empty(stage_of(taken, 0)));
         }
         ptx::wgmma_wait_group<0>();
-        release(barriers.x_empty(stage_of(kChunks - 1)));
+        release(barriers.x_empty(stage_of(taken, kChunks - 1)));
     }
 
     // Row lane/4 of half `half` of this warp's output channels.
@@ -8405,11 +8443,12 @@ struct StreamProduct {
         Bits* const y =
             static_cast<Bits*>(problem.y) + (place.sample * problem.O + warp * 16) * problem.P + p;
         const float bias[2] = {load_bias(0), load_bias(1)};
-        Pair pair[kValues / 2];  // finished before any is staged, or stores would hold up the registers
+        // f16x3 finishes all before it stages any, or stores would hold up its registers.
+        Pair pair[kValues / 2];
 #pragma unroll
         for (int i = 0; i < kValues / 2; ++i) {
             pair[i] = finish_pair(acc[2 * i], acc[2 * i + 1], scale[i % 2], bias[i % 2]);
-            ptx::settle(pair[i]);
+            if (Traits::kIsSplit) ptx::settle(pair[i]);
         }
 #pragma unroll 1
         for (int half = 0; half < 2; ++half) {
@@ -8466,9 +8505,12 @@ struct StreamProduct {
             scale[0] = scaling[0].x, scale[1] = scaling[1].x;
             const bool right = scale[0] > 0.0f && scale[1] > 0.0f && scaling[0].y + scaling[1].y == 0.0f;
             doubtful = !__all_sync(0xFFFFFFFF, right);
+            if (warp >= 4) pass_turn();  // the first one is the other's
         }
         for (uint32_t taken = 0;; ++taken) {
-            const int slot = wait_for_tile(barriers, taken);
+            if (kMode == Mode::f16x3) wait_for_turn();
+            wait_for_x(taken, 0);  // what is converted has been announced
+            const int slot = taken % kStreamTileSlots;
             if (__shfl_sync(0xFFFFFFFF, barriers.tile[slot].tile, 0) < 0) break;
             float acc[kValues];
             multiply_tile(acc, taken);
@@ -8483,6 +8525,7 @@ struct StreamProduct {
             release(barriers.tile_empty(slot));
             store_tile(acc, place, scale);
         }
+        if (kMode == Mode::f16x3) pass_turn();
     }
 };
 
