@@ -160,7 +160,7 @@ def test_layouts(model_new, layout, mode):
     """x of every layout, its rows of every alignment, by every route."""
     dtype, allowed = MODES[mode]
     ops = model_new._conv1d_ops
-    for C, O, groups in [(32, 64, 1), (16, 130, 2), (1, 1, 24), (3, 5, 2), (5, 24, 2), (1, 16, 1)]:
+    for C, O, groups in [(32, 64, 1), (40, 72, 1), (16, 130, 2), (1, 1, 24), (3, 5, 2), (5, 24, 2), (1, 16, 1)]:
         for L in [257, 258, 260, 264]:
             problem = Problem(2, C, O, L, 3, padding=(1, 1), groups=groups, layout=layout)
             arguments = problem.arguments(dtype)
