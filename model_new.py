@@ -6366,26 +6366,45 @@ struct Converter {
         constexpr int kLoads = Traits::kPieceChannels * Traits::kElementBytes / 16;
         const int32_t piece = lane % Traits::kPieces, first_channel = piece * Traits::kPieceChannels;
         const int32_t c = chunk * Traits::kChunkChannels + first_channel;
-        const int32_t first = 64 * batch + lane / Traits::kPieces;
+        const int32_t q = 64 * batch + lane / Traits::kPieces;  // and every kPositions-th from there on
+        const int32_t l = window_begin() + q;
+        const int32_t l_end = place.sample < problem.N && c < problem.C ? static_cast<int32_t>(problem.L) : 0;
+        const Bits* const source = x_tile + int64_t{l} * geometry.x_stride_l + c;
         uint4 value[64 / kPositions][kLoads];
 #pragma unroll
         for (int i = 0; i < 64 / kPositions; ++i) {
-            const Bits* const source = c < problem.C ? find(first + i * kPositions, c) : nullptr;
+            const int32_t step = i * kPositions;
+            const Bits* from = source + int64_t{step} * geometry.x_stride_l;
+            bool valid = q + step < geometry.window &&
+                         static_cast<uint32_t>(l + step) < static_cast<uint32_t>(l_end);
+            if (geometry.flat) {
+                from = find(q + step, c);
+                valid = from != nullptr && l_end > 0;
+            }
 #pragma unroll
             for (int j = 0; j < kLoads; ++j)
-                value[i][j] = source != nullptr ? __ldg(reinterpret_cast<const uint4*>(source) + j) : uint4{};
+                value[i][j] = valid ? __ldg(reinterpret_cast<const uint4*>(from) + j) : uint4{};
         }
         claim();
+        // Where the stride divides kPositions, all lie in one plane, row_step rows apart.
+        const int32_t stride = static_cast<int32_t>(problem.stride);
+        const int32_t row_step = divide_by_stride(geometry, kPositions, stride);
+        const bool in_step = row_step * stride == kPositions;
+        const Row first_row = find_row(q);
 #pragma unroll
         for (int i = 0; i < 64 / kPositions; ++i) {
-            const int32_t q = first + i * kPositions;
-            const Row row = find_row(q);
+            const int32_t step = i * kPositions;
+            const bool stored = first_row.target != nullptr && q + step < geometry.window;
+            const Row row = !in_step ? find_row(q + step)
+                            : stored ? Row{first_row.target + i * row_step * kRowBytes,
+                                           (first_row.swizzle + i * row_step) & 7}
+                                     : Row{nullptr, 0};
             if (row.target == nullptr) continue;
             const bool any_small = store_piece(row, piece, [&](int j) {
                 const uint4& four = value[i][j / 4];
                 return j % 4 == 0 ? four.x : j % 4 == 1 ? four.y : j % 4 == 2 ? four.z : four.w;
             });
-            if (any_small) count_small(q, first_channel, Traits::kPieceChannels);
+            if (any_small) count_small(q + step, first_channel, Traits::kPieceChannels);
         }
     }
 
