@@ -38,6 +38,15 @@ EDGES = {
     "many rounds of a short sum": Problem(16, 1, 200, 50000, 10, stride=5),
     "short sums, all planes": Problem(40, 3, 37, 9001, 8, stride=8, dilation=3, padding=(4, 4)),
     "short sums, much shared memory": Problem(16, 8, 16, 4096, 41, stride=2, padding=(20, 20), groups=16),
+    "stem, rows begin anywhere in a sector": Problem(2, 1, 300, 5203, 11, stride=5),
+    "stem, several channels, dilated": Problem(2, 3, 70, 4100, 13, padding=(9, 40), dilation=4),
+    "stem, groups, strided": Problem(2, 5, 36, 8200, 7, stride=2, padding=(3, 3), groups=4),
+    "stem, long sums": Problem(1, 4, 200, 3000, 15, padding=(7, 7)),
+    "few outputs, rows of whole vectors": Problem(3, 40, 1, 4096, 7, padding=(3, 3)),
+    "few outputs, strided, rows of whole vectors": Problem(2, 21, 2, 4104, 3, stride=4, padding=(1, 1)),
+    "few outputs of long sums": Problem(5, 243, 1, 111, 24, stride=8, padding=(207, 207), dilation=9),
+    "few outputs of long sums, several rows": Problem(2, 60, 6, 999, 25, padding=(12, 12)),
+    "few outputs of very many products": Problem(1, 260, 4, 6597, 25, padding=(12, 12)),
     "folded, wide rows, stores of any alignment": Problem(2, 1, 70, 5003, 10, stride=5),
     "folded, wide rows, aligned stores": Problem(2, 2, 64, 4099, 8, stride=4, padding=(2, 2)),
     "folded, odd taps and odd channels": Problem(3, 3, 24, 301, 7, padding=(3, 3), dilation=5),
@@ -80,13 +89,14 @@ EDGES = {
     "dense, large, strided, ragged": Problem(16, 200, 300, 3007, 5, stride=2, dilation=3, padding=(2, 9)),
     "dense, large, many short rows": Problem(400, 130, 256, 63, 5, padding=(2, 2)),
     "dense, large, two groups, aligned rows": Problem(16, 96, 130, 2048, 7, padding=(3, 3), groups=2),
-    # Enough tiles for the streaming convolution; rows of x begin at multiples of 16 bytes.
+    # Rows of x begin at multiples of 16 bytes.
     "streamed": Problem(40, 64, 128, 2048, 3),
-    "streamed, ragged, odd rows of y": Problem(48, 45, 99, 1800, 3, padding=(1, 2)),
-    "streamed, stride 2": Problem(70, 64, 66, 2400, 3, stride=2, padding=(1, 1)),
+    "streamed, ragged, odd rows of y": Problem(3, 45, 99, 1800, 3, padding=(1, 2)),
+    "streamed, stride 2": Problem(7, 64, 66, 2400, 3, stride=2, padding=(1, 1)),
     "streamed, stride 3, dilated": Problem(64, 50, 128, 4096, 3, stride=3, dilation=4, padding=(5, 0)),
-    "streamed, stride 4": Problem(40, 64, 128, 4096, 3, stride=4, padding=(2, 2)),
-    "streamed, short rows": Problem(600, 40, 100, 24, 3, padding=(1, 1)),
+    "streamed, stride 4": Problem(4, 64, 128, 4096, 3, stride=4, padding=(2, 2)),
+    "streamed, planes that no tap reads": Problem(2, 40, 100, 904, 3, stride=4, dilation=4),
+    "streamed, rows half a tile": Problem(60, 40, 100, 72, 3, padding=(1, 1)),
     "many samples": Problem(65536, 3, 5, 5, 3, padding=(1, 1)),
     "many samples, dense": Problem(65536, 16, 8, 5, 3, padding=(1, 1)),
     "many samples, depthwise": Problem(65536, 1, 1, 5, 3, padding=(1, 1), groups=4),
@@ -150,7 +160,7 @@ def test_layouts(model_new, layout, mode):
     """x of every layout, its rows of every alignment, by every route."""
     dtype, allowed = MODES[mode]
     ops = model_new._conv1d_ops
-    for C, O, groups in [(32, 64, 1), (16, 130, 2), (1, 1, 24), (3, 5, 2), (5, 24, 2), (1, 16, 1)]:
+    for C, O, groups in [(32, 64, 1), (40, 72, 1), (16, 130, 2), (1, 1, 24), (3, 5, 2), (5, 24, 2), (1, 16, 1)]:
         for L in [257, 258, 260, 264]:
             problem = Problem(2, C, O, L, 3, padding=(1, 1), groups=groups, layout=layout)
             arguments = problem.arguments(dtype)
