@@ -5412,8 +5412,8 @@ struct ModeTraits {
     }
 };
 
-// The shape of tiles. The two product warpgroups take 64 output channels each of the same columns, or, side by
-// side, the same 64 channels of neighbouring columns.
+// The shape of tiles. The two product warpgroups take 64 output channels each of the same columns, or, side
+// by side, the same 64 channels of neighbouring columns.
 struct Tiling {
     int columns;  // of a product warpgroup
     int slices;   // in which they are staged
@@ -5439,7 +5439,7 @@ struct Geometry {
     int32_t chunks;            // of channels
     int32_t tap_groups;        // taps that share one window, ceil(K / taps_per_group) times
     int32_t taps_per_group;
-    int32_t window;   // positions of x for a tile: (its columns - 1)*stride + (taps_per_group - 1)*dilation + 1
+    int32_t window;   // positions of x: (the tile's columns - 1)*stride + (taps_per_group - 1)*dilation + 1
     int32_t pairs;    // 1: two neighbouring elements of x are loaded together
     int32_t ragged;   // 1: they are, though rows may begin at odd elements
     int32_t batches;  // of conversion in a stage
@@ -5582,8 +5582,8 @@ inline Geometry cut(const Problem& problem, const Tiling& tiling, int64_t most_t
 }
 
 // Cycles that a launch needs by a simple count, in whole waves of tiles: products and bytes through L2, which
-// overlap for the most part, then stores. The constants come from kb67, kb76 and ecapa_tdnn timed with each number of
-// columns.
+// overlap for the most part, then stores. The constants come from kb67, kb76, ecapa_tdnn and w2v2_posconv timed
+// with each number of columns.
 template <Mode kMode>
 inline double estimate_cycles(const Problem& problem, const Geometry& geometry, const Tiling& tiling) {
     using Traits = ModeTraits<kMode>;
@@ -5649,7 +5649,8 @@ constexpr float kSumOfSmallX = 8.0f, kSumOfSmallW = 16.0f;
 template <Mode kMode>
 inline size_t image_bytes(const Problem& problem, int32_t tile_o) {
     return static_cast<size_t>(problem.G * ceil_div(problem.O, tile_o) * tile_o *
-                               ceil_div(problem.C, ModeTraits<kMode>::kChunkChannels) * problem.K * kRowBytes);
+                               ceil_div(problem.C, ModeTraits<kMode>::kChunkChannels) * problem.K *
+                               kRowBytes);
 }
 
 // What the kernels of one launch share in the workspace.
@@ -5724,8 +5725,8 @@ inline bool fits_gemm_sm90(const Problem& problem) {
     constexpr int64_t kMost = int64_t{1} << 30;  // positions and channels are counted in 32 bits
     return problem.device.arch == 90 && problem.dtype != Dtype::float64 && problem.C >= 16 &&
            (problem.O >= 8 || pays_for_few_outputs(problem)) && problem.stride <= 32 && problem.L < kMost &&
-           problem.P < kMost && problem.N < kMost && problem.K * problem.dilation < kMost && problem.x_stride_c < kMost &&
-           problem.x_stride_l < kMost && problem.G * problem.O < kMost && problem.G * problem.C < kMost;
+           problem.P < kMost && problem.N < kMost && problem.K * problem.dilation < kMost &&
+           problem.x_stride_c < kMost && problem.x_stride_l < kMost && problem.G * problem.O < kMost && problem.G * problem.C < kMost;
 }
 
 inline size_t workspace_gemm_sm90(const Problem& problem) {
@@ -6015,7 +6016,8 @@ __device__ __forceinline__ void pack_staged(const typename ModeTraits<kMode>::Bi
             const int32_t first_tap = tap_group * geometry.taps_per_group;
             const int64_t block = (int64_t{tile} * K + first_tap) * geometry.chunks +
                                   chunk * min(geometry.taps_per_group, K - first_tap) + tap - first_tap;
-            const int32_t channel = part * Traits::kChunkChannels + piece % Traits::kPieces * Traits::kPieceChannels;
+            const int32_t channel =
+                part * Traits::kChunkChannels + piece % Traits::kPieces * Traits::kPieceChannels;
             reinterpret_cast<uint4*>(image)[(block * geometry.tile_o + row) * 8 + (piece ^ (row & 7))] =
                 pack_piece<kMode>(staged + channel * kPackPitch + i / 8, piece >= Traits::kPieces, scale);
         }
@@ -6023,7 +6025,8 @@ __device__ __forceinline__ void pack_staged(const typename ModeTraits<kMode>::Bi
 }
 
 // Index of row `row` of the image among the rows of w; whether there is one.
-__device__ __forceinline__ bool find_row_of_w(const Geometry& geometry, int32_t row, int32_t O, int64_t& w_row) {
+__device__ __forceinline__ bool find_row_of_w(const Geometry& geometry, int32_t row, int32_t O,
+                                              int64_t& w_row) {
     const int32_t group_rows = geometry.o_tiles * geometry.tile_o, group = row / group_rows;
     const int32_t o = row - group * group_rows;
     w_row = int64_t{group} * O + o;
@@ -6217,9 +6220,9 @@ struct Converter {
         const uint32_t parity = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(source) / sizeof(Bits));
         const bool odd[2] = {parity % 2 != 0, (parity + geometry.x_stride_c) % 2 != 0};
         const int32_t channels = static_cast<int32_t>(problem.C) - c;
-        bool wanted[2];
+        bool wanted[2];  // the lane before wants the first half of an odd row's word, also behind its end
 #pragma unroll
-        for (int j = 0; j < 2; ++j)  // the lane before wants the first half of an odd row's word, also behind its end
+        for (int j = 0; j < 2; ++j)
             wanted[j] = exists && (odd[j] ? q <= geometry.window && l <= L : q < geometry.window && l < L);
         source -= odd[0];
         const int32_t step = geometry.x_stride_c + odd[0] - odd[1];  // from an even channel to the next
@@ -6297,15 +6300,16 @@ struct Converter {
     static __device__ __forceinline__ bool is_small(float value) {
         return fabsf(value) < kSmallestScaled / kXScale && value != 0.0f;
     }
-    // Counts those of the chunk's channels at position q, where there are some. (One in a million normal numbers
-    // is small: reading them again costs less than counting all of them.)
+    // Counts those of the chunk's channels at position q, where there are some. (One in a million normal
+    // numbers is small: reading them again costs less than counting all of them.)
     __device__ __forceinline__ void count_small(int32_t q) {
         const int32_t c = chunk * Traits::kChunkChannels;
         const auto* source = reinterpret_cast<const float*>(find(ptx::anew(q), c));
         const int32_t channels = min(Traits::kChunkChannels, static_cast<int32_t>(problem.C) - c);
         int32_t count = 0;
 #pragma unroll 1
-        for (int32_t i = 0; i < channels; ++i, source += geometry.x_stride_c) count += is_small(__ldg(source));
+        for (int32_t i = 0; i < channels; ++i, source += geometry.x_stride_c)
+            count += is_small(__ldg(source));
         atomicAdd(&barriers.small_count[place.counter], count);
     }
 
@@ -6827,14 +6831,14 @@ struct Product {
 // Dense convolution on Hopper as an implicit GEMM: D[o][position] = sum of W[o][c, k] * X[c, k][position].
 //
 // Chosen for 16 channels a group and more. Persistent blocks draw tiles of 128 output channels x kN positions
-// from a ticket, or of 64 x 2*kN where there are no more. Seven converter warps read x once, round or split it and store it K-major in rows of 128
-// bytes, one row a position: position q of the window is row q / stride of plane q % stride, so that every
-// tap of every stride and dilation is a plane and a row shift of the same tile. One warp draws tickets and
+// from a ticket, or of 64 x 2*kN. Seven converter warps read x once, round or split it and store it K-major in
+// rows of 128 bytes, one row a position: position q of the window is row q / stride of plane q % stride, so that
+// every tap of every stride and dilation is a plane and a row shift of the same tile. One warp draws tickets and
 // streams the packed weights. Two product warpgroups of 64 output channels each run wgmma, stage D and store
-// it by bulk copies along the rows of y. Cost: each element of x leaves L2 once per 128 output channels, each
-// weight once per tile (once per block where all of them fit in shared memory). fp32 without TF32 runs as
-// three products of split operands (Mode in gemm_sm90_plan.cuh): of fp16 parts, then once more of TF32 parts
-// for the tiles that fp16 cannot hold, in a second launch that finds their list mostly empty.
+// it by bulk copies along the rows of y. Cost: each element of x leaves L2 once per tile of channels, each
+// weight once per tile (once per block where all fit in shared memory). fp32 without TF32 runs as three products
+// of split operands (Mode in gemm_sm90_plan.cuh): of fp16 parts, then once more of TF32 parts for the tiles
+// that fp16 cannot hold, in a second launch that finds their list mostly empty.
 // results/findings.md has what was measured, and what bounds it.
 
 

@@ -117,7 +117,8 @@ __device__ __forceinline__ void pack_staged(const typename ModeTraits<kMode>::Bi
             const int32_t first_tap = tap_group * geometry.taps_per_group;
             const int64_t block = (int64_t{tile} * K + first_tap) * geometry.chunks +
                                   chunk * min(geometry.taps_per_group, K - first_tap) + tap - first_tap;
-            const int32_t channel = part * Traits::kChunkChannels + piece % Traits::kPieces * Traits::kPieceChannels;
+            const int32_t channel =
+                part * Traits::kChunkChannels + piece % Traits::kPieces * Traits::kPieceChannels;
             reinterpret_cast<uint4*>(image)[(block * geometry.tile_o + row) * 8 + (piece ^ (row & 7))] =
                 pack_piece<kMode>(staged + channel * kPackPitch + i / 8, piece >= Traits::kPieces, scale);
         }
@@ -125,7 +126,8 @@ __device__ __forceinline__ void pack_staged(const typename ModeTraits<kMode>::Bi
 }
 
 // Index of row `row` of the image among the rows of w; whether there is one.
-__device__ __forceinline__ bool find_row_of_w(const Geometry& geometry, int32_t row, int32_t O, int64_t& w_row) {
+__device__ __forceinline__ bool find_row_of_w(const Geometry& geometry, int32_t row, int32_t O,
+                                              int64_t& w_row) {
     const int32_t group_rows = geometry.o_tiles * geometry.tile_o, group = row / group_rows;
     const int32_t o = row - group * group_rows;
     w_row = int64_t{group} * O + o;
@@ -319,9 +321,9 @@ struct Converter {
         const uint32_t parity = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(source) / sizeof(Bits));
         const bool odd[2] = {parity % 2 != 0, (parity + geometry.x_stride_c) % 2 != 0};
         const int32_t channels = static_cast<int32_t>(problem.C) - c;
-        bool wanted[2];
+        bool wanted[2];  // the lane before wants the first half of an odd row's word, also behind its end
 #pragma unroll
-        for (int j = 0; j < 2; ++j)  // the lane before wants the first half of an odd row's word, also behind its end
+        for (int j = 0; j < 2; ++j)
             wanted[j] = exists && (odd[j] ? q <= geometry.window && l <= L : q < geometry.window && l < L);
         source -= odd[0];
         const int32_t step = geometry.x_stride_c + odd[0] - odd[1];  // from an even channel to the next
@@ -399,15 +401,16 @@ struct Converter {
     static __device__ __forceinline__ bool is_small(float value) {
         return fabsf(value) < kSmallestScaled / kXScale && value != 0.0f;
     }
-    // Counts those of the chunk's channels at position q, where there are some. (One in a million normal numbers
-    // is small: reading them again costs less than counting all of them.)
+    // Counts those of the chunk's channels at position q, where there are some. (One in a million normal
+    // numbers is small: reading them again costs less than counting all of them.)
     __device__ __forceinline__ void count_small(int32_t q) {
         const int32_t c = chunk * Traits::kChunkChannels;
         const auto* source = reinterpret_cast<const float*>(find(ptx::anew(q), c));
         const int32_t channels = min(Traits::kChunkChannels, static_cast<int32_t>(problem.C) - c);
         int32_t count = 0;
 #pragma unroll 1
-        for (int32_t i = 0; i < channels; ++i, source += geometry.x_stride_c) count += is_small(__ldg(source));
+        for (int32_t i = 0; i < channels; ++i, source += geometry.x_stride_c)
+            count += is_small(__ldg(source));
         atomicAdd(&barriers.small_count[place.counter], count);
     }
 
