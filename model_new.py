@@ -5584,8 +5584,8 @@ inline Geometry cut(const Problem& problem, const Tiling& tiling, int64_t most_t
 }
 
 // Cycles that a launch needs by a simple count, in whole waves of tiles: products and bytes through L2, which
-// overlap for the most part, then stores. The constants come from kb67, kb76, ecapa_tdnn and w2v2_posconv timed
-// with each number of columns.
+// overlap for the most part, then stores. The constants come from kb67, kb76, ecapa_tdnn and w2v2_posconv
+// timed with each number of columns.
 template <Mode kMode>
 inline double estimate_cycles(const Problem& problem, const Geometry& geometry, const Tiling& tiling) {
     using Traits = ModeTraits<kMode>;
@@ -5659,8 +5659,8 @@ inline size_t image_bytes(const Problem& problem, int32_t tile_o) {
 struct Scratch {
     int32_t* tickets;     // [2]: drawn so far; tiles listed
     uint8_t* image;       // packed weights
-    float2* row_scaling;  // f16x3: [G][o_tiles * tile_o], what undoes the scales of x and w, negative where w is
-                          // out of range; how many weights are too small
+    float2* row_scaling;  // f16x3: [G][o_tiles * tile_o], what undoes the scales of x and w, negative where w
+                          // is out of range; how many weights are too small
     int32_t* is_listed;   // f16x3: [tiles]
     int32_t* list;        // f16x3: [tiles], those to be done again
     uint8_t* safe_image;  // f16x3: packed weights of tf32x3
@@ -5728,7 +5728,8 @@ inline bool fits_gemm_sm90(const Problem& problem) {
     return problem.device.arch == 90 && problem.dtype != Dtype::float64 && problem.C >= 16 &&
            (problem.O >= 8 || pays_for_few_outputs(problem)) && problem.stride <= 32 && problem.L < kMost &&
            problem.P < kMost && problem.N < kMost && problem.K * problem.dilation < kMost &&
-           problem.x_stride_c < kMost && problem.x_stride_l < kMost && problem.G * problem.O < kMost && problem.G * problem.C < kMost;
+           problem.x_stride_c < kMost && problem.x_stride_l < kMost && problem.G * problem.O < kMost &&
+           problem.G * problem.C < kMost;
 }
 
 inline size_t workspace_gemm_sm90(const Problem& problem) {
@@ -6131,9 +6132,9 @@ inline void pack_split_weights(const Problem& problem, const Geometry& geometry,
 
 // A batch is 64 positions with all channels of a row, loaded and then stored; the batches of all stages go
 // round the warps. Neighbouring lanes take neighbouring positions, so global loads run along the rows of x.
-// Where these lie side by side a lane takes two, with one load a channel, of an aligned word. If the row begins
-// at an odd element, that word holds the second half of a pair and the next lane's the first half of the next,
-// so a batch is 62 positions then.
+// Where these lie side by side a lane takes two, with one load a channel, of an aligned word. If the row
+// begins at an odd element, that word holds the second half of a pair and the next lane's the first half of
+// the next, so a batch is 62 positions then.
 template <Mode kMode>
 struct Converter {
     using Traits = ModeTraits<kMode>;
@@ -6448,8 +6449,8 @@ struct Product {
         Mma::issue(acc, ptx::wgmma_descriptor(w16), ptx::wgmma_descriptor(x16), accumulate);
     }
 
-    // The first kSteps steps of a row, of one tap and chunk, issued and committed. Split: on return acc is not
-    // yet in `total`.
+    // The first kSteps steps of a row, of one tap and chunk, issued and committed. Split: on return acc is
+    // not yet in `total`.
     template <int kSteps, int kTotal>
     __device__ __forceinline__ void multiply_steps(float (&acc)[kValues], float (&total)[kTotal],
                                                    uint32_t w16, uint32_t x16, bool accumulate) {
@@ -6532,8 +6533,9 @@ struct Product {
                         const uint32_t w16 = w_warpgroup16 + weights.stage * (geometry.weight_bytes / 16);
                         const uint32_t x16 = x_stage16 + row * (kRowBytes / 16);
                         if (!idle) {
-                            if constexpr (!Traits::kIsSplit) multiply(acc, total, w16, x16, steps, accumulate);
-                            else multiply_steps<full.value ? Traits::kSteps : 1>(acc, total, w16, x16, false);
+                            if constexpr (Traits::kIsSplit)
+                                multiply_steps<full.value ? Traits::kSteps : 1>(acc, total, w16, x16, false);
+                            else multiply(acc, total, w16, x16, steps, accumulate);
                         }
                         if (++issued == geometry.skew && warp < 4) {
                             if (!first_tile) ptx::bar_sync<kBarrierTaken>(256);
@@ -6833,14 +6835,14 @@ struct Product {
 // Dense convolution on Hopper as an implicit GEMM: D[o][position] = sum of W[o][c, k] * X[c, k][position].
 //
 // Chosen for 16 channels a group and more. Persistent blocks draw tiles of 128 output channels x kN positions
-// from a ticket, or of 64 x 2*kN. Seven converter warps read x once, round or split it and store it K-major in
-// rows of 128 bytes, one row a position: position q of the window is row q / stride of plane q % stride, so that
-// every tap of every stride and dilation is a plane and a row shift of the same tile. One warp draws tickets and
-// streams the packed weights. Two product warpgroups of 64 output channels each run wgmma, stage D and store
-// it by bulk copies along the rows of y. Cost: each element of x leaves L2 once per tile of channels, each
-// weight once per tile (once per block where all fit in shared memory). fp32 without TF32 runs as three products
-// of split operands (Mode in gemm_sm90_plan.cuh): of fp16 parts, then once more of TF32 parts for the tiles
-// that fp16 cannot hold, in a second launch that finds their list mostly empty.
+// from a ticket, or of 64 x 2*kN. Seven converter warps read x once, round or split it and store it K-major
+// in rows of 128 bytes, one row a position: position q of the window is row q / stride of plane q % stride, so
+// every tap of every stride and dilation is a plane and a row shift of the same tile. One warp draws tickets
+// and streams the packed weights. Two product warpgroups of 64 output channels each run wgmma, stage D and
+// store it by bulk copies along the rows of y. Cost: each element of x leaves L2 once per tile of channels,
+// each weight once per tile (once per block where all fit in shared memory). fp32 without TF32 runs as three
+// products of split operands (Mode in gemm_sm90_plan.cuh): of fp16 parts, then once more of TF32 parts for the
+// tiles that fp16 cannot hold, in a second launch that finds their list mostly empty.
 // results/findings.md has what was measured, and what bounds it.
 
 

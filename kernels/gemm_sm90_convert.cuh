@@ -230,9 +230,9 @@ inline void pack_split_weights(const Problem& problem, const Geometry& geometry,
 
 // A batch is 64 positions with all channels of a row, loaded and then stored; the batches of all stages go
 // round the warps. Neighbouring lanes take neighbouring positions, so global loads run along the rows of x.
-// Where these lie side by side a lane takes two, with one load a channel, of an aligned word. If the row begins
-// at an odd element, that word holds the second half of a pair and the next lane's the first half of the next,
-// so a batch is 62 positions then.
+// Where these lie side by side a lane takes two, with one load a channel, of an aligned word. If the row
+// begins at an odd element, that word holds the second half of a pair and the next lane's the first half of
+// the next, so a batch is 62 positions then.
 template <Mode kMode>
 struct Converter {
     using Traits = ModeTraits<kMode>;

@@ -229,8 +229,8 @@ inline Geometry cut(const Problem& problem, const Tiling& tiling, int64_t most_t
 }
 
 // Cycles that a launch needs by a simple count, in whole waves of tiles: products and bytes through L2, which
-// overlap for the most part, then stores. The constants come from kb67, kb76, ecapa_tdnn and w2v2_posconv timed
-// with each number of columns.
+// overlap for the most part, then stores. The constants come from kb67, kb76, ecapa_tdnn and w2v2_posconv
+// timed with each number of columns.
 template <Mode kMode>
 inline double estimate_cycles(const Problem& problem, const Geometry& geometry, const Tiling& tiling) {
     using Traits = ModeTraits<kMode>;
@@ -304,8 +304,8 @@ inline size_t image_bytes(const Problem& problem, int32_t tile_o) {
 struct Scratch {
     int32_t* tickets;     // [2]: drawn so far; tiles listed
     uint8_t* image;       // packed weights
-    float2* row_scaling;  // f16x3: [G][o_tiles * tile_o], what undoes the scales of x and w, negative where w is
-                          // out of range; how many weights are too small
+    float2* row_scaling;  // f16x3: [G][o_tiles * tile_o], what undoes the scales of x and w, negative where w
+                          // is out of range; how many weights are too small
     int32_t* is_listed;   // f16x3: [tiles]
     int32_t* list;        // f16x3: [tiles], those to be done again
     uint8_t* safe_image;  // f16x3: packed weights of tf32x3
@@ -373,7 +373,8 @@ inline bool fits_gemm_sm90(const Problem& problem) {
     return problem.device.arch == 90 && problem.dtype != Dtype::float64 && problem.C >= 16 &&
            (problem.O >= 8 || pays_for_few_outputs(problem)) && problem.stride <= 32 && problem.L < kMost &&
            problem.P < kMost && problem.N < kMost && problem.K * problem.dilation < kMost &&
-           problem.x_stride_c < kMost && problem.x_stride_l < kMost && problem.G * problem.O < kMost && problem.G * problem.C < kMost;
+           problem.x_stride_c < kMost && problem.x_stride_l < kMost && problem.G * problem.O < kMost &&
+           problem.G * problem.C < kMost;
 }
 
 inline size_t workspace_gemm_sm90(const Problem& problem) {

@@ -39,8 +39,8 @@ struct Product {
         Mma::issue(acc, ptx::wgmma_descriptor(w16), ptx::wgmma_descriptor(x16), accumulate);
     }
 
-    // The first kSteps steps of a row, of one tap and chunk, issued and committed. Split: on return acc is not
-    // yet in `total`.
+    // The first kSteps steps of a row, of one tap and chunk, issued and committed. Split: on return acc is
+    // not yet in `total`.
     template <int kSteps, int kTotal>
     __device__ __forceinline__ void multiply_steps(float (&acc)[kValues], float (&total)[kTotal],
                                                    uint32_t w16, uint32_t x16, bool accumulate) {
@@ -123,8 +123,9 @@ struct Product {
                         const uint32_t w16 = w_warpgroup16 + weights.stage * (geometry.weight_bytes / 16);
                         const uint32_t x16 = x_stage16 + row * (kRowBytes / 16);
                         if (!idle) {
-                            if constexpr (!Traits::kIsSplit) multiply(acc, total, w16, x16, steps, accumulate);
-                            else multiply_steps<full.value ? Traits::kSteps : 1>(acc, total, w16, x16, false);
+                            if constexpr (Traits::kIsSplit)
+                                multiply_steps<full.value ? Traits::kSteps : 1>(acc, total, w16, x16, false);
+                            else multiply(acc, total, w16, x16, steps, accumulate);
                         }
                         if (++issued == geometry.skew && warp < 4) {
                             if (!first_tile) ptx::bar_sync<kBarrierTaken>(256);
