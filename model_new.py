@@ -5442,7 +5442,8 @@ struct Geometry {
     int32_t tap_groups;        // taps that share one window, ceil(K / taps_per_group) times
     int32_t taps_per_group;
     int32_t window;   // positions of x for a tile: (its columns - 1)*stride + (taps_per_group - 1)*dilation + 1
-    int32_t pairs;    // 1: two neighbouring elements of x are loaded together
+    int32_t channels_last;  // 1: neighbouring channels of x can be loaded together, 16 bytes at once
+    int32_t pairs;          // 1: two neighbouring positions of x are loaded together
     int32_t ragged;   // 1: they are, though rows may begin at odd elements
     int32_t batches;  // of conversion in a stage
     int32_t batch_positions;
@@ -5531,7 +5532,12 @@ inline Geometry cut(const Problem& problem, const Tiling& tiling, int64_t most_t
     }
     geometry.tap_groups = static_cast<int32_t>(ceil_div(problem.K, taps));
     geometry.taps_per_group = static_cast<int32_t>(taps);
-    geometry.pairs = !flat && problem.x_stride_l == 1;
+    const auto in_pieces = [](int64_t elements) { return elements * Traits::kElementBytes % 16 == 0; };
+    geometry.channels_last = problem.x_stride_c == 1 && problem.C % Traits::kPieceChannels == 0 &&
+                             (problem.L == 1 || in_pieces(problem.x_stride_l)) &&
+                             (problem.N == 1 || in_pieces(problem.x_stride_n)) &&
+                             reinterpret_cast<uintptr_t>(problem.x) % 16 == 0;
+    geometry.pairs = !flat && problem.x_stride_l == 1 && !geometry.channels_last;
     geometry.ragged =
         geometry.pairs && (problem.L % 2 != 0 || (problem.x_stride_c | problem.x_stride_n) % 2 != 0 ||
                            reinterpret_cast<uintptr_t>(problem.x) % (2 * Traits::kElementBytes) != 0);
@@ -6129,7 +6135,7 @@ inline void pack_split_weights(const Problem& problem, const Geometry& geometry,
 // Where these lie side by side a lane takes two, with one load a channel, of an aligned word. If the row begins
 // at an odd element, that word holds the second half of a pair and the next lane's the first half of the next,
 // so a batch is 62 positions then.
-template <Mode kMode>
+template <Mode kMode, bool kChannelsLast>
 struct Converter {
     using Traits = ModeTraits<kMode>;
     using Bits = typename Traits::Bits;
@@ -6254,56 +6260,73 @@ struct Converter {
         }
     }
 
-    // Rounds or splits loaded channels at position q into their row of the current stage. get_word(i) is
-    // channel i's element, or, of 16 bits each, those of channels 2*i and 2*i + 1.
-    template <class GetWord>
-    __device__ __forceinline__ void store(int32_t q, GetWord get_word) {
+    // The row of the current stage that holds position q of the window; `target` is null where no tap reads it.
+    struct Row {
+        uint8_t* target;
+        int32_t swizzle;
+    };
+    __device__ __forceinline__ Row find_row(int32_t q) const {
         const int32_t stride = static_cast<int32_t>(problem.stride);
         const int32_t row = divide_by_stride(geometry, q, stride), plane = q - row * stride;
-        if (q < 0 || q >= geometry.window || !(geometry.plane_mask >> plane & 1)) return;
+        if (q < 0 || q >= geometry.window || !(geometry.plane_mask >> plane & 1)) return {nullptr, 0};
         const int32_t stored_row = row + plane_row(geometry, plane);
-        uint8_t* const target = x_smem + stages.stage * geometry.x_stage_bytes + stored_row * kRowBytes;
-        const int32_t swizzle = stored_row & 7;
+        return {x_smem + stages.stage * geometry.x_stage_bytes + stored_row * kRowBytes, stored_row & 7};
+    }
+
+    // Rounds or splits the channels of one piece into a row. get_word(i) is channel i's element, or, of 16
+    // bits each, those of channels 2*i and 2*i + 1. Returns whether one is too small for f16x3.
+    template <class GetWord>
+    __device__ __forceinline__ bool store_piece(const Row& row, int32_t piece, GetWord get_word) {
+        uint32_t high[4], low[4];
         bool any_small = false;
 #pragma unroll
-        for (int piece = 0; piece < Traits::kPieces; ++piece) {
-            uint32_t high[4], low[4];
-#pragma unroll
-            for (int j = 0; j < 4; ++j) {
-                if constexpr (kMode == Mode::f16x3) {
-                    const float first = __uint_as_float(get_word(8 * piece + 2 * j));
-                    const float second = __uint_as_float(get_word(8 * piece + 2 * j + 1));
-                    any_small = any_small || is_small(first) || is_small(second);
-                    high[j] = split_f16(first * kXScale, second * kXScale, low[j]);
-                    largest = __hmax2(largest, __habs2(*reinterpret_cast<const __half2*>(&high[j])));
-                } else if constexpr (kMode == Mode::tf32x3) {
-                    const float value = __uint_as_float(get_word(4 * piece + j));
-                    high[j] = ptx::cvt_rn_tf32(value);
-                    low[j] = ptx::cvt_rn_tf32(value - __uint_as_float(high[j]));
-                } else if constexpr (kMode == Mode::tf32) {
-                    high[j] = round_tf32(get_word(4 * piece + j));
-                } else {
-                    high[j] = get_word(4 * piece + j);
-                }
+        for (int j = 0; j < 4; ++j) {
+            if constexpr (kMode == Mode::f16x3) {
+                const float first = __uint_as_float(get_word(2 * j));
+                const float second = __uint_as_float(get_word(2 * j + 1));
+                any_small = any_small || is_small(first) || is_small(second);
+                high[j] = split_f16(first * kXScale, second * kXScale, low[j]);
+                largest = __hmax2(largest, __habs2(*reinterpret_cast<const __half2*>(&high[j])));
+            } else if constexpr (kMode == Mode::tf32x3) {
+                const float value = __uint_as_float(get_word(j));
+                high[j] = ptx::cvt_rn_tf32(value);
+                low[j] = ptx::cvt_rn_tf32(value - __uint_as_float(high[j]));
+            } else if constexpr (kMode == Mode::tf32) {
+                high[j] = round_tf32(get_word(j));
+            } else {
+                high[j] = get_word(j);
             }
-            *reinterpret_cast<uint4*>(target + ((piece ^ swizzle) << 4)) =
-                make_uint4(high[0], high[1], high[2], high[3]);
-            if constexpr (Traits::kIsSplit)
-                *reinterpret_cast<uint4*>(target + (((piece + Traits::kPieces) ^ swizzle) << 4)) =
-                    make_uint4(low[0], low[1], low[2], low[3]);
         }
-        if (any_small) count_small(q);
+        *reinterpret_cast<uint4*>(row.target + ((piece ^ row.swizzle) << 4)) =
+            make_uint4(high[0], high[1], high[2], high[3]);
+        if constexpr (Traits::kIsSplit)
+            *reinterpret_cast<uint4*>(row.target + (((piece + Traits::kPieces) ^ row.swizzle) << 4)) =
+                make_uint4(low[0], low[1], low[2], low[3]);
+        return any_small;
+    }
+
+    // All pieces of position q.
+    template <class GetWord>
+    __device__ __forceinline__ void store(int32_t q, GetWord get_word) {
+        const Row row = find_row(q);
+        if (row.target == nullptr) return;
+        constexpr int kWords = Traits::kPieceChannels * Traits::kElementBytes / 4;  // of a piece
+        bool any_small = false;
+#pragma unroll
+        for (int piece = 0; piece < Traits::kPieces; ++piece)
+            any_small |= store_piece(row, piece, [&](int i) { return get_word(kWords * piece + i); });
+        if (any_small) count_small(q, 0, Traits::kChunkChannels);
     }
 
     static __device__ __forceinline__ bool is_small(float value) {
         return fabsf(value) < kSmallestScaled / kXScale && value != 0.0f;
     }
-    // Counts those of the chunk's channels at position q, where there are some. (One in a million normal numbers
-    // is small: reading them again costs less than counting all of them.)
-    __device__ __forceinline__ void count_small(int32_t q) {
-        const int32_t c = chunk * Traits::kChunkChannels;
+    // Counts those of `most` of the chunk's channels at position q, where there are some. (One in a million
+    // normal numbers is small: reading them again costs less than counting all of them.)
+    __device__ __forceinline__ void count_small(int32_t q, int32_t first, int32_t most) {
+        const int32_t c = chunk * Traits::kChunkChannels + first;
         const auto* source = reinterpret_cast<const float*>(find(ptx::anew(q), c));
-        const int32_t channels = min(Traits::kChunkChannels, static_cast<int32_t>(problem.C) - c);
+        const int32_t channels = min(most, static_cast<int32_t>(problem.C) - c);
         int32_t count = 0;
 #pragma unroll 1
         for (int32_t i = 0; i < channels; ++i, source += geometry.x_stride_c) count += is_small(__ldg(source));
@@ -6344,9 +6367,58 @@ struct Converter {
         }
     }
 
+    // Channels-last: neighbouring lanes take the pieces of a row, whose channels are neighbours in memory.
+    __device__ __forceinline__ void convert_pieces() {
+        constexpr int kPositions = 32 / Traits::kPieces;  // of the warp at once
+        constexpr int kLoads = Traits::kPieceChannels * Traits::kElementBytes / 16;
+        const int32_t piece = lane % Traits::kPieces, first_channel = piece * Traits::kPieceChannels;
+        const int32_t c = chunk * Traits::kChunkChannels + first_channel;
+        const int32_t q = 64 * batch + lane / Traits::kPieces;  // and every kPositions-th from there on
+        const int32_t l = window_begin() + q;
+        const int32_t l_end = place.sample < problem.N && c < problem.C ? static_cast<int32_t>(problem.L) : 0;
+        const Bits* const source = x_tile + int64_t{l} * geometry.x_stride_l + c;
+        uint4 value[64 / kPositions][kLoads];
+#pragma unroll
+        for (int i = 0; i < 64 / kPositions; ++i) {
+            const int32_t step = i * kPositions;
+            const Bits* from = source + int64_t{step} * geometry.x_stride_l;
+            bool valid = q + step < geometry.window &&
+                         static_cast<uint32_t>(l + step) < static_cast<uint32_t>(l_end);
+            if (geometry.flat) {
+                from = find(q + step, c);
+                valid = from != nullptr && l_end > 0;
+            }
+#pragma unroll
+            for (int j = 0; j < kLoads; ++j)
+                value[i][j] = valid ? __ldg(reinterpret_cast<const uint4*>(from) + j) : uint4{};
+        }
+        claim();
+        // Where the stride divides kPositions, all lie in one plane, row_step rows apart.
+        const int32_t stride = static_cast<int32_t>(problem.stride);
+        const int32_t row_step = divide_by_stride(geometry, kPositions, stride);
+        const bool in_step = row_step * stride == kPositions;
+        const Row first_row = find_row(q);
+#pragma unroll
+        for (int i = 0; i < 64 / kPositions; ++i) {
+            const int32_t step = i * kPositions;
+            const bool stored = first_row.target != nullptr && q + step < geometry.window;
+            const Row row = !in_step ? find_row(q + step)
+                            : stored ? Row{first_row.target + i * row_step * kRowBytes,
+                                           (first_row.swizzle + i * row_step) & 7}
+                                     : Row{nullptr, 0};
+            if (row.target == nullptr) continue;
+            const bool any_small = store_piece(row, piece, [&](int j) {
+                const uint4& four = value[i][j / 4];
+                return j % 4 == 0 ? four.x : j % 4 == 1 ? four.y : j % 4 == 2 ? four.z : four.w;
+            });
+            if (any_small) count_small(q + step, first_channel, Traits::kPieceChannels);
+        }
+    }
+
     __device__ __forceinline__ void convert_batch() {
         largest = __half2{};
-        if (geometry.pairs) convert_pairs();
+        if constexpr (kChannelsLast) convert_pieces();
+        else if (geometry.pairs) convert_pairs();
         else convert_singles();
         if constexpr (kMode == Mode::f16x3) {
             ptx::griddepcontrol_wait();  // for an empty list
@@ -6811,20 +6883,10 @@ struct Product {
 }  // namespace sm90
 }  // namespace conv1d
 ''',
-"gemm_sm90.cuh": r'''
-#line 1 "kernels/gemm_sm90.cuh"
-// Dense convolution on Hopper as an implicit GEMM: D[o][position] = sum of W[o][c, k] * X[c, k][position].
-//
-// Chosen for 16 channels a group and more. Persistent blocks draw tiles of 128 output channels x kN positions
-// from a ticket, or of 64 x 2*kN where there are no more. Seven converter warps read x once, round or split it and store it K-major in rows of 128
-// bytes, one row a position: position q of the window is row q / stride of plane q % stride, so that every
-// tap of every stride and dilation is a plane and a row shift of the same tile. One warp draws tickets and
-// streams the packed weights. Two product warpgroups of 64 output channels each run wgmma, stage D and store
-// it by bulk copies along the rows of y. Cost: each element of x leaves L2 once per 128 output channels, each
-// weight once per tile (once per block where all of them fit in shared memory). fp32 without TF32 runs as
-// three products of split operands (Mode in gemm_sm90_plan.cuh): of fp16 parts, then once more of TF32 parts
-// for the tiles that fp16 cannot hold, in a second launch that finds their list mostly empty.
-// results/findings.md has what was measured, and what bounds it.
+"gemm_sm90_kernel.cuh": r'''
+#line 1 "kernels/gemm_sm90_kernel.cuh"
+// The kernel of the Hopper GEMM (gemm_sm90.cuh) and its launch. Each instance takes one layout of x: with both
+// ways to convert x in one kernel, either ran 5 to 20 % slower.
 
 
 
@@ -6841,7 +6903,7 @@ namespace sm90 {
 template <Mode kMode, int kN>
 constexpr bool kNeedsRegisters = kN * (ModeTraits<kMode>::kIsSplit ? 2 : 1) > 128;
 
-template <Mode kMode, int kN, int kSlices>
+template <Mode kMode, int kN, int kSlices, bool kChannelsLast>
 __global__ void __launch_bounds__(kThreads, 1)
     gemm_sm90_kernel(const __grid_constant__ Problem problem, const __grid_constant__ Geometry geometry,
                      const __grid_constant__ Scratch scratch) {
@@ -6889,8 +6951,8 @@ __global__ void __launch_bounds__(kThreads, 1)
     } else {
         if constexpr (kNeedsRegisters<kMode, kN>) ptx::setmaxnreg_dec<256 - kProductRegisters>();
         if (warp < kProductWarps + kConverterWarps) {
-            Converter<kMode> converter(geometry, problem, barriers, scratch, smem, warp - kProductWarps,
-                                       lane);
+            Converter<kMode, kChannelsLast> converter(geometry, problem, barriers, scratch, smem,
+                                                      warp - kProductWarps, lane);
             converter.run();
         } else if (lane == 0) {
             run_supplier<kMode == Mode::tf32x3>(geometry, problem, ptx::smem_address(w_smem), barriers,
@@ -6900,10 +6962,12 @@ __global__ void __launch_bounds__(kThreads, 1)
 #endif
 }
 
-template <Mode kMode, int kN, int kSlices = 1>
-inline Error launch_products(const Problem& problem, const Geometry& geometry, const Scratch& scratch,
-                             cudaStream_t stream) {
-    const Error error = allow_smem<gemm_sm90_kernel<kMode, kN, kSlices>>(problem.device);
+// Runs the kernel over the tiles of `geometry`.
+template <Mode kMode, int kN, int kSlices, bool kChannelsLast>
+Error launch_tiles(const Problem& problem, const Geometry& geometry, const Scratch& scratch,
+                   cudaStream_t stream) {
+    const auto kernel = gemm_sm90_kernel<kMode, kN, kSlices, kChannelsLast>;
+    const Error error = allow_smem<gemm_sm90_kernel<kMode, kN, kSlices, kChannelsLast>>(problem.device);
     if (error != nullptr) return error;
     const int blocks = geometry.tiles < problem.device.sm_count ? geometry.tiles : problem.device.sm_count;
     // Begins while the kernel before it, which packs weights or lists tiles, still runs: see
@@ -6913,8 +6977,63 @@ inline Error launch_products(const Problem& problem, const Geometry& geometry, c
     attribute.val.programmaticStreamSerializationAllowed = 1;
     const cudaLaunchConfig_t config{static_cast<unsigned>(blocks), kThreads,
                                     static_cast<size_t>(geometry.smem_bytes), stream, &attribute, 1};
-    cudaLaunchKernelEx(&config, gemm_sm90_kernel<kMode, kN, kSlices>, problem, geometry, scratch);
+    cudaLaunchKernelEx(&config, kernel, problem, geometry, scratch);
     return launch_error();
+}
+
+// The instances for channels-last x stand in a unit of their own, gemm_sm90_channels_last.cu. INSTANCE is
+// `extern template` here and `template` there.
+#define CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, mode, columns, slices)                                    \
+    INSTANCE Error launch_tiles<Mode::mode, columns, slices, true>(const Problem&, const Geometry&,         \
+                                                                   const Scratch&, cudaStream_t);
+#define CONV1D_SM90_CHANNELS_LAST(INSTANCE)                     \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, tf32, 192, 1)      \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, tf32, 192, 2)      \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, tf32, 128, 1)      \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, tf32, 64, 1)       \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, tf32x3, 128, 1)    \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, tf32x3, 64, 1)     \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, f16x3, 128, 1)     \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, f16x3, 64, 1)      \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, f16, 192, 1)       \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, f16, 128, 1)       \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, f16, 64, 1)        \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, bf16, 192, 1)      \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, bf16, 128, 1)      \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, bf16, 64, 1)
+CONV1D_SM90_CHANNELS_LAST(extern template)
+
+}  // namespace sm90
+}  // namespace conv1d
+''',
+"gemm_sm90.cuh": r'''
+#line 1 "kernels/gemm_sm90.cuh"
+// Dense convolution on Hopper as an implicit GEMM: D[o][position] = sum of W[o][c, k] * X[c, k][position].
+//
+// Chosen for 16 channels a group and more. Persistent blocks draw tiles of 128 output channels x kN positions
+// from a ticket, or of 64 x 2*kN where there are no more. Seven converter warps read x once, round or split it and store it K-major in rows of 128
+// bytes, one row a position: position q of the window is row q / stride of plane q % stride, so that every
+// tap of every stride and dilation is a plane and a row shift of the same tile. One warp draws tickets and
+// streams the packed weights. Two product warpgroups of 64 output channels each run wgmma, stage D and store
+// it by bulk copies along the rows of y. Cost: each element of x leaves L2 once per 128 output channels, each
+// weight once per tile (once per block where all of them fit in shared memory). fp32 without TF32 runs as
+// three products of split operands (Mode in gemm_sm90_plan.cuh): of fp16 parts, then once more of TF32 parts
+// for the tiles that fp16 cannot hold, in a second launch that finds their list mostly empty.
+// results/findings.md has what was measured, and what bounds it.
+
+
+
+
+
+namespace conv1d {
+namespace sm90 {
+
+template <Mode kMode, int kN, int kSlices = 1>
+inline Error launch_products(const Problem& problem, const Geometry& geometry, const Scratch& scratch,
+                             cudaStream_t stream) {
+    return geometry.channels_last
+               ? launch_tiles<kMode, kN, kSlices, true>(problem, geometry, scratch, stream)
+               : launch_tiles<kMode, kN, kSlices, false>(problem, geometry, scratch, stream);
 }
 
 // kN and kSlices are those of the tiling.
@@ -6935,14 +7054,6 @@ inline Error launch_columns(const Problem& problem, const Tiling& tiling, const 
         pack_weights<kMode>(problem, geometry, scratch, stream);
         return launch_products<kMode, kN, kSlices>(problem, geometry, scratch, stream);
     }
-}
-
-Error launch_listed_tiles(const Problem& problem, Scratch scratch, cudaStream_t stream) {
-    const Cut cut = choose_cut<Mode::tf32x3>(problem);
-    scratch.image = scratch.safe_image;
-    if (cut.tiling.columns == 128)
-        return launch_products<Mode::tf32x3, 128>(problem, cut.geometry, scratch, stream);
-    return launch_products<Mode::tf32x3, 64>(problem, cut.geometry, scratch, stream);
 }
 
 template <Mode kMode>
@@ -6987,6 +7098,27 @@ inline Error launch_gemm_sm90(const Problem& problem, cudaStream_t stream) {
 
 
 const conv1d::Route conv1d::kGemmSm90 = {"gemm_sm90", fits_gemm_sm90, workspace_gemm_sm90, launch_gemm_sm90};
+
+conv1d::Error conv1d::sm90::launch_listed_tiles(const Problem& problem, Scratch scratch, cudaStream_t stream) {
+    const Cut cut = choose_cut<Mode::tf32x3>(problem);
+    scratch.image = scratch.safe_image;
+    if (cut.tiling.columns == 128)
+        return launch_products<Mode::tf32x3, 128>(problem, cut.geometry, scratch, stream);
+    return launch_products<Mode::tf32x3, 64>(problem, cut.geometry, scratch, stream);
+}
+''',
+"gemm_sm90_channels_last.cu": r'''
+#line 1 "kernels/gemm_sm90_channels_last.cu"
+// The kernels of route "gemm_sm90" for channels-last x, in a translation unit of their own.
+
+
+namespace conv1d {
+namespace sm90 {
+
+CONV1D_SM90_CHANNELS_LAST(template)
+
+}  // namespace sm90
+}  // namespace conv1d
 ''',
 "stem.cuh": r'''
 #line 1 "kernels/stem.cuh"
@@ -9752,9 +9884,22 @@ _conv1d_units = {
         "gemm_sm90_pipeline.cuh",
         "gemm_sm90_convert.cuh",
         "gemm_sm90_product.cuh",
+        "gemm_sm90_kernel.cuh",
         "gemm_sm90.cuh",
         "dispatch.cuh",
         "gemm_sm90.cu",
+    ],
+    "gemm_sm90_channels_last.cu": [
+        "problem.h",
+        "tile.cuh",
+        "wgmma.cuh",
+        "gemm_sm90_plan.cuh",
+        "ptx.cuh",
+        "gemm_sm90_pipeline.cuh",
+        "gemm_sm90_convert.cuh",
+        "gemm_sm90_product.cuh",
+        "gemm_sm90_kernel.cuh",
+        "gemm_sm90_channels_last.cu",
     ],
     "stem.cu": [
         "mma.cuh",
