@@ -502,6 +502,7 @@ __global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
     const int64_t l_begin = row.p_begin * problem.stride - problem.pad_left;
     Element* const y = row.y + row.p_begin - y_begin;
     if (row.valid) {
+#pragma unroll 1
         for (int k = lane; k < taps; k += threads) {
             const uint32_t divisor = runs.tap_step;
             const int target = divisor == 1 ? k : k % divisor * runs.w_pitch + k / divisor;
@@ -630,7 +631,7 @@ __global__ void __launch_bounds__(kMaxThreads)
                 const int64_t l = at * problem.stride + k * problem.dilation - problem.pad_left;
                 if (i == 0 || little) w = k < problem.K ? widen(row.w[k]) : Sum{};
                 const bool wanted = k < problem.K && at < row.p_end && l >= 0 && l < problem.L;
-                products[i][0] = wanted ? w : Sum{};
+                products[i][0] = w;  // inf times padding is NaN, as it is in the sliding kernel
                 products[i][1] = wanted ? widen(row.x[l * problem.x_stride_l]) : Sum{};
                 if (little || i == kSlots - 1) {
                     k += params.tap_step;

@@ -41,6 +41,7 @@ constexpr int kBlocksPerSm = 3;
 #endif
 constexpr int kFewTaps = 8;      // of floats that multiply-adds take: neighbours, or
 constexpr int kFarTaps = 16;     // so far apart
+constexpr int kGapTaps = 128, kGapTaps16 = 32;  // likewise where x is not contiguous, of floats and in 16 bits
 constexpr int kAlignBytes = 32;  // where the stores of a warp begin: of parts of sectors, L2 takes fewer
 
 template <class Element_>
@@ -557,6 +558,9 @@ inline bool fits_toeplitz(const Problem& any_problem) {
     if (is_float && problem.precision != Precision::tf32) return false;
     const bool apart = problem.dilation == 1 || problem.dilation >= toeplitz::kFarTaps;
     if (is_float && apart && problem.K <= toeplitz::kFewTaps) return false;
+    // Rows with gaps come element by element. Where channels are neighbours, the next route loads these together.
+    const bool by_channel = problem.x_stride_l != 1 && problem.x_stride_c == 1 && problem.G > 1;
+    if (by_channel && problem.K <= (is_float ? toeplitz::kGapTaps : toeplitz::kGapTaps16)) return false;
     if (problem.C != 1 || problem.O > toeplitz::kMaxO || problem.stride != 1) return false;
     if (toeplitz::span(problem) > toeplitz::kMaxSpan) return false;
     // A block takes at least a warp's work of a row, of which there are fewer than P / 16 + 1.
