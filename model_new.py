@@ -971,12 +971,14 @@ struct Route {
 inline size_t no_workspace(const Problem&) { return 0; }
 
 // Each is defined in a translation unit of its own, so that they compile side by side.
-extern const Route kToeplitzSm90, kToeplitz, kDepthwise, kFoldSm80, kStreamSm90, kGemmSm90, kGemmSm80, kDirect;
+extern const Route kToeplitzSm90, kToeplitz, kDepthwise, kStemSm80, kFoldSm80, kStreamSm90, kGemmSm90,
+    kGemmSm80, kDirect;
 
 constexpr const Route* kRoutes[] = {
     &kToeplitzSm90,  // depthwise: long filters on Hopper
     &kToeplitz,      // before the rest where tensor cores beat sliding windows
     &kDepthwise,   // one input channel a group
+    &kStemSm80,    // fewer than 16 channels a group and sums of some 64 products: bound by stores
     &kFoldSm80,    // fewer than 16 channels a group
     &kStreamSm90,  // short sums on Hopper, bound by memory
     &kGemmSm90,    // every other dense problem on Hopper
@@ -1787,6 +1789,19 @@ inline Problem canonical(Problem problem) {
     return problem;
 }
 
+// Division by a number known at launch: exact where dividend * divisor is below 2^31.
+struct Divisor {
+    uint32_t divisor, reciprocal;
+
+    __device__ __forceinline__ uint32_t quotient(uint32_t dividend) const {
+        return static_cast<uint32_t>(static_cast<uint64_t>(dividend) * reciprocal >> 31);
+    }
+};
+
+inline Divisor plan_divisor(int64_t divisor) {
+    return {static_cast<uint32_t>(divisor), static_cast<uint32_t>(ceil_div(int64_t{1} << 31, divisor))};
+}
+
 // The type in which products of an element type are summed.
 template <class Element>
 struct SumOf {
@@ -2486,6 +2501,7 @@ __global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
     const int64_t l_begin = row.p_begin * problem.stride - problem.pad_left;
     Element* const y = row.y + row.p_begin - y_begin;
     if (row.valid) {
+#pragma unroll 1
         for (int k = lane; k < taps; k += threads) {
             const uint32_t divisor = runs.tap_step;
             const int target = divisor == 1 ? k : k % divisor * runs.w_pitch + k / divisor;
@@ -2614,7 +2630,7 @@ __global__ void __launch_bounds__(kMaxThreads)
                 const int64_t l = at * problem.stride + k * problem.dilation - problem.pad_left;
                 if (i == 0 || little) w = k < problem.K ? widen(row.w[k]) : Sum{};
                 const bool wanted = k < problem.K && at < row.p_end && l >= 0 && l < problem.L;
-                products[i][0] = wanted ? w : Sum{};
+                products[i][0] = w;  // inf times padding is NaN, as it is in the sliding kernel
                 products[i][1] = wanted ? widen(row.x[l * problem.x_stride_l]) : Sum{};
                 if (little || i == kSlots - 1) {
                     k += params.tap_step;
@@ -2846,8 +2862,9 @@ const conv1d::Route conv1d::kDepthwise = {"depthwise", fits_depthwise, no_worksp
 "direct.cuh": r'''
 #line 1 "kernels/direct.cuh"
 // The route that is right for every valid problem, in plain multiply-adds: fp32 at full accuracy, fp64,
-// 16-bit with fp32 sums; any strides, any sizes, sm_75 and later. Three kernels: "project" for few outputs
-// of few taps (bound by loads), "short" for few products an output (bound by stores), and the general one.
+// 16-bit with fp32 sums; any strides, any sizes, sm_75 and later. Four kernels: "project" for few outputs
+// of few taps (bound by loads), "short" for few products an output (bound by stores), "small" for problems
+// that fill no multiprocessors otherwise, and the general one.
 //
 // A block of the general one computes kO output channels x kP output positions; a step of the reduction
 // brings some channels x some taps into shared memory: x as a Window (tile.cuh), w as [channel][tap][kO]. A
@@ -2858,6 +2875,8 @@ const conv1d::Route conv1d::kDepthwise = {"depthwise", fits_depthwise, no_worksp
 
 #include <algorithm>
 #include <type_traits>
+
+
 
 
 
@@ -3171,19 +3190,6 @@ struct ShortTile {
     static constexpr int kWarpP = 32 * kThreadP;  // positions of a warp, a thread's 32 apart
 };
 
-// Division by a number known at launch: exact where dividend * divisor is below 2^31.
-struct Divisor {
-    uint32_t divisor, reciprocal;
-
-    __device__ __forceinline__ uint32_t quotient(uint32_t dividend) const {
-        return static_cast<uint32_t>(static_cast<uint64_t>(dividend) * reciprocal >> 31);
-    }
-};
-
-inline Divisor plan_divisor(int64_t divisor) {
-    return {static_cast<uint32_t>(divisor), static_cast<uint32_t>(ceil_div(int64_t{1} << 31, divisor))};
-}
-
 struct ShortParams {
     Problem problem;
     int32_t warps_o, warps_p;  // of a block
@@ -3248,7 +3254,7 @@ __device__ __forceinline__ void fill_short(const ShortParams& params, int64_t n,
     }
 }
 
-template <class Tile, bool kActivated>
+template <class Tile>
 __global__ void __launch_bounds__(kThreads, 2)
     direct_short_kernel(const __grid_constant__ ShortParams params) {
     using Element = typename Tile::Element;
@@ -3316,9 +3322,23 @@ __global__ void __launch_bounds__(kThreads, 2)
             const Sum bias = w_row[i];
 #pragma unroll
             for (int j = 0; j < Tile::kThreadP; ++j) {
-                if (32 * j < left) y[32 * j] = finish<Element, kActivated>(problem, sum[i][j] + bias);
+                if (32 * j < left) y[32 * j] = narrow<Element>(sum[i][j] + bias);
             }
             y += problem.P;
+        }
+        if (problem.activation != Activation::none) {  // reads back what this thread has stored
+#pragma unroll 1
+            for (int i = 0; i < min(rows, Tile::kThreadO); ++i) {
+                y -= problem.P;
+                Element value[Tile::kThreadP];
+#pragma unroll
+                for (int j = 0; j < Tile::kThreadP; ++j) value[j] = 32 * j < left ? y[32 * j] : Element{};
+#pragma unroll
+                for (int j = 0; j < Tile::kThreadP; ++j) {
+                    value[j] = activate<Element, true>(problem.activation, widen(value[j]));
+                    if (32 * j < left) y[32 * j] = value[j];
+                }
+            }
         }
     }
 }
@@ -3383,42 +3403,64 @@ ShortParams plan_short(const Problem& problem) {
     return params;
 }
 
-template <class Tile, bool kActivated>
+template <class Tile>
 Error launch_short(const ShortParams& params, cudaStream_t stream) {
     if (params.smem_bytes > kSmemBytes) {
-        const Error error = allow_smem<direct_short_kernel<Tile, kActivated>>(params.problem.device);
+        const Error error = allow_smem<direct_short_kernel<Tile>>(params.problem.device);
         if (error != nullptr) return error;
     }
     const int threads = 32 * params.warps_o * params.warps_p;
-    direct_short_kernel<Tile, kActivated>
+    direct_short_kernel<Tile>
         <<<static_cast<unsigned>(params.tiles), threads, params.smem_bytes, stream>>>(params);
     return launch_error();
 }
 
 // Few outputs of few taps (O*K <= kRows): t[o, k, l] = sum over c of w[o, c, k] * x[c, l], which reads each x
 // once, from memory straight to registers; then y[o, p] = sum over k of t[o, k, l], through shared memory.
-template <class Element_, int kRows_>
+template <class Element_>
 struct ProjectTile {
     using Element = Element_;
     using Sum = typename SumOf<Element>::Type;
-    static constexpr int kRows = kRows_;
-    static constexpr int kThreadL = 16 / sizeof(Sum);  // positions of a thread, a block's threads apart
-    static constexpr int kChannels = 4;                // loaded at once
+    static constexpr int kRows = 8;
+    static constexpr int kThreadL = 16 / sizeof(Element);  // positions of a thread
+    static constexpr int kAhead = 16;                      // channels whose vectors are in flight
+    static constexpr int kBatch = 4;                       // channels whose elements are loaded at once
 };
 
 struct ProjectParams {
     Problem problem;
+    bool vectors;  // a thread's positions are neighbours, one load of 16 bytes; else a block's threads apart
     int32_t threads;
     int32_t tile_p;  // output positions of a block
     int64_t p_tiles, tiles;
     size_t smem_bytes;
 };
 
-template <class Tile, bool kActivated>
-__global__ void __launch_bounds__(kThreads, 3)
+constexpr int kProjectThreads = 128;
+
+// sum[row][begin + j] += w_row[row] * value[j]
+template <class Tile, int kCount>
+__device__ __forceinline__ void project(const typename Tile::Sum* w_row, int begin,
+                                        const typename Tile::Sum (&value)[kCount],
+                                        typename Tile::Sum (&sum)[Tile::kRows][Tile::kThreadL]) {
+    constexpr int kVector = 16 / sizeof(typename Tile::Sum);
+#pragma unroll
+    for (int row = 0; row < Tile::kRows; row += kVector) {
+        const auto w_frag = *reinterpret_cast<const Vector<typename Tile::Sum, kVector>*>(w_row + row);
+#pragma unroll
+        for (int v = 0; v < kVector; ++v) {
+#pragma unroll
+            for (int j = 0; j < kCount; ++j) sum[row + v][begin + j] += w_frag.at[v] * value[j];
+        }
+    }
+}
+
+template <class Tile>
+__global__ void __launch_bounds__(kProjectThreads, 4)
     direct_project_kernel(const __grid_constant__ ProjectParams params) {
     using Element = typename Tile::Element;
     using Sum = typename Tile::Sum;
+    using Values = Vector<Element, Tile::kThreadL>;
     constexpr int kVector = 16 / sizeof(Sum);
     constexpr int kRows = Tile::kRows;
     extern __shared__ __align__(16) unsigned char smem[];
@@ -3427,55 +3469,95 @@ __global__ void __launch_bounds__(kThreads, 3)
     const int32_t channels = static_cast<int32_t>(problem.C);
     const int32_t taps = static_cast<int32_t>(problem.K);
     const int32_t rows = static_cast<int32_t>(problem.O) * taps;
+    const int32_t w_count = (channels + Tile::kBatch - 1) / Tile::kBatch * Tile::kBatch * kRows;
     Sum* w_smem = reinterpret_cast<Sum*>(smem);  // [channel][kRows]
-    Sum* t_smem = w_smem + channels * kRows;     // [row][tile_l]
+    Sum* t_smem = w_smem + w_count;              // [row][tile_l], and before that x
 
     const uint32_t sample = blockIdx.x / static_cast<uint32_t>(params.p_tiles);
     const int64_t n = sample / static_cast<uint32_t>(problem.G);
     const int64_t g = sample - n * problem.G;
     const int64_t p_begin = (blockIdx.x - sample * params.p_tiles) * params.tile_p;
+    // The block's first input position, at or before the first that an output needs.
+    const int64_t l_needed = p_begin * problem.stride - problem.pad_left;
+    const int32_t lead = params.vectors ? static_cast<int32_t>(l_needed & (Tile::kThreadL - 1)) : 0;
+    const int32_t thread_l = threadIdx.x * (params.vectors ? Tile::kThreadL : 1);
+    const int32_t step_l = params.vectors ? 1 : params.threads;
+    const int64_t l_begin = l_needed - lead + thread_l;
+    const Element* x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n +
+                       g * channels * problem.x_stride_c + l_begin * problem.x_stride_l;
+    const int64_t x_step = step_l * problem.x_stride_l;
+    uint32_t inside = 0;  // one bit a position
+#pragma unroll
+    for (int j = 0; j < Tile::kThreadL; ++j) {
+        const bool in = static_cast<uint64_t>(l_begin + j * step_l) < static_cast<uint64_t>(problem.L);
+        inside |= static_cast<uint32_t>(in) << j;
+    }
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+    // Of vectors, each thread copies for itself, kAhead channels ahead, what only it reads.
+    auto* const ring = reinterpret_cast<Values*>(t_smem) + threadIdx.x;  // [kAhead][threads]
+    const bool in = inside & 1;
+    const auto copy = [&](int32_t c, int32_t slot) {
+        ptx::cp_async_16(ptx::smem_address(ring + slot * params.threads), x, in && c < channels ? 16 : 0);
+        ptx::cp_async_commit_group();
+        if (c + 1 < channels) x += problem.x_stride_c;
+    };
+    if (params.vectors) {
+        if (!in) x -= l_begin;
+#pragma unroll 1
+        for (int32_t c = 0; c < Tile::kAhead; ++c) copy(c, c);
+    }
+#endif
     const Element* w = static_cast<const Element*>(problem.w) + g * rows * channels;
-    for (int32_t i = threadIdx.x; i < channels * kRows; i += params.threads) {
+    for (int32_t i = threadIdx.x; i < w_count; i += params.threads) {
         const int32_t c = i / kRows, row = i % kRows;
         const int32_t o = row / taps, k = row - o * taps;
-        w_smem[i] = row < rows ? widen(w[(o * channels + c) * taps + k]) : 0;
+        w_smem[i] = row < rows && c < channels ? widen(w[(o * channels + c) * taps + k]) : 0;
     }
     __syncthreads();
 
-    const int64_t l_begin = p_begin * problem.stride - problem.pad_left + threadIdx.x;
-    const Element* x[Tile::kThreadL];
-    bool inside[Tile::kThreadL];
-#pragma unroll
-    for (int j = 0; j < Tile::kThreadL; ++j) {
-        const int64_t l = l_begin + j * params.threads;
-        inside[j] = l >= 0 && l < problem.L;
-        x[j] = static_cast<const Element*>(problem.x) + n * problem.x_stride_n +
-               g * channels * problem.x_stride_c + l * problem.x_stride_l;
-    }
     Sum sum[kRows][Tile::kThreadL] = {};
-    for (int32_t c_begin = 0; c_begin < channels; c_begin += Tile::kChannels) {
-        Element value[Tile::kChannels][Tile::kThreadL];
+    if (params.vectors) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+        int32_t slot = 0;
+#pragma unroll 1
+        for (int32_t c = 0; c < channels; ++c) {
+            ptx::cp_async_wait_group<Tile::kAhead - 1>();
+            const Values values = ring[slot * params.threads];
+            Sum wide[Tile::kThreadL];
 #pragma unroll
-        for (int c = 0; c < Tile::kChannels; ++c) {
-#pragma unroll
-            for (int j = 0; j < Tile::kThreadL; ++j) {
-                value[c][j] = inside[j] && c_begin + c < channels ? *x[j] : Element{};
-                x[j] += problem.x_stride_c;
-            }
+            for (int j = 0; j < Tile::kThreadL; ++j) wide[j] = widen(values.at[j]);
+            project<Tile, Tile::kThreadL>(w_smem + c * kRows, 0, wide, sum);
+            copy(c + Tile::kAhead, slot);
+            slot = slot + 1 < Tile::kAhead ? slot + 1 : 0;
         }
+        ptx::cp_async_wait_all();
+        __syncthreads();  // t may lie where x lay
+#endif
+    } else {
+        constexpr int kHalf = Tile::kThreadL < 4 ? Tile::kThreadL : 4;  // positions at a time
 #pragma unroll
-        for (int c = 0; c < Tile::kChannels; ++c) {
-            if (c_begin + c >= channels) break;
-            const Sum* w_row = w_smem + (c_begin + c) * kRows;
+        for (int half = 0; half < Tile::kThreadL; half += kHalf) {
+            const Element* first = x + half * x_step;
+#pragma unroll 1
+            for (int32_t c_begin = 0; c_begin < channels; c_begin += Tile::kBatch) {
+                Element value[Tile::kBatch][kHalf];
 #pragma unroll
-            for (int i = 0; i < kRows; i += kVector) {
-                const auto w_frag = *reinterpret_cast<const Vector<Sum, kVector>*>(w_row + i);
+                for (int i = 0; i < Tile::kBatch; ++i) {
+                    const Element* source = first;
 #pragma unroll
-                for (int v = 0; v < kVector; ++v) {
-#pragma unroll
-                    for (int j = 0; j < Tile::kThreadL; ++j) {
-                        sum[i + v][j] += w_frag.at[v] * widen(value[c][j]);
+                    for (int j = 0; j < kHalf; ++j) {
+                        const bool counts = (inside >> (half + j) & 1) && c_begin + i < channels;
+                        value[i][j] = counts ? *source : Element{};
+                        source += x_step;
                     }
+                    first += problem.x_stride_c;
+                }
+#pragma unroll
+                for (int i = 0; i < Tile::kBatch; ++i) {
+                    Sum wide[kHalf];
+#pragma unroll
+                    for (int j = 0; j < kHalf; ++j) wide[j] = widen(value[i][j]);
+                    project<Tile, kHalf>(w_smem + (c_begin + i) * kRows, half, wide, sum);
                 }
             }
         }
@@ -3483,15 +3565,24 @@ __global__ void __launch_bounds__(kThreads, 3)
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
         if (i >= rows) break;
+        Sum* const t = t_smem + i * tile_l + thread_l;
+        if (params.vectors) {
 #pragma unroll
-        for (int j = 0; j < Tile::kThreadL; ++j) {
-            t_smem[i * tile_l + threadIdx.x + j * params.threads] = sum[i][j];
+            for (int j = 0; j < Tile::kThreadL; j += kVector) {
+                Vector<Sum, kVector> piece;
+#pragma unroll
+                for (int v = 0; v < kVector; ++v) piece.at[v] = sum[i][j + v];
+                *reinterpret_cast<Vector<Sum, kVector>*>(t + j) = piece;
+            }
+        } else {
+#pragma unroll
+            for (int j = 0; j < Tile::kThreadL; ++j) t[j * step_l] = sum[i][j];
         }
     }
     __syncthreads();
 
     const int32_t stride = static_cast<int32_t>(problem.stride);
-    const int32_t step = tile_l + static_cast<int32_t>(problem.dilation);  // from a tap to the next
+    const int32_t tap_step = tile_l + static_cast<int32_t>(problem.dilation);  // from a tap to the next
     const int32_t outputs = static_cast<int32_t>(min(problem.P - p_begin, int64_t{params.tile_p}));
     for (int32_t o = 0; o < problem.O; ++o) {
         const int64_t channel = g * problem.O + o;
@@ -3499,11 +3590,14 @@ __global__ void __launch_bounds__(kThreads, 3)
         if (problem.bias != nullptr) bias = widen(static_cast<const Element*>(problem.bias)[channel]);
         Element* y = static_cast<Element*>(problem.y) +
                      (n * problem.G * problem.O + channel) * problem.P + p_begin;
+#pragma unroll 4
         for (int32_t p = threadIdx.x; p < outputs; p += params.threads) {
-            const Sum* t = t_smem + o * taps * tile_l + p * stride;
+            const Sum* t = t_smem + o * taps * tile_l + p * stride + lead;
             Sum total = 0;
-            for (int32_t k = 0; k < taps; ++k) total += t[k * step];
-            y[p] = finish<Element, kActivated>(problem, total + bias);
+            for (int32_t k = 0; k < taps; ++k) total += t[k * tap_step];
+            y[p] = problem.activation == Activation::none
+                       ? narrow<Element>(total + bias)
+                       : activate<Element, true>(problem.activation, total + bias);
         }
     }
 }
@@ -3511,19 +3605,26 @@ __global__ void __launch_bounds__(kThreads, 3)
 // tiles is 0 where the problem does not suit.
 template <class Tile>
 ProjectParams plan_project(const Problem& problem) {
+    using Element = typename Tile::Element;
     ProjectParams params{};
     params.problem = problem;
     if (problem.O > Tile::kRows || problem.K > Tile::kRows || problem.O * problem.K > Tile::kRows ||
         problem.C > kPieceProducts || problem.stride > problem.K || problem.dilation > 512) {
         return params;
     }
-    const int64_t span = (problem.K - 1) * problem.dilation;
+    const auto in_vectors = [](int64_t count) { return count % Tile::kThreadL == 0; };
+    params.vectors = problem.device.arch >= 80 && problem.x_stride_l == 1 && in_vectors(problem.L) &&
+                     in_vectors(problem.x_stride_c) && in_vectors(problem.x_stride_n) &&
+                     reinterpret_cast<uintptr_t>(problem.x) % 16 == 0;
+    const int64_t span = (problem.K - 1) * problem.dilation + (params.vectors ? Tile::kThreadL - 1 : 0);
     const auto set = [&](int64_t threads) {
         const int64_t tile_l = threads * Tile::kThreadL;
         params.threads = static_cast<int32_t>(threads);
         params.tile_p = static_cast<int32_t>(tile_l > span ? (tile_l - 1 - span) / problem.stride + 1 : 0);
-        params.smem_bytes = (problem.C * Tile::kRows + problem.O * problem.K * tile_l) *
-                            sizeof(typename Tile::Sum);
+        const int64_t t_bytes = problem.O * problem.K * tile_l * sizeof(typename Tile::Sum);
+        const int64_t x_bytes = params.vectors ? threads * Tile::kAhead * 16 : 0;
+        params.smem_bytes = round_up(problem.C, Tile::kBatch) * Tile::kRows * sizeof(typename Tile::Sum) +
+                            std::max(t_bytes, x_bytes);
         if (params.smem_bytes > kSmemBytes || 2 * span > tile_l) return false;
         params.p_tiles = ceil_div(problem.P, params.tile_p);
         params.tiles = params.p_tiles * problem.G * problem.N;
@@ -3531,7 +3632,7 @@ ProjectParams plan_project(const Problem& problem) {
         return params.tiles > 0;
     };
     // The largest block that fits, or a smaller one where that leaves multiprocessors without work.
-    int64_t threads = kThreads;
+    int64_t threads = kProjectThreads;
     while (threads > 64 && !set(threads)) threads /= 2;
     if (!set(threads)) {
         params.tiles = 0;
@@ -3544,41 +3645,205 @@ ProjectParams plan_project(const Problem& problem) {
     return params;
 }
 
-template <class Tile, bool kActivated>
+template <class Tile>
 Error launch_project(const ProjectParams& params, cudaStream_t stream) {
-    direct_project_kernel<Tile, kActivated>
+    direct_project_kernel<Tile>
         <<<static_cast<unsigned>(params.tiles), params.threads, params.smem_bytes, stream>>>(params);
     return launch_error();
 }
 
-// Output channels of a thread where many outputs share few products: sums of fp64 take two registers each.
-template <class Element>
-constexpr int kShortO = std::is_same<Element, double>::value ? 4 : 8;
+// Problems whose general tiles would leave multiprocessors without work: a block computes 8 output channels x
+// 32 positions, counted through all samples, and its warps share the reduction. One position a lane; x comes
+// straight from global memory, and a warp's next 32 products of weights by way of its shared memory.
+constexpr int kSmallO = 8;
+constexpr int kSmallP = 32;
+constexpr int kMaxSmallWarps = 16;
+constexpr int kSmallProducts = 32;  // of weights in a warp's shared memory
+constexpr int kSmallPiece = 256;    // products summed before they join the sum of all
+constexpr int kShortSum = 64;       // products up to which one warp sums all, in the order of other kernels
 
-template <class Element, bool kActivated>
+// Blocks that registers are shared by. With two, ptxas for sm_100 spills some.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+constexpr int kSmallBlocks = 1;
+#else
+constexpr int kSmallBlocks = 2;
+#endif
+
+struct SmallParams {
+    Problem problem;
+    int32_t warps;     // of a block
+    int32_t products;  // of a warp
+    int64_t o_tiles, p_tiles, tiles;
+};
+
+struct alignas(16) SmallMemory {
+    float w[kMaxSmallWarps][kSmallProducts][kSmallO];  // and then the warps' sums, [warp][channel][position]
+};
+
+template <class Element>
+__global__ void __launch_bounds__(32 * kMaxSmallWarps, kSmallBlocks)
+    direct_small_kernel(const __grid_constant__ SmallParams params) {
+    __shared__ SmallMemory memory;
+    const Problem& problem = params.problem;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const uint32_t row = blockIdx.x / static_cast<uint32_t>(params.o_tiles);
+    const int64_t o_begin = (blockIdx.x - row * params.o_tiles) * kSmallO;
+    const int64_t g = row / static_cast<uint32_t>(params.p_tiles);
+    const int64_t index = (row - g * params.p_tiles) * kSmallP + lane;
+    const int64_t n = index / problem.P, p = index - n * problem.P;
+    const int rows = static_cast<int>(min(problem.O - o_begin, int64_t{kSmallO}));
+    const int K = static_cast<int>(problem.K), all = static_cast<int>(problem.C) * K;
+    const int end = min((warp + 1) * params.products, all);
+    const Element* const w = static_cast<const Element*>(problem.w) + (g * problem.O + o_begin) * all;
+    const int64_t l_begin = p * problem.stride - problem.pad_left;
+    const Element* const x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n +
+                             g * problem.C * problem.x_stride_c;
+    float(&w_smem)[kSmallProducts][kSmallO] = memory.w[warp];
+    float total[kSmallO] = {}, sum[kSmallO] = {};
+    int summed = 0;
+    for (int begin = warp * params.products; begin < end; begin += kSmallProducts) {
+        const int count = min(end - begin, kSmallProducts);
+        float weight[kSmallO];
+#pragma unroll
+        for (int o = 0; o < kSmallO; ++o)
+            weight[o] = o < rows && lane < count ? widen(w[o * all + begin + lane]) : 0.0f;
+        __syncwarp();  // the products before have been read
+#pragma unroll
+        for (int o = 0; o < kSmallO; ++o) w_smem[lane][o] = weight[o];
+        __syncwarp();
+        int c = begin / K, k = begin - c * K;
+        constexpr int kUnroll = 8;
+#pragma unroll 1
+        for (int i = 0; i < count; i += kUnroll) {
+            float value[kUnroll];
+#pragma unroll
+            for (int j = 0; j < kUnroll; ++j) {
+                const int64_t l = l_begin + k * problem.dilation;
+                const bool inside = n < problem.N && i + j < count && l >= 0 && l < problem.L;
+                value[j] = inside ? widen(x[c * problem.x_stride_c + l * problem.x_stride_l]) : 0.0f;
+                if (++k == K) k = 0, ++c;
+            }
+#pragma unroll
+            for (int j = 0; j < kUnroll; ++j) {
+#pragma unroll
+                for (int o = 0; o < kSmallO; ++o) sum[o] += w_smem[i + j][o] * value[j];
+            }
+        }
+        summed += count;
+        if (summed >= kSmallPiece) {
+            summed = 0;
+#pragma unroll
+            for (int o = 0; o < kSmallO; ++o) total[o] += sum[o], sum[o] = 0.0f;
+        }
+    }
+    if (params.warps > 1) {
+        float* const sums = &memory.w[0][0][0];
+        __syncthreads();  // all weights have been read
+#pragma unroll
+        for (int o = 0; o < kSmallO; ++o) sums[(warp * kSmallO + o) * kSmallP + lane] = total[o] + sum[o];
+        __syncthreads();
+    }
+    for (int o = warp; o < rows; o += params.warps) {
+        float value = 0.0f;
+        if (params.warps > 1) {
+            for (int i = 0; i < params.warps; ++i)
+                value += (&memory.w[0][0][0])[(i * kSmallO + o) * kSmallP + lane];
+        } else {
+#pragma unroll
+            for (int i = 0; i < kSmallO; ++i) value = i == o ? total[i] + sum[i] : value;
+        }
+        const int64_t channel = g * problem.O + o_begin + o;
+        if (problem.bias != nullptr) value += widen(static_cast<const Element*>(problem.bias)[channel]);
+        if (n >= problem.N) continue;
+        Element* const y =
+            static_cast<Element*>(problem.y) + (n * problem.G * problem.O + channel) * problem.P + p;
+        *y = problem.activation == Activation::none ? narrow<Element>(value)
+                                                    : activate<Element, true>(problem.activation, value);
+    }
+}
+
+// tiles is 0 where the problem does not suit.
+inline SmallParams plan_small(const Problem& problem) {
+    SmallParams params{};
+    params.problem = problem;
+    const int64_t products = problem.C * problem.K;
+    params.o_tiles = ceil_div(problem.O, kSmallO);
+    params.p_tiles = ceil_div(problem.N * problem.P, kSmallP);
+    const int64_t tiles = params.o_tiles * params.p_tiles * problem.G;
+    if (products * kSmallO > kMaxBlocks || tiles > kMaxBlocks || problem.N * problem.P > kMaxBlocks)
+        return params;
+    // Not by the number of samples: a sample's sums must not depend on others.
+    const int64_t sample_tiles = params.o_tiles * ceil_div(problem.P, kSmallP) * problem.G;
+    params.warps = 1;
+    while (params.warps < kMaxSmallWarps && products > kShortSum * params.warps &&
+           sample_tiles * params.warps < 2 * problem.device.sm_count)
+        params.warps *= 2;
+    params.products = static_cast<int32_t>(ceil_div(products, params.warps));
+    params.tiles = tiles;
+    return params;
+}
+
+// Whether the busiest multiprocessor takes longer over its share of other tiles, of some 25 products a cycle
+// and `least_cycles` each, than over its share of small ones, of some 10.
+inline bool prefers_small(int64_t tiles, int64_t tile_outputs, double least_cycles, const SmallParams& small) {
+    if (small.tiles == 0) return false;
+    const double products = static_cast<double>(small.problem.C * small.problem.K);
+    const int64_t sms = small.problem.device.sm_count;
+    const double other = std::max(products * static_cast<double>(tile_outputs) / 25, least_cycles);
+    return static_cast<double>(ceil_div(small.tiles, sms)) * (products * kSmallO * kSmallP / 10) <
+           static_cast<double>(ceil_div(tiles, sms)) * other;
+}
+
+template <class Element>
+Error launch_small(const SmallParams& params, cudaStream_t stream) {
+    direct_small_kernel<Element>
+        <<<static_cast<unsigned>(params.tiles), 32 * params.warps, 0, stream>>>(params);
+    return launch_error();
+}
+
+template <class Element>
 Error launch_element(const Problem& problem, cudaStream_t stream) {
-    using Project = ProjectTile<Element, 8>;
-    using Wide = ShortTile<Element, kShortO<Element>, 8>;
-    using Slim = ShortTile<Element, kShortO<Element>, 2>;
-    if (problem.O * problem.K <= Project::kRows) {
-        const ProjectParams project = plan_project<Project>(problem);
-        if (project.tiles > 0) return launch_project<Project, kActivated>(project, stream);
-    }
-    if (problem.O > 4) {
-        // Wide tiles where they fill the multiprocessors, slim ones for short rows and tiny problems.
-        const ShortParams wide = plan_short<Wide>(problem);
-        if (problem.P >= 192 && wide.tiles >= 2 * problem.device.sm_count)
-            return launch_short<Wide, kActivated>(wide, stream);
-        const ShortParams slim = plan_short<Slim>(problem);
-        if (slim.tiles > 0) return launch_short<Slim, kActivated>(slim, stream);
-    }
     if constexpr (std::is_same<Element, double>::value) {
         if (problem.O <= 4) return launch_tile<Tile<double, 2, 2>>(problem, stream);
         return launch_tile<Tile<double, 4, 8>>(problem, stream);
     } else {
-        if (problem.O <= 4) return launch_tile<Tile<Element, 4, 1>>(problem, stream);
-        if (problem.O <= 16) return launch_tile<Tile<Element, 4, 4>>(problem, stream);
-        return launch_tile<Tile<Element, 8, 8>>(problem, stream);
+        using Project = ProjectTile<Element>;
+        using Short = ShortTile<Element, 8, 2>;
+        const SmallParams small = plan_small(problem);
+        // Where sums differ by the kernel, it is chosen as for one sample; but at full fp32 accuracy.
+        Problem sample = problem;
+        sample.N = 1;
+        const bool is_ieee = problem.dtype == Dtype::float32 && problem.precision == Precision::ieee;
+        const bool sums_alike = is_ieee || problem.C * problem.K <= kShortSum;
+        const Problem& probe = sums_alike ? problem : sample;
+        if (problem.O * problem.K <= Project::kRows) {
+            const ProjectParams params = plan_project<Project>(problem), probed = plan_project<Project>(sample);
+            // Where blocks are few, loads take them some 200 cycles a channel.
+            const double cycles = 200.0 * static_cast<double>(problem.C);
+            if (params.tiles > 0 &&
+                !prefers_small(probed.tiles, problem.O * probed.tile_p, cycles, plan_small(sample)))
+                return launch_project<Project>(params, stream);
+        }
+        if (problem.O > 4) {
+            const ShortParams params = plan_short<Short>(problem), probed = plan_short<Short>(probe);
+            const int64_t warps = probed.rounds * probed.warps_o * probed.warps_p;
+            const int64_t outputs = warps * Short::kThreadO * Short::kWarpP;
+            if (params.tiles > 0 && !prefers_small(probed.tiles, outputs, 0, plan_small(probe)))
+                return launch_short<Short>(params, stream);
+        }
+        const auto launch_general = [&](auto tile) {
+            using General = decltype(tile);
+            const bool alike =
+                is_ieee || (sums_alike && (problem.C == 1 || plan<General>(problem).taps == problem.K));
+            const Problem& chosen_for = alike ? problem : sample;
+            const int64_t tiles = plan<General>(chosen_for).tiles;
+            if (prefers_small(tiles, General::kO * General::kP, 0, plan_small(chosen_for)))
+                return launch_small<Element>(small, stream);
+            return launch_tile<General>(problem, stream);
+        };
+        if (problem.O <= 4) return launch_general(Tile<Element, 4, 1>{});
+        if (problem.O <= 16) return launch_general(Tile<Element, 4, 4>{});
+        return launch_general(Tile<Element, 8, 8>{});
     }
 }
 
@@ -3588,9 +3853,16 @@ inline bool fits_direct(const Problem&) { return true; }
 
 inline Error launch_direct(const Problem& any_problem, cudaStream_t stream) {
     const Problem problem = canonical(any_problem);
-    return launch_instance(problem, [&](auto element, auto activated) {
-        return direct::launch_element<decltype(element), decltype(activated)::value>(problem, stream);
-    });
+    switch (problem.dtype) {
+        case Dtype::float32:
+            return direct::launch_element<float>(problem, stream);
+        case Dtype::float64:
+            return direct::launch_element<double>(problem, stream);
+        case Dtype::float16:
+            return direct::launch_element<__half>(problem, stream);
+        default:
+            return direct::launch_element<__nv_bfloat16>(problem, stream);
+    }
 }
 
 }  // namespace conv1d
@@ -4224,15 +4496,16 @@ struct Launch {
     }
 };
 
-// Calls Launch<Tile> of the tile that suits. Long rows where there are 16 output channels only, where the
-// depth is so short that stores are all that counts, and where three products for one hide the reads of x;
-// else the tile that reads least from shared memory.
+// Calls Launch<Tile> of the tile that suits: the one that reads least from shared memory, but long rows where
+// three products for one hide the reads of x.
 template <class Element, bool kSplit, class Call>
 auto with_tile(const Problem& problem, Call call) {
-    const int64_t words = ceil_div(problem.C * problem.K, 4 / static_cast<int64_t>(sizeof(Element)));
-    if (problem.P >= 448 && (kSplit || problem.O <= 16 || words <= 2 * kMmaWords))
-        return call(Launch<Tile<Element, kSplit, 1, 16>>{});
-    return call(Launch<Tile<Element, kSplit, kSplit ? 1 : 2, 8>>{});
+    if constexpr (kSplit) {
+        if (problem.P >= 448) return call(Launch<Tile<Element, true, 1, 16>>{});
+        return call(Launch<Tile<Element, true, 1, 8>>{});
+    } else {
+        return call(Launch<Tile<Element, false, 2, 8>>{});
+    }
 }
 
 template <class Call>
@@ -4351,6 +4624,17 @@ struct Tile {
     static constexpr int kEpilogueBytes = kWarps * 16 * kStagePitch * 4;
     static_assert(kWarpP % 32 == 0, "staged rows must be 8 mod 32 banks apart");
 };
+
+// Hopper has a GEMM of its own and takes this one for strides beyond 32 only, where one tile will do.
+template <class Element>
+using HopperTile = Tile<Element, 2, 2, 8>;
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+template <class Tile>
+constexpr bool kCompiled = std::is_same<Tile, HopperTile<typename Tile::Element>>::value;
+#else
+template <class Tile>
+constexpr bool kCompiled = true;
+#endif
 
 template <class Element>
 constexpr int kChannelsPerWord = 4 / sizeof(Element);
@@ -4724,6 +5008,7 @@ template <class Tile>
 __global__ void __launch_bounds__(kThreads, kBlocks)
     gemm_sm80_forward_kernel(const __grid_constant__ Params params) {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+    if constexpr (!kCompiled<Tile>) return;
     extern __shared__ __align__(16) unsigned char smem[];
     // [stages]{weights, windows} then the tile; at the end each warp stages its rows of y over them.
     uint2* tile = reinterpret_cast<uint2*>(smem + params.stages * params.stage_bytes);
@@ -4870,6 +5155,7 @@ struct Launch {
 // Calls Launch<Tile> of the tile that wastes least: wide in O, or, where O is small, in positions.
 template <class Element, class Call>
 auto with_tile(const Problem& problem, Call call) {
+    if (problem.device.arch == 90) return call(Launch<HopperTile<Element>>{});
     if (problem.O <= 32) return call(Launch<Tile<Element, 1, 2, 8>>{});  // 32 x 256
     if (problem.O <= 64) return call(Launch<Tile<Element, 2, 2, 8>>{});  // 64 x 128
     // Short rows, or rows that end in the first half of a wide tile.
@@ -5151,7 +5437,8 @@ struct Geometry {
     int32_t tap_groups;        // taps that share one window, ceil(K / taps_per_group) times
     int32_t taps_per_group;
     int32_t window;   // positions of x for a tile: (its columns - 1)*stride + (taps_per_group - 1)*dilation + 1
-    int32_t pairs;    // 1: two neighbouring elements of x are loaded together
+    int32_t channels_last;  // 1: neighbouring channels of x can be loaded together, 16 bytes at once
+    int32_t pairs;          // 1: two neighbouring positions of x are loaded together
     int32_t ragged;   // 1: they are, though rows may begin at odd elements
     int32_t batches;  // of conversion in a stage
     int32_t batch_positions;
@@ -5240,7 +5527,12 @@ inline Geometry cut(const Problem& problem, const Tiling& tiling, int64_t most_t
     }
     geometry.tap_groups = static_cast<int32_t>(ceil_div(problem.K, taps));
     geometry.taps_per_group = static_cast<int32_t>(taps);
-    geometry.pairs = !flat && problem.x_stride_l == 1;
+    const auto in_pieces = [](int64_t elements) { return elements * Traits::kElementBytes % 16 == 0; };
+    geometry.channels_last = problem.x_stride_c == 1 && problem.C % Traits::kPieceChannels == 0 &&
+                             (problem.L == 1 || in_pieces(problem.x_stride_l)) &&
+                             (problem.N == 1 || in_pieces(problem.x_stride_n)) &&
+                             reinterpret_cast<uintptr_t>(problem.x) % 16 == 0;
+    geometry.pairs = !flat && problem.x_stride_l == 1 && !geometry.channels_last;
     geometry.ragged =
         geometry.pairs && (problem.L % 2 != 0 || (problem.x_stride_c | problem.x_stride_n) % 2 != 0 ||
                            reinterpret_cast<uintptr_t>(problem.x) % (2 * Traits::kElementBytes) != 0);
@@ -5419,11 +5711,21 @@ inline Choice choose(const Problem& problem) {
 
 }  // namespace sm90
 
+// Fewer than 8 output channels leave products nearly empty. Even so many and long sums are faster than by
+// "direct" (ms by this route and by that, TF32: 9x187x20337 to 6, K6 0.147 and 0.681; 2x260x6597 to 4, K25
+// 0.084 and 0.297; but 3x401x6873 to 3, K3 s4 0.035 and 0.033), unless that reads each x once. Decided by one
+// sample, whose result must not depend on others.
+inline bool pays_for_few_outputs(const Problem& problem) {
+    const double products =
+        static_cast<double>(problem.G * problem.P) * static_cast<double>(problem.C * problem.K);
+    return products >= 4e6 && (problem.O * problem.K > 8 || problem.C > 512);
+}
+
 inline bool fits_gemm_sm90(const Problem& problem) {
     constexpr int64_t kMost = int64_t{1} << 30;  // positions and channels are counted in 32 bits
     return problem.device.arch == 90 && problem.dtype != Dtype::float64 && problem.C >= 16 &&
-           problem.O >= 8 && problem.stride <= 32 && problem.L < kMost && problem.P < kMost &&
-           problem.N < kMost && problem.K * problem.dilation < kMost && problem.x_stride_c < kMost &&
+           (problem.O >= 8 || pays_for_few_outputs(problem)) && problem.stride <= 32 && problem.L < kMost &&
+           problem.P < kMost && problem.N < kMost && problem.K * problem.dilation < kMost && problem.x_stride_c < kMost &&
            problem.x_stride_l < kMost && problem.G * problem.O < kMost && problem.G * problem.C < kMost;
 }
 
@@ -5952,56 +6254,73 @@ struct Converter {
         }
     }
 
-    // Rounds or splits loaded channels at position q into their row of the current stage. get_word(i) is
-    // channel i's element, or, of 16 bits each, those of channels 2*i and 2*i + 1.
-    template <class GetWord>
-    __device__ __forceinline__ void store(int32_t q, GetWord get_word) {
+    // The row of the current stage that holds position q of the window; `target` is null where no tap reads it.
+    struct Row {
+        uint8_t* target;
+        int32_t swizzle;
+    };
+    __device__ __forceinline__ Row find_row(int32_t q) const {
         const int32_t stride = static_cast<int32_t>(problem.stride);
         const int32_t row = divide_by_stride(geometry, q, stride), plane = q - row * stride;
-        if (q < 0 || q >= geometry.window || !(geometry.plane_mask >> plane & 1)) return;
+        if (q < 0 || q >= geometry.window || !(geometry.plane_mask >> plane & 1)) return {nullptr, 0};
         const int32_t stored_row = row + plane_row(geometry, plane);
-        uint8_t* const target = x_smem + stages.stage * geometry.x_stage_bytes + stored_row * kRowBytes;
-        const int32_t swizzle = stored_row & 7;
+        return {x_smem + stages.stage * geometry.x_stage_bytes + stored_row * kRowBytes, stored_row & 7};
+    }
+
+    // Rounds or splits the channels of one piece into a row. get_word(i) is channel i's element, or, of 16
+    // bits each, those of channels 2*i and 2*i + 1. Returns whether one is too small for f16x3.
+    template <class GetWord>
+    __device__ __forceinline__ bool store_piece(const Row& row, int32_t piece, GetWord get_word) {
+        uint32_t high[4], low[4];
         bool any_small = false;
 #pragma unroll
-        for (int piece = 0; piece < Traits::kPieces; ++piece) {
-            uint32_t high[4], low[4];
-#pragma unroll
-            for (int j = 0; j < 4; ++j) {
-                if constexpr (kMode == Mode::f16x3) {
-                    const float first = __uint_as_float(get_word(8 * piece + 2 * j));
-                    const float second = __uint_as_float(get_word(8 * piece + 2 * j + 1));
-                    any_small = any_small || is_small(first) || is_small(second);
-                    high[j] = split_f16(first * kXScale, second * kXScale, low[j]);
-                    largest = __hmax2(largest, __habs2(*reinterpret_cast<const __half2*>(&high[j])));
-                } else if constexpr (kMode == Mode::tf32x3) {
-                    const float value = __uint_as_float(get_word(4 * piece + j));
-                    high[j] = ptx::cvt_rn_tf32(value);
-                    low[j] = ptx::cvt_rn_tf32(value - __uint_as_float(high[j]));
-                } else if constexpr (kMode == Mode::tf32) {
-                    high[j] = round_tf32(get_word(4 * piece + j));
-                } else {
-                    high[j] = get_word(4 * piece + j);
-                }
+        for (int j = 0; j < 4; ++j) {
+            if constexpr (kMode == Mode::f16x3) {
+                const float first = __uint_as_float(get_word(2 * j));
+                const float second = __uint_as_float(get_word(2 * j + 1));
+                any_small = any_small || is_small(first) || is_small(second);
+                high[j] = split_f16(first * kXScale, second * kXScale, low[j]);
+                largest = __hmax2(largest, __habs2(*reinterpret_cast<const __half2*>(&high[j])));
+            } else if constexpr (kMode == Mode::tf32x3) {
+                const float value = __uint_as_float(get_word(j));
+                high[j] = ptx::cvt_rn_tf32(value);
+                low[j] = ptx::cvt_rn_tf32(value - __uint_as_float(high[j]));
+            } else if constexpr (kMode == Mode::tf32) {
+                high[j] = round_tf32(get_word(j));
+            } else {
+                high[j] = get_word(j);
             }
-            *reinterpret_cast<uint4*>(target + ((piece ^ swizzle) << 4)) =
-                make_uint4(high[0], high[1], high[2], high[3]);
-            if constexpr (Traits::kIsSplit)
-                *reinterpret_cast<uint4*>(target + (((piece + Traits::kPieces) ^ swizzle) << 4)) =
-                    make_uint4(low[0], low[1], low[2], low[3]);
         }
-        if (any_small) count_small(q);
+        *reinterpret_cast<uint4*>(row.target + ((piece ^ row.swizzle) << 4)) =
+            make_uint4(high[0], high[1], high[2], high[3]);
+        if constexpr (Traits::kIsSplit)
+            *reinterpret_cast<uint4*>(row.target + (((piece + Traits::kPieces) ^ row.swizzle) << 4)) =
+                make_uint4(low[0], low[1], low[2], low[3]);
+        return any_small;
+    }
+
+    // All pieces of position q.
+    template <class GetWord>
+    __device__ __forceinline__ void store(int32_t q, GetWord get_word) {
+        const Row row = find_row(q);
+        if (row.target == nullptr) return;
+        constexpr int kWords = Traits::kPieceChannels * Traits::kElementBytes / 4;  // of a piece
+        bool any_small = false;
+#pragma unroll
+        for (int piece = 0; piece < Traits::kPieces; ++piece)
+            any_small |= store_piece(row, piece, [&](int i) { return get_word(kWords * piece + i); });
+        if (any_small) count_small(q, 0, Traits::kChunkChannels);
     }
 
     static __device__ __forceinline__ bool is_small(float value) {
         return fabsf(value) < kSmallestScaled / kXScale && value != 0.0f;
     }
-    // Counts those of the chunk's channels at position q, where there are some. (One in a million normal numbers
-    // is small: reading them again costs less than counting all of them.)
-    __device__ __forceinline__ void count_small(int32_t q) {
-        const int32_t c = chunk * Traits::kChunkChannels;
+    // Counts those of `most` of the chunk's channels at position q, where there are some. (One in a million
+    // normal numbers is small: reading them again costs less than counting all of them.)
+    __device__ __forceinline__ void count_small(int32_t q, int32_t first, int32_t most) {
+        const int32_t c = chunk * Traits::kChunkChannels + first;
         const auto* source = reinterpret_cast<const float*>(find(ptx::anew(q), c));
-        const int32_t channels = min(Traits::kChunkChannels, static_cast<int32_t>(problem.C) - c);
+        const int32_t channels = min(most, static_cast<int32_t>(problem.C) - c);
         int32_t count = 0;
 #pragma unroll 1
         for (int32_t i = 0; i < channels; ++i, source += geometry.x_stride_c) count += is_small(__ldg(source));
@@ -6042,9 +6361,58 @@ struct Converter {
         }
     }
 
+    // Channels-last: neighbouring lanes take the pieces of a row, whose channels are neighbours in memory.
+    __device__ __forceinline__ void convert_pieces() {
+        constexpr int kPositions = 32 / Traits::kPieces;  // of the warp at once
+        constexpr int kLoads = Traits::kPieceChannels * Traits::kElementBytes / 16;
+        const int32_t piece = lane % Traits::kPieces, first_channel = piece * Traits::kPieceChannels;
+        const int32_t c = chunk * Traits::kChunkChannels + first_channel;
+        const int32_t q = 64 * batch + lane / Traits::kPieces;  // and every kPositions-th from there on
+        const int32_t l = window_begin() + q;
+        const int32_t l_end = place.sample < problem.N && c < problem.C ? static_cast<int32_t>(problem.L) : 0;
+        const Bits* const source = x_tile + int64_t{l} * geometry.x_stride_l + c;
+        uint4 value[64 / kPositions][kLoads];
+#pragma unroll
+        for (int i = 0; i < 64 / kPositions; ++i) {
+            const int32_t step = i * kPositions;
+            const Bits* from = source + int64_t{step} * geometry.x_stride_l;
+            bool valid = q + step < geometry.window &&
+                         static_cast<uint32_t>(l + step) < static_cast<uint32_t>(l_end);
+            if (geometry.flat) {
+                from = find(q + step, c);
+                valid = from != nullptr && l_end > 0;
+            }
+#pragma unroll
+            for (int j = 0; j < kLoads; ++j)
+                value[i][j] = valid ? __ldg(reinterpret_cast<const uint4*>(from) + j) : uint4{};
+        }
+        claim();
+        // Where the stride divides kPositions, all lie in one plane, row_step rows apart.
+        const int32_t stride = static_cast<int32_t>(problem.stride);
+        const int32_t row_step = divide_by_stride(geometry, kPositions, stride);
+        const bool in_step = row_step * stride == kPositions;
+        const Row first_row = find_row(q);
+#pragma unroll
+        for (int i = 0; i < 64 / kPositions; ++i) {
+            const int32_t step = i * kPositions;
+            const bool stored = first_row.target != nullptr && q + step < geometry.window;
+            const Row row = !in_step ? find_row(q + step)
+                            : stored ? Row{first_row.target + i * row_step * kRowBytes,
+                                           (first_row.swizzle + i * row_step) & 7}
+                                     : Row{nullptr, 0};
+            if (row.target == nullptr) continue;
+            const bool any_small = store_piece(row, piece, [&](int j) {
+                const uint4& four = value[i][j / 4];
+                return j % 4 == 0 ? four.x : j % 4 == 1 ? four.y : j % 4 == 2 ? four.z : four.w;
+            });
+            if (any_small) count_small(q + step, first_channel, Traits::kPieceChannels);
+        }
+    }
+
     __device__ __forceinline__ void convert_batch() {
         largest = __half2{};
-        if (geometry.pairs) convert_pairs();
+        if (geometry.channels_last) convert_pieces();
+        else if (geometry.pairs) convert_pairs();
         else convert_singles();
         if constexpr (kMode == Mode::f16x3) {
             ptx::griddepcontrol_wait();  // for an empty list
@@ -6683,6 +7051,652 @@ inline Error launch_gemm_sm90(const Problem& problem, cudaStream_t stream) {
 
 
 const conv1d::Route conv1d::kGemmSm90 = {"gemm_sm90", fits_gemm_sm90, workspace_gemm_sm90, launch_gemm_sm90};
+''',
+"stem.cuh": r'''
+#line 1 "kernels/stem.cuh"
+// Short sums of few channels on tensor cores, sm_80 and later, bound by the stores of y: TF32, fp16, bf16,
+// and fp32 at full accuracy as three products of fp16 parts. Stems of audio and genome models.
+//
+// Operands are as in fold.cuh: D[channel][position] by mma.sync, depth the folded (channel, tap) index in
+// words of 4 bytes. A warp keeps the weights of 32 output channels in registers and moves along positions.
+// x lies in shared memory as [row of words][l mod stride][l / stride]: a tap of any stride and dilation is a
+// shift. Columns of products are dealt so that a lane holds 16 bytes of a row of y: four lanes store 64
+// bytes straight from registers. A warp's channels are `classes` apart, so that their rows of y begin alike
+// within a sector of 32 bytes, and positions count from there: all stores but the ends of rows fill whole
+// sectors. Cost: 2 reads of x for each 32 x 8 outputs and 8 words.
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+#include <type_traits>
+
+
+
+
+
+
+namespace conv1d {
+namespace stem {
+
+constexpr int kWarps = 8;
+constexpr int kThreads = 32 * kWarps;
+constexpr int kBlocks = 2;     // that share a multiprocessor
+constexpr int kMmaWords = 8;   // depth of one product
+constexpr int kMTiles = 2;     // of 16 output channels, of a warp
+constexpr int kWarpO = 16 * kMTiles;
+constexpr int kBatch = 8;      // words that a thread loads before it stores any
+constexpr int kMostSpan = 2048;   // positions of a block
+constexpr int kSectorBytes = 32;
+constexpr int kFixedBytes = kThreads * 4 * 16 + kWarps * kWarpO * 8;  // of shared memory, besides x
+
+// kSplit: each fp32 operand is two fp16 numbers, scaled by a power of two: high + low / 2^11.
+template <class Element_, bool kSplit_>
+struct Tile {
+    using Element = Element_;
+    using Operand = std::conditional_t<kSplit_, __half, Element_>;  // of products
+    static constexpr bool kSplit = kSplit_;
+    static constexpr int kParts = kSplit ? 2 : 1;
+    static constexpr int kPerWord = 4 / sizeof(Operand);
+    static constexpr int kVector = 16 / sizeof(Element);  // elements of a store
+    static constexpr int kNTiles = kVector / 2;           // of 8 positions, whose columns one store takes
+    static constexpr int kGroup = 8 * kNTiles;            // positions
+    static constexpr int kChunk = 2 * kGroup;             // 128 bytes of a row of y
+    static constexpr int kMaxSteps = kSplit ? 4 : sizeof(Element) == 4 ? 8 : 5;
+};
+
+struct Params {
+    Problem problem;
+    bool tap_pairs;      // a word is two taps of one channel, not two channels of one tap
+    int32_t rows;        // of words in shared memory
+    int32_t words;       // of depth
+    Divisor row_words;   // K, or K / 2 for tap pairs, whose last tap, where K is odd, has row 1 for itself
+    int32_t steps;       // products in the depth
+    Divisor stride;
+    Divisor positions;    // of x, that a block reads
+    int32_t plane_slots;  // of one row and one residue of l modulo the stride
+    int32_t x_slots;      // and then as many zeros as a block has positions, for what the last step lacks
+    int32_t align;        // elements that phases count to
+    int32_t classes;
+    int32_t row_tasks;  // of 32 channels each
+    int32_t warps_o;    // of a block
+    int32_t p_step;     // from a warp's chunk to its next: the others of its channels have those between
+    int32_t span;       // positions of a block
+    int32_t smem_bytes;
+    int64_t o_blocks, p_blocks, blocks;
+
+    // Of row 0 at the tap where a word of the depth begins, or of the zeros.
+    __device__ __forceinline__ int slot_of(int word) const {
+        if (word >= words) return x_slots;
+        const uint32_t row = row_words.quotient(word);
+        const uint32_t tap = tap_pairs ? 2 * word : word - row * row_words.divisor;
+        const uint32_t offset = tap * static_cast<uint32_t>(problem.dilation);
+        const uint32_t shift = stride.quotient(offset);
+        return ((row - shift) * stride.divisor + offset) * plane_slots + shift;
+    }
+};
+
+struct WarpRanges {
+    uint2 of[kWarps];
+};
+
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+
+// An operand's high and low part, of a value already scaled.
+struct Parts {
+    __half high, low;
+};
+__device__ __forceinline__ Parts split(float value) {
+    const __half high = __float2half_rn(value);
+    return {high, __float2half_rn((value - __half2float(high)) * 2048.0f)};
+}
+
+template <class Element>
+__device__ __forceinline__ uint32_t pack(Element first, Element second) {
+    const Element pair[2] = {first, second};
+    uint32_t bits;
+    memcpy(&bits, pair, 4);
+    return bits;
+}
+
+// Words of products from elements: {high, low} where they are split, else the first alone.
+template <class Tile>
+__device__ __forceinline__ uint2 operand_words(const typename Tile::Element (&value)[Tile::kPerWord],
+                                               float scale) {
+    if constexpr (Tile::kSplit) {
+        const Parts first = split(value[0] * scale), second = split(value[1] * scale);
+        return make_uint2(pack(first.high, second.high), pack(first.low, second.low));
+    } else if constexpr (Tile::kPerWord == 2) {
+        return make_uint2(pack(value[0], value[1]), 0);
+    } else {
+        return make_uint2(ptx::cvt_rna_tf32(value[0]), 0);
+    }
+}
+
+// The largest and the smallest magnitude but zero among fp32 operands, as bits.
+constexpr uint32_t kInfinity = 0x7F800000;
+struct Range {
+    uint32_t largest, smallest;
+
+    __device__ __forceinline__ void add(float value) {
+        const uint32_t bits = __float_as_uint(value) & 0x7FFFFFFF;
+        largest = max(largest, bits);
+        smallest = min(smallest, bits == 0 ? smallest : bits);
+    }
+    // Whether two fp16 numbers hold 22 bits of each operand, once the largest is scaled to 2^14..2^15.
+    __device__ __forceinline__ bool suits() const {
+        const int high = largest >> 23, low = smallest >> 23;
+        return largest == 0 || (high <= 127 + 60 && high >= 127 - 40 && high - low <= 26);
+    }
+    __device__ __forceinline__ float scale() const {
+        return largest == 0 ? 1.0f : __uint_as_float((127 + 14 + 127 - (largest >> 23)) << 23);
+    }
+    __device__ __forceinline__ float unscale() const {
+        return largest == 0 ? 1.0f : __uint_as_float(((largest >> 23) - 14) << 23);
+    }
+};
+
+// Calls use(slot, value) for the words of x that a block reads, zeros outside 0 <= l < L. kBatch loads at
+// once.
+template <class Tile, class Use>
+__device__ __forceinline__ void for_words(const Params& params, const typename Tile::Element* x,
+                                          int64_t l_begin, Use use) {
+    using Element = typename Tile::Element;
+    const Problem& problem = params.problem;
+    const uint32_t positions = params.positions.divisor, items = params.rows * positions;
+    // Where a row of x begins and ends, counted from l_begin; how far on the second element of a word lies.
+    constexpr int64_t kMost = 1 << 30;
+    const int row_begin = static_cast<int>(min(max(-l_begin, -kMost), kMost));
+    const int row_end = static_cast<int>(min(max(problem.L - l_begin, -kMost), kMost));
+    const int lag = params.tap_pairs ? static_cast<int>(problem.dilation) : 0;
+    const int64_t second = params.tap_pairs ? lag * problem.x_stride_l : problem.x_stride_c;
+    const int64_t row_step = params.tap_pairs ? 0 : Tile::kPerWord * problem.x_stride_c;
+    x += l_begin * problem.x_stride_l;
+#pragma unroll 1
+    for (uint32_t begin = threadIdx.x; begin < items; begin += kBatch * kThreads) {
+        Element value[kBatch][Tile::kPerWord];
+        uint32_t slot[kBatch];
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) {
+            const uint32_t item = begin + i * kThreads;
+            const uint32_t row = params.positions.quotient(item);
+            const int offset = item - row * positions;
+            const uint32_t shift = params.stride.quotient(offset);
+            slot[i] = ((row - shift) * params.stride.divisor + offset) * params.plane_slots + shift;
+            const Element* const source = x + (row * row_step + offset * problem.x_stride_l);
+            value[i][0] = item < items && offset >= row_begin && offset < row_end ? *source : Element{};
+            if constexpr (Tile::kPerWord == 2) {
+                const bool has_second = params.tap_pairs ? row == 0 : 2 * row + 1 < problem.C;
+                const bool inside = offset + lag >= row_begin && offset + lag < row_end;
+                value[i][1] = item < items && has_second && inside ? source[second] : Element{};
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) {
+            if (begin + i * kThreads < items) use(slot[i], value[i]);
+        }
+    }
+}
+
+// The range of what all threads have seen.
+__device__ __forceinline__ Range block_range(Range range, WarpRanges& warps_smem) {
+    range.largest = __reduce_max_sync(0xFFFFFFFF, range.largest);
+    range.smallest = __reduce_min_sync(0xFFFFFFFF, range.smallest);
+    if (threadIdx.x % 32 == 0) warps_smem.of[threadIdx.x / 32] = make_uint2(range.largest, range.smallest);
+    __syncthreads();
+#pragma unroll
+    for (int warp = 0; warp < kWarps; ++warp) {
+        range.largest = max(range.largest, warps_smem.of[warp].x);
+        range.smallest = min(range.smallest, warps_smem.of[warp].y);
+    }
+    return range;
+}
+
+// What one warp computes: 32 channels, `classes` apart, and chunks of positions, p_step apart.
+struct Task {
+    int64_t n, g;
+    int64_t o_begin;
+    int64_t p_begin;  // below zero where the run begins in the sector before the rows
+    int32_t run;      // positions to the end of the block's, or of the rows
+};
+
+template <class Tile>
+struct Weights {
+    uint4 words[Tile::kMaxSteps][kMTiles][Tile::kParts];
+    bool suit;
+};
+
+// Loads the operands A of a warp in the order in which lanes hold them, and what becomes of its rows' sums:
+// finish_smem[row] is {factor, bias}.
+template <class Tile>
+__device__ __forceinline__ void load_weights(const Params& params, const Task& task,
+                                             float2* finish_smem, uint4* staged, Weights<Tile>& weights) {
+    using Element = typename Tile::Element;
+    const Problem& problem = params.problem;
+    const int lane = threadIdx.x % 32;
+    const int K = static_cast<int>(problem.K);
+    const int row_elements = static_cast<int>(problem.C) * K;
+    const Element* const w = static_cast<const Element*>(problem.w) + task.g * problem.O * row_elements;
+    int row_offset[kMTiles][2];  // rows past the last hold its weights, and go nowhere
+#pragma unroll
+    for (int i = 0; i < 2 * kMTiles; ++i) {
+        const int row = i * 8 + lane / 4;
+        const int64_t o = min(task.o_begin + row * int64_t{params.classes}, problem.O - 1);
+        row_offset[i / 2][i % 2] = static_cast<int>(o) * row_elements;
+        if (lane % 4 == 0) {
+            const Element* const bias = static_cast<const Element*>(problem.bias) + task.g * problem.O + o;
+            finish_smem[row] = make_float2(1.0f, problem.bias != nullptr ? widen(*bias) : 0.0f);
+        }
+    }
+    const auto load = [&](int m, int half, int word, Element(&value)[Tile::kPerWord]) {
+        const Element* source = w + row_offset[m][half];
+        value[0] = Element{};
+        if constexpr (Tile::kPerWord == 1) {
+            if (word < params.words) value[0] = source[word];
+        } else {
+            const int row = params.tap_pairs ? 0 : static_cast<int>(params.row_words.quotient(word));
+            source += params.tap_pairs ? 2 * word : word + row * K;
+            const bool has_second = params.tap_pairs ? 2 * word + 1 < K : 2 * row + 1 < problem.C;
+            value[1] = Element{};
+            if (word < params.words) {
+                value[0] = source[0];
+                if (has_second) value[1] = source[params.tap_pairs ? 1 : K];
+            }
+        }
+    };
+    float row_scale[kMTiles][2] = {};
+    if constexpr (Tile::kSplit) {
+        weights.suit = true;
+        Range range[2 * kMTiles];
+#pragma unroll
+        for (int i = 0; i < 2 * kMTiles; ++i) range[i] = {0, kInfinity};
+#pragma unroll 1
+        for (int word = lane % 4; word < params.words; word += 4) {
+#pragma unroll
+            for (int i = 0; i < 2 * kMTiles; ++i) {
+                Element value[Tile::kPerWord];
+                load(i / 2, i % 2, word, value);
+                range[i].add(value[0]);
+                range[i].add(value[1]);
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < 2 * kMTiles; ++i) {
+            Range& row = range[i];
+#pragma unroll
+            for (int other = 1; other < 4; other *= 2) {
+                row.largest = max(row.largest, __shfl_xor_sync(0xFFFFFFFF, row.largest, other));
+                row.smallest = min(row.smallest, __shfl_xor_sync(0xFFFFFFFF, row.smallest, other));
+            }
+            weights.suit = weights.suit && row.suits();
+            row_scale[i / 2][i % 2] = row.scale();
+            if (lane % 4 == 0) finish_smem[i * 8 + lane / 4].x = row.unscale();
+        }
+        weights.suit = __all_sync(0xFFFFFFFF, weights.suit);
+    }
+    const auto load_step = [&](int step, int m, uint4* words, int pitch) {
+        uint2 word[4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            Element value[Tile::kPerWord];
+            load(m, i % 2, step * kMmaWords + i / 2 * 4 + lane % 4, value);
+            word[i] = operand_words<Tile>(value, row_scale[m][i % 2]);
+        }
+        words[0] = make_uint4(word[0].x, word[1].x, word[2].x, word[3].x);
+        if constexpr (Tile::kSplit) words[pitch] = make_uint4(word[0].y, word[1].y, word[2].y, word[3].y);
+    };
+#pragma unroll
+    for (int step = 0; step < Tile::kMaxSteps; ++step) {
+        if constexpr (Tile::kSplit) {  // by way of this thread's memory, or registers would not hold them
+#pragma unroll 1
+            for (int m = 0; m < kMTiles; ++m) load_step(step, m, staged + 2 * m * 32, 32);
+#pragma unroll
+            for (int i = 0; i < 2 * kMTiles; ++i) weights.words[step][i / 2][i % 2] = staged[i * 32];
+        } else {
+#pragma unroll
+            for (int m = 0; m < kMTiles; ++m) load_step(step, m, weights.words[step][m], 0);
+        }
+    }
+}
+
+// Two neighbours of a row of y, rounded.
+template <class Element>
+__device__ __forceinline__ uint32_t round_pair(float first, float second) {
+    return pack(narrow<Element>(first), narrow<Element>(second));
+}
+
+// A lane's 16 bytes of rows lane / 4 + 8 * i of the group from p on, where the row is 0 <= p < p_end.
+// Activations and the ends of rows go through `staged`, [i][32 lanes].
+template <class Tile>
+__device__ __forceinline__ void store(const Params& params, int p, int p_end, uint4 (&out)[4],
+                                      typename Tile::Element* y, int rows, uint4* staged) {
+    using Element = typename Tile::Element;
+    constexpr int kVector = Tile::kVector;
+    const Problem& problem = params.problem;
+    const int64_t row_step = 8 * int64_t{params.classes} * problem.P;
+    const bool inside = p >= 0 && p + Tile::kGroup <= p_end;
+    if (problem.activation != Activation::none || !inside) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) staged[i * 32] = out[i];
+#pragma unroll 1
+        for (int i = 0; i < 4 * kVector; ++i) {
+            Element* const value = reinterpret_cast<Element*>(staged + i / kVector * 32) + i % kVector;
+            if (problem.activation != Activation::none)
+                *value = activate<Element, true>(problem.activation, widen(*value));
+            const int column = p + threadIdx.x % 4 * kVector + i % kVector;
+            if (!inside && i / kVector < rows && column >= 0 && column < p_end)
+                y[i / kVector * row_step + i % kVector] = *value;
+        }
+        if (!inside) return;
+#pragma unroll
+        for (int i = 0; i < 4; ++i) out[i] = staged[i * 32];
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        if (i < rows) *reinterpret_cast<uint4*>(y + i * row_step) = out[i];
+    }
+}
+
+// One warp: its run of positions, whose first has row `position` of each plane of x.
+template <class Tile>
+__device__ __forceinline__ void multiply(const Params& params, const Task& task, const Weights<Tile>& weights,
+                                         const uint32_t* x_smem, int position, float x_unscale,
+                                         const float2* finish_smem, uint4* staged) {
+    using Element = typename Tile::Element;
+    using Operand = typename Tile::Operand;
+    using Slot = Vector<uint32_t, Tile::kParts>;
+    const Problem& problem = params.problem;
+    const int lane = threadIdx.x % 32;
+    // Where this lane's words of operand B lie for the first column.
+    const Slot* x[Tile::kMaxSteps][2];
+#pragma unroll
+    for (int step = 0; step < Tile::kMaxSteps; ++step) {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+            x[step][i] = reinterpret_cast<const Slot*>(x_smem) + position + lane / 8 * 2 * Tile::kNTiles +
+                         lane / 4 % 2 + params.slot_of(step * kMmaWords + i * 4 + lane % 4);
+        }
+    }
+    const int64_t first_o = task.o_begin + lane / 4 * int64_t{params.classes};
+    const int left = static_cast<int>(problem.O - first_o);
+    const int rows = left <= 0 ? 0 : min((left - 1) / (8 * params.classes) + 1, 4);
+    Element* y = static_cast<Element*>(problem.y) +
+                 ((task.n * problem.G + task.g) * problem.O + first_o) * problem.P + task.p_begin +
+                 lane % 4 * Tile::kVector;
+    int p = static_cast<int>(min(task.p_begin, int64_t{0}));  // counted so that a row begins at 0, if it does
+    const int p_end = p + task.run;
+#pragma unroll 1
+    for (; p < p_end; p += params.p_step, y += params.p_step) {
+#pragma unroll
+        for (int group = 0; group < Tile::kChunk / Tile::kGroup; ++group) {
+            float sum[kMTiles][Tile::kNTiles][4] = {};
+            float cross[kMTiles][Tile::kNTiles][4] = {};
+#pragma unroll
+            for (int step = 0; step < Tile::kMaxSteps; ++step) {
+                if (step > 0 && step >= params.steps) break;
+#pragma unroll
+                for (int n = 0; n < Tile::kNTiles; ++n) {
+                    const Slot first = x[step][0][group * Tile::kGroup + 2 * n];
+                    const Slot second = x[step][1][group * Tile::kGroup + 2 * n];
+                    const uint2 x_frag = make_uint2(first.at[0], second.at[0]);
+#pragma unroll
+                    for (int m = 0; m < kMTiles; ++m) {
+                        ptx::mma<Operand>(sum[m][n], weights.words[step][m][0], x_frag);
+                        if constexpr (Tile::kSplit) {
+                            const uint2 x_low = make_uint2(first.at[1], second.at[1]);
+                            ptx::mma<Operand>(cross[m][n], weights.words[step][m][0], x_low);
+                            ptx::mma<Operand>(cross[m][n], weights.words[step][m][1], x_frag);
+                        }
+                    }
+                }
+            }
+            uint4 out[4];
+#pragma unroll
+            for (int i = 0; i < 2 * kMTiles; ++i) {
+                const float2 finish = finish_smem[i * 8];
+                const auto total = [&](int column) {
+                    const int n = column / 2, part = i % 2 * 2 + column % 2;
+                    float value = sum[i / 2][n][part];
+                    if constexpr (Tile::kSplit)
+                        value = (value + cross[i / 2][n][part] * (1.0f / 2048)) * (finish.x * x_unscale);
+                    return value + finish.y;
+                };
+                uint32_t word[4];
+#pragma unroll
+                for (int j = 0; j < 4; ++j) {
+                    if constexpr (sizeof(Element) == 4) word[j] = __float_as_uint(total(j));
+                    else word[j] = round_pair<Element>(total(2 * j), total(2 * j + 1));
+                }
+                out[i] = make_uint4(word[0], word[1], word[2], word[3]);
+            }
+            store<Tile>(params, p + group * Tile::kGroup, p_end, out, y + group * Tile::kGroup, rows, staged);
+        }
+#pragma unroll
+        for (int step = 0; step < Tile::kMaxSteps; ++step) {
+            x[step][0] += params.p_step;
+            x[step][1] += params.p_step;
+        }
+    }
+}
+
+// One warp: the same outputs in plain multiply-adds, for operands whose parts do not suit.
+__device__ __noinline__ void compute_exactly(const Params& params, const Task& task) {
+    const Problem& problem = params.problem;
+#pragma unroll 1
+    for (int row = 0; row < kWarpO; ++row) {
+        const int64_t o = task.o_begin + row * int64_t{params.classes};
+        if (o >= problem.O) break;
+        float* const y = static_cast<float*>(problem.y) +
+                         ((task.n * problem.G + task.g) * problem.O + o) * problem.P;
+#pragma unroll 1
+        for (int i = threadIdx.x % 32; i < task.run; i += params.p_step) {  // a chunk is 32 positions
+            const int64_t p = task.p_begin + i;
+            if (p >= 0 && p < problem.P) y[p] = finish_exactly(problem, task.n, task.g, o, p);
+        }
+    }
+}
+
+#endif  // sm_80
+
+// Blocks that registers are shared by. With two, ptxas for sm_120 spills some.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
+constexpr int kLaunchBlocks = 1;
+#else
+constexpr int kLaunchBlocks = kBlocks;
+#endif
+
+template <class Tile>
+__global__ void __launch_bounds__(kThreads, kLaunchBlocks)
+    stem_sm80_forward_kernel(const __grid_constant__ Params params) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+    using Element = typename Tile::Element;
+    using Slot = Vector<uint32_t, Tile::kParts>;
+    extern __shared__ __align__(16) unsigned char smem[];
+    const int warp = threadIdx.x / 32;
+    uint4* const staged = reinterpret_cast<uint4*>(smem) + warp * 128 + threadIdx.x % 32;  // [4][32 lanes]
+    float2* const finish_smem = reinterpret_cast<float2*>(smem + kThreads * 64) + warp * kWarpO;
+    Slot* const x_smem = reinterpret_cast<Slot*>(smem + kFixedBytes);
+    const Problem& problem = params.problem;
+
+    Task task;
+    const uint32_t place = blockIdx.x / static_cast<uint32_t>(params.o_blocks);
+    const uint32_t sample = place / static_cast<uint32_t>(params.p_blocks);
+    task.n = sample / static_cast<uint32_t>(problem.G);
+    task.g = sample - task.n * problem.G;
+    const int64_t block_p = (place - sample * params.p_blocks) * params.span;
+    const int warp_o = warp % params.warps_o, warp_p = warp / params.warps_o;
+    const int row_task = static_cast<int>(blockIdx.x - place * params.o_blocks) * params.warps_o + warp_o;
+    const int set = row_task / params.classes;
+    task.o_begin = row_task + int64_t{set} * (kWarpO - 1) * params.classes;
+    // How far behind a sector this warp's rows of y begin.
+    const int64_t y_begin = static_cast<int64_t>(reinterpret_cast<uintptr_t>(problem.y) / sizeof(Element)) +
+                            (sample * problem.O + task.o_begin) * problem.P;
+    const int phase = static_cast<int>(y_begin & (params.align - 1));
+    const int warp_begin = warp_p * Tile::kChunk;
+    task.p_begin = block_p + warp_begin - phase;
+    task.run = static_cast<int>(min(problem.P - task.p_begin, int64_t{params.span - warp_begin}));
+
+    // x from the first position that any phase begins at.
+    const int64_t l_begin = (block_p - (params.align - 1)) * problem.stride - problem.pad_left;
+    const Element* const x = static_cast<const Element*>(problem.x) + task.n * problem.x_stride_n +
+                             task.g * problem.C * problem.x_stride_c;
+    Weights<Tile> weights;
+    load_weights<Tile>(params, task, finish_smem, staged, weights);
+    Range range = {0, kInfinity};
+    if constexpr (Tile::kSplit) {
+        for_words<Tile>(params, x, l_begin, [&](int, const Element(&value)[2]) {
+            range.add(value[0]);
+            range.add(value[1]);
+        });
+        __shared__ WarpRanges warps_smem;
+        range = block_range(range, warps_smem);
+    }
+    const float scale = range.scale();
+    for_words<Tile>(params, x, l_begin, [&](int slot, const Element(&value)[Tile::kPerWord]) {
+        const uint2 words = operand_words<Tile>(value, scale);
+        x_smem[slot].at[0] = words.x;
+        if constexpr (Tile::kSplit) x_smem[slot].at[1] = words.y;
+    });
+    for (int i = threadIdx.x; i < params.span + params.align; i += kThreads) x_smem[params.x_slots + i] = {};
+    __syncthreads();
+    if (task.o_begin >= problem.O || task.run <= 0) return;
+    if constexpr (Tile::kSplit) {
+        if (!range.suits() || !weights.suit) {
+            compute_exactly(params, task);
+            return;
+        }
+    }
+    multiply<Tile>(params, task, weights, reinterpret_cast<const uint32_t*>(x_smem),
+                   warp_begin + params.align - 1 - phase, range.unscale(),
+                   finish_smem + threadIdx.x % 32 / 4, staged);
+#endif
+}
+
+// Rows of y so far apart begin at the same place of a sector.
+inline int64_t row_classes(const Problem& problem) {
+    const int64_t align = kSectorBytes / element_bytes(problem.dtype);
+    return align / std::gcd(align, problem.P);
+}
+
+// blocks is 0 where the problem does not suit.
+template <class Tile>
+Params plan(const Problem& problem) {
+    Params params{};
+    params.problem = problem;
+    const int64_t reach = (problem.K - 1) * problem.dilation + 1;
+    if (problem.C >= 16 || problem.C * problem.K > Tile::kMaxSteps * kMmaWords * Tile::kPerWord ||
+        problem.O * problem.C * problem.K > kMaxBlocks || problem.stride > 64 || reach > 4096)
+        return params;
+    params.tap_pairs = Tile::kPerWord == 2 && problem.C == 1 && problem.K > 1;
+    const int64_t row_words = params.tap_pairs ? problem.K / 2 : problem.K;
+    params.rows =
+        static_cast<int32_t>(params.tap_pairs ? 1 + problem.K % 2 : ceil_div(problem.C, Tile::kPerWord));
+    params.words = static_cast<int32_t>(params.tap_pairs ? ceil_div(problem.K, 2) : params.rows * problem.K);
+    params.row_words = plan_divisor(row_words);
+    params.steps = static_cast<int32_t>(ceil_div(params.words, kMmaWords));
+    if (params.steps > Tile::kMaxSteps) return params;
+    params.stride = plan_divisor(problem.stride);
+
+    params.align = static_cast<int32_t>(kSectorBytes / sizeof(typename Tile::Element));
+    params.classes = static_cast<int32_t>(row_classes(problem));
+    params.row_tasks = static_cast<int32_t>(params.classes * ceil_div(ceil_div(problem.O, params.classes), kWarpO));
+    // Long pieces of rows at a time, unless bringing x costs more (ms of w2v2_fe0 in TF32 and bf16, by 2, 4 and
+    // 8 warps that share it: 0.324 0.187, 0.328 0.162, 0.342 0.168; demucs_enc0 0.105, 0.087, 0.074).
+    params.warps_o = params.rows * problem.stride > 5 ? 8 : 4;
+    while (params.warps_o > 1 && 8 * round_up(params.row_tasks, params.warps_o) > 9 * params.row_tasks)
+        params.warps_o /= 2;
+    params.p_step = kWarps / params.warps_o * Tile::kChunk;
+    params.o_blocks = ceil_div(params.row_tasks, params.warps_o);
+    const int64_t share = (problem.device.smem_bytes + 1024) / kBlocks - 1024 - static_cast<int64_t>(sizeof(WarpRanges));
+    for (int32_t span = kMostSpan; span >= params.p_step; span /= 2) {
+        params.span = span;
+        const int64_t positions = (params.span + params.align - 2) * problem.stride + reach;
+        const int64_t planes = params.rows * problem.stride;
+        params.positions = plan_divisor(positions);
+        params.plane_slots = static_cast<int32_t>(ceil_div(positions, problem.stride));
+        if ((params.rows * positions + kBatch * kThreads) * positions >= int64_t{1} << 31) continue;
+        const int64_t slots = planes * params.plane_slots + params.span + params.align;
+        const int64_t bytes = kFixedBytes + round_up(slots * Tile::kParts * 4, 16);
+        params.p_blocks = ceil_div(problem.P + params.align - 1, params.span);
+        const int64_t blocks = params.o_blocks * params.p_blocks * problem.G * problem.N;
+        if (bytes > share || blocks > kMaxBlocks) continue;
+        params.x_slots = static_cast<int32_t>(planes * params.plane_slots);
+        params.smem_bytes = static_cast<int32_t>(bytes);
+        params.blocks = blocks;
+        if (blocks >= 4 * kBlocks * problem.device.sm_count) break;
+    }
+    return params;
+}
+
+template <class Tile>
+struct Launch {
+    static bool fits(const Problem& problem) { return plan<Tile>(problem).blocks > 0; }
+
+    static Error run(const Problem& problem, cudaStream_t stream) {
+        const Params params = plan<Tile>(problem);
+        const Error error = allow_smem<stem_sm80_forward_kernel<Tile>>(problem.device);
+        if (error != nullptr) return error;
+        stem_sm80_forward_kernel<Tile>
+            <<<static_cast<unsigned>(params.blocks), kThreads, params.smem_bytes, stream>>>(params);
+        return launch_error();
+    }
+};
+
+template <class Call>
+auto with_launch(const Problem& problem, Call call) {
+    switch (problem.dtype) {
+        case Dtype::float16:
+            return call(Launch<Tile<__half, false>>{});
+        case Dtype::bfloat16:
+            return call(Launch<Tile<__nv_bfloat16, false>>{});
+        default:
+            if (problem.precision == Precision::tf32) return call(Launch<Tile<float, false>>{});
+            return call(Launch<Tile<float, true>>{});
+    }
+}
+
+// What the kernel can compute; `problem` is canonical.
+inline bool takes(const Problem& problem) {
+    if (problem.dtype == Dtype::float64 || problem.device.arch < 80) return false;
+    return with_launch(problem, [&](auto launch) { return launch.fits(problem); });
+}
+
+}  // namespace stem
+
+// fp32, fp16 and bf16 from sm_80 on, fewer than 16 input channels a group, sums of some 64 products, and so
+// many outputs that stores count and setting out does not (ms by this route and by the next best: fp32
+// w2v2_fe0 0.39 and 0.42, but convtasnet_enc 0.105 and 0.074; TF32 encodec_stem, 7 products, 0.151 and 0.142;
+// bf16 demucs_enc0, whose rows begin in 16 ways, 0.065 and 0.056). By one sample: its result must not depend
+// on others.
+inline bool fits_stem_sm80(const Problem& any_problem) {
+    const Problem problem = canonical(any_problem);
+    const int arch = problem.device.arch;
+    const bool is_float = problem.dtype == Dtype::float32;
+    const bool fast = arch == 80 || (arch >= 90 && arch < 120);  // others do TF32 at the rate of FFMA
+    const int64_t products = problem.C * problem.K;
+    const int64_t outputs = problem.G * problem.O * problem.P;
+    const int64_t least_products = !is_float                                ? 7
+                                   : problem.precision == Precision::tf32   ? (problem.O >= 128 ? 10 : 32)
+                                   : problem.O >= 128 && outputs >= 1 << 22 ? 10
+                                                                            : 32;
+    if ((is_float && !fast) || products < least_products || outputs < 1 << 17 || problem.P < 256) return false;
+    const int64_t full_rows = 16 * stem::row_classes(problem);  // fewer channels leave products half empty
+    return problem.O >= full_rows && stem::takes(problem);
+}
+
+inline Error launch_stem_sm80(const Problem& any_problem, cudaStream_t stream) {
+    const Problem problem = canonical(any_problem);
+    return stem::with_launch(problem, [&](auto launch) { return launch.run(problem, stream); });
+}
+
+}  // namespace conv1d
+''',
+"stem.cu": r'''
+#line 1 "kernels/stem.cu"
+// The translation unit of route "stem_sm80".
+
+
+
+const conv1d::Route conv1d::kStemSm80 = {"stem_sm80", fits_stem_sm80, no_workspace, launch_stem_sm80};
 ''',
 "stream_sm90_plan.cuh": r'''
 #line 1 "kernels/stream_sm90_plan.cuh"
@@ -7667,6 +8681,7 @@ constexpr int kBlocksPerSm = 3;
 #endif
 constexpr int kFewTaps = 8;      // of floats that multiply-adds take: neighbours, or
 constexpr int kFarTaps = 16;     // so far apart
+constexpr int kGapTaps = 128, kGapTaps16 = 32;  // likewise where x is not contiguous, of floats and in 16 bits
 constexpr int kAlignBytes = 32;  // where the stores of a warp begin: of parts of sectors, L2 takes fewer
 
 template <class Element_>
@@ -8183,6 +9198,9 @@ inline bool fits_toeplitz(const Problem& any_problem) {
     if (is_float && problem.precision != Precision::tf32) return false;
     const bool apart = problem.dilation == 1 || problem.dilation >= toeplitz::kFarTaps;
     if (is_float && apart && problem.K <= toeplitz::kFewTaps) return false;
+    // Rows with gaps come element by element. Where channels are neighbours, the next route loads these together.
+    const bool by_channel = problem.x_stride_l != 1 && problem.x_stride_c == 1 && problem.G > 1;
+    if (by_channel && problem.K <= (is_float ? toeplitz::kGapTaps : toeplitz::kGapTaps16)) return false;
     if (problem.C != 1 || problem.O > toeplitz::kMaxO || problem.stride != 1) return false;
     if (toeplitz::span(problem) > toeplitz::kMaxSpan) return false;
     // A block takes at least a warp's work of a row, of which there are fewer than P / 16 + 1.
@@ -8700,7 +9718,9 @@ _conv1d_units = {
         "depthwise.cu",
     ],
     "direct.cu": [
+        "mma.cuh",
         "problem.h",
+        "ptx.cuh",
         "tile.cuh",
         "direct.cuh",
         "dispatch.cuh",
@@ -8736,6 +9756,15 @@ _conv1d_units = {
         "gemm_sm90.cuh",
         "dispatch.cuh",
         "gemm_sm90.cu",
+    ],
+    "stem.cu": [
+        "mma.cuh",
+        "problem.h",
+        "ptx.cuh",
+        "tile.cuh",
+        "stem.cuh",
+        "dispatch.cuh",
+        "stem.cu",
     ],
     "stream_sm90.cu": [
         "problem.h",

@@ -1,6 +1,7 @@
 // The route that is right for every valid problem, in plain multiply-adds: fp32 at full accuracy, fp64,
-// 16-bit with fp32 sums; any strides, any sizes, sm_75 and later. Three kernels: "project" for few outputs
-// of few taps (bound by loads), "short" for few products an output (bound by stores), and the general one.
+// 16-bit with fp32 sums; any strides, any sizes, sm_75 and later. Four kernels: "project" for few outputs
+// of few taps (bound by loads), "short" for few products an output (bound by stores), "small" for problems
+// that fill no multiprocessors otherwise, and the general one.
 //
 // A block of the general one computes kO output channels x kP output positions; a step of the reduction
 // brings some channels x some taps into shared memory: x as a Window (tile.cuh), w as [channel][tap][kO]. A
@@ -12,7 +13,9 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "mma.cuh"
 #include "problem.h"
+#include "ptx.cuh"
 #include "tile.cuh"
 
 namespace conv1d {
@@ -324,19 +327,6 @@ struct ShortTile {
     static constexpr int kWarpP = 32 * kThreadP;  // positions of a warp, a thread's 32 apart
 };
 
-// Division by a number known at launch: exact where dividend * divisor is below 2^31.
-struct Divisor {
-    uint32_t divisor, reciprocal;
-
-    __device__ __forceinline__ uint32_t quotient(uint32_t dividend) const {
-        return static_cast<uint32_t>(static_cast<uint64_t>(dividend) * reciprocal >> 31);
-    }
-};
-
-inline Divisor plan_divisor(int64_t divisor) {
-    return {static_cast<uint32_t>(divisor), static_cast<uint32_t>(ceil_div(int64_t{1} << 31, divisor))};
-}
-
 struct ShortParams {
     Problem problem;
     int32_t warps_o, warps_p;  // of a block
@@ -401,7 +391,7 @@ __device__ __forceinline__ void fill_short(const ShortParams& params, int64_t n,
     }
 }
 
-template <class Tile, bool kActivated>
+template <class Tile>
 __global__ void __launch_bounds__(kThreads, 2)
     direct_short_kernel(const __grid_constant__ ShortParams params) {
     using Element = typename Tile::Element;
@@ -469,9 +459,23 @@ __global__ void __launch_bounds__(kThreads, 2)
             const Sum bias = w_row[i];
 #pragma unroll
             for (int j = 0; j < Tile::kThreadP; ++j) {
-                if (32 * j < left) y[32 * j] = finish<Element, kActivated>(problem, sum[i][j] + bias);
+                if (32 * j < left) y[32 * j] = narrow<Element>(sum[i][j] + bias);
             }
             y += problem.P;
+        }
+        if (problem.activation != Activation::none) {  // reads back what this thread has stored
+#pragma unroll 1
+            for (int i = 0; i < min(rows, Tile::kThreadO); ++i) {
+                y -= problem.P;
+                Element value[Tile::kThreadP];
+#pragma unroll
+                for (int j = 0; j < Tile::kThreadP; ++j) value[j] = 32 * j < left ? y[32 * j] : Element{};
+#pragma unroll
+                for (int j = 0; j < Tile::kThreadP; ++j) {
+                    value[j] = activate<Element, true>(problem.activation, widen(value[j]));
+                    if (32 * j < left) y[32 * j] = value[j];
+                }
+            }
         }
     }
 }
@@ -536,42 +540,64 @@ ShortParams plan_short(const Problem& problem) {
     return params;
 }
 
-template <class Tile, bool kActivated>
+template <class Tile>
 Error launch_short(const ShortParams& params, cudaStream_t stream) {
     if (params.smem_bytes > kSmemBytes) {
-        const Error error = allow_smem<direct_short_kernel<Tile, kActivated>>(params.problem.device);
+        const Error error = allow_smem<direct_short_kernel<Tile>>(params.problem.device);
         if (error != nullptr) return error;
     }
     const int threads = 32 * params.warps_o * params.warps_p;
-    direct_short_kernel<Tile, kActivated>
+    direct_short_kernel<Tile>
         <<<static_cast<unsigned>(params.tiles), threads, params.smem_bytes, stream>>>(params);
     return launch_error();
 }
 
 // Few outputs of few taps (O*K <= kRows): t[o, k, l] = sum over c of w[o, c, k] * x[c, l], which reads each x
 // once, from memory straight to registers; then y[o, p] = sum over k of t[o, k, l], through shared memory.
-template <class Element_, int kRows_>
+template <class Element_>
 struct ProjectTile {
     using Element = Element_;
     using Sum = typename SumOf<Element>::Type;
-    static constexpr int kRows = kRows_;
-    static constexpr int kThreadL = 16 / sizeof(Sum);  // positions of a thread, a block's threads apart
-    static constexpr int kChannels = 4;                // loaded at once
+    static constexpr int kRows = 8;
+    static constexpr int kThreadL = 16 / sizeof(Element);  // positions of a thread
+    static constexpr int kAhead = 16;                      // channels whose vectors are in flight
+    static constexpr int kBatch = 4;                       // channels whose elements are loaded at once
 };
 
 struct ProjectParams {
     Problem problem;
+    bool vectors;  // a thread's positions are neighbours, one load of 16 bytes; else a block's threads apart
     int32_t threads;
     int32_t tile_p;  // output positions of a block
     int64_t p_tiles, tiles;
     size_t smem_bytes;
 };
 
-template <class Tile, bool kActivated>
-__global__ void __launch_bounds__(kThreads, 3)
+constexpr int kProjectThreads = 128;
+
+// sum[row][begin + j] += w_row[row] * value[j]
+template <class Tile, int kCount>
+__device__ __forceinline__ void project(const typename Tile::Sum* w_row, int begin,
+                                        const typename Tile::Sum (&value)[kCount],
+                                        typename Tile::Sum (&sum)[Tile::kRows][Tile::kThreadL]) {
+    constexpr int kVector = 16 / sizeof(typename Tile::Sum);
+#pragma unroll
+    for (int row = 0; row < Tile::kRows; row += kVector) {
+        const auto w_frag = *reinterpret_cast<const Vector<typename Tile::Sum, kVector>*>(w_row + row);
+#pragma unroll
+        for (int v = 0; v < kVector; ++v) {
+#pragma unroll
+            for (int j = 0; j < kCount; ++j) sum[row + v][begin + j] += w_frag.at[v] * value[j];
+        }
+    }
+}
+
+template <class Tile>
+__global__ void __launch_bounds__(kProjectThreads, 4)
     direct_project_kernel(const __grid_constant__ ProjectParams params) {
     using Element = typename Tile::Element;
     using Sum = typename Tile::Sum;
+    using Values = Vector<Element, Tile::kThreadL>;
     constexpr int kVector = 16 / sizeof(Sum);
     constexpr int kRows = Tile::kRows;
     extern __shared__ __align__(16) unsigned char smem[];
@@ -580,55 +606,95 @@ __global__ void __launch_bounds__(kThreads, 3)
     const int32_t channels = static_cast<int32_t>(problem.C);
     const int32_t taps = static_cast<int32_t>(problem.K);
     const int32_t rows = static_cast<int32_t>(problem.O) * taps;
+    const int32_t w_count = (channels + Tile::kBatch - 1) / Tile::kBatch * Tile::kBatch * kRows;
     Sum* w_smem = reinterpret_cast<Sum*>(smem);  // [channel][kRows]
-    Sum* t_smem = w_smem + channels * kRows;     // [row][tile_l]
+    Sum* t_smem = w_smem + w_count;              // [row][tile_l], and before that x
 
     const uint32_t sample = blockIdx.x / static_cast<uint32_t>(params.p_tiles);
     const int64_t n = sample / static_cast<uint32_t>(problem.G);
     const int64_t g = sample - n * problem.G;
     const int64_t p_begin = (blockIdx.x - sample * params.p_tiles) * params.tile_p;
+    // The block's first input position, at or before the first that an output needs.
+    const int64_t l_needed = p_begin * problem.stride - problem.pad_left;
+    const int32_t lead = params.vectors ? static_cast<int32_t>(l_needed & (Tile::kThreadL - 1)) : 0;
+    const int32_t thread_l = threadIdx.x * (params.vectors ? Tile::kThreadL : 1);
+    const int32_t step_l = params.vectors ? 1 : params.threads;
+    const int64_t l_begin = l_needed - lead + thread_l;
+    const Element* x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n +
+                       g * channels * problem.x_stride_c + l_begin * problem.x_stride_l;
+    const int64_t x_step = step_l * problem.x_stride_l;
+    uint32_t inside = 0;  // one bit a position
+#pragma unroll
+    for (int j = 0; j < Tile::kThreadL; ++j) {
+        const bool in = static_cast<uint64_t>(l_begin + j * step_l) < static_cast<uint64_t>(problem.L);
+        inside |= static_cast<uint32_t>(in) << j;
+    }
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+    // Of vectors, each thread copies for itself, kAhead channels ahead, what only it reads.
+    auto* const ring = reinterpret_cast<Values*>(t_smem) + threadIdx.x;  // [kAhead][threads]
+    const bool in = inside & 1;
+    const auto copy = [&](int32_t c, int32_t slot) {
+        ptx::cp_async_16(ptx::smem_address(ring + slot * params.threads), x, in && c < channels ? 16 : 0);
+        ptx::cp_async_commit_group();
+        if (c + 1 < channels) x += problem.x_stride_c;
+    };
+    if (params.vectors) {
+        if (!in) x -= l_begin;
+#pragma unroll 1
+        for (int32_t c = 0; c < Tile::kAhead; ++c) copy(c, c);
+    }
+#endif
     const Element* w = static_cast<const Element*>(problem.w) + g * rows * channels;
-    for (int32_t i = threadIdx.x; i < channels * kRows; i += params.threads) {
+    for (int32_t i = threadIdx.x; i < w_count; i += params.threads) {
         const int32_t c = i / kRows, row = i % kRows;
         const int32_t o = row / taps, k = row - o * taps;
-        w_smem[i] = row < rows ? widen(w[(o * channels + c) * taps + k]) : 0;
+        w_smem[i] = row < rows && c < channels ? widen(w[(o * channels + c) * taps + k]) : 0;
     }
     __syncthreads();
 
-    const int64_t l_begin = p_begin * problem.stride - problem.pad_left + threadIdx.x;
-    const Element* x[Tile::kThreadL];
-    bool inside[Tile::kThreadL];
-#pragma unroll
-    for (int j = 0; j < Tile::kThreadL; ++j) {
-        const int64_t l = l_begin + j * params.threads;
-        inside[j] = l >= 0 && l < problem.L;
-        x[j] = static_cast<const Element*>(problem.x) + n * problem.x_stride_n +
-               g * channels * problem.x_stride_c + l * problem.x_stride_l;
-    }
     Sum sum[kRows][Tile::kThreadL] = {};
-    for (int32_t c_begin = 0; c_begin < channels; c_begin += Tile::kChannels) {
-        Element value[Tile::kChannels][Tile::kThreadL];
+    if (params.vectors) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+        int32_t slot = 0;
+#pragma unroll 1
+        for (int32_t c = 0; c < channels; ++c) {
+            ptx::cp_async_wait_group<Tile::kAhead - 1>();
+            const Values values = ring[slot * params.threads];
+            Sum wide[Tile::kThreadL];
 #pragma unroll
-        for (int c = 0; c < Tile::kChannels; ++c) {
-#pragma unroll
-            for (int j = 0; j < Tile::kThreadL; ++j) {
-                value[c][j] = inside[j] && c_begin + c < channels ? *x[j] : Element{};
-                x[j] += problem.x_stride_c;
-            }
+            for (int j = 0; j < Tile::kThreadL; ++j) wide[j] = widen(values.at[j]);
+            project<Tile, Tile::kThreadL>(w_smem + c * kRows, 0, wide, sum);
+            copy(c + Tile::kAhead, slot);
+            slot = slot + 1 < Tile::kAhead ? slot + 1 : 0;
         }
+        ptx::cp_async_wait_all();
+        __syncthreads();  // t may lie where x lay
+#endif
+    } else {
+        constexpr int kHalf = Tile::kThreadL < 4 ? Tile::kThreadL : 4;  // positions at a time
 #pragma unroll
-        for (int c = 0; c < Tile::kChannels; ++c) {
-            if (c_begin + c >= channels) break;
-            const Sum* w_row = w_smem + (c_begin + c) * kRows;
+        for (int half = 0; half < Tile::kThreadL; half += kHalf) {
+            const Element* first = x + half * x_step;
+#pragma unroll 1
+            for (int32_t c_begin = 0; c_begin < channels; c_begin += Tile::kBatch) {
+                Element value[Tile::kBatch][kHalf];
 #pragma unroll
-            for (int i = 0; i < kRows; i += kVector) {
-                const auto w_frag = *reinterpret_cast<const Vector<Sum, kVector>*>(w_row + i);
+                for (int i = 0; i < Tile::kBatch; ++i) {
+                    const Element* source = first;
 #pragma unroll
-                for (int v = 0; v < kVector; ++v) {
-#pragma unroll
-                    for (int j = 0; j < Tile::kThreadL; ++j) {
-                        sum[i + v][j] += w_frag.at[v] * widen(value[c][j]);
+                    for (int j = 0; j < kHalf; ++j) {
+                        const bool counts = (inside >> (half + j) & 1) && c_begin + i < channels;
+                        value[i][j] = counts ? *source : Element{};
+                        source += x_step;
                     }
+                    first += problem.x_stride_c;
+                }
+#pragma unroll
+                for (int i = 0; i < Tile::kBatch; ++i) {
+                    Sum wide[kHalf];
+#pragma unroll
+                    for (int j = 0; j < kHalf; ++j) wide[j] = widen(value[i][j]);
+                    project<Tile, kHalf>(w_smem + (c_begin + i) * kRows, half, wide, sum);
                 }
             }
         }
@@ -636,15 +702,24 @@ __global__ void __launch_bounds__(kThreads, 3)
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
         if (i >= rows) break;
+        Sum* const t = t_smem + i * tile_l + thread_l;
+        if (params.vectors) {
 #pragma unroll
-        for (int j = 0; j < Tile::kThreadL; ++j) {
-            t_smem[i * tile_l + threadIdx.x + j * params.threads] = sum[i][j];
+            for (int j = 0; j < Tile::kThreadL; j += kVector) {
+                Vector<Sum, kVector> piece;
+#pragma unroll
+                for (int v = 0; v < kVector; ++v) piece.at[v] = sum[i][j + v];
+                *reinterpret_cast<Vector<Sum, kVector>*>(t + j) = piece;
+            }
+        } else {
+#pragma unroll
+            for (int j = 0; j < Tile::kThreadL; ++j) t[j * step_l] = sum[i][j];
         }
     }
     __syncthreads();
 
     const int32_t stride = static_cast<int32_t>(problem.stride);
-    const int32_t step = tile_l + static_cast<int32_t>(problem.dilation);  // from a tap to the next
+    const int32_t tap_step = tile_l + static_cast<int32_t>(problem.dilation);  // from a tap to the next
     const int32_t outputs = static_cast<int32_t>(min(problem.P - p_begin, int64_t{params.tile_p}));
     for (int32_t o = 0; o < problem.O; ++o) {
         const int64_t channel = g * problem.O + o;
@@ -652,11 +727,14 @@ __global__ void __launch_bounds__(kThreads, 3)
         if (problem.bias != nullptr) bias = widen(static_cast<const Element*>(problem.bias)[channel]);
         Element* y = static_cast<Element*>(problem.y) +
                      (n * problem.G * problem.O + channel) * problem.P + p_begin;
+#pragma unroll 4
         for (int32_t p = threadIdx.x; p < outputs; p += params.threads) {
-            const Sum* t = t_smem + o * taps * tile_l + p * stride;
+            const Sum* t = t_smem + o * taps * tile_l + p * stride + lead;
             Sum total = 0;
-            for (int32_t k = 0; k < taps; ++k) total += t[k * step];
-            y[p] = finish<Element, kActivated>(problem, total + bias);
+            for (int32_t k = 0; k < taps; ++k) total += t[k * tap_step];
+            y[p] = problem.activation == Activation::none
+                       ? narrow<Element>(total + bias)
+                       : activate<Element, true>(problem.activation, total + bias);
         }
     }
 }
@@ -664,19 +742,26 @@ __global__ void __launch_bounds__(kThreads, 3)
 // tiles is 0 where the problem does not suit.
 template <class Tile>
 ProjectParams plan_project(const Problem& problem) {
+    using Element = typename Tile::Element;
     ProjectParams params{};
     params.problem = problem;
     if (problem.O > Tile::kRows || problem.K > Tile::kRows || problem.O * problem.K > Tile::kRows ||
         problem.C > kPieceProducts || problem.stride > problem.K || problem.dilation > 512) {
         return params;
     }
-    const int64_t span = (problem.K - 1) * problem.dilation;
+    const auto in_vectors = [](int64_t count) { return count % Tile::kThreadL == 0; };
+    params.vectors = problem.device.arch >= 80 && problem.x_stride_l == 1 && in_vectors(problem.L) &&
+                     in_vectors(problem.x_stride_c) && in_vectors(problem.x_stride_n) &&
+                     reinterpret_cast<uintptr_t>(problem.x) % 16 == 0;
+    const int64_t span = (problem.K - 1) * problem.dilation + (params.vectors ? Tile::kThreadL - 1 : 0);
     const auto set = [&](int64_t threads) {
         const int64_t tile_l = threads * Tile::kThreadL;
         params.threads = static_cast<int32_t>(threads);
         params.tile_p = static_cast<int32_t>(tile_l > span ? (tile_l - 1 - span) / problem.stride + 1 : 0);
-        params.smem_bytes = (problem.C * Tile::kRows + problem.O * problem.K * tile_l) *
-                            sizeof(typename Tile::Sum);
+        const int64_t t_bytes = problem.O * problem.K * tile_l * sizeof(typename Tile::Sum);
+        const int64_t x_bytes = params.vectors ? threads * Tile::kAhead * 16 : 0;
+        params.smem_bytes = round_up(problem.C, Tile::kBatch) * Tile::kRows * sizeof(typename Tile::Sum) +
+                            std::max(t_bytes, x_bytes);
         if (params.smem_bytes > kSmemBytes || 2 * span > tile_l) return false;
         params.p_tiles = ceil_div(problem.P, params.tile_p);
         params.tiles = params.p_tiles * problem.G * problem.N;
@@ -684,7 +769,7 @@ ProjectParams plan_project(const Problem& problem) {
         return params.tiles > 0;
     };
     // The largest block that fits, or a smaller one where that leaves multiprocessors without work.
-    int64_t threads = kThreads;
+    int64_t threads = kProjectThreads;
     while (threads > 64 && !set(threads)) threads /= 2;
     if (!set(threads)) {
         params.tiles = 0;
@@ -697,41 +782,205 @@ ProjectParams plan_project(const Problem& problem) {
     return params;
 }
 
-template <class Tile, bool kActivated>
+template <class Tile>
 Error launch_project(const ProjectParams& params, cudaStream_t stream) {
-    direct_project_kernel<Tile, kActivated>
+    direct_project_kernel<Tile>
         <<<static_cast<unsigned>(params.tiles), params.threads, params.smem_bytes, stream>>>(params);
     return launch_error();
 }
 
-// Output channels of a thread where many outputs share few products: sums of fp64 take two registers each.
-template <class Element>
-constexpr int kShortO = std::is_same<Element, double>::value ? 4 : 8;
+// Problems whose general tiles would leave multiprocessors without work: a block computes 8 output channels x
+// 32 positions, counted through all samples, and its warps share the reduction. One position a lane; x comes
+// straight from global memory, and a warp's next 32 products of weights by way of its shared memory.
+constexpr int kSmallO = 8;
+constexpr int kSmallP = 32;
+constexpr int kMaxSmallWarps = 16;
+constexpr int kSmallProducts = 32;  // of weights in a warp's shared memory
+constexpr int kSmallPiece = 256;    // products summed before they join the sum of all
+constexpr int kShortSum = 64;       // products up to which one warp sums all, in the order of other kernels
 
-template <class Element, bool kActivated>
+// Blocks that registers are shared by. With two, ptxas for sm_100 spills some.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+constexpr int kSmallBlocks = 1;
+#else
+constexpr int kSmallBlocks = 2;
+#endif
+
+struct SmallParams {
+    Problem problem;
+    int32_t warps;     // of a block
+    int32_t products;  // of a warp
+    int64_t o_tiles, p_tiles, tiles;
+};
+
+struct alignas(16) SmallMemory {
+    float w[kMaxSmallWarps][kSmallProducts][kSmallO];  // and then the warps' sums, [warp][channel][position]
+};
+
+template <class Element>
+__global__ void __launch_bounds__(32 * kMaxSmallWarps, kSmallBlocks)
+    direct_small_kernel(const __grid_constant__ SmallParams params) {
+    __shared__ SmallMemory memory;
+    const Problem& problem = params.problem;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const uint32_t row = blockIdx.x / static_cast<uint32_t>(params.o_tiles);
+    const int64_t o_begin = (blockIdx.x - row * params.o_tiles) * kSmallO;
+    const int64_t g = row / static_cast<uint32_t>(params.p_tiles);
+    const int64_t index = (row - g * params.p_tiles) * kSmallP + lane;
+    const int64_t n = index / problem.P, p = index - n * problem.P;
+    const int rows = static_cast<int>(min(problem.O - o_begin, int64_t{kSmallO}));
+    const int K = static_cast<int>(problem.K), all = static_cast<int>(problem.C) * K;
+    const int end = min((warp + 1) * params.products, all);
+    const Element* const w = static_cast<const Element*>(problem.w) + (g * problem.O + o_begin) * all;
+    const int64_t l_begin = p * problem.stride - problem.pad_left;
+    const Element* const x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n +
+                             g * problem.C * problem.x_stride_c;
+    float(&w_smem)[kSmallProducts][kSmallO] = memory.w[warp];
+    float total[kSmallO] = {}, sum[kSmallO] = {};
+    int summed = 0;
+    for (int begin = warp * params.products; begin < end; begin += kSmallProducts) {
+        const int count = min(end - begin, kSmallProducts);
+        float weight[kSmallO];
+#pragma unroll
+        for (int o = 0; o < kSmallO; ++o)
+            weight[o] = o < rows && lane < count ? widen(w[o * all + begin + lane]) : 0.0f;
+        __syncwarp();  // the products before have been read
+#pragma unroll
+        for (int o = 0; o < kSmallO; ++o) w_smem[lane][o] = weight[o];
+        __syncwarp();
+        int c = begin / K, k = begin - c * K;
+        constexpr int kUnroll = 8;
+#pragma unroll 1
+        for (int i = 0; i < count; i += kUnroll) {
+            float value[kUnroll];
+#pragma unroll
+            for (int j = 0; j < kUnroll; ++j) {
+                const int64_t l = l_begin + k * problem.dilation;
+                const bool inside = n < problem.N && i + j < count && l >= 0 && l < problem.L;
+                value[j] = inside ? widen(x[c * problem.x_stride_c + l * problem.x_stride_l]) : 0.0f;
+                if (++k == K) k = 0, ++c;
+            }
+#pragma unroll
+            for (int j = 0; j < kUnroll; ++j) {
+#pragma unroll
+                for (int o = 0; o < kSmallO; ++o) sum[o] += w_smem[i + j][o] * value[j];
+            }
+        }
+        summed += count;
+        if (summed >= kSmallPiece) {
+            summed = 0;
+#pragma unroll
+            for (int o = 0; o < kSmallO; ++o) total[o] += sum[o], sum[o] = 0.0f;
+        }
+    }
+    if (params.warps > 1) {
+        float* const sums = &memory.w[0][0][0];
+        __syncthreads();  // all weights have been read
+#pragma unroll
+        for (int o = 0; o < kSmallO; ++o) sums[(warp * kSmallO + o) * kSmallP + lane] = total[o] + sum[o];
+        __syncthreads();
+    }
+    for (int o = warp; o < rows; o += params.warps) {
+        float value = 0.0f;
+        if (params.warps > 1) {
+            for (int i = 0; i < params.warps; ++i)
+                value += (&memory.w[0][0][0])[(i * kSmallO + o) * kSmallP + lane];
+        } else {
+#pragma unroll
+            for (int i = 0; i < kSmallO; ++i) value = i == o ? total[i] + sum[i] : value;
+        }
+        const int64_t channel = g * problem.O + o_begin + o;
+        if (problem.bias != nullptr) value += widen(static_cast<const Element*>(problem.bias)[channel]);
+        if (n >= problem.N) continue;
+        Element* const y =
+            static_cast<Element*>(problem.y) + (n * problem.G * problem.O + channel) * problem.P + p;
+        *y = problem.activation == Activation::none ? narrow<Element>(value)
+                                                    : activate<Element, true>(problem.activation, value);
+    }
+}
+
+// tiles is 0 where the problem does not suit.
+inline SmallParams plan_small(const Problem& problem) {
+    SmallParams params{};
+    params.problem = problem;
+    const int64_t products = problem.C * problem.K;
+    params.o_tiles = ceil_div(problem.O, kSmallO);
+    params.p_tiles = ceil_div(problem.N * problem.P, kSmallP);
+    const int64_t tiles = params.o_tiles * params.p_tiles * problem.G;
+    if (products * kSmallO > kMaxBlocks || tiles > kMaxBlocks || problem.N * problem.P > kMaxBlocks)
+        return params;
+    // Not by the number of samples: a sample's sums must not depend on others.
+    const int64_t sample_tiles = params.o_tiles * ceil_div(problem.P, kSmallP) * problem.G;
+    params.warps = 1;
+    while (params.warps < kMaxSmallWarps && products > kShortSum * params.warps &&
+           sample_tiles * params.warps < 2 * problem.device.sm_count)
+        params.warps *= 2;
+    params.products = static_cast<int32_t>(ceil_div(products, params.warps));
+    params.tiles = tiles;
+    return params;
+}
+
+// Whether the busiest multiprocessor takes longer over its share of other tiles, of some 25 products a cycle
+// and `least_cycles` each, than over its share of small ones, of some 10.
+inline bool prefers_small(int64_t tiles, int64_t tile_outputs, double least_cycles, const SmallParams& small) {
+    if (small.tiles == 0) return false;
+    const double products = static_cast<double>(small.problem.C * small.problem.K);
+    const int64_t sms = small.problem.device.sm_count;
+    const double other = std::max(products * static_cast<double>(tile_outputs) / 25, least_cycles);
+    return static_cast<double>(ceil_div(small.tiles, sms)) * (products * kSmallO * kSmallP / 10) <
+           static_cast<double>(ceil_div(tiles, sms)) * other;
+}
+
+template <class Element>
+Error launch_small(const SmallParams& params, cudaStream_t stream) {
+    direct_small_kernel<Element>
+        <<<static_cast<unsigned>(params.tiles), 32 * params.warps, 0, stream>>>(params);
+    return launch_error();
+}
+
+template <class Element>
 Error launch_element(const Problem& problem, cudaStream_t stream) {
-    using Project = ProjectTile<Element, 8>;
-    using Wide = ShortTile<Element, kShortO<Element>, 8>;
-    using Slim = ShortTile<Element, kShortO<Element>, 2>;
-    if (problem.O * problem.K <= Project::kRows) {
-        const ProjectParams project = plan_project<Project>(problem);
-        if (project.tiles > 0) return launch_project<Project, kActivated>(project, stream);
-    }
-    if (problem.O > 4) {
-        // Wide tiles where they fill the multiprocessors, slim ones for short rows and tiny problems.
-        const ShortParams wide = plan_short<Wide>(problem);
-        if (problem.P >= 192 && wide.tiles >= 2 * problem.device.sm_count)
-            return launch_short<Wide, kActivated>(wide, stream);
-        const ShortParams slim = plan_short<Slim>(problem);
-        if (slim.tiles > 0) return launch_short<Slim, kActivated>(slim, stream);
-    }
     if constexpr (std::is_same<Element, double>::value) {
         if (problem.O <= 4) return launch_tile<Tile<double, 2, 2>>(problem, stream);
         return launch_tile<Tile<double, 4, 8>>(problem, stream);
     } else {
-        if (problem.O <= 4) return launch_tile<Tile<Element, 4, 1>>(problem, stream);
-        if (problem.O <= 16) return launch_tile<Tile<Element, 4, 4>>(problem, stream);
-        return launch_tile<Tile<Element, 8, 8>>(problem, stream);
+        using Project = ProjectTile<Element>;
+        using Short = ShortTile<Element, 8, 2>;
+        const SmallParams small = plan_small(problem);
+        // Where sums differ by the kernel, it is chosen as for one sample; but at full fp32 accuracy.
+        Problem sample = problem;
+        sample.N = 1;
+        const bool is_ieee = problem.dtype == Dtype::float32 && problem.precision == Precision::ieee;
+        const bool sums_alike = is_ieee || problem.C * problem.K <= kShortSum;
+        const Problem& probe = sums_alike ? problem : sample;
+        if (problem.O * problem.K <= Project::kRows) {
+            const ProjectParams params = plan_project<Project>(problem), probed = plan_project<Project>(sample);
+            // Where blocks are few, loads take them some 200 cycles a channel.
+            const double cycles = 200.0 * static_cast<double>(problem.C);
+            if (params.tiles > 0 &&
+                !prefers_small(probed.tiles, problem.O * probed.tile_p, cycles, plan_small(sample)))
+                return launch_project<Project>(params, stream);
+        }
+        if (problem.O > 4) {
+            const ShortParams params = plan_short<Short>(problem), probed = plan_short<Short>(probe);
+            const int64_t warps = probed.rounds * probed.warps_o * probed.warps_p;
+            const int64_t outputs = warps * Short::kThreadO * Short::kWarpP;
+            if (params.tiles > 0 && !prefers_small(probed.tiles, outputs, 0, plan_small(probe)))
+                return launch_short<Short>(params, stream);
+        }
+        const auto launch_general = [&](auto tile) {
+            using General = decltype(tile);
+            const bool alike =
+                is_ieee || (sums_alike && (problem.C == 1 || plan<General>(problem).taps == problem.K));
+            const Problem& chosen_for = alike ? problem : sample;
+            const int64_t tiles = plan<General>(chosen_for).tiles;
+            if (prefers_small(tiles, General::kO * General::kP, 0, plan_small(chosen_for)))
+                return launch_small<Element>(small, stream);
+            return launch_tile<General>(problem, stream);
+        };
+        if (problem.O <= 4) return launch_general(Tile<Element, 4, 1>{});
+        if (problem.O <= 16) return launch_general(Tile<Element, 4, 4>{});
+        return launch_general(Tile<Element, 8, 8>{});
     }
 }
 
@@ -741,9 +990,16 @@ inline bool fits_direct(const Problem&) { return true; }
 
 inline Error launch_direct(const Problem& any_problem, cudaStream_t stream) {
     const Problem problem = canonical(any_problem);
-    return launch_instance(problem, [&](auto element, auto activated) {
-        return direct::launch_element<decltype(element), decltype(activated)::value>(problem, stream);
-    });
+    switch (problem.dtype) {
+        case Dtype::float32:
+            return direct::launch_element<float>(problem, stream);
+        case Dtype::float64:
+            return direct::launch_element<double>(problem, stream);
+        case Dtype::float16:
+            return direct::launch_element<__half>(problem, stream);
+        default:
+            return direct::launch_element<__nv_bfloat16>(problem, stream);
+    }
 }
 
 }  // namespace conv1d

@@ -617,15 +617,16 @@ struct Launch {
     }
 };
 
-// Calls Launch<Tile> of the tile that suits. Long rows where there are 16 output channels only, where the
-// depth is so short that stores are all that counts, and where three products for one hide the reads of x;
-// else the tile that reads least from shared memory.
+// Calls Launch<Tile> of the tile that suits: the one that reads least from shared memory, but long rows where
+// three products for one hide the reads of x.
 template <class Element, bool kSplit, class Call>
 auto with_tile(const Problem& problem, Call call) {
-    const int64_t words = ceil_div(problem.C * problem.K, 4 / static_cast<int64_t>(sizeof(Element)));
-    if (problem.P >= 448 && (kSplit || problem.O <= 16 || words <= 2 * kMmaWords))
-        return call(Launch<Tile<Element, kSplit, 1, 16>>{});
-    return call(Launch<Tile<Element, kSplit, kSplit ? 1 : 2, 8>>{});
+    if constexpr (kSplit) {
+        if (problem.P >= 448) return call(Launch<Tile<Element, true, 1, 16>>{});
+        return call(Launch<Tile<Element, true, 1, 8>>{});
+    } else {
+        return call(Launch<Tile<Element, false, 2, 8>>{});
+    }
 }
 
 template <class Call>

@@ -48,6 +48,17 @@ struct Tile {
     static_assert(kWarpP % 32 == 0, "staged rows must be 8 mod 32 banks apart");
 };
 
+// Hopper has a GEMM of its own and takes this one for strides beyond 32 only, where one tile will do.
+template <class Element>
+using HopperTile = Tile<Element, 2, 2, 8>;
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+template <class Tile>
+constexpr bool kCompiled = std::is_same<Tile, HopperTile<typename Tile::Element>>::value;
+#else
+template <class Tile>
+constexpr bool kCompiled = true;
+#endif
+
 template <class Element>
 constexpr int kChannelsPerWord = 4 / sizeof(Element);
 
@@ -420,6 +431,7 @@ template <class Tile>
 __global__ void __launch_bounds__(kThreads, kBlocks)
     gemm_sm80_forward_kernel(const __grid_constant__ Params params) {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+    if constexpr (!kCompiled<Tile>) return;
     extern __shared__ __align__(16) unsigned char smem[];
     // [stages]{weights, windows} then the tile; at the end each warp stages its rows of y over them.
     uint2* tile = reinterpret_cast<uint2*>(smem + params.stages * params.stage_bytes);
@@ -566,6 +578,7 @@ struct Launch {
 // Calls Launch<Tile> of the tile that wastes least: wide in O, or, where O is small, in positions.
 template <class Element, class Call>
 auto with_tile(const Problem& problem, Call call) {
+    if (problem.device.arch == 90) return call(Launch<HopperTile<Element>>{});
     if (problem.O <= 32) return call(Launch<Tile<Element, 1, 2, 8>>{});  // 32 x 256
     if (problem.O <= 64) return call(Launch<Tile<Element, 2, 2, 8>>{});  // 64 x 128
     // Short rows, or rows that end in the first half of a wide tile.

@@ -87,7 +87,8 @@ struct Geometry {
     int32_t tap_groups;        // taps that share one window, ceil(K / taps_per_group) times
     int32_t taps_per_group;
     int32_t window;   // positions of x for a tile: (its columns - 1)*stride + (taps_per_group - 1)*dilation + 1
-    int32_t pairs;    // 1: two neighbouring elements of x are loaded together
+    int32_t channels_last;  // 1: neighbouring channels of x can be loaded together, 16 bytes at once
+    int32_t pairs;          // 1: two neighbouring positions of x are loaded together
     int32_t ragged;   // 1: they are, though rows may begin at odd elements
     int32_t batches;  // of conversion in a stage
     int32_t batch_positions;
@@ -176,7 +177,12 @@ inline Geometry cut(const Problem& problem, const Tiling& tiling, int64_t most_t
     }
     geometry.tap_groups = static_cast<int32_t>(ceil_div(problem.K, taps));
     geometry.taps_per_group = static_cast<int32_t>(taps);
-    geometry.pairs = !flat && problem.x_stride_l == 1;
+    const auto in_pieces = [](int64_t elements) { return elements * Traits::kElementBytes % 16 == 0; };
+    geometry.channels_last = problem.x_stride_c == 1 && problem.C % Traits::kPieceChannels == 0 &&
+                             (problem.L == 1 || in_pieces(problem.x_stride_l)) &&
+                             (problem.N == 1 || in_pieces(problem.x_stride_n)) &&
+                             reinterpret_cast<uintptr_t>(problem.x) % 16 == 0;
+    geometry.pairs = !flat && problem.x_stride_l == 1 && !geometry.channels_last;
     geometry.ragged =
         geometry.pairs && (problem.L % 2 != 0 || (problem.x_stride_c | problem.x_stride_n) % 2 != 0 ||
                            reinterpret_cast<uintptr_t>(problem.x) % (2 * Traits::kElementBytes) != 0);
@@ -355,11 +361,21 @@ inline Choice choose(const Problem& problem) {
 
 }  // namespace sm90
 
+// Fewer than 8 output channels leave products nearly empty. Even so many and long sums are faster than by
+// "direct" (ms by this route and by that, TF32: 9x187x20337 to 6, K6 0.147 and 0.681; 2x260x6597 to 4, K25
+// 0.084 and 0.297; but 3x401x6873 to 3, K3 s4 0.035 and 0.033), unless that reads each x once. Decided by one
+// sample, whose result must not depend on others.
+inline bool pays_for_few_outputs(const Problem& problem) {
+    const double products =
+        static_cast<double>(problem.G * problem.P) * static_cast<double>(problem.C * problem.K);
+    return products >= 4e6 && (problem.O * problem.K > 8 || problem.C > 512);
+}
+
 inline bool fits_gemm_sm90(const Problem& problem) {
     constexpr int64_t kMost = int64_t{1} << 30;  // positions and channels are counted in 32 bits
     return problem.device.arch == 90 && problem.dtype != Dtype::float64 && problem.C >= 16 &&
-           problem.O >= 8 && problem.stride <= 32 && problem.L < kMost && problem.P < kMost &&
-           problem.N < kMost && problem.K * problem.dilation < kMost && problem.x_stride_c < kMost &&
+           (problem.O >= 8 || pays_for_few_outputs(problem)) && problem.stride <= 32 && problem.L < kMost &&
+           problem.P < kMost && problem.N < kMost && problem.K * problem.dilation < kMost && problem.x_stride_c < kMost &&
            problem.x_stride_l < kMost && problem.G * problem.O < kMost && problem.G * problem.C < kMost;
 }
 

@@ -48,6 +48,19 @@ inline Problem canonical(Problem problem) {
     return problem;
 }
 
+// Division by a number known at launch: exact where dividend * divisor is below 2^31.
+struct Divisor {
+    uint32_t divisor, reciprocal;
+
+    __device__ __forceinline__ uint32_t quotient(uint32_t dividend) const {
+        return static_cast<uint32_t>(static_cast<uint64_t>(dividend) * reciprocal >> 31);
+    }
+};
+
+inline Divisor plan_divisor(int64_t divisor) {
+    return {static_cast<uint32_t>(divisor), static_cast<uint32_t>(ceil_div(int64_t{1} << 31, divisor))};
+}
+
 // The type in which products of an element type are summed.
 template <class Element>
 struct SumOf {

@@ -20,14 +20,18 @@ HEADERS = {
     "toeplitz_sm90": "toeplitz_sm90.cuh",
     "toeplitz": "toeplitz.cuh",
     "depthwise": "depthwise.cuh",
+    "stem_sm80": "stem.cuh",
     "fold_sm80": "fold.cuh",
     "gemm_sm80": "gemm_sm80.cuh",
     "direct": "direct.cuh",
 }
 
+# What the kernel takes, where the table gives it large problems only.
+FITS = {"stem_sm80": "conv1d::stem::takes"}
+
 UNIT = """\
 #include "{header}"
-extern "C" bool route_fits(const conv1d::Problem* problem) {{ return conv1d::fits_{route}(*problem); }}
+extern "C" bool route_fits(const conv1d::Problem* problem) {{ return {fits}(*problem); }}
 extern "C" size_t route_workspace_bytes(const conv1d::Problem* problem) {{ return {workspace}; }}
 extern "C" conv1d::Error route_launch(const conv1d::Problem* problem) {{
     return conv1d::launch_{route}(*problem, nullptr);
@@ -43,7 +47,7 @@ MISTAKES = {
     ),
     "y_before_x_is_read": ("depthwise", "__syncthreads();  // x has been read", "", "race"),
     "one_group_too_late": ("gemm_sm80", "cp_async_wait_group<1>", "cp_async_wait_group<2>", "race"),
-    "first_position_lost": ("direct", "inside[j] = l >= 0", "inside[j] = l > 0", "wrong result"),
+    "first_position_lost": ("direct", "(in) << j", "(in && l_begin + j * step_l > 0) << j", "wrong result"),
 }
 
 
@@ -86,7 +90,8 @@ def start_build(folder, route, edit=None):
         (folder / name).write_text(as_plain_cpp(text))
     workspace = f"conv1d::workspace_{route}(*problem)" if route.startswith("gemm") else "0"
     unit = folder / "unit.cpp"
-    unit.write_text(UNIT.format(header=HEADERS[route], route=route, workspace=workspace))
+    fits = FITS.get(route, f"conv1d::fits_{route}")
+    unit.write_text(UNIT.format(header=HEADERS[route], route=route, fits=fits, workspace=workspace))
     # Each load and store calls a function of emulator.cpp; a misaligned one traps.
     watch = ["-fsanitize=thread", "-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"]
     target = ["-c", unit, "-o", folder / "unit.o"]

@@ -80,6 +80,10 @@ static bool draw_numbers(const std::string& route) {
         p.C = chance(30) ? 1 : chance(60) ? between(1, 4) : between(1, 15);
         p.O = chance(60) ? between(8, 40) : between(8, 200);
         p.K = chance(50) ? between(1, 12) : chance(70) ? between(1, 45) : between(100, 300);
+    } else if (route == "stem_sm80") {
+        p.C = chance(40) ? 1 : between(1, 15);
+        p.O = chance(60) ? between(16, 70) : between(16, 300);
+        p.K = between(7, chance(80) ? std::max<int64_t>(64 / p.C, 7) : 80);
     } else if (route == "gemm_sm80") {
         p.C = chance(60) ? between(16, 40) : between(16, 130);
         p.O = chance(60) ? between(8, 70) : between(8, 300);
@@ -120,6 +124,7 @@ static bool draw_numbers(const std::string& route) {
         outputs = between(1500, 30000);
     }
     p.L = std::max<int64_t>((outputs - 1) * p.stride + reach - p.pad_left - pad_right, 1) + between(0, 3);
+    if (chance(30)) p.L = (p.L + 7) / 8 * 8;  // rows of whole vectors
     p.P = (p.L + p.pad_left + pad_right - reach) / p.stride + 1;
     const int64_t products = p.N * p.G * p.O * p.P * p.C * p.K;
     if (p.L + p.pad_left + pad_right < reach || products > 2000000 || p.N * p.G * p.C * p.L > 200000)
@@ -191,7 +196,7 @@ static void store(void* data, int64_t i, double value) {
 // A tensor of normal numbers, now and then one that is not finite; its first element at any place.
 static void* draw_tensor(int64_t count, bool special) {
     std::normal_distribution<double> normal;
-    void* const data = emulator::allocate(count * element_size(), between(0, 9) * element_size(), false);
+    void* const data = emulator::allocate(count * element_size(), chance(40) ? 0 : between(0, 9) * element_size(), false);
     for (int64_t i = 0; i < count; ++i) store(data, i, normal(random_number));
     if (special) {
         for (const double value : {INFINITY, -INFINITY, NAN}) {

@@ -25,7 +25,7 @@ namespace {
 
 constexpr int kMaxThreads = 1024, kWarpLanes = 32;
 constexpr size_t kStackBytes = 1 << 17;
-constexpr size_t kSharedBytes = 232448, kStaticBytes = 64, kUnaskedBytes = 48 * 1024;
+constexpr size_t kSharedBytes = 232448, kStaticBytes = 32768, kUnaskedBytes = 48 * 1024;
 // One reservation holds shared memory, then the tensors; the rest of it may not be touched.
 constexpr size_t kSharedPlace = size_t{1} << 30, kTensorPlace = kSharedPlace + (1 << 20);
 constexpr size_t kTensorRoom = size_t{1} << 28, kReserved = size_t{1} << 31;

@@ -232,6 +232,30 @@ inline bool __all_sync(uint32_t, bool vote) {
     return vote;
 }
 
+// What a lane gets of a warp's values.
+template <class Choose>
+uint32_t exchange(uint32_t value, Choose) {
+    emulator::together(
+        [](void* const* lanes) {
+            uint32_t values[32];
+            for (int i = 0; i < 32; ++i) values[i] = *static_cast<uint32_t*>(lanes[i]);
+            for (int i = 0; i < 32; ++i) *static_cast<uint32_t*>(lanes[i]) = Choose{}(values, i);
+        },
+        &value);
+    return value;
+}
+inline uint32_t __reduce_max_sync(uint32_t, uint32_t value) {
+    struct Largest {
+        uint32_t operator()(const uint32_t* values, int) { return *std::max_element(values, values + 32); }
+    };
+    return exchange(value, Largest{});
+}
+inline uint32_t __reduce_min_sync(uint32_t, uint32_t value) {
+    struct Smallest {
+        uint32_t operator()(const uint32_t* values, int) { return *std::min_element(values, values + 32); }
+    };
+    return exchange(value, Smallest{});
+}
 template <class Value>
 Value __shfl_xor_sync(uint32_t, Value value, int distance) {
     emulator::Shuffle<Value> lane = {value, value, distance};
