@@ -210,16 +210,16 @@ __device__ __forceinline__ uint32_t round_or_nan(float value) {
     return __float_as_uint(fmaf(value, 0.0f, __uint_as_float(__float_as_uint(value) + 0x1000)));
 }
 
-// A pair of x from shared memory. Where it is `apart`, it is not aligned.
-template <class Element>
-__device__ __forceinline__ typename PairOf<Element>::Type load_x(const Element* x, bool apart) {
+// A pair of x from shared memory; kApart: it is not aligned.
+template <bool kApart, class Element>
+__device__ __forceinline__ typename PairOf<Element>::Type load_x(const Element* x) {
     if constexpr (sizeof(Element) == 2) {
-        if (!apart) return *reinterpret_cast<const uint32_t*>(x);
+        if (!kApart) return *reinterpret_cast<const uint32_t*>(x);
         const uint32_t* const words = reinterpret_cast<const uint32_t*>(x - 1);
         return words[0] >> 16 | words[1] << 16;
     } else {
         float2 pair;
-        if (apart) pair = {x[0], x[1]};
+        if (kApart) pair = {x[0], x[1]};
         else pair = *reinterpret_cast<const float2*>(x);
         return {round_or_nan(pair.x), round_or_nan(pair.y)};
     }
@@ -256,7 +256,7 @@ __device__ __forceinline__ bool holds_nan(uint4 words) {
 }
 
 // The sums of a warp's outputs: of stretch group (+ 8) and strip `tile`, numbers 2*t and 2*t + 1.
-template <class Traits, class Element = typename Traits::Element>
+template <class Traits, bool kApart, class Element = typename Traits::Element>
 __device__ __forceinline__ void add_products(const Params& params, const Visit<Element>& visit,
                                              int strip_first, const Element* x_smem, const Element* w_smem,
                                              float (&sum)[kMaxTiles][4]) {
@@ -268,7 +268,6 @@ __device__ __forceinline__ void add_products(const Params& params, const Visit<E
     const int tiles = params.tiles;
     const int lane = threadIdx.x % 32, group = lane / 4, t = lane % 4;
     const int x_begin = strip_first * kStrip + visit.x_first - visit.w_shift;
-    const bool apart = x_begin % 2 != 0;
     // This lane's pair of the stretch's first strip, in A's upper half, and from there to the lower half.
     const Element* const x_lane = x_smem + x_begin + group * tiles * kStrip + 2 * t;
     const int half_elems = 8 * tiles * kStrip;
@@ -296,7 +295,7 @@ __device__ __forceinline__ void add_products(const Params& params, const Visit<E
         const auto load_strip = [&](int strip, int place) {
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
-                window[half][place] = load_x(x_lane + half * half_elems + strip * kStrip, apart);
+                window[half][place] = load_x<kApart>(x_lane + half * half_elems + strip * kStrip);
             }
         };
 #pragma unroll
@@ -450,7 +449,12 @@ __global__ void __launch_bounds__(kMaxWarps * 32, kBlocksPerSm)
         if (strip_first * kStrip < visit.y_end) {
             const Element* x_now = x_smem + round % 2 * params.x_elems;
             float sum[kMaxTiles][4] = {};
-            add_products<Traits>(params, visit, strip_first, x_now, w_smem, sum);
+            // Where a row begins at another parity than most do, pairs of x are not aligned.
+            if ((visit.x_first - visit.w_shift) % 2 == 0) {
+                add_products<Traits, false>(params, visit, strip_first, x_now, w_smem, sum);
+            } else {
+                add_products<Traits, true>(params, visit, strip_first, x_now, w_smem, sum);
+            }
             stage_y<Element>(sum, visit.bias, params.tiles, visit.y_shift, y_smem);
             __syncwarp();
             store_y<Traits>(params, visit, strip_first, x_now, y_smem);
