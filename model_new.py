@@ -977,13 +977,13 @@ extern const Route kToeplitzSm90, kToeplitz, kDepthwise, kStemSm80, kFoldSm80, k
 constexpr const Route* kRoutes[] = {
     &kToeplitzSm90,  // depthwise: long filters on Hopper
     &kToeplitz,      // before the rest where tensor cores beat sliding windows
-    &kDepthwise,   // one input channel a group
-    &kStemSm80,    // fewer than 16 channels a group and sums of some 64 products: bound by stores
-    &kFoldSm80,    // fewer than 16 channels a group
-    &kStreamSm90,  // short sums on Hopper, bound by memory
-    &kGemmSm90,    // every other dense problem on Hopper
-    &kGemmSm80,    // and on other cards since Ampere
-    &kDirect,      // fits every valid problem: the last row
+    &kDepthwise,     // one input channel a group
+    &kStemSm80,      // fewer than 16 channels a group and sums of some 64 products: bound by stores
+    &kFoldSm80,      // fewer than 16 channels a group
+    &kStreamSm90,    // short sums on Hopper, bound by memory
+    &kGemmSm90,      // every other dense problem on Hopper
+    &kGemmSm80,      // and on other cards since Ampere
+    &kDirect,        // fits every valid problem: the last row
 };
 constexpr int32_t kRouteCount = sizeof(kRoutes) / sizeof(kRoutes[0]);
 
@@ -1574,6 +1574,10 @@ __device__ __forceinline__ void ld_shared(uint2& value, uint32_t source) {
     asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(value.x), "=r"(value.y) : "r"(source) : "memory");
 }
 
+// No instruction: the compiler computes the value here, not where it is used.
+__device__ __forceinline__ void settle(float2& value) { asm volatile("" : "+f"(value.x), "+f"(value.y)); }
+__device__ __forceinline__ void settle(uint32_t& value) { asm volatile("" : "+r"(value)); }
+
 // The same value; but the compiler computes what depends on it here, and keeps no result from elsewhere in a
 // register until now.
 __device__ __forceinline__ int32_t anew(int32_t value) {
@@ -1648,21 +1652,21 @@ __device__ __forceinline__ void cp_async_bulk_wait_read() {
     asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(kPending) : "memory");
 }
 
-// 9.7.9.27.1.2: a box of three axes that a tensor map describes, global to shared, from coordinates (c0, c1, c2)
-// on; c0 runs along memory, and what lies outside the tensor reads as zero. The target is a multiple of 128
-// bytes.
+// 9.7.9.27.1.2: a box of three axes that a tensor map describes, global to shared, from coordinates
+// (c0, c1, c2) on; c0 runs along memory, and what lies outside the tensor reads as zero. The target is a
+// multiple of 128 bytes.
 __device__ __forceinline__ void cp_async_bulk_tensor(uint32_t target, const void* map, int32_t c0, int32_t c1,
                                                      int32_t c2, uint32_t barrier) {
     asm volatile(
-        "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], "
-        "[%5];" ::"r"(target),
+        "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes "
+        "[%0], [%1, {%2, %3, %4}], [%5];" ::"r"(target),
         "l"(map), "r"(c0), "r"(c1), "r"(c2), "r"(barrier)
         : "memory");
 }
 
-// 9.7.15.5.15 and .16: four 8x8 matrices of 16-bit elements. Lane 8*m + i gives the address of row i of matrix
-// m, 16 bytes; word m of lane t holds elements 2*(t%4) and that + 1 of its row t/4, or, transposed, of its
-// column t/4.
+// 9.7.15.5.15 and .16: four 8x8 matrices of 16-bit elements. Lane 8*m + i gives the address of row i of
+// matrix m, 16 bytes; word m of lane t holds elements 2*(t%4) and that + 1 of its row t/4, or, transposed, of
+// its column t/4.
 __device__ __forceinline__ void ldmatrix_x4_trans(uint32_t (&words)[4], uint32_t source) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
@@ -1670,8 +1674,8 @@ __device__ __forceinline__ void ldmatrix_x4_trans(uint32_t (&words)[4], uint32_t
                  : "memory");
 }
 __device__ __forceinline__ void stmatrix_x4(uint32_t target, const uint32_t (&words)[4]) {
-    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(target), "r"(words[0]),
-                 "r"(words[1]), "r"(words[2]), "r"(words[3])
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(target),
+                 "r"(words[0]), "r"(words[1]), "r"(words[2]), "r"(words[3])
                  : "memory");
 }
 
@@ -2006,7 +2010,7 @@ Window<kMaxTaps> plan_window(int64_t taps, int64_t rows, int64_t stride, int64_t
 //          misalignment.
 // sliding  The segment's window of x lies in shared memory, in runs within which taps are neighbours. A
 //          thread slides over a strip of 12 positions of a run: a new vector of 4 x serves 48 multiply-adds.
-//          (3 vectors: an odd count, so that the strips of a warp meet no bank twice.) y is put in order there.
+//          (3 vectors: an odd count, so that a warp's strips meet no bank twice.) y is put in order there.
 // strided  all else, and doubles: taps are read through the L1 cache.
 
 #include <algorithm>
@@ -2052,7 +2056,8 @@ static_assert(kStripVectors % 2 == 1, "strips must be an odd number of vectors t
 static_assert(kPieceTaps % kChunkTaps == 0, "pieces must end with a chunk");
 
 constexpr int kSlidingThreads = 128;  // of a block of several rows: small blocks wait and work in turns
-constexpr int kBatch = 8;             // loads at once
+template <class Element>
+constexpr int kBatch = sizeof(Element) == 2 ? 16 : 4;  // loads at once
 constexpr int kManyTaps = 64;         // of which those that see padding are worth to be left out
 constexpr int kLaneRows = 8;          // rows of neighbouring channels that a warp loads at once
 constexpr int kRowGroups = 4;         // of these in a block, at most
@@ -2370,13 +2375,24 @@ __device__ __forceinline__ void fetch_row(const Params& params, const Element* x
     const int64_t step_x = step * problem.x_stride_l;
     at -= inside.begin;
     if constexpr (kAsync<Element>) {
-        if (runs.planes == 1 && runs.residues == 1) {
-            uint32_t target = ptx::smem_address(x_smem + lead + lane);
+        if (runs.planes == 1) {
+            const uint32_t divisor = runs.residues;
+            const int step_run = divisor == 1 ? threads : threads / divisor;
+            const int step_residue = threads - step_run * runs.residues;
+            const int step_bytes = (step_residue * runs.run_pitch + step_run) * sizeof(Element);
+            const int wrap_bytes = (1 - runs.residues * runs.run_pitch) * static_cast<int>(sizeof(Element));
+            uint32_t target = ptx::smem_address(x_smem + place_in_plane(runs, lead + lane));
+            int residue = divisor == 1 ? 0 : lane % divisor;
 #pragma unroll 4
             for (int i = lane; i < count; i += threads) {
                 const bool is_inside = static_cast<uint32_t>(at) < inside_count;
                 ptx::cp_async<sizeof(Element)>(target, source, is_inside ? sizeof(Element) : 0);
-                target += threads * sizeof(Element);
+                target += step_bytes;
+                residue += step_residue;
+                if (residue >= runs.residues) {
+                    residue -= runs.residues;
+                    target += wrap_bytes;
+                }
                 source += step_x;
                 at += step;
             }
@@ -2386,38 +2402,48 @@ __device__ __forceinline__ void fetch_row(const Params& params, const Element* x
     // From the end of one plane to the beginning of the next.
     const int wrap = static_cast<int>(problem.dilation) - count * stride;
     const int64_t wrap_x = wrap * problem.x_stride_l;
-    int plane_first = 0, i = lane, left = count * runs.planes - lane;
+    struct {
+        int i, left, plane_first;
+    } next = {lane, count * runs.planes - lane, 0};
+    const auto target_of = [&](auto& place) {
+        return x_smem + place.plane_first + place_in_plane(runs, lead + place.i);
+    };
 #pragma unroll 1
-    while (left > 0) {
-        Element values[kBatch];
-        int target[kBatch];  // in x_smem; -1: none
+    while (next.left > 0) {
+        Element values[kBatch<Element>];
+        auto stored = next;
 #pragma unroll
-        for (int j = 0; j < kBatch; ++j) {
-            target[j] = -1;
-            if (left <= 0) continue;
-            while (i >= count) {
-                i -= count;
+        for (int j = 0; j < kBatch<Element>; ++j) {
+            if (next.left <= 0) break;
+            while (next.i >= count) {
+                next.i -= count;
+                next.plane_first += runs.residues * runs.run_pitch;
                 at += wrap;
                 source += wrap_x;
-                plane_first += runs.residues * runs.run_pitch;
             }
-            target[j] = plane_first + place_in_plane(runs, lead + i);
             const bool is_inside = static_cast<uint32_t>(at) < inside_count;
             if constexpr (kAsync<Element>) {
-                ptx::cp_async<sizeof(Element)>(ptx::smem_address(x_smem + target[j]), source,
+                ptx::cp_async<sizeof(Element)>(ptx::smem_address(target_of(next)), source,
                                                is_inside ? sizeof(Element) : 0);
             } else {
                 values[j] = is_inside ? *source : narrow<Element>(0);
             }
-            i += threads;
-            left -= threads;
+            next.i += threads;
+            next.left -= threads;
             at += step;
             source += step_x;
         }
         if constexpr (!kAsync<Element>) {
 #pragma unroll
-            for (int j = 0; j < kBatch; ++j) {
-                if (target[j] >= 0) x_smem[target[j]] = widen(values[j]);
+            for (int j = 0; j < kBatch<Element>; ++j) {
+                if (stored.left <= 0) break;
+                while (stored.i >= count) {
+                    stored.i -= count;
+                    stored.plane_first += runs.residues * runs.run_pitch;
+                }
+                *target_of(stored) = widen(values[j]);
+                stored.i += threads;
+                stored.left -= threads;
             }
         }
     }
@@ -5317,12 +5343,12 @@ CONV1D_WGMMA(tf32, 192, "m64n192k8", "tf32.tf32", "96", "97", "98", "")
 CONV1D_WGMMA(f16, 192, "m64n192k16", "f16.f16", "96", "97", "98", ", 0, 0")
 CONV1D_WGMMA(bf16, 192, "m64n192k16", "bf16.bf16", "96", "97", "98", ", 0, 0")
 
+CONV1D_WGMMA_FROM_REGISTERS(f16, 64, "m64n64k16", "f16.f16", "32", "33", "34", "35", "36", "37", ", 0")
+CONV1D_WGMMA_FROM_REGISTERS(f16, 128, "m64n128k16", "f16.f16", "64", "65", "66", "67", "68", "69", ", 0")
 CONV1D_WGMMA_FROM_REGISTERS(tf32, 72, "m64n72k8", "tf32.tf32", "36", "37", "38", "39", "40", "41", "")
-CONV1D_WGMMA_FROM_REGISTERS(f16, 72, "m64n72k16", "f16.f16", "36", "37", "38", "39", "40", "41", ", 0")
 CONV1D_WGMMA_FROM_REGISTERS(f16, 80, "m64n80k16", "f16.f16", "40", "41", "42", "43", "44", "45", ", 0")
 CONV1D_WGMMA_FROM_REGISTERS(bf16, 80, "m64n80k16", "bf16.bf16", "40", "41", "42", "43", "44", "45", ", 0")
 CONV1D_WGMMA_FROM_REGISTERS(tf32, 136, "m64n136k8", "tf32.tf32", "68", "69", "70", "71", "72", "73", "")
-CONV1D_WGMMA_FROM_REGISTERS(f16, 136, "m64n136k16", "f16.f16", "68", "69", "70", "71", "72", "73", ", 0")
 CONV1D_WGMMA_FROM_REGISTERS(f16, 144, "m64n144k16", "f16.f16", "72", "73", "74", "75", "76", "77", ", 0")
 CONV1D_WGMMA_FROM_REGISTERS(bf16, 144, "m64n144k16", "bf16.bf16", "72", "73", "74", "75", "76", "77", ", 0")
 
@@ -5437,8 +5463,7 @@ struct Geometry {
     int32_t tap_groups;        // taps that share one window, ceil(K / taps_per_group) times
     int32_t taps_per_group;
     int32_t window;   // positions of x for a tile: (its columns - 1)*stride + (taps_per_group - 1)*dilation + 1
-    int32_t channels_last;  // 1: neighbouring channels of x can be loaded together, 16 bytes at once
-    int32_t pairs;          // 1: two neighbouring positions of x are loaded together
+    int32_t pairs;    // 1: two neighbouring elements of x are loaded together
     int32_t ragged;   // 1: they are, though rows may begin at odd elements
     int32_t batches;  // of conversion in a stage
     int32_t batch_positions;
@@ -5527,12 +5552,7 @@ inline Geometry cut(const Problem& problem, const Tiling& tiling, int64_t most_t
     }
     geometry.tap_groups = static_cast<int32_t>(ceil_div(problem.K, taps));
     geometry.taps_per_group = static_cast<int32_t>(taps);
-    const auto in_pieces = [](int64_t elements) { return elements * Traits::kElementBytes % 16 == 0; };
-    geometry.channels_last = problem.x_stride_c == 1 && problem.C % Traits::kPieceChannels == 0 &&
-                             (problem.L == 1 || in_pieces(problem.x_stride_l)) &&
-                             (problem.N == 1 || in_pieces(problem.x_stride_n)) &&
-                             reinterpret_cast<uintptr_t>(problem.x) % 16 == 0;
-    geometry.pairs = !flat && problem.x_stride_l == 1 && !geometry.channels_last;
+    geometry.pairs = !flat && problem.x_stride_l == 1;
     geometry.ragged =
         geometry.pairs && (problem.L % 2 != 0 || (problem.x_stride_c | problem.x_stride_n) % 2 != 0 ||
                            reinterpret_cast<uintptr_t>(problem.x) % (2 * Traits::kElementBytes) != 0);
@@ -5921,7 +5941,8 @@ __device__ __forceinline__ uint32_t round_tf32(uint32_t bits) {
 __device__ __forceinline__ uint32_t split_f16(float first, float second, uint32_t& low) {
     const __half2 high = __floats2half2_rn(first, second);
     const float2 rest = __half22float2(high);
-    const __half2 lows = __floats2half2_rn((first - rest.x) * kLowScale, (second - rest.y) * kLowScale);
+    const __half2 lows = __floats2half2_rn(fmaf(rest.x, -kLowScale, first * kLowScale),
+                                           fmaf(rest.y, -kLowScale, second * kLowScale));
     low = *reinterpret_cast<const uint32_t*>(&lows);
     return *reinterpret_cast<const uint32_t*>(&high);
 }
@@ -6055,8 +6076,8 @@ __global__ void __launch_bounds__(kPackThreads)
 #endif
 }
 
-// One output channel a block: finds its scale and packs it for f16x3, and for kSafeMode. Zeroes the tickets and
-// empties the list of tiles.
+// One output channel a block: finds its scale and packs it for f16x3, and for kSafeMode. Zeroes the tickets
+// and empties the list of tiles.
 template <Mode kSafeMode>
 __global__ void __launch_bounds__(kPackThreads)
     pack_split_weights_kernel(const uint32_t* __restrict__ w,  // fp32 [G*O][C][K]
@@ -6254,73 +6275,56 @@ struct Converter {
         }
     }
 
-    // The row of the current stage that holds position q of the window; `target` is null where no tap reads it.
-    struct Row {
-        uint8_t* target;
-        int32_t swizzle;
-    };
-    __device__ __forceinline__ Row find_row(int32_t q) const {
-        const int32_t stride = static_cast<int32_t>(problem.stride);
-        const int32_t row = divide_by_stride(geometry, q, stride), plane = q - row * stride;
-        if (q < 0 || q >= geometry.window || !(geometry.plane_mask >> plane & 1)) return {nullptr, 0};
-        const int32_t stored_row = row + plane_row(geometry, plane);
-        return {x_smem + stages.stage * geometry.x_stage_bytes + stored_row * kRowBytes, stored_row & 7};
-    }
-
-    // Rounds or splits the channels of one piece into a row. get_word(i) is channel i's element, or, of 16
-    // bits each, those of channels 2*i and 2*i + 1. Returns whether one is too small for f16x3.
-    template <class GetWord>
-    __device__ __forceinline__ bool store_piece(const Row& row, int32_t piece, GetWord get_word) {
-        uint32_t high[4], low[4];
-        bool any_small = false;
-#pragma unroll
-        for (int j = 0; j < 4; ++j) {
-            if constexpr (kMode == Mode::f16x3) {
-                const float first = __uint_as_float(get_word(2 * j));
-                const float second = __uint_as_float(get_word(2 * j + 1));
-                any_small = any_small || is_small(first) || is_small(second);
-                high[j] = split_f16(first * kXScale, second * kXScale, low[j]);
-                largest = __hmax2(largest, __habs2(*reinterpret_cast<const __half2*>(&high[j])));
-            } else if constexpr (kMode == Mode::tf32x3) {
-                const float value = __uint_as_float(get_word(j));
-                high[j] = ptx::cvt_rn_tf32(value);
-                low[j] = ptx::cvt_rn_tf32(value - __uint_as_float(high[j]));
-            } else if constexpr (kMode == Mode::tf32) {
-                high[j] = round_tf32(get_word(j));
-            } else {
-                high[j] = get_word(j);
-            }
-        }
-        *reinterpret_cast<uint4*>(row.target + ((piece ^ row.swizzle) << 4)) =
-            make_uint4(high[0], high[1], high[2], high[3]);
-        if constexpr (Traits::kIsSplit)
-            *reinterpret_cast<uint4*>(row.target + (((piece + Traits::kPieces) ^ row.swizzle) << 4)) =
-                make_uint4(low[0], low[1], low[2], low[3]);
-        return any_small;
-    }
-
-    // All pieces of position q.
+    // Rounds or splits loaded channels at position q into their row of the current stage. get_word(i) is
+    // channel i's element, or, of 16 bits each, those of channels 2*i and 2*i + 1.
     template <class GetWord>
     __device__ __forceinline__ void store(int32_t q, GetWord get_word) {
-        const Row row = find_row(q);
-        if (row.target == nullptr) return;
-        constexpr int kWords = Traits::kPieceChannels * Traits::kElementBytes / 4;  // of a piece
+        const int32_t stride = static_cast<int32_t>(problem.stride);
+        const int32_t row = divide_by_stride(geometry, q, stride), plane = q - row * stride;
+        if (q < 0 || q >= geometry.window || !(geometry.plane_mask >> plane & 1)) return;
+        const int32_t stored_row = row + plane_row(geometry, plane);
+        uint8_t* const target = x_smem + stages.stage * geometry.x_stage_bytes + stored_row * kRowBytes;
+        const int32_t swizzle = stored_row & 7;
         bool any_small = false;
 #pragma unroll
-        for (int piece = 0; piece < Traits::kPieces; ++piece)
-            any_small |= store_piece(row, piece, [&](int i) { return get_word(kWords * piece + i); });
-        if (any_small) count_small(q, 0, Traits::kChunkChannels);
+        for (int piece = 0; piece < Traits::kPieces; ++piece) {
+            uint32_t high[4], low[4];
+#pragma unroll
+            for (int j = 0; j < 4; ++j) {
+                if constexpr (kMode == Mode::f16x3) {
+                    const float first = __uint_as_float(get_word(8 * piece + 2 * j));
+                    const float second = __uint_as_float(get_word(8 * piece + 2 * j + 1));
+                    any_small = any_small || is_small(first) || is_small(second);
+                    high[j] = split_f16(first * kXScale, second * kXScale, low[j]);
+                    largest = __hmax2(largest, __habs2(*reinterpret_cast<const __half2*>(&high[j])));
+                } else if constexpr (kMode == Mode::tf32x3) {
+                    const float value = __uint_as_float(get_word(4 * piece + j));
+                    high[j] = ptx::cvt_rn_tf32(value);
+                    low[j] = ptx::cvt_rn_tf32(value - __uint_as_float(high[j]));
+                } else if constexpr (kMode == Mode::tf32) {
+                    high[j] = round_tf32(get_word(4 * piece + j));
+                } else {
+                    high[j] = get_word(4 * piece + j);
+                }
+            }
+            *reinterpret_cast<uint4*>(target + ((piece ^ swizzle) << 4)) =
+                make_uint4(high[0], high[1], high[2], high[3]);
+            if constexpr (Traits::kIsSplit)
+                *reinterpret_cast<uint4*>(target + (((piece + Traits::kPieces) ^ swizzle) << 4)) =
+                    make_uint4(low[0], low[1], low[2], low[3]);
+        }
+        if (any_small) count_small(q);
     }
 
     static __device__ __forceinline__ bool is_small(float value) {
         return fabsf(value) < kSmallestScaled / kXScale && value != 0.0f;
     }
-    // Counts those of `most` of the chunk's channels at position q, where there are some. (One in a million
-    // normal numbers is small: reading them again costs less than counting all of them.)
-    __device__ __forceinline__ void count_small(int32_t q, int32_t first, int32_t most) {
-        const int32_t c = chunk * Traits::kChunkChannels + first;
+    // Counts those of the chunk's channels at position q, where there are some. (One in a million normal numbers
+    // is small: reading them again costs less than counting all of them.)
+    __device__ __forceinline__ void count_small(int32_t q) {
+        const int32_t c = chunk * Traits::kChunkChannels;
         const auto* source = reinterpret_cast<const float*>(find(ptx::anew(q), c));
-        const int32_t channels = min(most, static_cast<int32_t>(problem.C) - c);
+        const int32_t channels = min(Traits::kChunkChannels, static_cast<int32_t>(problem.C) - c);
         int32_t count = 0;
 #pragma unroll 1
         for (int32_t i = 0; i < channels; ++i, source += geometry.x_stride_c) count += is_small(__ldg(source));
@@ -6361,58 +6365,9 @@ struct Converter {
         }
     }
 
-    // Channels-last: neighbouring lanes take the pieces of a row, whose channels are neighbours in memory.
-    __device__ __forceinline__ void convert_pieces() {
-        constexpr int kPositions = 32 / Traits::kPieces;  // of the warp at once
-        constexpr int kLoads = Traits::kPieceChannels * Traits::kElementBytes / 16;
-        const int32_t piece = lane % Traits::kPieces, first_channel = piece * Traits::kPieceChannels;
-        const int32_t c = chunk * Traits::kChunkChannels + first_channel;
-        const int32_t q = 64 * batch + lane / Traits::kPieces;  // and every kPositions-th from there on
-        const int32_t l = window_begin() + q;
-        const int32_t l_end = place.sample < problem.N && c < problem.C ? static_cast<int32_t>(problem.L) : 0;
-        const Bits* const source = x_tile + int64_t{l} * geometry.x_stride_l + c;
-        uint4 value[64 / kPositions][kLoads];
-#pragma unroll
-        for (int i = 0; i < 64 / kPositions; ++i) {
-            const int32_t step = i * kPositions;
-            const Bits* from = source + int64_t{step} * geometry.x_stride_l;
-            bool valid = q + step < geometry.window &&
-                         static_cast<uint32_t>(l + step) < static_cast<uint32_t>(l_end);
-            if (geometry.flat) {
-                from = find(q + step, c);
-                valid = from != nullptr && l_end > 0;
-            }
-#pragma unroll
-            for (int j = 0; j < kLoads; ++j)
-                value[i][j] = valid ? __ldg(reinterpret_cast<const uint4*>(from) + j) : uint4{};
-        }
-        claim();
-        // Where the stride divides kPositions, all lie in one plane, row_step rows apart.
-        const int32_t stride = static_cast<int32_t>(problem.stride);
-        const int32_t row_step = divide_by_stride(geometry, kPositions, stride);
-        const bool in_step = row_step * stride == kPositions;
-        const Row first_row = find_row(q);
-#pragma unroll
-        for (int i = 0; i < 64 / kPositions; ++i) {
-            const int32_t step = i * kPositions;
-            const bool stored = first_row.target != nullptr && q + step < geometry.window;
-            const Row row = !in_step ? find_row(q + step)
-                            : stored ? Row{first_row.target + i * row_step * kRowBytes,
-                                           (first_row.swizzle + i * row_step) & 7}
-                                     : Row{nullptr, 0};
-            if (row.target == nullptr) continue;
-            const bool any_small = store_piece(row, piece, [&](int j) {
-                const uint4& four = value[i][j / 4];
-                return j % 4 == 0 ? four.x : j % 4 == 1 ? four.y : j % 4 == 2 ? four.z : four.w;
-            });
-            if (any_small) count_small(q + step, first_channel, Traits::kPieceChannels);
-        }
-    }
-
     __device__ __forceinline__ void convert_batch() {
         largest = __half2{};
-        if (geometry.channels_last) convert_pieces();
-        else if (geometry.pairs) convert_pairs();
+        if (geometry.pairs) convert_pairs();
         else convert_singles();
         if constexpr (kMode == Mode::f16x3) {
             ptx::griddepcontrol_wait();  // for an empty list
@@ -6790,7 +6745,9 @@ struct Product {
                 const int32_t n = place.sample + (geometry.flat ? wrap_row(geometry, p) : 0);
                 if (n >= problem.N || p < 0 || p >= problem.P) continue;
                 float* const value = y + n * sample_values + p;
-                if (!is_sound(*value)) *value = finish_exactly(problem, n, place.group, o, p);
+                // Beside sums that are not, zero may be what is left of numbers too small for TF32.
+                if (*value == 0.0f || !is_sound(*value))
+                    *value = finish_exactly(problem, n, place.group, o, p);
             }
         }
     }
@@ -7700,8 +7657,8 @@ const conv1d::Route conv1d::kStemSm80 = {"stem_sm80", fits_stem_sm80, no_workspa
 ''',
 "stream_sm90_plan.cuh": r'''
 #line 1 "kernels/stream_sm90_plan.cuh"
-// How the streaming convolution (stream_sm90.cuh) cuts a problem: the memory plan of a block, the tiles, which
-// problems it takes. Pure functions of the problem's numbers; no kernel here.
+// How the streaming convolution (stream_sm90.cuh) cuts a problem: the memory plan of a block, the tiles,
+// which problems it takes. Pure functions of the problem's numbers; no kernel here.
 
 
 
@@ -7710,15 +7667,16 @@ const conv1d::Route conv1d::kStemSm80 = {"stem_sm80", fits_stem_sm80, no_workspa
 namespace conv1d {
 namespace sm90 {
 
-// What fills the 96 registers a thread that hold weights, 48 of 16 bits, and is known to the compiler: branches
-// between its products would make it wait for each.
+// What fills the 96 registers a thread that hold weights, 48 of 16 bits. Known to the compiler: at branches
+// between products it would wait for each.
 constexpr int kStreamTaps = 3;
 constexpr int kStreamChannels = 64;
 constexpr int kStreamTileSlots = 16;  // tiles announced ahead; more than the stages of x can hold
 constexpr int kStreamCounters = 2 * kStreamTileSlots;
-constexpr int kMostRawStages = 6, kMostXStages = 4;  // kb67 TF32: 0.886 ms with 6 raw stages, 0.92 with 12
+constexpr int kMostRawStages = 6, kMostXStages = 4;  // kb67 TF32: 0.88 ms; with 12 and 4 0.92, 5 and 8 0.89
 
-// f16x3: kLargestScaled as fp16; what a value beyond counts beside values too small, of which a tile has fewer.
+// f16x3: kLargestScaled as fp16; what a value beyond it counts beside values too small, of which a tile has
+// fewer.
 constexpr uint32_t kLargestHigh = 0x7BF8;
 constexpr int32_t kTooLarge = 1 << 16;
 
@@ -7728,10 +7686,13 @@ struct StreamTraits : ModeTraits<kMode> {
     static constexpr int kChunks = kStreamChannels / Traits::kChunkChannels;
     // Of a raw stage: half a chunk.
     static constexpr int kRawChannels = Traits::kChunkChannels / 2;
-    // Columns computed beyond those stored, so that each row of y is stored from a 32-byte sector on.
-    static constexpr int kLead = 32 / Traits::kElementBytes;
+    // Columns computed beyond those stored, so that each row of y is stored from a 32-byte sector on. Split
+    // operands, bound by products, store rows from wherever they begin.
+    static constexpr int kLead = Traits::kIsSplit ? 0 : 32 / Traits::kElementBytes;
     // Of a staged row of D, in elements: eight rows lie in different banks.
-    static __host__ __device__ constexpr int pitch(int columns) { return columns + (Traits::kIsFloat ? 0 : 8); }
+    static __host__ __device__ constexpr int pitch(int columns) {
+        return columns + (Traits::kIsFloat && kLead > 0 ? 0 : 8);
+    }
     static __host__ __device__ constexpr int warp_staging_bytes(int columns) {
         return 8 * pitch(columns) * Traits::kElementBytes;
     }
@@ -7752,7 +7713,6 @@ struct StreamGeometry {
     int32_t box_positions;
     uint32_t stride_magic;  // ceil(2^32 / stride)
     int32_t plane_rows;     // distance between planes, in rows
-    uint32_t plane_mask;    // planes that some tap reads
     int32_t tap_row[kStreamTaps];  // in a stage, of column 0
     int32_t raw_stages, raw_stage_bytes;
     int32_t x_stages, x_stage_bytes;  // 2 or 4
@@ -7761,13 +7721,12 @@ struct StreamGeometry {
     SafeTiles safe;
 };
 
-// Shared memory, in order: x stages | raw stages | staging of D, 8 warps | barriers | announced tiles | counters
-// | where rows go that no tap reads.
+// Shared memory, in order: x stages | raw stages | staging of D, 8 warps | barriers | announced tiles |
+// doubts.
 constexpr int kStreamBarrierBytes = (2 * kMostRawStages + 2 * kMostXStages + 2 * kStreamTileSlots) * 8;
-constexpr int kUnreadBytes = 32 * 16;
 constexpr int kStreamControlBytes =
     static_cast<int>(kStreamBarrierBytes + kStreamTileSlots * sizeof(Announcement) +
-                     kStreamCounters * sizeof(int32_t) + kUnreadBytes);
+                     kStreamCounters * sizeof(int32_t));
 
 // Cuts the problem into tiles of `columns` positions, of which the first kLead may belong to the tile before.
 // `tiles` is 0 where that cannot be.
@@ -7777,8 +7736,8 @@ inline StreamGeometry cut_stream(const Problem& problem, int columns) {
     constexpr int kPieceElements = 16 / Traits::kElementBytes;
     StreamGeometry geometry{};
     geometry.columns = columns;
-    // Boxes begin at 16-byte pieces of x. So do all tiles, as they begin at multiples of kLead rows, but for the
-    // padding: their windows begin that `early`.
+    // Boxes begin at 16-byte pieces of x. So do all windows, as tiles begin at multiples of 16 rows or, of
+    // fp32, of 8, but for the padding: they begin that `early`.
     const int64_t stride = problem.stride;
     const int64_t early = (kPieceElements - problem.pad_left % kPieceElements) % kPieceElements;
     geometry.begin = static_cast<int32_t>(-problem.pad_left - early);
@@ -7786,7 +7745,8 @@ inline StreamGeometry cut_stream(const Problem& problem, int columns) {
     const int64_t window = (columns - 1) * stride + last_tap + 1;
     geometry.boxes = window <= 248 ? 1 : 2;
     int64_t box = round_up(ceil_div(window, geometry.boxes), kPieceElements);
-    // Of 16 bits, eight channels are read at once: an odd number of pieces to a row spreads them over the banks.
+    // Of 16 bits, eight channels are read at once: an odd number of pieces in a row spreads them over the
+    // banks.
     if (!Traits::kIsFloat && box / kPieceElements % 2 == 0) box += kPieceElements;
     if (box > 256) return {};
     geometry.window = static_cast<int32_t>(window);
@@ -7795,51 +7755,44 @@ inline StreamGeometry cut_stream(const Problem& problem, int columns) {
         round_up(geometry.boxes * box * Traits::kRawChannels * Traits::kElementBytes, 128));
 
     geometry.stride_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, stride));
-    int planes = 0;
-    for (int tap = 0; tap < kStreamTaps; ++tap) {
-        const uint32_t bit = 1u << ((early + tap * problem.dilation) % stride);
-        planes += (geometry.plane_mask & bit) == 0;
-        geometry.plane_mask |= bit;
-    }
-    const int64_t rows = columns + last_tap / stride;
+    const int64_t converted = round_up(window, Traits::kIsFloat ? 1 : 8);  // at once
+    const int64_t rows = ceil_div(converted, stride);
     int64_t plane_rows = rows;
-    while (planes > 1 && plane_rows % 8 != kPlaneResidue[stride]) ++plane_rows;
+    while (stride > 1 && plane_rows % 8 != kPlaneResidue[stride]) ++plane_rows;
     geometry.plane_rows = static_cast<int32_t>(plane_rows);
     geometry.x_stage_bytes =
-        static_cast<int32_t>(round_up((plane_rows * (planes - 1) + rows) * kRowBytes, 1024));
+        static_cast<int32_t>(round_up((plane_rows * (stride - 1) + rows) * kRowBytes, 1024));
     for (int tap = 0; tap < kStreamTaps; ++tap) {
         const int64_t offset = early + tap * problem.dilation;
-        int32_t before = 0;
-        for (int64_t plane = 0; plane < offset % stride; ++plane) before += geometry.plane_mask >> plane & 1;
-        geometry.tap_row[tap] = static_cast<int32_t>(before * plane_rows + offset / stride);
+        geometry.tap_row[tap] = static_cast<int32_t>(offset % stride * plane_rows + offset / stride);
     }
 
     // f16x3 multiplies all chunks of a tile twice, so they stay meanwhile.
     const int x_least = kMode == Mode::f16x3 ? 4 : 2;
-    const int64_t free_bytes = problem.device.smem_bytes -
-                               kProductWarps * Traits::warp_staging_bytes(columns) - kStreamControlBytes - 1024;
+    const int64_t other_bytes =
+        kProductWarps * Traits::warp_staging_bytes(columns) + kStreamControlBytes + 1024;
     const auto bytes = [&] {
-        return int64_t{geometry.raw_stages} * geometry.raw_stage_bytes +
+        return other_bytes + int64_t{geometry.raw_stages} * geometry.raw_stage_bytes +
                int64_t{geometry.x_stages} * geometry.x_stage_bytes;
     };
     geometry.raw_stages = 3, geometry.x_stages = x_least;
-    if (bytes() > free_bytes) return {};
+    if (bytes() > problem.device.smem_bytes) return {};
     const auto fits = [&](int raw_stages, int x_stages) {
         const StreamGeometry before = geometry;
         geometry.raw_stages = raw_stages, geometry.x_stages = x_stages;
-        if (bytes() > free_bytes) geometry = before;
+        if (bytes() > problem.device.smem_bytes) geometry = before;
     };
     fits(4, 4);
     for (int stages = geometry.raw_stages + 1; stages <= kMostRawStages; ++stages)
         fits(stages, geometry.x_stages);
-    geometry.smem_bytes =
-        static_cast<int32_t>(problem.device.smem_bytes - free_bytes + bytes());
+    geometry.smem_bytes = static_cast<int32_t>(bytes());
 
     geometry.paired = problem.P % 2 == 0 &&
                       reinterpret_cast<uintptr_t>(problem.y) % (2 * Traits::kElementBytes) == 0;
     const int advance = columns - Traits::kLead;
-    // The last rows of y may be stored kLead - 1 early.
-    geometry.tiles_per_sample = static_cast<int32_t>(ceil_div(problem.P + Traits::kLead - 1, advance));
+    // The last columns of a row may be stored that early.
+    const int late = Traits::kLead > 0 ? Traits::kLead - 1 : 0;
+    geometry.tiles_per_sample = static_cast<int32_t>(ceil_div(problem.P + late, advance));
     const int64_t tiles = problem.N * geometry.tiles_per_sample;
     geometry.tiles = tiles < (int64_t{1} << 30) ? static_cast<int32_t>(tiles) : 0;
     if (kMode == Mode::f16x3) {
@@ -7920,10 +7873,13 @@ inline bool fits_stream_sm90(const Problem& problem) {
         problem.O <= sm90::kTileO / 2 || problem.O > sm90::kTileO || problem.stride > 8 ||
         !sm90::has_tensor_map(problem))
         return false;
-    const int32_t tiles = sm90::with_stream_mode(problem, [&](auto mode) {
-        return sm90::choose_stream_cut<decltype(mode)::value>(problem).geometry.tiles;
+    return sm90::with_stream_mode(problem, [&](auto mode) {
+        constexpr sm90::Mode kMode = decltype(mode)::value;
+        const sm90::StreamGeometry geometry = sm90::choose_stream_cut<kMode>(problem).geometry;
+        // Tiles at least half full, on average: the GEMM's run on from row to row where rows are short.
+        const int64_t stored = geometry.columns - sm90::StreamTraits<kMode>::kLead;
+        return geometry.tiles > 0 && geometry.tiles * stored <= 2 * problem.N * problem.P;
     });
-    return tiles >= 4 * problem.device.sm_count;
 }
 
 inline size_t workspace_stream_sm90(const Problem& problem) {
@@ -7989,8 +7945,8 @@ inline Error encode_tensor_map(const Problem& problem, int32_t positions, int32_
 ''',
 "stream_sm90_convert.cuh": r'''
 #line 1 "kernels/stream_sm90_convert.cuh"
-// How x reaches the products of the streaming convolution (stream_sm90.cuh): one warp draws tickets and orders
-// boxes of x, seven convert what has come.
+// How x reaches the products of the streaming convolution (stream_sm90.cuh): one warp draws tickets and
+// orders boxes of x, seven convert what has come.
 
 
 
@@ -8035,7 +7991,6 @@ __device__ __forceinline__ int wait_for_tile(const StreamBarriers& barriers, uin
 __device__ __forceinline__ Announcement read_tile(const StreamBarriers& barriers, int slot) {
     Announcement place = barriers.tile[slot];
     place.tile = __shfl_sync(0xFFFFFFFF, place.tile, 0);
-    place.counter = __shfl_sync(0xFFFFFFFF, place.counter, 0);
     place.sample = __shfl_sync(0xFFFFFFFF, place.sample, 0);
     place.row = __shfl_sync(0xFFFFFFFF, place.row, 0);
     return place;
@@ -8057,10 +8012,11 @@ __device__ __forceinline__ void order_boxes(const StreamGeometry& geometry, cons
         if (tile < geometry.tiles) {
             place.tile = tile;
             place.sample = tile / geometry.tiles_per_sample;
-            place.row = (tile - place.sample * geometry.tiles_per_sample) * (kN - Traits::kLead) - Traits::kLead;
+            place.row = (tile - place.sample * geometry.tiles_per_sample) * (kN - Traits::kLead);
+            place.row -= Traits::kLead;
         }
-        place.counter = announced % kStreamCounters;  // no one looks at that of kStreamCounters tiles ago
-        barriers.doubts[place.counter] = 0;
+        // No one looks at that of kStreamCounters tiles ago.
+        barriers.doubts[announced % kStreamCounters] = 0;
         barriers.tile[tiles.stage] = place;
         ptx::mbarrier_arrive(barriers.tile_full(tiles.stage));
         tiles.advance(kStreamTileSlots);
@@ -8082,10 +8038,11 @@ __device__ __forceinline__ void order_boxes(const StreamGeometry& geometry, cons
 
 // A batch is 32 positions with all channels of a raw stage; the batches of all stages go round the warps.
 // Position q of a window becomes row q / stride of plane q % stride.
-template <Mode kMode>
+template <Mode kMode, int kN>
 struct StreamConverter {
     using Traits = StreamTraits<kMode>;
-    static constexpr int kLoadChannels = Traits::kIsSplit ? 8 : 16;  // of fp32, loaded at once: as registers allow
+    // Of fp32, loaded at once: as registers allow.
+    static constexpr int kLoadChannels = Traits::kIsSplit && kN > 100 ? 8 : 16;
 
     const StreamGeometry& geometry;
     const Problem& problem;
@@ -8093,22 +8050,21 @@ struct StreamConverter {
     const Scratch& scratch;
     uint8_t* const x_smem;
     uint8_t* const raw_smem;
-    const uint32_t unread;  // address of kUnreadBytes
     const int warp, lane;
     int32_t doubts;  // f16x3: how many values of a chunk are too small, kTooLarge where one is too large
 
-    // Where position q belongs in a stage; negative where no tap reads it.
+    // Where position q belongs in a stage.
     __device__ __forceinline__ int32_t stored_row(int32_t q) const {
         const int32_t stride = static_cast<int32_t>(problem.stride);
-        const int32_t row = divide_by_stride(geometry, q, stride), plane = q - row * stride;
-        const bool is_read = q < geometry.window && (geometry.plane_mask >> plane & 1);
-        return is_read ? row + plane_row(geometry, plane) : -1;
+        if (stride == 1) return q;
+        const int32_t row = __umulhi(q, geometry.stride_magic);
+        return row + (q - row * stride) * geometry.plane_rows;
     }
 
     // fp32: a lane takes one position.
     __device__ __forceinline__ void convert_floats(const uint8_t* raw, uint8_t* stage, int32_t q, int half) {
+        if (q >= geometry.window) return;
         const int32_t row = stored_row(q);
-        if (row < 0) return;
         const int32_t box = geometry.box_positions;
         uint32_t source =
             ptx::smem_address(raw) + 4 * (q + (q >= box ? (Traits::kRawChannels - 1) * box : 0));
@@ -8161,23 +8117,21 @@ struct StreamConverter {
     __device__ __forceinline__ void convert_halves(const uint8_t* raw, uint8_t* stage, int32_t q, int half) {
         const int32_t row_bytes = geometry.box_positions * 2;
         const uint32_t source = ptx::smem_address(raw) + lane * row_bytes;
-        uint32_t words[4][4];
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            const int32_t first = q + 8 * i;
-            if (first < geometry.window)
-                ptx::ldmatrix_x4_trans(
-                    words[i], source + 2 * first +
-                                  (first >= geometry.box_positions ? (Traits::kRawChannels - 1) * row_bytes : 0));
-        }
         const uint32_t target = ptx::smem_address(stage);
+        const int32_t last = (geometry.window - 1) / 8 * 8;
+        uint32_t words[4][4], place[4];
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-            if (q + 8 * i >= geometry.window) break;
-            const int32_t row = stored_row(q + 8 * i + lane % 8);
-            const int32_t piece = (half * 4 + lane / 8) ^ (row & 7);
-            ptx::stmatrix_x4(row < 0 ? unread + lane * 16 : target + row * kRowBytes + piece * 16, words[i]);
+            const int32_t first = min(q + 8 * i, last);  // beyond the last eight: these once more
+            ptx::ldmatrix_x4_trans(words[i], source + 2 * first +
+                                                 (first >= geometry.box_positions
+                                                      ? (Traits::kRawChannels - 1) * row_bytes
+                                                      : 0));
+            const int32_t row = stored_row(first + lane % 8);
+            place[i] = target + row * kRowBytes + ((half * 4 + lane / 8) ^ (row & 7)) * 16;
         }
+#pragma unroll
+        for (int i = 0; i < 4; ++i) ptx::stmatrix_x4(place[i], words[i]);
     }
 
     __device__ __forceinline__ void run() {
@@ -8186,11 +8140,15 @@ struct StreamConverter {
         int32_t q = 32 * warp;
         for (uint32_t taken = 0;; ++taken) {
             const int slot = wait_for_tile(barriers, taken);
-            if (barriers.tile[slot].tile < 0) return;
+            const bool ends = barriers.tile[slot].tile < 0;
             for (int32_t chunk = 0; chunk < Traits::kChunks; ++chunk) {
                 // Every warp waits for and leaves every stage, also one in which it has no batch: else the
                 // barriers could run two phases ahead of it, which to a parity looks like none.
                 ptx::mbarrier_wait(barriers.x_empty(stages.stage), stages.parity);
+                if (ends) {  // the products look for it behind this barrier
+                    if (lane == 0) ptx::mbarrier_arrive(barriers.x_full(stages.stage));
+                    return;
+                }
                 uint8_t* const stage = x_smem + stages.stage * geometry.x_stage_bytes;
 #pragma unroll 1
                 for (int half = 0; half < 2; ++half) {
@@ -8209,7 +8167,7 @@ struct StreamConverter {
                     raws.advance(geometry.raw_stages);
                 }
                 if (kMode == Mode::f16x3 && doubts > 0) {
-                    atomicAdd(&barriers.doubts[barriers.tile[slot].counter], doubts);
+                    atomicAdd(&barriers.doubts[taken % kStreamCounters], doubts);
                     doubts = 0;
                 }
                 __syncwarp();
@@ -8301,20 +8259,40 @@ struct StreamProduct {
     __device__ __forceinline__ void multiply_step(float (&acc)[kValues], int chunk, int tap, int w, int x,
                                                   uint32_t stage16, bool accumulate) {
         const uint32_t rows16 = stage16 + geometry.tap_row[tap] * (kRowBytes / 16);
-        Mma::issue(acc, weights[chunk * kStreamTaps + tap][w], ptx::wgmma_descriptor(rows16 + 2 * x), accumulate);
+        Mma::issue(acc, weights[chunk * kStreamTaps + tap][w], ptx::wgmma_descriptor(rows16 + 2 * x),
+                   accumulate);
     }
 
-    // All products of the tile taken as number `taken` into acc; its stages are left behind. f16x3: first all those with a low part,
-    // which are too large by kLowScale: the accumulator truncates.
+    // The stages of the tile that was taken as number `taken`; there are 2 or 4.
+    __device__ __forceinline__ int32_t stage_of(uint32_t taken, int chunk) const {
+        return (taken * kChunks + chunk) & (geometry.x_stages - 1);
+    }
+    __device__ __forceinline__ void wait_for_x(uint32_t taken, int chunk) const {
+        ptx::mbarrier_wait(barriers.x_full(stage_of(taken, chunk)),
+                           ((taken * kChunks + chunk) & geometry.x_stages) != 0);
+    }
+
+    // f16x3: the product warpgroups take turns, so that one multiplies while the other stores.
+    __device__ __forceinline__ void wait_for_turn() const {
+        if (warp < 4) ptx::bar_sync<kBarrierReady>(256);
+        else ptx::bar_sync<kBarrierTaken>(256);
+    }
+    __device__ __forceinline__ void pass_turn() const {
+        if (warp < 4) ptx::bar_arrive<kBarrierTaken>(256);
+        else ptx::bar_arrive<kBarrierReady>(256);
+    }
+
+    // All products of the tile that was taken as number `taken` into acc; its first stage is there, and all
+    // its stages are left behind. f16x3: first the products with a low part, which are too large by
+    // kLowScale: the accumulator truncates.
     __device__ __forceinline__ void multiply_tile(float (&acc)[kValues], uint32_t taken) {
         constexpr bool kIsSplit = kMode == Mode::f16x3;
-        const auto stage_of = [&](int chunk) { return (taken * kChunks + chunk) & (geometry.x_stages - 1); };
         const auto stage16_of = [&](int chunk) {
-            return x_smem16 + stage_of(chunk) * (geometry.x_stage_bytes / 16);
+            return x_smem16 + stage_of(taken, chunk) * (geometry.x_stage_bytes / 16);
         };
 #pragma unroll
         for (int chunk = 0; chunk < kChunks; ++chunk) {
-            ptx::mbarrier_wait(barriers.x_full(stage_of(chunk)), (taken * kChunks + chunk & geometry.x_stages) != 0);
+            if (chunk > 0) wait_for_x(taken, chunk);
             ptx::wgmma_fence();
 #pragma unroll
             for (int tap = 0; tap < kStreamTaps; ++tap) {
@@ -8335,17 +8313,19 @@ struct StreamProduct {
 #pragma unroll
                 for (int tap = 0; tap < kStreamTaps; ++tap) {
 #pragma unroll
-                    for (int k = 0; k < 2; ++k) multiply_step(acc, chunk, tap, k, k, stage16_of(chunk), true);
+                    for (int k = 0; k < 2; ++k)
+                        multiply_step(acc, chunk, tap, k, k, stage16_of(chunk), true);
                 }
                 ptx::wgmma_commit_group();
             }
         }
+        if (kIsSplit) pass_turn();
         if constexpr (kChunks > 1) {
             ptx::wgmma_wait_group<1>();
-            release(barriers.x_empty(stage_of(0)));
+            release(barriers.x_empty(stage_of(taken, 0)));
         }
         ptx::wgmma_wait_group<0>();
-        release(barriers.x_empty(stage_of(kChunks - 1)));
+        release(barriers.x_empty(stage_of(taken, kChunks - 1)));
     }
 
     // Row lane/4 of half `half` of this warp's output channels.
@@ -8356,17 +8336,28 @@ struct StreamProduct {
         return widen(static_cast<const Element*>(problem.bias)[channel_of(half)]);
     }
 
-    // Eight staged rows of D to y, of which `target` is where column kLead of the first belongs, position p of
-    // its sample. Each row stores kAdvance columns from a 32-byte sector on; a lane moves a Piece of them at
-    // once. Some rows are loaded before any of them is stored. kWhole: all positions exist, and all rows.
+    // Two neighbours of a row of D, as they lie in memory.
+    using Pair = std::conditional_t<Traits::kIsFloat, float2, uint32_t>;
+    using PairBits = std::conditional_t<Traits::kIsFloat, uint2, uint32_t>;
+    static __device__ __forceinline__ Pair finish_pair(float first, float second, float scale, float bias) {
+        if constexpr (kMode == Mode::f16x3)
+            return make_float2(fmaf(first, scale, bias), fmaf(second, scale, bias));
+        else
+            return Product<kMode, 64, 1>::round_pair(first + bias, second + bias);
+    }
+
+    // Eight staged rows of D to y, of which `target` is where column kLead of the first belongs, position p
+    // of its sample. Each row stores kAdvance columns from a 32-byte sector on; a lane moves a Piece of them
+    // at once. Some rows are loaded before any of them is stored. kWhole: all positions exist, and all rows.
     template <class Piece, bool kWhole>
     __device__ __forceinline__ void store_rows(Bits* target, int32_t p, int32_t rows) const {
         constexpr int kCount = sizeof(Piece) / sizeof(Bits), kPieces = kAdvance / (32 * kCount);
         constexpr int kRegisters = kPieces * (sizeof(Piece) == 8 ? 2 : 1);  // of a row
         constexpr int kTogether = kRegisters > 2 ? 16 / kRegisters : 8;
         const uint32_t index = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(target) / sizeof(Bits));
-        const auto phi_of = [&](int r) {
-            return static_cast<int32_t>((index + r * static_cast<uint32_t>(problem.P)) % kLead);
+        const auto phi_of = [&](int r) -> int32_t {
+            if constexpr (kLead == 0) return 0;
+            else return (index + r * static_cast<uint32_t>(problem.P)) % kLead;
         };
         const uint32_t source = ptx::smem_address(staging + kLead + kCount * lane);
         Bits* const y = target + kCount * lane;
@@ -8395,38 +8386,38 @@ struct StreamProduct {
         }
     }
 
-    // `scale` undoes the scales of f16x3.
-    static __device__ __forceinline__ float finish(float sum, float scale, float bias) {
-        return kMode == Mode::f16x3 ? fmaf(sum, scale, bias) : sum + bias;
-    }
-
-    // D through shared memory to y, 8 output channels at a time.
-    __device__ __forceinline__ void store_tile(const float (&acc)[kValues], const Announcement& place,
+    // D through shared memory to y, 8 output channels at a time. `scale` undoes the scales of f16x3.
+    __device__ __forceinline__ void store_tile(float (&acc)[kValues], const Announcement& place,
                                                const float (&scale)[2]) {
         const int32_t p = place.row + kLead;
         const bool inside = p >= kLead && p + kAdvance <= problem.P;
-        Bits* const y = static_cast<Bits*>(problem.y) + (place.sample * problem.O + warp * 16) * problem.P + p;
+        Bits* const y =
+            static_cast<Bits*>(problem.y) + (place.sample * problem.O + warp * 16) * problem.P + p;
+        const float bias[2] = {load_bias(0), load_bias(1)};
+        // f16x3 finishes all before it stages any, or stores would hold up its registers.
+        Pair pair[kValues / 2];
+#pragma unroll
+        for (int i = 0; i < kValues / 2; ++i) {
+            pair[i] = finish_pair(acc[2 * i], acc[2 * i + 1], scale[i % 2], bias[i % 2]);
+            if (Traits::kIsSplit) ptx::settle(pair[i]);
+        }
 #pragma unroll 1
         for (int half = 0; half < 2; ++half) {
             const int32_t rows = static_cast<int32_t>(problem.O) - warp * 16 - 8 * half;
-            const float bias = load_bias(half);
             const uint32_t staged = ptx::smem_address(staging + lane / 4 * kPitch + 2 * (lane % 4));
 #pragma unroll
             for (int i = 0; i < 2; ++i) {  // registers have no index
                 if (i != half) continue;
 #pragma unroll
                 for (int j = 0; j < kN / 8; ++j)
-                    ptx::st_shared(staged + 8 * j * sizeof(Bits),
-                                   Product<kMode, 64, 1>::round_pair(finish(acc[4 * j + 2 * i], scale[i], bias),
-                                                                     finish(acc[4 * j + 2 * i + 1], scale[i], bias)));
+                    ptx::st_shared(staged + 8 * j * sizeof(Bits), pair[2 * j + i]);
             }
             __syncwarp();
             if (problem.activation != Activation::none)
                 activate_staged(problem.activation, reinterpret_cast<Element*>(staging), 8 * kPitch);
             Bits* const target = y + 8 * half * problem.P;
-            using Pair = std::conditional_t<Traits::kIsFloat, uint2, uint32_t>;
-            if (geometry.paired && inside && rows >= 8) store_rows<Pair, true>(target, p, rows);
-            else if (geometry.paired) store_rows<Pair, false>(target, p, rows);
+            if (geometry.paired && inside && rows >= 8) store_rows<PairBits, true>(target, p, rows);
+            else if (geometry.paired) store_rows<PairBits, false>(target, p, rows);
             else store_rows<Bits, false>(target, p, rows);
             __syncwarp();
         }
@@ -8437,8 +8428,8 @@ struct StreamProduct {
         return scratch.row_scaling[channel_of(half)];
     }
 
-    // f16x3: whether x and weights are in range, and sums large enough for the values that were too small; see
-    // kSumOfSmallX.
+    // f16x3: whether x and weights are in range, and sums large enough for the values that were too small;
+    // see kSumOfSmallX.
     __device__ __forceinline__ bool sums_suffice(const float (&acc)[kValues], const Announcement& place,
                                                  int32_t doubts) const {
         if (doubts >= kTooLarge) return false;
@@ -8465,15 +8456,18 @@ struct StreamProduct {
             scale[0] = scaling[0].x, scale[1] = scaling[1].x;
             const bool right = scale[0] > 0.0f && scale[1] > 0.0f && scaling[0].y + scaling[1].y == 0.0f;
             doubtful = !__all_sync(0xFFFFFFFF, right);
+            if (warp >= 4) pass_turn();  // the first one is the other's
         }
         for (uint32_t taken = 0;; ++taken) {
-            const int slot = wait_for_tile(barriers, taken);
+            if (kMode == Mode::f16x3) wait_for_turn();
+            wait_for_x(taken, 0);  // what is converted has been announced
+            const int slot = taken % kStreamTileSlots;
             if (__shfl_sync(0xFFFFFFFF, barriers.tile[slot].tile, 0) < 0) break;
             float acc[kValues];
             multiply_tile(acc, taken);
             const Announcement place = read_tile(barriers, slot);  // only now: registers are scarce
             if constexpr (kMode == Mode::f16x3) {
-                const int32_t doubts = __shfl_sync(0xFFFFFFFF, barriers.doubts[place.counter], 0);
+                const int32_t doubts = __shfl_sync(0xFFFFFFFF, barriers.doubts[taken % kStreamCounters], 0);
                 if ((doubtful || doubts > 0) && !sums_suffice(acc, place, doubts)) {
                     if (lane == 0) list_overlapped(geometry, problem, scratch, place);
                     __syncwarp();
@@ -8482,6 +8476,7 @@ struct StreamProduct {
             release(barriers.tile_empty(slot));
             store_tile(acc, place, scale);
         }
+        if (kMode == Mode::f16x3) pass_turn();
     }
 };
 
@@ -8492,14 +8487,15 @@ struct StreamProduct {
 #line 1 "kernels/stream_sm90.cuh"
 // Dense convolution on Hopper where sums are short and positions many: bound by memory, not by products.
 //
-// Chosen for 65 to 128 output channels whose packed weights fit into the registers of the product warpgroups
-// for the life of a persistent block, and for x that the copy engine can load. One warp draws tickets and orders
-// boxes of x by a tensor map; they reach shared memory without the load and store units. Seven converter warps
-// round, split or transpose them into K-major rows of 128 bytes, as in gemm_sm90.cuh: a tap is a plane and a row
-// shift. Two product warpgroups of 64 output channels each multiply (weights are operand A, from registers),
-// stage D and store it by plain stores along the rows of y, from 32-byte sectors on: the first kLead columns are
-// computed for that. fp32 runs as three fp16 products; the tiles those cannot hold are done again by
-// gemm_sm90.cuh. results/findings.md has what was measured.
+// Chosen for three taps, 33 to 64 input and 65 to 128 output channels: their packed weights fit into the
+// registers of the product warpgroups for the life of a persistent block; and for x that the copy engine can
+// load. One warp draws tickets and orders boxes of x by a tensor map: they pass the load and store units by.
+// Seven converter warps round, split or transpose them into K-major rows of 128 bytes, as in gemm_sm90.cuh: a
+// tap is a plane and a row shift. Two product warpgroups of 64 output channels each multiply (weights are
+// operand A), stage D and store it by plain stores along the rows of y, from 32-byte sectors on: the first
+// kLead columns are computed for that. fp32 runs as three fp16 products; tiles that those cannot hold are
+// done again by gemm_sm90.cuh. Cost: one pass over x and y, at 80 to 95 % of the speed of a copy.
+// results/findings.md has what was measured.
 
 
 
@@ -8548,7 +8544,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     __syncthreads();
     // Through a shuffle, so that the compiler knows it is the same in the whole warp.
     const int warp = __shfl_sync(0xFFFFFFFF, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
-    constexpr int kProductRegisters = kN > 100 ? 200 : 184;  // of 128 a thread at launch
+    constexpr int kProductRegisters = kN == 128 ? 208 : kN > 100 ? 200 : 184;  // of 128 a thread at launch
     if (warp < kProductWarps) {
         ptx::setmaxnreg_inc<kProductRegisters>();
         StreamProduct<kMode, kN> product{
@@ -8564,13 +8560,12 @@ __global__ void __launch_bounds__(kThreads, 1)
     } else {
         ptx::setmaxnreg_dec<256 - kProductRegisters>();
         if (warp < kProductWarps + kConverterWarps) {
-            StreamConverter<kMode> converter{geometry,
+            StreamConverter<kMode, kN> converter{geometry,
                                              problem,
                                              barriers,
                                              scratch,
                                              smem,
                                              raw_smem,
-                                             ptx::smem_address(counters + kStreamCounters),
                                              warp - kProductWarps,
                                              lane};
             converter.run();
@@ -8586,7 +8581,8 @@ template <Mode kMode, int kN>
 inline Error launch_stream_products(const Problem& problem, const StreamGeometry& geometry,
                                     const Scratch& scratch, cudaStream_t stream) {
     TensorMap x_map;
-    Error error = encode_tensor_map(problem, geometry.box_positions, StreamTraits<kMode>::kRawChannels, &x_map);
+    constexpr int kChannels = StreamTraits<kMode>::kRawChannels;
+    Error error = encode_tensor_map(problem, geometry.box_positions, kChannels, &x_map);
     if (error == nullptr) error = allow_smem<stream_sm90_kernel<kMode, kN>>(problem.device);
     if (error != nullptr) return error;
     const int blocks = geometry.tiles < problem.device.sm_count ? geometry.tiles : problem.device.sm_count;
@@ -8601,9 +8597,9 @@ inline Error launch_stream(const Problem& problem, const StreamCut& cut, cudaStr
     const Geometry packed = packing<kMode>(problem);
     lay_out<kMode>(problem, packed, static_cast<uint8_t*>(problem.workspace), &scratch);
     const auto multiply = [&] {
-        return cut.wide
-                   ? launch_stream_products<kMode, kWideColumns<kMode>>(problem, cut.geometry, scratch, stream)
-                   : launch_stream_products<kMode, kNarrowColumns<kMode>>(problem, cut.geometry, scratch, stream);
+        constexpr int kWide = kWideColumns<kMode>, kNarrow = kNarrowColumns<kMode>;
+        return cut.wide ? launch_stream_products<kMode, kWide>(problem, cut.geometry, scratch, stream)
+                        : launch_stream_products<kMode, kNarrow>(problem, cut.geometry, scratch, stream);
     };
     if constexpr (kMode == Mode::f16x3) {
         const Geometry safe = choose_cut<Mode::tf32x3>(problem).geometry;
@@ -8647,8 +8643,8 @@ const conv1d::Route conv1d::kStreamSm90 = {"stream_sm90", fits_stream_sm90, work
 //   y[8*m + n] = sum over k of x[8*m + k] * T[k][n]
 //
 // A product m16n8k16 (of TF32, m16n8k8) adds 16 (8) of the K + 7 (and one for odd padding) numbers k to 16
-// strips. These lie in 16 stretches of y, one strip in each, so that the strip of the next product is the next
-// of the stretch: a register of x serves 7 or 8 products.
+// strips. These lie in 16 stretches of y, one strip in each, so that the strip of the next product is the
+// stretch's next: a register of x serves 7 or 8 products.
 //
 // A warp takes 16 stretches of up to 7 strips, a block some warps, of one row of y or of several. x comes to
 // shared memory as it lies in global memory, by 16-byte copies that need no registers; y is put in order
@@ -8681,7 +8677,7 @@ constexpr int kBlocksPerSm = 3;
 #endif
 constexpr int kFewTaps = 8;      // of floats that multiply-adds take: neighbours, or
 constexpr int kFarTaps = 16;     // so far apart
-constexpr int kGapTaps = 128, kGapTaps16 = 32;  // likewise where x is not contiguous, of floats and in 16 bits
+constexpr int kGapTaps = 128, kGapTaps16 = 32;  // likewise where x has gaps, of floats and in 16 bits
 constexpr int kAlignBytes = 32;  // where the stores of a warp begin: of parts of sectors, L2 takes fewer
 
 template <class Element_>
@@ -8850,16 +8846,16 @@ __device__ __forceinline__ uint32_t round_or_nan(float value) {
     return __float_as_uint(fmaf(value, 0.0f, __uint_as_float(__float_as_uint(value) + 0x1000)));
 }
 
-// A pair of x from shared memory. Where it is `apart`, it is not aligned.
-template <class Element>
-__device__ __forceinline__ typename PairOf<Element>::Type load_x(const Element* x, bool apart) {
+// A pair of x from shared memory; kApart: it is not aligned.
+template <bool kApart, class Element>
+__device__ __forceinline__ typename PairOf<Element>::Type load_x(const Element* x) {
     if constexpr (sizeof(Element) == 2) {
-        if (!apart) return *reinterpret_cast<const uint32_t*>(x);
+        if (!kApart) return *reinterpret_cast<const uint32_t*>(x);
         const uint32_t* const words = reinterpret_cast<const uint32_t*>(x - 1);
         return words[0] >> 16 | words[1] << 16;
     } else {
         float2 pair;
-        if (apart) pair = {x[0], x[1]};
+        if (kApart) pair = {x[0], x[1]};
         else pair = *reinterpret_cast<const float2*>(x);
         return {round_or_nan(pair.x), round_or_nan(pair.y)};
     }
@@ -8896,7 +8892,7 @@ __device__ __forceinline__ bool holds_nan(uint4 words) {
 }
 
 // The sums of a warp's outputs: of stretch group (+ 8) and strip `tile`, numbers 2*t and 2*t + 1.
-template <class Traits, class Element = typename Traits::Element>
+template <class Traits, bool kApart, class Element = typename Traits::Element>
 __device__ __forceinline__ void add_products(const Params& params, const Visit<Element>& visit,
                                              int strip_first, const Element* x_smem, const Element* w_smem,
                                              float (&sum)[kMaxTiles][4]) {
@@ -8908,7 +8904,6 @@ __device__ __forceinline__ void add_products(const Params& params, const Visit<E
     const int tiles = params.tiles;
     const int lane = threadIdx.x % 32, group = lane / 4, t = lane % 4;
     const int x_begin = strip_first * kStrip + visit.x_first - visit.w_shift;
-    const bool apart = x_begin % 2 != 0;
     // This lane's pair of the stretch's first strip, in A's upper half, and from there to the lower half.
     const Element* const x_lane = x_smem + x_begin + group * tiles * kStrip + 2 * t;
     const int half_elems = 8 * tiles * kStrip;
@@ -8936,7 +8931,7 @@ __device__ __forceinline__ void add_products(const Params& params, const Visit<E
         const auto load_strip = [&](int strip, int place) {
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
-                window[half][place] = load_x(x_lane + half * half_elems + strip * kStrip, apart);
+                window[half][place] = load_x<kApart>(x_lane + half * half_elems + strip * kStrip);
             }
         };
 #pragma unroll
@@ -9090,7 +9085,12 @@ __global__ void __launch_bounds__(kMaxWarps * 32, kBlocksPerSm)
         if (strip_first * kStrip < visit.y_end) {
             const Element* x_now = x_smem + round % 2 * params.x_elems;
             float sum[kMaxTiles][4] = {};
-            add_products<Traits>(params, visit, strip_first, x_now, w_smem, sum);
+            // Where a row begins at another parity than most do, pairs of x are not aligned.
+            if ((visit.x_first - visit.w_shift) % 2 == 0) {
+                add_products<Traits, false>(params, visit, strip_first, x_now, w_smem, sum);
+            } else {
+                add_products<Traits, true>(params, visit, strip_first, x_now, w_smem, sum);
+            }
             stage_y<Element>(sum, visit.bias, params.tiles, visit.y_shift, y_smem);
             __syncwarp();
             store_y<Traits>(params, visit, strip_first, x_now, y_smem);
@@ -9198,7 +9198,7 @@ inline bool fits_toeplitz(const Problem& any_problem) {
     if (is_float && problem.precision != Precision::tf32) return false;
     const bool apart = problem.dilation == 1 || problem.dilation >= toeplitz::kFarTaps;
     if (is_float && apart && problem.K <= toeplitz::kFewTaps) return false;
-    // Rows with gaps come element by element. Where channels are neighbours, the next route loads these together.
+    // Rows with gaps come element by element. Neighbouring channels the next route loads together.
     const bool by_channel = problem.x_stride_l != 1 && problem.x_stride_c == 1 && problem.G > 1;
     if (by_channel && problem.K <= (is_float ? toeplitz::kGapTaps : toeplitz::kGapTaps16)) return false;
     if (problem.C != 1 || problem.O > toeplitz::kMaxO || problem.stride != 1) return false;
@@ -9232,11 +9232,11 @@ const conv1d::Route conv1d::kToeplitz = {"toeplitz", fits_toeplitz, no_workspace
 // Long depthwise filters on Hopper: one input channel a group, stride 1, from some hundred taps on; 16-bit
 // dtypes, TF32, and float32 in full accuracy as three products of operands split into two fp16 numbers.
 //
-// In strips of 64 positions, y[64*m + r] = sum over j, k < 64 of w[64*j + k - r] * x[64*(m + j) + k]. For each j
-// that is a product D[r][m] += A[r][k] * B[k][m] of wgmma. B's rows (strips of x) are 128 swizzled bytes, those
-// of several samples side by side, so that the next j is the same tile some rows on. A's 8 x 8 parts depend
-// only on how far k is from r: each is kept once, next to its neighbours, and with the parts of D's rows
-// counted downwards both strides of A are that of one part. So w and x lie in shared memory once.
+// In strips of 64 positions, y[64*m + r] = sum over j, k < 64 of w[64*j + k - r] * x[64*(m + j) + k]: for each
+// j a product D[r][m] += A[r][k] * B[k][m] of wgmma. B's rows (strips of x) are 128 swizzled bytes, those of
+// several samples side by side, so that the next j is the same tile some rows on. A's 8 x 8 parts depend only
+// on how far k is from r: each is kept once, next to its neighbours, and with the parts of D's rows counted
+// downwards both strides of A are that of one part. So w and x lie in shared memory once.
 //
 // A block takes one output channel of up to 8 samples: it fills shared memory, then its warpgroups take tiles
 // of y in turn. float32 is scaled to fp16's range by the largest number of the row. inf and NaN meet

@@ -7,7 +7,7 @@
 //          misalignment.
 // sliding  The segment's window of x lies in shared memory, in runs within which taps are neighbours. A
 //          thread slides over a strip of 12 positions of a run: a new vector of 4 x serves 48 multiply-adds.
-//          (3 vectors: an odd count, so that the strips of a warp meet no bank twice.) y is put in order there.
+//          (3 vectors: an odd count, so that a warp's strips meet no bank twice.) y is put in order there.
 // strided  all else, and doubles: taps are read through the L1 cache.
 #pragma once
 #include <algorithm>
@@ -373,12 +373,13 @@ __device__ __forceinline__ void fetch_row(const Params& params, const Element* x
     at -= inside.begin;
     if constexpr (kAsync<Element>) {
         if (runs.planes == 1) {
-            const int step_run = runs.residues == 1 ? threads : threads / static_cast<uint32_t>(runs.residues);
+            const uint32_t divisor = runs.residues;
+            const int step_run = divisor == 1 ? threads : threads / divisor;
             const int step_residue = threads - step_run * runs.residues;
             const int step_bytes = (step_residue * runs.run_pitch + step_run) * sizeof(Element);
             const int wrap_bytes = (1 - runs.residues * runs.run_pitch) * static_cast<int>(sizeof(Element));
             uint32_t target = ptx::smem_address(x_smem + place_in_plane(runs, lead + lane));
-            int residue = runs.residues == 1 ? 0 : lane % static_cast<uint32_t>(runs.residues);
+            int residue = divisor == 1 ? 0 : lane % divisor;
 #pragma unroll 4
             for (int i = lane; i < count; i += threads) {
                 const bool is_inside = static_cast<uint32_t>(at) < inside_count;

@@ -23,13 +23,13 @@ extern const Route kToeplitzSm90, kToeplitz, kDepthwise, kStemSm80, kFoldSm80, k
 constexpr const Route* kRoutes[] = {
     &kToeplitzSm90,  // depthwise: long filters on Hopper
     &kToeplitz,      // before the rest where tensor cores beat sliding windows
-    &kDepthwise,   // one input channel a group
-    &kStemSm80,    // fewer than 16 channels a group and sums of some 64 products: bound by stores
-    &kFoldSm80,    // fewer than 16 channels a group
-    &kStreamSm90,  // short sums on Hopper, bound by memory
-    &kGemmSm90,    // every other dense problem on Hopper
-    &kGemmSm80,    // and on other cards since Ampere
-    &kDirect,      // fits every valid problem: the last row
+    &kDepthwise,     // one input channel a group
+    &kStemSm80,      // fewer than 16 channels a group and sums of some 64 products: bound by stores
+    &kFoldSm80,      // fewer than 16 channels a group
+    &kStreamSm90,    // short sums on Hopper, bound by memory
+    &kGemmSm90,      // every other dense problem on Hopper
+    &kGemmSm80,      // and on other cards since Ampere
+    &kDirect,        // fits every valid problem: the last row
 };
 constexpr int32_t kRouteCount = sizeof(kRoutes) / sizeof(kRoutes[0]);
 

@@ -323,7 +323,9 @@ struct Product {
                 const int32_t n = place.sample + (geometry.flat ? wrap_row(geometry, p) : 0);
                 if (n >= problem.N || p < 0 || p >= problem.P) continue;
                 float* const value = y + n * sample_values + p;
-                if (!is_sound(*value)) *value = finish_exactly(problem, n, place.group, o, p);
+                // Beside sums that are not, zero may be what is left of numbers too small for TF32.
+                if (*value == 0.0f || !is_sound(*value))
+                    *value = finish_exactly(problem, n, place.group, o, p);
             }
         }
     }

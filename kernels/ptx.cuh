@@ -60,6 +60,10 @@ __device__ __forceinline__ void ld_shared(uint2& value, uint32_t source) {
     asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(value.x), "=r"(value.y) : "r"(source) : "memory");
 }
 
+// No instruction: the compiler computes the value here, not where it is used.
+__device__ __forceinline__ void settle(float2& value) { asm volatile("" : "+f"(value.x), "+f"(value.y)); }
+__device__ __forceinline__ void settle(uint32_t& value) { asm volatile("" : "+r"(value)); }
+
 // The same value; but the compiler computes what depends on it here, and keeps no result from elsewhere in a
 // register until now.
 __device__ __forceinline__ int32_t anew(int32_t value) {
@@ -134,21 +138,21 @@ __device__ __forceinline__ void cp_async_bulk_wait_read() {
     asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(kPending) : "memory");
 }
 
-// 9.7.9.27.1.2: a box of three axes that a tensor map describes, global to shared, from coordinates (c0, c1, c2)
-// on; c0 runs along memory, and what lies outside the tensor reads as zero. The target is a multiple of 128
-// bytes.
+// 9.7.9.27.1.2: a box of three axes that a tensor map describes, global to shared, from coordinates
+// (c0, c1, c2) on; c0 runs along memory, and what lies outside the tensor reads as zero. The target is a
+// multiple of 128 bytes.
 __device__ __forceinline__ void cp_async_bulk_tensor(uint32_t target, const void* map, int32_t c0, int32_t c1,
                                                      int32_t c2, uint32_t barrier) {
     asm volatile(
-        "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], "
-        "[%5];" ::"r"(target),
+        "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes "
+        "[%0], [%1, {%2, %3, %4}], [%5];" ::"r"(target),
         "l"(map), "r"(c0), "r"(c1), "r"(c2), "r"(barrier)
         : "memory");
 }
 
-// 9.7.15.5.15 and .16: four 8x8 matrices of 16-bit elements. Lane 8*m + i gives the address of row i of matrix
-// m, 16 bytes; word m of lane t holds elements 2*(t%4) and that + 1 of its row t/4, or, transposed, of its
-// column t/4.
+// 9.7.15.5.15 and .16: four 8x8 matrices of 16-bit elements. Lane 8*m + i gives the address of row i of
+// matrix m, 16 bytes; word m of lane t holds elements 2*(t%4) and that + 1 of its row t/4, or, transposed, of
+// its column t/4.
 __device__ __forceinline__ void ldmatrix_x4_trans(uint32_t (&words)[4], uint32_t source) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
@@ -156,8 +160,8 @@ __device__ __forceinline__ void ldmatrix_x4_trans(uint32_t (&words)[4], uint32_t
                  : "memory");
 }
 __device__ __forceinline__ void stmatrix_x4(uint32_t target, const uint32_t (&words)[4]) {
-    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(target), "r"(words[0]),
-                 "r"(words[1]), "r"(words[2]), "r"(words[3])
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(target),
+                 "r"(words[0]), "r"(words[1]), "r"(words[2]), "r"(words[3])
                  : "memory");
 }
 

@@ -1,13 +1,14 @@
 // Dense convolution on Hopper where sums are short and positions many: bound by memory, not by products.
 //
-// Chosen for 65 to 128 output channels whose packed weights fit into the registers of the product warpgroups
-// for the life of a persistent block, and for x that the copy engine can load. One warp draws tickets and orders
-// boxes of x by a tensor map; they reach shared memory without the load and store units. Seven converter warps
-// round, split or transpose them into K-major rows of 128 bytes, as in gemm_sm90.cuh: a tap is a plane and a row
-// shift. Two product warpgroups of 64 output channels each multiply (weights are operand A, from registers),
-// stage D and store it by plain stores along the rows of y, from 32-byte sectors on: the first kLead columns are
-// computed for that. fp32 runs as three fp16 products; the tiles those cannot hold are done again by
-// gemm_sm90.cuh. results/findings.md has what was measured.
+// Chosen for three taps, 33 to 64 input and 65 to 128 output channels: their packed weights fit into the
+// registers of the product warpgroups for the life of a persistent block; and for x that the copy engine can
+// load. One warp draws tickets and orders boxes of x by a tensor map: they pass the load and store units by.
+// Seven converter warps round, split or transpose them into K-major rows of 128 bytes, as in gemm_sm90.cuh: a
+// tap is a plane and a row shift. Two product warpgroups of 64 output channels each multiply (weights are
+// operand A), stage D and store it by plain stores along the rows of y, from 32-byte sectors on: the first
+// kLead columns are computed for that. fp32 runs as three fp16 products; tiles that those cannot hold are
+// done again by gemm_sm90.cuh. Cost: one pass over x and y, at 80 to 95 % of the speed of a copy.
+// results/findings.md has what was measured.
 #pragma once
 #include "gemm_sm90_convert.cuh"
 #include "gemm_sm90_plan.cuh"
@@ -56,7 +57,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     __syncthreads();
     // Through a shuffle, so that the compiler knows it is the same in the whole warp.
     const int warp = __shfl_sync(0xFFFFFFFF, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
-    constexpr int kProductRegisters = kN > 100 ? 200 : 184;  // of 128 a thread at launch
+    constexpr int kProductRegisters = kN == 128 ? 208 : kN > 100 ? 200 : 184;  // of 128 a thread at launch
     if (warp < kProductWarps) {
         ptx::setmaxnreg_inc<kProductRegisters>();
         StreamProduct<kMode, kN> product{
@@ -72,13 +73,12 @@ __global__ void __launch_bounds__(kThreads, 1)
     } else {
         ptx::setmaxnreg_dec<256 - kProductRegisters>();
         if (warp < kProductWarps + kConverterWarps) {
-            StreamConverter<kMode> converter{geometry,
+            StreamConverter<kMode, kN> converter{geometry,
                                              problem,
                                              barriers,
                                              scratch,
                                              smem,
                                              raw_smem,
-                                             ptx::smem_address(counters + kStreamCounters),
                                              warp - kProductWarps,
                                              lane};
             converter.run();
@@ -94,7 +94,8 @@ template <Mode kMode, int kN>
 inline Error launch_stream_products(const Problem& problem, const StreamGeometry& geometry,
                                     const Scratch& scratch, cudaStream_t stream) {
     TensorMap x_map;
-    Error error = encode_tensor_map(problem, geometry.box_positions, StreamTraits<kMode>::kRawChannels, &x_map);
+    constexpr int kChannels = StreamTraits<kMode>::kRawChannels;
+    Error error = encode_tensor_map(problem, geometry.box_positions, kChannels, &x_map);
     if (error == nullptr) error = allow_smem<stream_sm90_kernel<kMode, kN>>(problem.device);
     if (error != nullptr) return error;
     const int blocks = geometry.tiles < problem.device.sm_count ? geometry.tiles : problem.device.sm_count;
@@ -109,9 +110,9 @@ inline Error launch_stream(const Problem& problem, const StreamCut& cut, cudaStr
     const Geometry packed = packing<kMode>(problem);
     lay_out<kMode>(problem, packed, static_cast<uint8_t*>(problem.workspace), &scratch);
     const auto multiply = [&] {
-        return cut.wide
-                   ? launch_stream_products<kMode, kWideColumns<kMode>>(problem, cut.geometry, scratch, stream)
-                   : launch_stream_products<kMode, kNarrowColumns<kMode>>(problem, cut.geometry, scratch, stream);
+        constexpr int kWide = kWideColumns<kMode>, kNarrow = kNarrowColumns<kMode>;
+        return cut.wide ? launch_stream_products<kMode, kWide>(problem, cut.geometry, scratch, stream)
+                        : launch_stream_products<kMode, kNarrow>(problem, cut.geometry, scratch, stream);
     };
     if constexpr (kMode == Mode::f16x3) {
         const Geometry safe = choose_cut<Mode::tf32x3>(problem).geometry;

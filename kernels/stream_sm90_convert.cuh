@@ -1,5 +1,5 @@
-// How x reaches the products of the streaming convolution (stream_sm90.cuh): one warp draws tickets and orders
-// boxes of x, seven convert what has come.
+// How x reaches the products of the streaming convolution (stream_sm90.cuh): one warp draws tickets and
+// orders boxes of x, seven convert what has come.
 #pragma once
 #include "gemm_sm90_convert.cuh"
 #include "problem.h"
@@ -44,7 +44,6 @@ __device__ __forceinline__ int wait_for_tile(const StreamBarriers& barriers, uin
 __device__ __forceinline__ Announcement read_tile(const StreamBarriers& barriers, int slot) {
     Announcement place = barriers.tile[slot];
     place.tile = __shfl_sync(0xFFFFFFFF, place.tile, 0);
-    place.counter = __shfl_sync(0xFFFFFFFF, place.counter, 0);
     place.sample = __shfl_sync(0xFFFFFFFF, place.sample, 0);
     place.row = __shfl_sync(0xFFFFFFFF, place.row, 0);
     return place;
@@ -66,10 +65,11 @@ __device__ __forceinline__ void order_boxes(const StreamGeometry& geometry, cons
         if (tile < geometry.tiles) {
             place.tile = tile;
             place.sample = tile / geometry.tiles_per_sample;
-            place.row = (tile - place.sample * geometry.tiles_per_sample) * (kN - Traits::kLead) - Traits::kLead;
+            place.row = (tile - place.sample * geometry.tiles_per_sample) * (kN - Traits::kLead);
+            place.row -= Traits::kLead;
         }
-        place.counter = announced % kStreamCounters;  // no one looks at that of kStreamCounters tiles ago
-        barriers.doubts[place.counter] = 0;
+        // No one looks at that of kStreamCounters tiles ago.
+        barriers.doubts[announced % kStreamCounters] = 0;
         barriers.tile[tiles.stage] = place;
         ptx::mbarrier_arrive(barriers.tile_full(tiles.stage));
         tiles.advance(kStreamTileSlots);
@@ -91,10 +91,11 @@ __device__ __forceinline__ void order_boxes(const StreamGeometry& geometry, cons
 
 // A batch is 32 positions with all channels of a raw stage; the batches of all stages go round the warps.
 // Position q of a window becomes row q / stride of plane q % stride.
-template <Mode kMode>
+template <Mode kMode, int kN>
 struct StreamConverter {
     using Traits = StreamTraits<kMode>;
-    static constexpr int kLoadChannels = Traits::kIsSplit ? 8 : 16;  // of fp32, loaded at once: as registers allow
+    // Of fp32, loaded at once: as registers allow.
+    static constexpr int kLoadChannels = Traits::kIsSplit && kN > 100 ? 8 : 16;
 
     const StreamGeometry& geometry;
     const Problem& problem;
@@ -102,22 +103,21 @@ struct StreamConverter {
     const Scratch& scratch;
     uint8_t* const x_smem;
     uint8_t* const raw_smem;
-    const uint32_t unread;  // address of kUnreadBytes
     const int warp, lane;
     int32_t doubts;  // f16x3: how many values of a chunk are too small, kTooLarge where one is too large
 
-    // Where position q belongs in a stage; negative where no tap reads it.
+    // Where position q belongs in a stage.
     __device__ __forceinline__ int32_t stored_row(int32_t q) const {
         const int32_t stride = static_cast<int32_t>(problem.stride);
-        const int32_t row = divide_by_stride(geometry, q, stride), plane = q - row * stride;
-        const bool is_read = q < geometry.window && (geometry.plane_mask >> plane & 1);
-        return is_read ? row + plane_row(geometry, plane) : -1;
+        if (stride == 1) return q;
+        const int32_t row = __umulhi(q, geometry.stride_magic);
+        return row + (q - row * stride) * geometry.plane_rows;
     }
 
     // fp32: a lane takes one position.
     __device__ __forceinline__ void convert_floats(const uint8_t* raw, uint8_t* stage, int32_t q, int half) {
+        if (q >= geometry.window) return;
         const int32_t row = stored_row(q);
-        if (row < 0) return;
         const int32_t box = geometry.box_positions;
         uint32_t source =
             ptx::smem_address(raw) + 4 * (q + (q >= box ? (Traits::kRawChannels - 1) * box : 0));
@@ -170,23 +170,21 @@ struct StreamConverter {
     __device__ __forceinline__ void convert_halves(const uint8_t* raw, uint8_t* stage, int32_t q, int half) {
         const int32_t row_bytes = geometry.box_positions * 2;
         const uint32_t source = ptx::smem_address(raw) + lane * row_bytes;
-        uint32_t words[4][4];
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            const int32_t first = q + 8 * i;
-            if (first < geometry.window)
-                ptx::ldmatrix_x4_trans(
-                    words[i], source + 2 * first +
-                                  (first >= geometry.box_positions ? (Traits::kRawChannels - 1) * row_bytes : 0));
-        }
         const uint32_t target = ptx::smem_address(stage);
+        const int32_t last = (geometry.window - 1) / 8 * 8;
+        uint32_t words[4][4], place[4];
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-            if (q + 8 * i >= geometry.window) break;
-            const int32_t row = stored_row(q + 8 * i + lane % 8);
-            const int32_t piece = (half * 4 + lane / 8) ^ (row & 7);
-            ptx::stmatrix_x4(row < 0 ? unread + lane * 16 : target + row * kRowBytes + piece * 16, words[i]);
+            const int32_t first = min(q + 8 * i, last);  // beyond the last eight: these once more
+            ptx::ldmatrix_x4_trans(words[i], source + 2 * first +
+                                                 (first >= geometry.box_positions
+                                                      ? (Traits::kRawChannels - 1) * row_bytes
+                                                      : 0));
+            const int32_t row = stored_row(first + lane % 8);
+            place[i] = target + row * kRowBytes + ((half * 4 + lane / 8) ^ (row & 7)) * 16;
         }
+#pragma unroll
+        for (int i = 0; i < 4; ++i) ptx::stmatrix_x4(place[i], words[i]);
     }
 
     __device__ __forceinline__ void run() {
@@ -195,11 +193,15 @@ struct StreamConverter {
         int32_t q = 32 * warp;
         for (uint32_t taken = 0;; ++taken) {
             const int slot = wait_for_tile(barriers, taken);
-            if (barriers.tile[slot].tile < 0) return;
+            const bool ends = barriers.tile[slot].tile < 0;
             for (int32_t chunk = 0; chunk < Traits::kChunks; ++chunk) {
                 // Every warp waits for and leaves every stage, also one in which it has no batch: else the
                 // barriers could run two phases ahead of it, which to a parity looks like none.
                 ptx::mbarrier_wait(barriers.x_empty(stages.stage), stages.parity);
+                if (ends) {  // the products look for it behind this barrier
+                    if (lane == 0) ptx::mbarrier_arrive(barriers.x_full(stages.stage));
+                    return;
+                }
                 uint8_t* const stage = x_smem + stages.stage * geometry.x_stage_bytes;
 #pragma unroll 1
                 for (int half = 0; half < 2; ++half) {
@@ -218,7 +220,7 @@ struct StreamConverter {
                     raws.advance(geometry.raw_stages);
                 }
                 if (kMode == Mode::f16x3 && doubts > 0) {
-                    atomicAdd(&barriers.doubts[barriers.tile[slot].counter], doubts);
+                    atomicAdd(&barriers.doubts[taken % kStreamCounters], doubts);
                     doubts = 0;
                 }
                 __syncwarp();

@@ -1,5 +1,5 @@
-// How the streaming convolution (stream_sm90.cuh) cuts a problem: the memory plan of a block, the tiles, which
-// problems it takes. Pure functions of the problem's numbers; no kernel here.
+// How the streaming convolution (stream_sm90.cuh) cuts a problem: the memory plan of a block, the tiles,
+// which problems it takes. Pure functions of the problem's numbers; no kernel here.
 #pragma once
 #include "gemm_sm90_plan.cuh"
 #include "problem.h"
@@ -8,15 +8,16 @@
 namespace conv1d {
 namespace sm90 {
 
-// What fills the 96 registers a thread that hold weights, 48 of 16 bits, and is known to the compiler: branches
-// between its products would make it wait for each.
+// What fills the 96 registers a thread that hold weights, 48 of 16 bits. Known to the compiler: at branches
+// between products it would wait for each.
 constexpr int kStreamTaps = 3;
 constexpr int kStreamChannels = 64;
 constexpr int kStreamTileSlots = 16;  // tiles announced ahead; more than the stages of x can hold
 constexpr int kStreamCounters = 2 * kStreamTileSlots;
-constexpr int kMostRawStages = 6, kMostXStages = 4;  // kb67 TF32: 0.886 ms with 6 raw stages, 0.92 with 12
+constexpr int kMostRawStages = 6, kMostXStages = 4;  // kb67 TF32: 0.88 ms; with 12 and 4 0.92, 5 and 8 0.89
 
-// f16x3: kLargestScaled as fp16; what a value beyond counts beside values too small, of which a tile has fewer.
+// f16x3: kLargestScaled as fp16; what a value beyond it counts beside values too small, of which a tile has
+// fewer.
 constexpr uint32_t kLargestHigh = 0x7BF8;
 constexpr int32_t kTooLarge = 1 << 16;
 
@@ -26,10 +27,13 @@ struct StreamTraits : ModeTraits<kMode> {
     static constexpr int kChunks = kStreamChannels / Traits::kChunkChannels;
     // Of a raw stage: half a chunk.
     static constexpr int kRawChannels = Traits::kChunkChannels / 2;
-    // Columns computed beyond those stored, so that each row of y is stored from a 32-byte sector on.
-    static constexpr int kLead = 32 / Traits::kElementBytes;
+    // Columns computed beyond those stored, so that each row of y is stored from a 32-byte sector on. Split
+    // operands, bound by products, store rows from wherever they begin.
+    static constexpr int kLead = Traits::kIsSplit ? 0 : 32 / Traits::kElementBytes;
     // Of a staged row of D, in elements: eight rows lie in different banks.
-    static __host__ __device__ constexpr int pitch(int columns) { return columns + (Traits::kIsFloat ? 0 : 8); }
+    static __host__ __device__ constexpr int pitch(int columns) {
+        return columns + (Traits::kIsFloat && kLead > 0 ? 0 : 8);
+    }
     static __host__ __device__ constexpr int warp_staging_bytes(int columns) {
         return 8 * pitch(columns) * Traits::kElementBytes;
     }
@@ -50,7 +54,6 @@ struct StreamGeometry {
     int32_t box_positions;
     uint32_t stride_magic;  // ceil(2^32 / stride)
     int32_t plane_rows;     // distance between planes, in rows
-    uint32_t plane_mask;    // planes that some tap reads
     int32_t tap_row[kStreamTaps];  // in a stage, of column 0
     int32_t raw_stages, raw_stage_bytes;
     int32_t x_stages, x_stage_bytes;  // 2 or 4
@@ -59,13 +62,12 @@ struct StreamGeometry {
     SafeTiles safe;
 };
 
-// Shared memory, in order: x stages | raw stages | staging of D, 8 warps | barriers | announced tiles | counters
-// | where rows go that no tap reads.
+// Shared memory, in order: x stages | raw stages | staging of D, 8 warps | barriers | announced tiles |
+// doubts.
 constexpr int kStreamBarrierBytes = (2 * kMostRawStages + 2 * kMostXStages + 2 * kStreamTileSlots) * 8;
-constexpr int kUnreadBytes = 32 * 16;
 constexpr int kStreamControlBytes =
     static_cast<int>(kStreamBarrierBytes + kStreamTileSlots * sizeof(Announcement) +
-                     kStreamCounters * sizeof(int32_t) + kUnreadBytes);
+                     kStreamCounters * sizeof(int32_t));
 
 // Cuts the problem into tiles of `columns` positions, of which the first kLead may belong to the tile before.
 // `tiles` is 0 where that cannot be.
@@ -75,8 +77,8 @@ inline StreamGeometry cut_stream(const Problem& problem, int columns) {
     constexpr int kPieceElements = 16 / Traits::kElementBytes;
     StreamGeometry geometry{};
     geometry.columns = columns;
-    // Boxes begin at 16-byte pieces of x. So do all tiles, as they begin at multiples of kLead rows, but for the
-    // padding: their windows begin that `early`.
+    // Boxes begin at 16-byte pieces of x. So do all windows, as tiles begin at multiples of 16 rows or, of
+    // fp32, of 8, but for the padding: they begin that `early`.
     const int64_t stride = problem.stride;
     const int64_t early = (kPieceElements - problem.pad_left % kPieceElements) % kPieceElements;
     geometry.begin = static_cast<int32_t>(-problem.pad_left - early);
@@ -84,7 +86,8 @@ inline StreamGeometry cut_stream(const Problem& problem, int columns) {
     const int64_t window = (columns - 1) * stride + last_tap + 1;
     geometry.boxes = window <= 248 ? 1 : 2;
     int64_t box = round_up(ceil_div(window, geometry.boxes), kPieceElements);
-    // Of 16 bits, eight channels are read at once: an odd number of pieces to a row spreads them over the banks.
+    // Of 16 bits, eight channels are read at once: an odd number of pieces in a row spreads them over the
+    // banks.
     if (!Traits::kIsFloat && box / kPieceElements % 2 == 0) box += kPieceElements;
     if (box > 256) return {};
     geometry.window = static_cast<int32_t>(window);
@@ -93,51 +96,44 @@ inline StreamGeometry cut_stream(const Problem& problem, int columns) {
         round_up(geometry.boxes * box * Traits::kRawChannels * Traits::kElementBytes, 128));
 
     geometry.stride_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, stride));
-    int planes = 0;
-    for (int tap = 0; tap < kStreamTaps; ++tap) {
-        const uint32_t bit = 1u << ((early + tap * problem.dilation) % stride);
-        planes += (geometry.plane_mask & bit) == 0;
-        geometry.plane_mask |= bit;
-    }
-    const int64_t rows = columns + last_tap / stride;
+    const int64_t converted = round_up(window, Traits::kIsFloat ? 1 : 8);  // at once
+    const int64_t rows = ceil_div(converted, stride);
     int64_t plane_rows = rows;
-    while (planes > 1 && plane_rows % 8 != kPlaneResidue[stride]) ++plane_rows;
+    while (stride > 1 && plane_rows % 8 != kPlaneResidue[stride]) ++plane_rows;
     geometry.plane_rows = static_cast<int32_t>(plane_rows);
     geometry.x_stage_bytes =
-        static_cast<int32_t>(round_up((plane_rows * (planes - 1) + rows) * kRowBytes, 1024));
+        static_cast<int32_t>(round_up((plane_rows * (stride - 1) + rows) * kRowBytes, 1024));
     for (int tap = 0; tap < kStreamTaps; ++tap) {
         const int64_t offset = early + tap * problem.dilation;
-        int32_t before = 0;
-        for (int64_t plane = 0; plane < offset % stride; ++plane) before += geometry.plane_mask >> plane & 1;
-        geometry.tap_row[tap] = static_cast<int32_t>(before * plane_rows + offset / stride);
+        geometry.tap_row[tap] = static_cast<int32_t>(offset % stride * plane_rows + offset / stride);
     }
 
     // f16x3 multiplies all chunks of a tile twice, so they stay meanwhile.
     const int x_least = kMode == Mode::f16x3 ? 4 : 2;
-    const int64_t free_bytes = problem.device.smem_bytes -
-                               kProductWarps * Traits::warp_staging_bytes(columns) - kStreamControlBytes - 1024;
+    const int64_t other_bytes =
+        kProductWarps * Traits::warp_staging_bytes(columns) + kStreamControlBytes + 1024;
     const auto bytes = [&] {
-        return int64_t{geometry.raw_stages} * geometry.raw_stage_bytes +
+        return other_bytes + int64_t{geometry.raw_stages} * geometry.raw_stage_bytes +
                int64_t{geometry.x_stages} * geometry.x_stage_bytes;
     };
     geometry.raw_stages = 3, geometry.x_stages = x_least;
-    if (bytes() > free_bytes) return {};
+    if (bytes() > problem.device.smem_bytes) return {};
     const auto fits = [&](int raw_stages, int x_stages) {
         const StreamGeometry before = geometry;
         geometry.raw_stages = raw_stages, geometry.x_stages = x_stages;
-        if (bytes() > free_bytes) geometry = before;
+        if (bytes() > problem.device.smem_bytes) geometry = before;
     };
     fits(4, 4);
     for (int stages = geometry.raw_stages + 1; stages <= kMostRawStages; ++stages)
         fits(stages, geometry.x_stages);
-    geometry.smem_bytes =
-        static_cast<int32_t>(problem.device.smem_bytes - free_bytes + bytes());
+    geometry.smem_bytes = static_cast<int32_t>(bytes());
 
     geometry.paired = problem.P % 2 == 0 &&
                       reinterpret_cast<uintptr_t>(problem.y) % (2 * Traits::kElementBytes) == 0;
     const int advance = columns - Traits::kLead;
-    // The last rows of y may be stored kLead - 1 early.
-    geometry.tiles_per_sample = static_cast<int32_t>(ceil_div(problem.P + Traits::kLead - 1, advance));
+    // The last columns of a row may be stored that early.
+    const int late = Traits::kLead > 0 ? Traits::kLead - 1 : 0;
+    geometry.tiles_per_sample = static_cast<int32_t>(ceil_div(problem.P + late, advance));
     const int64_t tiles = problem.N * geometry.tiles_per_sample;
     geometry.tiles = tiles < (int64_t{1} << 30) ? static_cast<int32_t>(tiles) : 0;
     if (kMode == Mode::f16x3) {
@@ -218,10 +214,13 @@ inline bool fits_stream_sm90(const Problem& problem) {
         problem.O <= sm90::kTileO / 2 || problem.O > sm90::kTileO || problem.stride > 8 ||
         !sm90::has_tensor_map(problem))
         return false;
-    const int32_t tiles = sm90::with_stream_mode(problem, [&](auto mode) {
-        return sm90::choose_stream_cut<decltype(mode)::value>(problem).geometry.tiles;
+    return sm90::with_stream_mode(problem, [&](auto mode) {
+        constexpr sm90::Mode kMode = decltype(mode)::value;
+        const sm90::StreamGeometry geometry = sm90::choose_stream_cut<kMode>(problem).geometry;
+        // Tiles at least half full, on average: the GEMM's run on from row to row where rows are short.
+        const int64_t stored = geometry.columns - sm90::StreamTraits<kMode>::kLead;
+        return geometry.tiles > 0 && geometry.tiles * stored <= 2 * problem.N * problem.P;
     });
-    return tiles >= 4 * problem.device.sm_count;
 }
 
 inline size_t workspace_stream_sm90(const Problem& problem) {

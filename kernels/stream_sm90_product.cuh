@@ -73,20 +73,40 @@ struct StreamProduct {
     __device__ __forceinline__ void multiply_step(float (&acc)[kValues], int chunk, int tap, int w, int x,
                                                   uint32_t stage16, bool accumulate) {
         const uint32_t rows16 = stage16 + geometry.tap_row[tap] * (kRowBytes / 16);
-        Mma::issue(acc, weights[chunk * kStreamTaps + tap][w], ptx::wgmma_descriptor(rows16 + 2 * x), accumulate);
+        Mma::issue(acc, weights[chunk * kStreamTaps + tap][w], ptx::wgmma_descriptor(rows16 + 2 * x),
+                   accumulate);
     }
 
-    // All products of the tile taken as number `taken` into acc; its stages are left behind. f16x3: first all those with a low part,
-    // which are too large by kLowScale: the accumulator truncates.
+    // The stages of the tile that was taken as number `taken`; there are 2 or 4.
+    __device__ __forceinline__ int32_t stage_of(uint32_t taken, int chunk) const {
+        return (taken * kChunks + chunk) & (geometry.x_stages - 1);
+    }
+    __device__ __forceinline__ void wait_for_x(uint32_t taken, int chunk) const {
+        ptx::mbarrier_wait(barriers.x_full(stage_of(taken, chunk)),
+                           ((taken * kChunks + chunk) & geometry.x_stages) != 0);
+    }
+
+    // f16x3: the product warpgroups take turns, so that one multiplies while the other stores.
+    __device__ __forceinline__ void wait_for_turn() const {
+        if (warp < 4) ptx::bar_sync<kBarrierReady>(256);
+        else ptx::bar_sync<kBarrierTaken>(256);
+    }
+    __device__ __forceinline__ void pass_turn() const {
+        if (warp < 4) ptx::bar_arrive<kBarrierTaken>(256);
+        else ptx::bar_arrive<kBarrierReady>(256);
+    }
+
+    // All products of the tile that was taken as number `taken` into acc; its first stage is there, and all
+    // its stages are left behind. f16x3: first the products with a low part, which are too large by
+    // kLowScale: the accumulator truncates.
     __device__ __forceinline__ void multiply_tile(float (&acc)[kValues], uint32_t taken) {
         constexpr bool kIsSplit = kMode == Mode::f16x3;
-        const auto stage_of = [&](int chunk) { return (taken * kChunks + chunk) & (geometry.x_stages - 1); };
         const auto stage16_of = [&](int chunk) {
-            return x_smem16 + stage_of(chunk) * (geometry.x_stage_bytes / 16);
+            return x_smem16 + stage_of(taken, chunk) * (geometry.x_stage_bytes / 16);
         };
 #pragma unroll
         for (int chunk = 0; chunk < kChunks; ++chunk) {
-            ptx::mbarrier_wait(barriers.x_full(stage_of(chunk)), (taken * kChunks + chunk & geometry.x_stages) != 0);
+            if (chunk > 0) wait_for_x(taken, chunk);
             ptx::wgmma_fence();
 #pragma unroll
             for (int tap = 0; tap < kStreamTaps; ++tap) {
@@ -107,17 +127,19 @@ struct StreamProduct {
 #pragma unroll
                 for (int tap = 0; tap < kStreamTaps; ++tap) {
 #pragma unroll
-                    for (int k = 0; k < 2; ++k) multiply_step(acc, chunk, tap, k, k, stage16_of(chunk), true);
+                    for (int k = 0; k < 2; ++k)
+                        multiply_step(acc, chunk, tap, k, k, stage16_of(chunk), true);
                 }
                 ptx::wgmma_commit_group();
             }
         }
+        if (kIsSplit) pass_turn();
         if constexpr (kChunks > 1) {
             ptx::wgmma_wait_group<1>();
-            release(barriers.x_empty(stage_of(0)));
+            release(barriers.x_empty(stage_of(taken, 0)));
         }
         ptx::wgmma_wait_group<0>();
-        release(barriers.x_empty(stage_of(kChunks - 1)));
+        release(barriers.x_empty(stage_of(taken, kChunks - 1)));
     }
 
     // Row lane/4 of half `half` of this warp's output channels.
@@ -128,17 +150,28 @@ struct StreamProduct {
         return widen(static_cast<const Element*>(problem.bias)[channel_of(half)]);
     }
 
-    // Eight staged rows of D to y, of which `target` is where column kLead of the first belongs, position p of
-    // its sample. Each row stores kAdvance columns from a 32-byte sector on; a lane moves a Piece of them at
-    // once. Some rows are loaded before any of them is stored. kWhole: all positions exist, and all rows.
+    // Two neighbours of a row of D, as they lie in memory.
+    using Pair = std::conditional_t<Traits::kIsFloat, float2, uint32_t>;
+    using PairBits = std::conditional_t<Traits::kIsFloat, uint2, uint32_t>;
+    static __device__ __forceinline__ Pair finish_pair(float first, float second, float scale, float bias) {
+        if constexpr (kMode == Mode::f16x3)
+            return make_float2(fmaf(first, scale, bias), fmaf(second, scale, bias));
+        else
+            return Product<kMode, 64, 1>::round_pair(first + bias, second + bias);
+    }
+
+    // Eight staged rows of D to y, of which `target` is where column kLead of the first belongs, position p
+    // of its sample. Each row stores kAdvance columns from a 32-byte sector on; a lane moves a Piece of them
+    // at once. Some rows are loaded before any of them is stored. kWhole: all positions exist, and all rows.
     template <class Piece, bool kWhole>
     __device__ __forceinline__ void store_rows(Bits* target, int32_t p, int32_t rows) const {
         constexpr int kCount = sizeof(Piece) / sizeof(Bits), kPieces = kAdvance / (32 * kCount);
         constexpr int kRegisters = kPieces * (sizeof(Piece) == 8 ? 2 : 1);  // of a row
         constexpr int kTogether = kRegisters > 2 ? 16 / kRegisters : 8;
         const uint32_t index = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(target) / sizeof(Bits));
-        const auto phi_of = [&](int r) {
-            return static_cast<int32_t>((index + r * static_cast<uint32_t>(problem.P)) % kLead);
+        const auto phi_of = [&](int r) -> int32_t {
+            if constexpr (kLead == 0) return 0;
+            else return (index + r * static_cast<uint32_t>(problem.P)) % kLead;
         };
         const uint32_t source = ptx::smem_address(staging + kLead + kCount * lane);
         Bits* const y = target + kCount * lane;
@@ -167,38 +200,38 @@ struct StreamProduct {
         }
     }
 
-    // `scale` undoes the scales of f16x3.
-    static __device__ __forceinline__ float finish(float sum, float scale, float bias) {
-        return kMode == Mode::f16x3 ? fmaf(sum, scale, bias) : sum + bias;
-    }
-
-    // D through shared memory to y, 8 output channels at a time.
-    __device__ __forceinline__ void store_tile(const float (&acc)[kValues], const Announcement& place,
+    // D through shared memory to y, 8 output channels at a time. `scale` undoes the scales of f16x3.
+    __device__ __forceinline__ void store_tile(float (&acc)[kValues], const Announcement& place,
                                                const float (&scale)[2]) {
         const int32_t p = place.row + kLead;
         const bool inside = p >= kLead && p + kAdvance <= problem.P;
-        Bits* const y = static_cast<Bits*>(problem.y) + (place.sample * problem.O + warp * 16) * problem.P + p;
+        Bits* const y =
+            static_cast<Bits*>(problem.y) + (place.sample * problem.O + warp * 16) * problem.P + p;
+        const float bias[2] = {load_bias(0), load_bias(1)};
+        // f16x3 finishes all before it stages any, or stores would hold up its registers.
+        Pair pair[kValues / 2];
+#pragma unroll
+        for (int i = 0; i < kValues / 2; ++i) {
+            pair[i] = finish_pair(acc[2 * i], acc[2 * i + 1], scale[i % 2], bias[i % 2]);
+            if (Traits::kIsSplit) ptx::settle(pair[i]);
+        }
 #pragma unroll 1
         for (int half = 0; half < 2; ++half) {
             const int32_t rows = static_cast<int32_t>(problem.O) - warp * 16 - 8 * half;
-            const float bias = load_bias(half);
             const uint32_t staged = ptx::smem_address(staging + lane / 4 * kPitch + 2 * (lane % 4));
 #pragma unroll
             for (int i = 0; i < 2; ++i) {  // registers have no index
                 if (i != half) continue;
 #pragma unroll
                 for (int j = 0; j < kN / 8; ++j)
-                    ptx::st_shared(staged + 8 * j * sizeof(Bits),
-                                   Product<kMode, 64, 1>::round_pair(finish(acc[4 * j + 2 * i], scale[i], bias),
-                                                                     finish(acc[4 * j + 2 * i + 1], scale[i], bias)));
+                    ptx::st_shared(staged + 8 * j * sizeof(Bits), pair[2 * j + i]);
             }
             __syncwarp();
             if (problem.activation != Activation::none)
                 activate_staged(problem.activation, reinterpret_cast<Element*>(staging), 8 * kPitch);
             Bits* const target = y + 8 * half * problem.P;
-            using Pair = std::conditional_t<Traits::kIsFloat, uint2, uint32_t>;
-            if (geometry.paired && inside && rows >= 8) store_rows<Pair, true>(target, p, rows);
-            else if (geometry.paired) store_rows<Pair, false>(target, p, rows);
+            if (geometry.paired && inside && rows >= 8) store_rows<PairBits, true>(target, p, rows);
+            else if (geometry.paired) store_rows<PairBits, false>(target, p, rows);
             else store_rows<Bits, false>(target, p, rows);
             __syncwarp();
         }
@@ -209,8 +242,8 @@ struct StreamProduct {
         return scratch.row_scaling[channel_of(half)];
     }
 
-    // f16x3: whether x and weights are in range, and sums large enough for the values that were too small; see
-    // kSumOfSmallX.
+    // f16x3: whether x and weights are in range, and sums large enough for the values that were too small;
+    // see kSumOfSmallX.
     __device__ __forceinline__ bool sums_suffice(const float (&acc)[kValues], const Announcement& place,
                                                  int32_t doubts) const {
         if (doubts >= kTooLarge) return false;
@@ -237,15 +270,18 @@ struct StreamProduct {
             scale[0] = scaling[0].x, scale[1] = scaling[1].x;
             const bool right = scale[0] > 0.0f && scale[1] > 0.0f && scaling[0].y + scaling[1].y == 0.0f;
             doubtful = !__all_sync(0xFFFFFFFF, right);
+            if (warp >= 4) pass_turn();  // the first one is the other's
         }
         for (uint32_t taken = 0;; ++taken) {
-            const int slot = wait_for_tile(barriers, taken);
+            if (kMode == Mode::f16x3) wait_for_turn();
+            wait_for_x(taken, 0);  // what is converted has been announced
+            const int slot = taken % kStreamTileSlots;
             if (__shfl_sync(0xFFFFFFFF, barriers.tile[slot].tile, 0) < 0) break;
             float acc[kValues];
             multiply_tile(acc, taken);
             const Announcement place = read_tile(barriers, slot);  // only now: registers are scarce
             if constexpr (kMode == Mode::f16x3) {
-                const int32_t doubts = __shfl_sync(0xFFFFFFFF, barriers.doubts[place.counter], 0);
+                const int32_t doubts = __shfl_sync(0xFFFFFFFF, barriers.doubts[taken % kStreamCounters], 0);
                 if ((doubtful || doubts > 0) && !sums_suffice(acc, place, doubts)) {
                     if (lane == 0) list_overlapped(geometry, problem, scratch, place);
                     __syncwarp();
@@ -254,6 +290,7 @@ struct StreamProduct {
             release(barriers.tile_empty(slot));
             store_tile(acc, place, scale);
         }
+        if (kMode == Mode::f16x3) pass_turn();
     }
 };
 

@@ -1,4 +1,5 @@
-"""The own source of the Hopper GEMM and of the streaming convolution, run on the CPU by tests/emulator_sm90: random problems, schedules, delays."""
+"""The source of the Hopper GEMM and of the streaming convolution, run on the CPU by tests/emulator_sm90:
+random problems, schedules, delays."""
 import datetime
 import importlib.util
 import os

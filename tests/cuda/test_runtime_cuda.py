@@ -12,6 +12,7 @@ SHORT = Problem(70, 32, 40, 5, 3, padding=(1, 1))
 PROBLEMS = {
     "dense": DENSE,
     "depthwise": DEPTHWISE,
+    "streamed": Problem(4, 64, 128, 3000, 3, padding=(1, 1)),
     "short": SHORT,
     "few channels": Problem(4, 3, 20, 1001, 5),
     "depthwise, some taps": Problem(4, 1, 1, 3001, 40, padding=(20, 19), groups=64),

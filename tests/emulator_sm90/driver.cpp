@@ -200,8 +200,8 @@ constexpr Instance kInstances[] = {
     stream_instance<Mode::tf32, 72>(),
     stream_instance<Mode::f16, 144>(),
     stream_instance<Mode::bf16, 80>(),
-    stream_instance<Mode::f16x3, 136>(),
-    stream_instance<Mode::f16x3, 72>(),
+    stream_instance<Mode::f16x3, 128>(),
+    stream_instance<Mode::f16x3, 64>(),
 #endif
 };
 constexpr int kInstanceCount = sizeof(kInstances) / sizeof(kInstances[0]);
@@ -271,10 +271,12 @@ bool run_problem(uint64_t seed, Random& random) {
     int least_alignment = streams ? 3 : 0;
     const auto take = [&](int64_t elements) {
         const int64_t alignments[] = {element, element, 2 * element, 16, 32, 256};
-        return memory.take(elements * element, alignments[random.range(least_alignment, 5)], random.chance(0.8));
+        const int64_t alignment = alignments[random.range(least_alignment, 5)];
+        return memory.take(elements * element, alignment, random.chance(0.8));
     };
     // x contiguous, with rows apart, transposed, every second position, or one sample for all.
-    const int64_t channels = problem.G * problem.C, layout = streams ? random.chance(0.5) ? 3 : 0 : random.range(0, 7);
+    const int64_t channels = problem.G * problem.C;
+    const int64_t layout = !streams ? random.range(0, 7) : random.chance(0.5) ? 3 : 0;
     problem.x_stride_l = layout == 1 ? channels : layout == 2 ? 2 : 1;
     int64_t row = (problem.L - 1) * problem.x_stride_l + 1 + (layout == 3 ? random.range(0, 5) : 0);
     if (streams) row = round_up(row, 16 / element);

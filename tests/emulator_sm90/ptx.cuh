@@ -33,6 +33,9 @@ void ld_shared(Value& value, uint32_t source) {
     std::memcpy(&value, emulator::shared_pointer(source, sizeof value, sizeof value), sizeof value);
 }
 
+template <class Value>
+void settle(Value&) {}
+
 inline int32_t anew(int32_t value) { return value; }
 inline uint64_t uniform(uint64_t value) { return emulator::exchange("uniform", value)[0]; }
 inline bool elect() { return emulator::elect(); }
@@ -60,7 +63,8 @@ inline void ldmatrix_x4_trans(uint32_t (&words)[4], uint32_t source) {
         for (int i = 0; i < 2; ++i) {
             const auto row = static_cast<uint32_t>(rows[8 * matrix + 2 * (lane % 4) + i]);
             uint16_t element;
-            std::memcpy(&element, static_cast<uint8_t*>(emulator::shared_pointer(row, 16, 16)) + lane / 4 * 2, 2);
+            const void* const source = emulator::shared_pointer(row, 16, 16);
+            std::memcpy(&element, static_cast<const uint8_t*>(source) + lane / 4 * 2, 2);
             words[matrix] |= static_cast<uint32_t>(element) << 16 * i;
         }
     }
@@ -70,8 +74,8 @@ inline void stmatrix_x4(uint32_t target, const uint32_t (&words)[4]) {
     const int lane = threadIdx.x % 32;
     for (int matrix = 0; matrix < 4; ++matrix) {
         const auto row = static_cast<uint32_t>(rows[8 * matrix + lane / 4]);
-        std::memcpy(static_cast<uint8_t*>(emulator::shared_pointer(row, 16, 16)) + lane % 4 * 4, &words[matrix],
-                    4);
+        void* const place = emulator::shared_pointer(row, 16, 16);
+        std::memcpy(static_cast<uint8_t*>(place) + lane % 4 * 4, &words[matrix], 4);
     }
 }
 inline void cp_async_bulk_store(uint64_t target, uint32_t source, uint32_t bytes) {

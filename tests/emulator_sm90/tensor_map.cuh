@@ -16,7 +16,8 @@ inline Error encode_tensor_map(const Problem& problem, int32_t positions, int32_
             {positions, channels}};
     const bool aligned = reinterpret_cast<uintptr_t>(problem.x) % 16 == 0 && map->stride[1] % 16 == 0 &&
                          map->stride[2] % 16 == 0 && positions * element % 16 == 0;
-    return aligned && positions <= 256 && channels <= 256 ? nullptr : "the driver refuses the tensor map of x";
+    const bool fits = aligned && positions <= 256 && channels <= 256;
+    return fits ? nullptr : "the driver refuses the tensor map of x";
 }
 
 }  // namespace conv1d
