@@ -8795,8 +8795,10 @@ __device__ __forceinline__ void fetch_x(const Visit<Element>& visit, int64_t x_s
             } else if (within % kWide == 0) {
                 ptx::cp_async_16(target, x, within * sizeof(Element));
             } else {  // the last of x: what lies behind in these 16 bytes is not ours
-#pragma unroll 1
-                for (int j = 0; j < kWide; ++j) x_smem[i + j] = j < within ? x[j] : narrow<Element>(0);
+                Vector<Element, kWide> last;
+#pragma unroll
+                for (int j = 0; j < kWide; ++j) last.at[j] = j < within ? x[j] : narrow<Element>(0);
+                *reinterpret_cast<Vector<Element, kWide>*>(x_smem + i) = last;
             }
             x += threads * kWide;
             target += threads * 16;
@@ -9031,8 +9033,11 @@ __device__ __forceinline__ void store_y(const Params& params, const Visit<Elemen
             *reinterpret_cast<uint4*>(visit.y + first) = *reinterpret_cast<const uint4*>(values);
             continue;
         }
-#pragma unroll 1
-        for (int j = begin; j < end; ++j) visit.y[first + j] = values[j];
+        const auto some = *reinterpret_cast<const Vector<Element, kWide>*>(values);
+#pragma unroll
+        for (int j = 0; j < kWide; ++j) {
+            if (j >= begin && j < end) visit.y[first + j] = some.at[j];
+        }
     }
 }
 
