@@ -2010,7 +2010,7 @@ Window<kMaxTaps> plan_window(int64_t taps, int64_t rows, int64_t stride, int64_t
 //          misalignment.
 // sliding  The segment's window of x lies in shared memory, in runs within which taps are neighbours. A
 //          thread slides over a strip of 12 positions of a run: a new vector of 4 x serves 48 multiply-adds.
-//          (3 vectors: an odd count, so that the strips of a warp meet no bank twice.) y is put in order there.
+//          (3 vectors: an odd count, so that a warp's strips meet no bank twice.) y is put in order there.
 // strided  all else, and doubles: taps are read through the L1 cache.
 
 #include <algorithm>
@@ -2056,7 +2056,8 @@ static_assert(kStripVectors % 2 == 1, "strips must be an odd number of vectors t
 static_assert(kPieceTaps % kChunkTaps == 0, "pieces must end with a chunk");
 
 constexpr int kSlidingThreads = 128;  // of a block of several rows: small blocks wait and work in turns
-constexpr int kBatch = 8;             // loads at once
+template <class Element>
+constexpr int kBatch = sizeof(Element) == 2 ? 16 : 4;  // loads at once
 constexpr int kManyTaps = 64;         // of which those that see padding are worth to be left out
 constexpr int kLaneRows = 8;          // rows of neighbouring channels that a warp loads at once
 constexpr int kRowGroups = 4;         // of these in a block, at most
@@ -2374,13 +2375,24 @@ __device__ __forceinline__ void fetch_row(const Params& params, const Element* x
     const int64_t step_x = step * problem.x_stride_l;
     at -= inside.begin;
     if constexpr (kAsync<Element>) {
-        if (runs.planes == 1 && runs.residues == 1) {
-            uint32_t target = ptx::smem_address(x_smem + lead + lane);
+        if (runs.planes == 1) {
+            const uint32_t divisor = runs.residues;
+            const int step_run = divisor == 1 ? threads : threads / divisor;
+            const int step_residue = threads - step_run * runs.residues;
+            const int step_bytes = (step_residue * runs.run_pitch + step_run) * sizeof(Element);
+            const int wrap_bytes = (1 - runs.residues * runs.run_pitch) * static_cast<int>(sizeof(Element));
+            uint32_t target = ptx::smem_address(x_smem + place_in_plane(runs, lead + lane));
+            int residue = divisor == 1 ? 0 : lane % divisor;
 #pragma unroll 4
             for (int i = lane; i < count; i += threads) {
                 const bool is_inside = static_cast<uint32_t>(at) < inside_count;
                 ptx::cp_async<sizeof(Element)>(target, source, is_inside ? sizeof(Element) : 0);
-                target += threads * sizeof(Element);
+                target += step_bytes;
+                residue += step_residue;
+                if (residue >= runs.residues) {
+                    residue -= runs.residues;
+                    target += wrap_bytes;
+                }
                 source += step_x;
                 at += step;
             }
@@ -2390,38 +2402,48 @@ __device__ __forceinline__ void fetch_row(const Params& params, const Element* x
     // From the end of one plane to the beginning of the next.
     const int wrap = static_cast<int>(problem.dilation) - count * stride;
     const int64_t wrap_x = wrap * problem.x_stride_l;
-    int plane_first = 0, i = lane, left = count * runs.planes - lane;
+    struct {
+        int i, left, plane_first;
+    } next = {lane, count * runs.planes - lane, 0};
+    const auto target_of = [&](auto& place) {
+        return x_smem + place.plane_first + place_in_plane(runs, lead + place.i);
+    };
 #pragma unroll 1
-    while (left > 0) {
-        Element values[kBatch];
-        int target[kBatch];  // in x_smem; -1: none
+    while (next.left > 0) {
+        Element values[kBatch<Element>];
+        auto stored = next;
 #pragma unroll
-        for (int j = 0; j < kBatch; ++j) {
-            target[j] = -1;
-            if (left <= 0) continue;
-            while (i >= count) {
-                i -= count;
+        for (int j = 0; j < kBatch<Element>; ++j) {
+            if (next.left <= 0) break;
+            while (next.i >= count) {
+                next.i -= count;
+                next.plane_first += runs.residues * runs.run_pitch;
                 at += wrap;
                 source += wrap_x;
-                plane_first += runs.residues * runs.run_pitch;
             }
-            target[j] = plane_first + place_in_plane(runs, lead + i);
             const bool is_inside = static_cast<uint32_t>(at) < inside_count;
             if constexpr (kAsync<Element>) {
-                ptx::cp_async<sizeof(Element)>(ptx::smem_address(x_smem + target[j]), source,
+                ptx::cp_async<sizeof(Element)>(ptx::smem_address(target_of(next)), source,
                                                is_inside ? sizeof(Element) : 0);
             } else {
                 values[j] = is_inside ? *source : narrow<Element>(0);
             }
-            i += threads;
-            left -= threads;
+            next.i += threads;
+            next.left -= threads;
             at += step;
             source += step_x;
         }
         if constexpr (!kAsync<Element>) {
 #pragma unroll
-            for (int j = 0; j < kBatch; ++j) {
-                if (target[j] >= 0) x_smem[target[j]] = widen(values[j]);
+            for (int j = 0; j < kBatch<Element>; ++j) {
+                if (stored.left <= 0) break;
+                while (stored.i >= count) {
+                    stored.i -= count;
+                    stored.plane_first += runs.residues * runs.run_pitch;
+                }
+                *target_of(stored) = widen(values[j]);
+                stored.i += threads;
+                stored.left -= threads;
             }
         }
     }
@@ -2505,6 +2527,7 @@ __global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
     const int64_t l_begin = row.p_begin * problem.stride - problem.pad_left;
     Element* const y = row.y + row.p_begin - y_begin;
     if (row.valid) {
+#pragma unroll 1
         for (int k = lane; k < taps; k += threads) {
             const uint32_t divisor = runs.tap_step;
             const int target = divisor == 1 ? k : k % divisor * runs.w_pitch + k / divisor;
@@ -2633,7 +2656,7 @@ __global__ void __launch_bounds__(kMaxThreads)
                 const int64_t l = at * problem.stride + k * problem.dilation - problem.pad_left;
                 if (i == 0 || little) w = k < problem.K ? widen(row.w[k]) : Sum{};
                 const bool wanted = k < problem.K && at < row.p_end && l >= 0 && l < problem.L;
-                products[i][0] = wanted ? w : Sum{};
+                products[i][0] = w;  // inf times padding is NaN, as it is in the sliding kernel
                 products[i][1] = wanted ? widen(row.x[l * problem.x_stride_l]) : Sum{};
                 if (little || i == kSlots - 1) {
                     k += params.tap_step;
@@ -8782,8 +8805,8 @@ const conv1d::Route conv1d::kStreamSm90 = {"stream_sm90", fits_stream_sm90, work
 //   y[8*m + n] = sum over k of x[8*m + k] * T[k][n]
 //
 // A product m16n8k16 (of TF32, m16n8k8) adds 16 (8) of the K + 7 (and one for odd padding) numbers k to 16
-// strips. These lie in 16 stretches of y, one strip in each, so that the strip of the next product is the next
-// of the stretch: a register of x serves 7 or 8 products.
+// strips. These lie in 16 stretches of y, one strip in each, so that the strip of the next product is the
+// stretch's next: a register of x serves 7 or 8 products.
 //
 // A warp takes 16 stretches of up to 7 strips, a block some warps, of one row of y or of several. x comes to
 // shared memory as it lies in global memory, by 16-byte copies that need no registers; y is put in order
@@ -8816,6 +8839,7 @@ constexpr int kBlocksPerSm = 3;
 #endif
 constexpr int kFewTaps = 8;      // of floats that multiply-adds take: neighbours, or
 constexpr int kFarTaps = 16;     // so far apart
+constexpr int kGapTaps = 128, kGapTaps16 = 32;  // likewise where x has gaps, of floats and in 16 bits
 constexpr int kAlignBytes = 32;  // where the stores of a warp begin: of parts of sectors, L2 takes fewer
 
 template <class Element_>
@@ -8933,8 +8957,10 @@ __device__ __forceinline__ void fetch_x(const Visit<Element>& visit, int64_t x_s
             } else if (within % kWide == 0) {
                 ptx::cp_async_16(target, x, within * sizeof(Element));
             } else {  // the last of x: what lies behind in these 16 bytes is not ours
-#pragma unroll 1
-                for (int j = 0; j < kWide; ++j) x_smem[i + j] = j < within ? x[j] : narrow<Element>(0);
+                Vector<Element, kWide> last;
+#pragma unroll
+                for (int j = 0; j < kWide; ++j) last.at[j] = j < within ? x[j] : narrow<Element>(0);
+                *reinterpret_cast<Vector<Element, kWide>*>(x_smem + i) = last;
             }
             x += threads * kWide;
             target += threads * 16;
@@ -8984,16 +9010,16 @@ __device__ __forceinline__ uint32_t round_or_nan(float value) {
     return __float_as_uint(fmaf(value, 0.0f, __uint_as_float(__float_as_uint(value) + 0x1000)));
 }
 
-// A pair of x from shared memory. Where it is `apart`, it is not aligned.
-template <class Element>
-__device__ __forceinline__ typename PairOf<Element>::Type load_x(const Element* x, bool apart) {
+// A pair of x from shared memory; kApart: it is not aligned.
+template <bool kApart, class Element>
+__device__ __forceinline__ typename PairOf<Element>::Type load_x(const Element* x) {
     if constexpr (sizeof(Element) == 2) {
-        if (!apart) return *reinterpret_cast<const uint32_t*>(x);
+        if (!kApart) return *reinterpret_cast<const uint32_t*>(x);
         const uint32_t* const words = reinterpret_cast<const uint32_t*>(x - 1);
         return words[0] >> 16 | words[1] << 16;
     } else {
         float2 pair;
-        if (apart) pair = {x[0], x[1]};
+        if (kApart) pair = {x[0], x[1]};
         else pair = *reinterpret_cast<const float2*>(x);
         return {round_or_nan(pair.x), round_or_nan(pair.y)};
     }
@@ -9030,7 +9056,7 @@ __device__ __forceinline__ bool holds_nan(uint4 words) {
 }
 
 // The sums of a warp's outputs: of stretch group (+ 8) and strip `tile`, numbers 2*t and 2*t + 1.
-template <class Traits, class Element = typename Traits::Element>
+template <class Traits, bool kApart, class Element = typename Traits::Element>
 __device__ __forceinline__ void add_products(const Params& params, const Visit<Element>& visit,
                                              int strip_first, const Element* x_smem, const Element* w_smem,
                                              float (&sum)[kMaxTiles][4]) {
@@ -9042,7 +9068,6 @@ __device__ __forceinline__ void add_products(const Params& params, const Visit<E
     const int tiles = params.tiles;
     const int lane = threadIdx.x % 32, group = lane / 4, t = lane % 4;
     const int x_begin = strip_first * kStrip + visit.x_first - visit.w_shift;
-    const bool apart = x_begin % 2 != 0;
     // This lane's pair of the stretch's first strip, in A's upper half, and from there to the lower half.
     const Element* const x_lane = x_smem + x_begin + group * tiles * kStrip + 2 * t;
     const int half_elems = 8 * tiles * kStrip;
@@ -9070,7 +9095,7 @@ __device__ __forceinline__ void add_products(const Params& params, const Visit<E
         const auto load_strip = [&](int strip, int place) {
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
-                window[half][place] = load_x(x_lane + half * half_elems + strip * kStrip, apart);
+                window[half][place] = load_x<kApart>(x_lane + half * half_elems + strip * kStrip);
             }
         };
 #pragma unroll
@@ -9170,8 +9195,11 @@ __device__ __forceinline__ void store_y(const Params& params, const Visit<Elemen
             *reinterpret_cast<uint4*>(visit.y + first) = *reinterpret_cast<const uint4*>(values);
             continue;
         }
-#pragma unroll 1
-        for (int j = begin; j < end; ++j) visit.y[first + j] = values[j];
+        const auto some = *reinterpret_cast<const Vector<Element, kWide>*>(values);
+#pragma unroll
+        for (int j = 0; j < kWide; ++j) {
+            if (j >= begin && j < end) visit.y[first + j] = some.at[j];
+        }
     }
 }
 
@@ -9224,7 +9252,12 @@ __global__ void __launch_bounds__(kMaxWarps * 32, kBlocksPerSm)
         if (strip_first * kStrip < visit.y_end) {
             const Element* x_now = x_smem + round % 2 * params.x_elems;
             float sum[kMaxTiles][4] = {};
-            add_products<Traits>(params, visit, strip_first, x_now, w_smem, sum);
+            // Where a row begins at another parity than most do, pairs of x are not aligned.
+            if ((visit.x_first - visit.w_shift) % 2 == 0) {
+                add_products<Traits, false>(params, visit, strip_first, x_now, w_smem, sum);
+            } else {
+                add_products<Traits, true>(params, visit, strip_first, x_now, w_smem, sum);
+            }
             stage_y<Element>(sum, visit.bias, params.tiles, visit.y_shift, y_smem);
             __syncwarp();
             store_y<Traits>(params, visit, strip_first, x_now, y_smem);
@@ -9332,6 +9365,9 @@ inline bool fits_toeplitz(const Problem& any_problem) {
     if (is_float && problem.precision != Precision::tf32) return false;
     const bool apart = problem.dilation == 1 || problem.dilation >= toeplitz::kFarTaps;
     if (is_float && apart && problem.K <= toeplitz::kFewTaps) return false;
+    // Rows with gaps come element by element. Neighbouring channels the next route loads together.
+    const bool by_channel = problem.x_stride_l != 1 && problem.x_stride_c == 1 && problem.G > 1;
+    if (by_channel && problem.K <= (is_float ? toeplitz::kGapTaps : toeplitz::kGapTaps16)) return false;
     if (problem.C != 1 || problem.O > toeplitz::kMaxO || problem.stride != 1) return false;
     if (toeplitz::span(problem) > toeplitz::kMaxSpan) return false;
     // A block takes at least a warp's work of a row, of which there are fewer than P / 16 + 1.
@@ -9363,11 +9399,11 @@ const conv1d::Route conv1d::kToeplitz = {"toeplitz", fits_toeplitz, no_workspace
 // Long depthwise filters on Hopper: one input channel a group, stride 1, from some hundred taps on; 16-bit
 // dtypes, TF32, and float32 in full accuracy as three products of operands split into two fp16 numbers.
 //
-// In strips of 64 positions, y[64*m + r] = sum over j, k < 64 of w[64*j + k - r] * x[64*(m + j) + k]. For each j
-// that is a product D[r][m] += A[r][k] * B[k][m] of wgmma. B's rows (strips of x) are 128 swizzled bytes, those
-// of several samples side by side, so that the next j is the same tile some rows on. A's 8 x 8 parts depend
-// only on how far k is from r: each is kept once, next to its neighbours, and with the parts of D's rows
-// counted downwards both strides of A are that of one part. So w and x lie in shared memory once.
+// In strips of 64 positions, y[64*m + r] = sum over j, k < 64 of w[64*j + k - r] * x[64*(m + j) + k]: for each
+// j a product D[r][m] += A[r][k] * B[k][m] of wgmma. B's rows (strips of x) are 128 swizzled bytes, those of
+// several samples side by side, so that the next j is the same tile some rows on. A's 8 x 8 parts depend only
+// on how far k is from r: each is kept once, next to its neighbours, and with the parts of D's rows counted
+// downwards both strides of A are that of one part. So w and x lie in shared memory once.
 //
 // A block takes one output channel of up to 8 samples: it fills shared memory, then its warpgroups take tiles
 // of y in turn. float32 is scaled to fp16's range by the largest number of the row. inf and NaN meet
