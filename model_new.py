@@ -2010,7 +2010,7 @@ Window<kMaxTaps> plan_window(int64_t taps, int64_t rows, int64_t stride, int64_t
 //          misalignment.
 // sliding  The segment's window of x lies in shared memory, in runs within which taps are neighbours. A
 //          thread slides over a strip of 12 positions of a run: a new vector of 4 x serves 48 multiply-adds.
-//          (3 vectors: an odd count, so that the strips of a warp meet no bank twice.) y is put in order there.
+//          (3 vectors: an odd count, so that a warp's strips meet no bank twice.) y is put in order there.
 // strided  all else, and doubles: taps are read through the L1 cache.
 
 #include <algorithm>
@@ -2056,7 +2056,8 @@ static_assert(kStripVectors % 2 == 1, "strips must be an odd number of vectors t
 static_assert(kPieceTaps % kChunkTaps == 0, "pieces must end with a chunk");
 
 constexpr int kSlidingThreads = 128;  // of a block of several rows: small blocks wait and work in turns
-constexpr int kBatch = 8;             // loads at once
+template <class Element>
+constexpr int kBatch = sizeof(Element) == 2 ? 16 : 4;  // loads at once
 constexpr int kManyTaps = 64;         // of which those that see padding are worth to be left out
 constexpr int kLaneRows = 8;          // rows of neighbouring channels that a warp loads at once
 constexpr int kRowGroups = 4;         // of these in a block, at most
@@ -2374,13 +2375,24 @@ __device__ __forceinline__ void fetch_row(const Params& params, const Element* x
     const int64_t step_x = step * problem.x_stride_l;
     at -= inside.begin;
     if constexpr (kAsync<Element>) {
-        if (runs.planes == 1 && runs.residues == 1) {
-            uint32_t target = ptx::smem_address(x_smem + lead + lane);
+        if (runs.planes == 1) {
+            const uint32_t divisor = runs.residues;
+            const int step_run = divisor == 1 ? threads : threads / divisor;
+            const int step_residue = threads - step_run * runs.residues;
+            const int step_bytes = (step_residue * runs.run_pitch + step_run) * sizeof(Element);
+            const int wrap_bytes = (1 - runs.residues * runs.run_pitch) * static_cast<int>(sizeof(Element));
+            uint32_t target = ptx::smem_address(x_smem + place_in_plane(runs, lead + lane));
+            int residue = divisor == 1 ? 0 : lane % divisor;
 #pragma unroll 4
             for (int i = lane; i < count; i += threads) {
                 const bool is_inside = static_cast<uint32_t>(at) < inside_count;
                 ptx::cp_async<sizeof(Element)>(target, source, is_inside ? sizeof(Element) : 0);
-                target += threads * sizeof(Element);
+                target += step_bytes;
+                residue += step_residue;
+                if (residue >= runs.residues) {
+                    residue -= runs.residues;
+                    target += wrap_bytes;
+                }
                 source += step_x;
                 at += step;
             }
@@ -2390,38 +2402,48 @@ __device__ __forceinline__ void fetch_row(const Params& params, const Element* x
     // From the end of one plane to the beginning of the next.
     const int wrap = static_cast<int>(problem.dilation) - count * stride;
     const int64_t wrap_x = wrap * problem.x_stride_l;
-    int plane_first = 0, i = lane, left = count * runs.planes - lane;
+    struct {
+        int i, left, plane_first;
+    } next = {lane, count * runs.planes - lane, 0};
+    const auto target_of = [&](auto& place) {
+        return x_smem + place.plane_first + place_in_plane(runs, lead + place.i);
+    };
 #pragma unroll 1
-    while (left > 0) {
-        Element values[kBatch];
-        int target[kBatch];  // in x_smem; -1: none
+    while (next.left > 0) {
+        Element values[kBatch<Element>];
+        auto stored = next;
 #pragma unroll
-        for (int j = 0; j < kBatch; ++j) {
-            target[j] = -1;
-            if (left <= 0) continue;
-            while (i >= count) {
-                i -= count;
+        for (int j = 0; j < kBatch<Element>; ++j) {
+            if (next.left <= 0) break;
+            while (next.i >= count) {
+                next.i -= count;
+                next.plane_first += runs.residues * runs.run_pitch;
                 at += wrap;
                 source += wrap_x;
-                plane_first += runs.residues * runs.run_pitch;
             }
-            target[j] = plane_first + place_in_plane(runs, lead + i);
             const bool is_inside = static_cast<uint32_t>(at) < inside_count;
             if constexpr (kAsync<Element>) {
-                ptx::cp_async<sizeof(Element)>(ptx::smem_address(x_smem + target[j]), source,
+                ptx::cp_async<sizeof(Element)>(ptx::smem_address(target_of(next)), source,
                                                is_inside ? sizeof(Element) : 0);
             } else {
                 values[j] = is_inside ? *source : narrow<Element>(0);
             }
-            i += threads;
-            left -= threads;
+            next.i += threads;
+            next.left -= threads;
             at += step;
             source += step_x;
         }
         if constexpr (!kAsync<Element>) {
 #pragma unroll
-            for (int j = 0; j < kBatch; ++j) {
-                if (target[j] >= 0) x_smem[target[j]] = widen(values[j]);
+            for (int j = 0; j < kBatch<Element>; ++j) {
+                if (stored.left <= 0) break;
+                while (stored.i >= count) {
+                    stored.i -= count;
+                    stored.plane_first += runs.residues * runs.run_pitch;
+                }
+                *target_of(stored) = widen(values[j]);
+                stored.i += threads;
+                stored.left -= threads;
             }
         }
     }
@@ -2505,6 +2527,7 @@ __global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
     const int64_t l_begin = row.p_begin * problem.stride - problem.pad_left;
     Element* const y = row.y + row.p_begin - y_begin;
     if (row.valid) {
+#pragma unroll 1
         for (int k = lane; k < taps; k += threads) {
             const uint32_t divisor = runs.tap_step;
             const int target = divisor == 1 ? k : k % divisor * runs.w_pitch + k / divisor;
@@ -2633,7 +2656,7 @@ __global__ void __launch_bounds__(kMaxThreads)
                 const int64_t l = at * problem.stride + k * problem.dilation - problem.pad_left;
                 if (i == 0 || little) w = k < problem.K ? widen(row.w[k]) : Sum{};
                 const bool wanted = k < problem.K && at < row.p_end && l >= 0 && l < problem.L;
-                products[i][0] = wanted ? w : Sum{};
+                products[i][0] = w;  // inf times padding is NaN, as it is in the sliding kernel
                 products[i][1] = wanted ? widen(row.x[l * problem.x_stride_l]) : Sum{};
                 if (little || i == kSlots - 1) {
                     k += params.tap_step;
@@ -5442,7 +5465,8 @@ struct Geometry {
     int32_t tap_groups;        // taps that share one window, ceil(K / taps_per_group) times
     int32_t taps_per_group;
     int32_t window;   // positions of x: (the tile's columns - 1)*stride + (taps_per_group - 1)*dilation + 1
-    int32_t pairs;    // 1: two neighbouring elements of x are loaded together
+    int32_t channels_last;  // 1: neighbouring channels of x can be loaded together, 16 bytes at once
+    int32_t pairs;          // 1: two neighbouring positions of x are loaded together
     int32_t ragged;   // 1: they are, though rows may begin at odd elements
     int32_t batches;  // of conversion in a stage
     int32_t batch_positions;
@@ -5531,7 +5555,12 @@ inline Geometry cut(const Problem& problem, const Tiling& tiling, int64_t most_t
     }
     geometry.tap_groups = static_cast<int32_t>(ceil_div(problem.K, taps));
     geometry.taps_per_group = static_cast<int32_t>(taps);
-    geometry.pairs = !flat && problem.x_stride_l == 1;
+    const auto in_pieces = [](int64_t elements) { return elements * Traits::kElementBytes % 16 == 0; };
+    geometry.channels_last = problem.x_stride_c == 1 && problem.C % Traits::kPieceChannels == 0 &&
+                             (problem.L == 1 || in_pieces(problem.x_stride_l)) &&
+                             (problem.N == 1 || in_pieces(problem.x_stride_n)) &&
+                             reinterpret_cast<uintptr_t>(problem.x) % 16 == 0;
+    geometry.pairs = !flat && problem.x_stride_l == 1 && !geometry.channels_last;
     geometry.ragged =
         geometry.pairs && (problem.L % 2 != 0 || (problem.x_stride_c | problem.x_stride_n) % 2 != 0 ||
                            reinterpret_cast<uintptr_t>(problem.x) % (2 * Traits::kElementBytes) != 0);
@@ -5599,7 +5628,7 @@ inline double estimate_cycles(const Problem& problem, const Geometry& geometry, 
     // And the fewer columns, the more often weights are read from shared memory.
     const double products = filled * static_cast<double>(problem.K) * steps * (tiling.columns + 6);
     const double stages = static_cast<double>(geometry.chunks) * geometry.tap_groups;
-    const double load = geometry.pairs ? 1 : 1.5;  // element by element x comes slower
+    const double load = geometry.pairs || geometry.channels_last ? 1 : 1.5;  // by single elements x comes slower
     const double bytes = stages * geometry.window * Traits::kChunkChannels * Traits::kElementBytes * load +
                          (geometry.resident ? 0 : blocks * geometry.weight_bytes) +
                          kTileO * tiling.columns * Traits::kElementBytes;
@@ -6135,7 +6164,7 @@ inline void pack_split_weights(const Problem& problem, const Geometry& geometry,
 // Where these lie side by side a lane takes two, with one load a channel, of an aligned word. If the row
 // begins at an odd element, that word holds the second half of a pair and the next lane's the first half of
 // the next, so a batch is 62 positions then.
-template <Mode kMode>
+template <Mode kMode, bool kChannelsLast>
 struct Converter {
     using Traits = ModeTraits<kMode>;
     using Bits = typename Traits::Bits;
@@ -6259,56 +6288,73 @@ struct Converter {
         }
     }
 
-    // Rounds or splits loaded channels at position q into their row of the current stage. get_word(i) is
-    // channel i's element, or, of 16 bits each, those of channels 2*i and 2*i + 1.
-    template <class GetWord>
-    __device__ __forceinline__ void store(int32_t q, GetWord get_word) {
+    // The row of the current stage that holds position q of the window; `target` is null where no tap reads it.
+    struct Row {
+        uint8_t* target;
+        int32_t swizzle;
+    };
+    __device__ __forceinline__ Row find_row(int32_t q) const {
         const int32_t stride = static_cast<int32_t>(problem.stride);
         const int32_t row = divide_by_stride(geometry, q, stride), plane = q - row * stride;
-        if (q < 0 || q >= geometry.window || !(geometry.plane_mask >> plane & 1)) return;
+        if (q < 0 || q >= geometry.window || !(geometry.plane_mask >> plane & 1)) return {nullptr, 0};
         const int32_t stored_row = row + plane_row(geometry, plane);
-        uint8_t* const target = x_smem + stages.stage * geometry.x_stage_bytes + stored_row * kRowBytes;
-        const int32_t swizzle = stored_row & 7;
+        return {x_smem + stages.stage * geometry.x_stage_bytes + stored_row * kRowBytes, stored_row & 7};
+    }
+
+    // Rounds or splits the channels of one piece into a row. get_word(i) is channel i's element, or, of 16
+    // bits each, those of channels 2*i and 2*i + 1. Returns whether one is too small for f16x3.
+    template <class GetWord>
+    __device__ __forceinline__ bool store_piece(const Row& row, int32_t piece, GetWord get_word) {
+        uint32_t high[4], low[4];
         bool any_small = false;
 #pragma unroll
-        for (int piece = 0; piece < Traits::kPieces; ++piece) {
-            uint32_t high[4], low[4];
-#pragma unroll
-            for (int j = 0; j < 4; ++j) {
-                if constexpr (kMode == Mode::f16x3) {
-                    const float first = __uint_as_float(get_word(8 * piece + 2 * j));
-                    const float second = __uint_as_float(get_word(8 * piece + 2 * j + 1));
-                    any_small = any_small || is_small(first) || is_small(second);
-                    high[j] = split_f16(first * kXScale, second * kXScale, low[j]);
-                    largest = __hmax2(largest, __habs2(*reinterpret_cast<const __half2*>(&high[j])));
-                } else if constexpr (kMode == Mode::tf32x3) {
-                    const float value = __uint_as_float(get_word(4 * piece + j));
-                    high[j] = ptx::cvt_rn_tf32(value);
-                    low[j] = ptx::cvt_rn_tf32(value - __uint_as_float(high[j]));
-                } else if constexpr (kMode == Mode::tf32) {
-                    high[j] = round_tf32(get_word(4 * piece + j));
-                } else {
-                    high[j] = get_word(4 * piece + j);
-                }
+        for (int j = 0; j < 4; ++j) {
+            if constexpr (kMode == Mode::f16x3) {
+                const float first = __uint_as_float(get_word(2 * j));
+                const float second = __uint_as_float(get_word(2 * j + 1));
+                any_small = any_small || is_small(first) || is_small(second);
+                high[j] = split_f16(first * kXScale, second * kXScale, low[j]);
+                largest = __hmax2(largest, __habs2(*reinterpret_cast<const __half2*>(&high[j])));
+            } else if constexpr (kMode == Mode::tf32x3) {
+                const float value = __uint_as_float(get_word(j));
+                high[j] = ptx::cvt_rn_tf32(value);
+                low[j] = ptx::cvt_rn_tf32(value - __uint_as_float(high[j]));
+            } else if constexpr (kMode == Mode::tf32) {
+                high[j] = round_tf32(get_word(j));
+            } else {
+                high[j] = get_word(j);
             }
-            *reinterpret_cast<uint4*>(target + ((piece ^ swizzle) << 4)) =
-                make_uint4(high[0], high[1], high[2], high[3]);
-            if constexpr (Traits::kIsSplit)
-                *reinterpret_cast<uint4*>(target + (((piece + Traits::kPieces) ^ swizzle) << 4)) =
-                    make_uint4(low[0], low[1], low[2], low[3]);
         }
-        if (any_small) count_small(q);
+        *reinterpret_cast<uint4*>(row.target + ((piece ^ row.swizzle) << 4)) =
+            make_uint4(high[0], high[1], high[2], high[3]);
+        if constexpr (Traits::kIsSplit)
+            *reinterpret_cast<uint4*>(row.target + (((piece + Traits::kPieces) ^ row.swizzle) << 4)) =
+                make_uint4(low[0], low[1], low[2], low[3]);
+        return any_small;
+    }
+
+    // All pieces of position q.
+    template <class GetWord>
+    __device__ __forceinline__ void store(int32_t q, GetWord get_word) {
+        const Row row = find_row(q);
+        if (row.target == nullptr) return;
+        constexpr int kWords = Traits::kPieceChannels * Traits::kElementBytes / 4;  // of a piece
+        bool any_small = false;
+#pragma unroll
+        for (int piece = 0; piece < Traits::kPieces; ++piece)
+            any_small |= store_piece(row, piece, [&](int i) { return get_word(kWords * piece + i); });
+        if (any_small) count_small(q, 0, Traits::kChunkChannels);
     }
 
     static __device__ __forceinline__ bool is_small(float value) {
         return fabsf(value) < kSmallestScaled / kXScale && value != 0.0f;
     }
-    // Counts those of the chunk's channels at position q, where there are some. (One in a million normal
-    // numbers is small: reading them again costs less than counting all of them.)
-    __device__ __forceinline__ void count_small(int32_t q) {
-        const int32_t c = chunk * Traits::kChunkChannels;
+    // Counts those of `most` of the chunk's channels at position q, where there are some. (One in a million
+    // normal numbers is small: reading them again costs less than counting all of them.)
+    __device__ __forceinline__ void count_small(int32_t q, int32_t first, int32_t most) {
+        const int32_t c = chunk * Traits::kChunkChannels + first;
         const auto* source = reinterpret_cast<const float*>(find(ptx::anew(q), c));
-        const int32_t channels = min(Traits::kChunkChannels, static_cast<int32_t>(problem.C) - c);
+        const int32_t channels = min(most, static_cast<int32_t>(problem.C) - c);
         int32_t count = 0;
 #pragma unroll 1
         for (int32_t i = 0; i < channels; ++i, source += geometry.x_stride_c)
@@ -6352,9 +6398,58 @@ struct Converter {
         }
     }
 
+    // Channels-last: neighbouring lanes take the pieces of a row, whose channels are neighbours in memory.
+    __device__ __forceinline__ void convert_pieces() {
+        constexpr int kPositions = 32 / Traits::kPieces;  // of the warp at once
+        constexpr int kLoads = Traits::kPieceChannels * Traits::kElementBytes / 16;
+        const int32_t piece = lane % Traits::kPieces, first_channel = piece * Traits::kPieceChannels;
+        const int32_t c = chunk * Traits::kChunkChannels + first_channel;
+        const int32_t q = 64 * batch + lane / Traits::kPieces;  // and every kPositions-th from there on
+        const int32_t l = window_begin() + q;
+        const int32_t l_end = place.sample < problem.N && c < problem.C ? static_cast<int32_t>(problem.L) : 0;
+        const Bits* const source = x_tile + int64_t{l} * geometry.x_stride_l + c;
+        uint4 value[64 / kPositions][kLoads];
+#pragma unroll
+        for (int i = 0; i < 64 / kPositions; ++i) {
+            const int32_t step = i * kPositions;
+            const Bits* from = source + int64_t{step} * geometry.x_stride_l;
+            bool valid = q + step < geometry.window &&
+                         static_cast<uint32_t>(l + step) < static_cast<uint32_t>(l_end);
+            if (geometry.flat) {
+                from = find(q + step, c);
+                valid = from != nullptr && l_end > 0;
+            }
+#pragma unroll
+            for (int j = 0; j < kLoads; ++j)
+                value[i][j] = valid ? __ldg(reinterpret_cast<const uint4*>(from) + j) : uint4{};
+        }
+        claim();
+        // Where the stride divides kPositions, all lie in one plane, row_step rows apart.
+        const int32_t stride = static_cast<int32_t>(problem.stride);
+        const int32_t row_step = divide_by_stride(geometry, kPositions, stride);
+        const bool in_step = row_step * stride == kPositions;
+        const Row first_row = find_row(q);
+#pragma unroll
+        for (int i = 0; i < 64 / kPositions; ++i) {
+            const int32_t step = i * kPositions;
+            const bool stored = first_row.target != nullptr && q + step < geometry.window;
+            const Row row = !in_step ? find_row(q + step)
+                            : stored ? Row{first_row.target + i * row_step * kRowBytes,
+                                           (first_row.swizzle + i * row_step) & 7}
+                                     : Row{nullptr, 0};
+            if (row.target == nullptr) continue;
+            const bool any_small = store_piece(row, piece, [&](int j) {
+                const uint4& four = value[i][j / 4];
+                return j % 4 == 0 ? four.x : j % 4 == 1 ? four.y : j % 4 == 2 ? four.z : four.w;
+            });
+            if (any_small) count_small(q + step, first_channel, Traits::kPieceChannels);
+        }
+    }
+
     __device__ __forceinline__ void convert_batch() {
         largest = __half2{};
-        if (geometry.ragged) convert_pairs<true>();
+        if constexpr (kChannelsLast) convert_pieces();
+        else if (geometry.ragged) convert_pairs<true>();
         else if (geometry.pairs) convert_pairs<false>();
         else convert_singles();
         if constexpr (kMode == Mode::f16x3) {
@@ -6830,20 +6925,10 @@ struct Product {
 }  // namespace sm90
 }  // namespace conv1d
 ''',
-"gemm_sm90.cuh": r'''
-#line 1 "kernels/gemm_sm90.cuh"
-// Dense convolution on Hopper as an implicit GEMM: D[o][position] = sum of W[o][c, k] * X[c, k][position].
-//
-// Chosen for 16 channels a group and more. Persistent blocks draw tiles of 128 output channels x kN positions
-// from a ticket, or of 64 x 2*kN. Seven converter warps read x once, round or split it and store it K-major
-// in rows of 128 bytes, one row a position: position q of the window is row q / stride of plane q % stride, so
-// every tap of every stride and dilation is a plane and a row shift of the same tile. One warp draws tickets
-// and streams the packed weights. Two product warpgroups of 64 output channels each run wgmma, stage D and
-// store it by bulk copies along the rows of y. Cost: each element of x leaves L2 once per tile of channels,
-// each weight once per tile (once per block where all fit in shared memory). fp32 without TF32 runs as three
-// products of split operands (Mode in gemm_sm90_plan.cuh): of fp16 parts, then once more of TF32 parts for the
-// tiles that fp16 cannot hold, in a second launch that finds their list mostly empty.
-// results/findings.md has what was measured, and what bounds it.
+"gemm_sm90_kernel.cuh": r'''
+#line 1 "kernels/gemm_sm90_kernel.cuh"
+// The kernel of the Hopper GEMM (gemm_sm90.cuh) and its launch. Each instance takes one layout of x: with both
+// ways to convert x in one kernel, either ran 5 to 20 % slower.
 
 
 
@@ -6860,7 +6945,7 @@ namespace sm90 {
 template <Mode kMode, int kN>
 constexpr bool kNeedsRegisters = kN * (ModeTraits<kMode>::kIsSplit ? 2 : 1) > 128;
 
-template <Mode kMode, int kN, int kSlices>
+template <Mode kMode, int kN, int kSlices, bool kChannelsLast>
 __global__ void __launch_bounds__(kThreads, 1)
     gemm_sm90_kernel(const __grid_constant__ Problem problem, const __grid_constant__ Geometry geometry,
                      const __grid_constant__ Scratch scratch) {
@@ -6908,8 +6993,8 @@ __global__ void __launch_bounds__(kThreads, 1)
     } else {
         if constexpr (kNeedsRegisters<kMode, kN>) ptx::setmaxnreg_dec<256 - kProductRegisters>();
         if (warp < kProductWarps + kConverterWarps) {
-            Converter<kMode> converter(geometry, problem, barriers, scratch, smem, warp - kProductWarps,
-                                       lane);
+            Converter<kMode, kChannelsLast> converter(geometry, problem, barriers, scratch, smem,
+                                                      warp - kProductWarps, lane);
             converter.run();
         } else if (lane == 0) {
             run_supplier<kMode == Mode::tf32x3>(geometry, problem, ptx::smem_address(w_smem), barriers,
@@ -6919,10 +7004,12 @@ __global__ void __launch_bounds__(kThreads, 1)
 #endif
 }
 
-template <Mode kMode, int kN, int kSlices = 1>
-inline Error launch_products(const Problem& problem, const Geometry& geometry, const Scratch& scratch,
-                             cudaStream_t stream) {
-    const Error error = allow_smem<gemm_sm90_kernel<kMode, kN, kSlices>>(problem.device);
+// Runs the kernel over the tiles of `geometry`.
+template <Mode kMode, int kN, int kSlices, bool kChannelsLast>
+Error launch_tiles(const Problem& problem, const Geometry& geometry, const Scratch& scratch,
+                   cudaStream_t stream) {
+    const auto kernel = gemm_sm90_kernel<kMode, kN, kSlices, kChannelsLast>;
+    const Error error = allow_smem<gemm_sm90_kernel<kMode, kN, kSlices, kChannelsLast>>(problem.device);
     if (error != nullptr) return error;
     const int blocks = geometry.tiles < problem.device.sm_count ? geometry.tiles : problem.device.sm_count;
     // Begins while the kernel before it, which packs weights or lists tiles, still runs: see
@@ -6932,8 +7019,63 @@ inline Error launch_products(const Problem& problem, const Geometry& geometry, c
     attribute.val.programmaticStreamSerializationAllowed = 1;
     const cudaLaunchConfig_t config{static_cast<unsigned>(blocks), kThreads,
                                     static_cast<size_t>(geometry.smem_bytes), stream, &attribute, 1};
-    cudaLaunchKernelEx(&config, gemm_sm90_kernel<kMode, kN, kSlices>, problem, geometry, scratch);
+    cudaLaunchKernelEx(&config, kernel, problem, geometry, scratch);
     return launch_error();
+}
+
+// The instances for channels-last x stand in a unit of their own, gemm_sm90_channels_last.cu. INSTANCE is
+// `extern template` here and `template` there.
+#define CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, mode, columns, slices)                                    \
+    INSTANCE Error launch_tiles<Mode::mode, columns, slices, true>(const Problem&, const Geometry&,         \
+                                                                   const Scratch&, cudaStream_t);
+#define CONV1D_SM90_CHANNELS_LAST(INSTANCE)                     \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, tf32, 192, 1)      \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, tf32, 192, 2)      \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, tf32, 128, 1)      \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, tf32, 64, 1)       \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, tf32x3, 128, 1)    \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, tf32x3, 64, 1)     \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, f16x3, 128, 1)     \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, f16x3, 64, 1)      \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, f16, 192, 1)       \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, f16, 128, 1)       \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, f16, 64, 1)        \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, bf16, 192, 1)      \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, bf16, 128, 1)      \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, bf16, 64, 1)
+CONV1D_SM90_CHANNELS_LAST(extern template)
+
+}  // namespace sm90
+}  // namespace conv1d
+''',
+"gemm_sm90.cuh": r'''
+#line 1 "kernels/gemm_sm90.cuh"
+// Dense convolution on Hopper as an implicit GEMM: D[o][position] = sum of W[o][c, k] * X[c, k][position].
+//
+// Chosen for 16 channels a group and more. Persistent blocks draw tiles of 128 output channels x kN positions
+// from a ticket, or of 64 x 2*kN. Seven converter warps read x once, round or split it and store it K-major
+// in rows of 128 bytes, one row a position: position q of the window is row q / stride of plane q % stride, so
+// every tap of every stride and dilation is a plane and a row shift of the same tile. One warp draws tickets
+// and streams the packed weights. Two product warpgroups of 64 output channels each run wgmma, stage D and
+// store it by bulk copies along the rows of y. Cost: each element of x leaves L2 once per tile of channels,
+// each weight once per tile (once per block where all fit in shared memory). fp32 without TF32 runs as three
+// products of split operands (Mode in gemm_sm90_plan.cuh): of fp16 parts, then once more of TF32 parts for the
+// tiles that fp16 cannot hold, in a second launch that finds their list mostly empty.
+// results/findings.md has what was measured, and what bounds it.
+
+
+
+
+
+namespace conv1d {
+namespace sm90 {
+
+template <Mode kMode, int kN, int kSlices = 1>
+inline Error launch_products(const Problem& problem, const Geometry& geometry, const Scratch& scratch,
+                             cudaStream_t stream) {
+    return geometry.channels_last
+               ? launch_tiles<kMode, kN, kSlices, true>(problem, geometry, scratch, stream)
+               : launch_tiles<kMode, kN, kSlices, false>(problem, geometry, scratch, stream);
 }
 
 // kN and kSlices are those of the tiling.
@@ -6954,14 +7096,6 @@ inline Error launch_columns(const Problem& problem, const Tiling& tiling, const 
         pack_weights<kMode>(problem, geometry, scratch, stream);
         return launch_products<kMode, kN, kSlices>(problem, geometry, scratch, stream);
     }
-}
-
-Error launch_listed_tiles(const Problem& problem, Scratch scratch, cudaStream_t stream) {
-    const Cut cut = choose_cut<Mode::tf32x3>(problem);
-    scratch.image = scratch.safe_image;
-    if (cut.tiling.columns == 128)
-        return launch_products<Mode::tf32x3, 128>(problem, cut.geometry, scratch, stream);
-    return launch_products<Mode::tf32x3, 64>(problem, cut.geometry, scratch, stream);
 }
 
 template <Mode kMode>
@@ -7006,6 +7140,27 @@ inline Error launch_gemm_sm90(const Problem& problem, cudaStream_t stream) {
 
 
 const conv1d::Route conv1d::kGemmSm90 = {"gemm_sm90", fits_gemm_sm90, workspace_gemm_sm90, launch_gemm_sm90};
+
+conv1d::Error conv1d::sm90::launch_listed_tiles(const Problem& problem, Scratch scratch, cudaStream_t stream) {
+    const Cut cut = choose_cut<Mode::tf32x3>(problem);
+    scratch.image = scratch.safe_image;
+    if (cut.tiling.columns == 128)
+        return launch_products<Mode::tf32x3, 128>(problem, cut.geometry, scratch, stream);
+    return launch_products<Mode::tf32x3, 64>(problem, cut.geometry, scratch, stream);
+}
+''',
+"gemm_sm90_channels_last.cu": r'''
+#line 1 "kernels/gemm_sm90_channels_last.cu"
+// The kernels of route "gemm_sm90" for channels-last x, in a translation unit of their own.
+
+
+namespace conv1d {
+namespace sm90 {
+
+CONV1D_SM90_CHANNELS_LAST(template)
+
+}  // namespace sm90
+}  // namespace conv1d
 ''',
 "stem.cuh": r'''
 #line 1 "kernels/stem.cuh"
@@ -7885,9 +8040,9 @@ inline bool has_tensor_map(const Problem& problem) {
     const int64_t element = element_bytes(problem.dtype);
     return problem.x_stride_l == 1 && reinterpret_cast<uintptr_t>(problem.x) % 16 == 0 &&
            problem.x_stride_c * element % 16 == 0 && problem.x_stride_c >= problem.L &&
-           problem.x_stride_n >= problem.C * problem.x_stride_c &&
-           problem.x_stride_n % problem.x_stride_c == 0 &&
-           problem.x_stride_n * element < (int64_t{1} << 40);
+           (problem.N == 1 || (problem.x_stride_n >= problem.C * problem.x_stride_c &&
+                               problem.x_stride_n % problem.x_stride_c == 0 &&
+                               problem.x_stride_n * element < (int64_t{1} << 40)));
 }
 
 }  // namespace sm90
@@ -7956,8 +8111,10 @@ inline Error encode_tensor_map(const Problem& problem, int32_t positions, int32_
     const auto element = static_cast<cuuint64_t>(element_bytes(problem.dtype));
     const cuuint64_t extents[3] = {static_cast<cuuint64_t>(problem.L), static_cast<cuuint64_t>(problem.C),
                                    static_cast<cuuint64_t>(problem.N)};
+    // One sample's stride means nothing and may be zero, which the driver refuses.
+    const int64_t stride_n = problem.N == 1 ? problem.C * problem.x_stride_c : problem.x_stride_n;
     const cuuint64_t strides[2] = {static_cast<cuuint64_t>(problem.x_stride_c) * element,
-                                   static_cast<cuuint64_t>(problem.x_stride_n) * element};
+                                   static_cast<cuuint64_t>(stride_n) * element};
     const cuuint32_t box[3] = {static_cast<cuuint32_t>(positions), static_cast<cuuint32_t>(channels), 1};
     const cuuint32_t steps[3] = {1, 1, 1};
     const CUresult result = reinterpret_cast<Encode>(encode)(
@@ -8067,6 +8224,7 @@ __device__ __forceinline__ void order_boxes(const StreamGeometry& geometry, cons
 template <Mode kMode, int kN>
 struct StreamConverter {
     using Traits = StreamTraits<kMode>;
+    static constexpr int kTogether = Traits::kIsSplit && kN < 100 ? 2 : 1;  // raw stages at once
     // Of fp32, loaded at once: as registers allow.
     static constexpr int kLoadChannels = Traits::kIsSplit && kN > 100 ? 8 : 16;
 
@@ -8101,7 +8259,6 @@ struct StreamConverter {
             uint32_t value[kLoadChannels];
 #pragma unroll
             for (int i = 0; i < kLoadChannels; ++i, source += 4 * box) ptx::ld_shared(value[i], source);
-            if constexpr (kMode == Mode::f16x3) count_small(value);
             uint32_t largest = 0;  // f16x3: high parts, a pair of fp16
 #pragma unroll
             for (int i = 0; i < kLoadChannels / Traits::kPieceChannels; ++i) {
@@ -8123,7 +8280,10 @@ struct StreamConverter {
                     *reinterpret_cast<uint4*>(target + (piece ^ Traits::kPieces) * 16) =
                         make_uint4(low[0], low[1], low[2], low[3]);
             }
-            if (max(largest & 0xFFFF, largest >> 16) > kLargestHigh) doubts += kTooLarge;
+            if constexpr (kMode == Mode::f16x3) {  // behind the stores: it branches
+                if (max(largest & 0xFFFF, largest >> 16) > kLargestHigh) doubts += kTooLarge;
+                count_small(value);
+            }
         }
     }
 
@@ -8177,20 +8337,30 @@ struct StreamConverter {
                 }
                 uint8_t* const stage = x_smem + stages.stage * geometry.x_stage_bytes;
 #pragma unroll 1
-                for (int half = 0; half < 2; ++half) {
-                    ptx::mbarrier_wait(barriers.raw_full(raws.stage), raws.parity);
-                    const uint8_t* const raw = raw_smem + raws.stage * geometry.raw_stage_bytes;
+                for (int half = 0; half < 2; half += kTogether) {
+                    int32_t raw_stage[kTogether];
+#pragma unroll
+                    for (int i = 0; i < kTogether; ++i) {
+                        ptx::mbarrier_wait(barriers.raw_full(raws.stage), raws.parity);
+                        raw_stage[i] = raws.stage;
+                        raws.advance(geometry.raw_stages);
+                    }
 #pragma unroll 1
                     for (; q < geometry.window; q += 32 * kConverterWarps) {
-                        if constexpr (Traits::kIsFloat) convert_floats(raw, stage, q + lane, half);
-                        else convert_halves(raw, stage, q, half);
+#pragma unroll
+                        for (int i = 0; i < kTogether; ++i) {
+                            const uint8_t* const raw = raw_smem + raw_stage[i] * geometry.raw_stage_bytes;
+                            if constexpr (Traits::kIsFloat) convert_floats(raw, stage, q + lane, half + i);
+                            else convert_halves(raw, stage, q, half + i);
+                        }
                     }
                     q -= static_cast<int32_t>(round_up(geometry.window, 32));
                     // Behind the stores: what they hold has been loaded by then.
-                    if (half == 1) ptx::fence_proxy_async();
+                    if (half + kTogether == 2) ptx::fence_proxy_async();
                     __syncwarp();
-                    if (lane == 0) ptx::mbarrier_arrive(barriers.raw_empty(raws.stage));
-                    raws.advance(geometry.raw_stages);
+#pragma unroll
+                    for (int i = 0; i < kTogether; ++i)
+                        if (lane == 0) ptx::mbarrier_arrive(barriers.raw_empty(raw_stage[i]));
                 }
                 if (kMode == Mode::f16x3 && doubts > 0) {
                     atomicAdd(&barriers.doubts[taken % kStreamCounters], doubts);
@@ -8303,7 +8473,7 @@ struct StreamProduct {
         if (warp < 4) ptx::bar_sync<kBarrierReady>(256);
         else ptx::bar_sync<kBarrierTaken>(256);
     }
-    __device__ __forceinline__ void pass_turn() const {
+    __device__ __forceinline__ void give_turn() const {
         if (warp < 4) ptx::bar_arrive<kBarrierTaken>(256);
         else ptx::bar_arrive<kBarrierReady>(256);
     }
@@ -8345,7 +8515,7 @@ struct StreamProduct {
                 ptx::wgmma_commit_group();
             }
         }
-        if (kIsSplit) pass_turn();
+        if (kIsSplit) give_turn();
         if constexpr (kChunks > 1) {
             ptx::wgmma_wait_group<1>();
             release(barriers.x_empty(stage_of(taken, 0)));
@@ -8482,7 +8652,7 @@ struct StreamProduct {
             scale[0] = scaling[0].x, scale[1] = scaling[1].x;
             const bool right = scale[0] > 0.0f && scale[1] > 0.0f && scaling[0].y + scaling[1].y == 0.0f;
             doubtful = !__all_sync(0xFFFFFFFF, right);
-            if (warp >= 4) pass_turn();  // the first one is the other's
+            if (warp >= 4) give_turn();  // the first one is the other's
         }
         for (uint32_t taken = 0;; ++taken) {
             if (kMode == Mode::f16x3) wait_for_turn();
@@ -8502,7 +8672,7 @@ struct StreamProduct {
             release(barriers.tile_empty(slot));
             store_tile(acc, place, scale);
         }
-        if (kMode == Mode::f16x3) pass_turn();
+        if (kMode == Mode::f16x3) give_turn();
     }
 };
 
@@ -8669,8 +8839,8 @@ const conv1d::Route conv1d::kStreamSm90 = {"stream_sm90", fits_stream_sm90, work
 //   y[8*m + n] = sum over k of x[8*m + k] * T[k][n]
 //
 // A product m16n8k16 (of TF32, m16n8k8) adds 16 (8) of the K + 7 (and one for odd padding) numbers k to 16
-// strips. These lie in 16 stretches of y, one strip in each, so that the strip of the next product is the next
-// of the stretch: a register of x serves 7 or 8 products.
+// strips. These lie in 16 stretches of y, one strip in each, so that the strip of the next product is the
+// stretch's next: a register of x serves 7 or 8 products.
 //
 // A warp takes 16 stretches of up to 7 strips, a block some warps, of one row of y or of several. x comes to
 // shared memory as it lies in global memory, by 16-byte copies that need no registers; y is put in order
@@ -8703,6 +8873,7 @@ constexpr int kBlocksPerSm = 3;
 #endif
 constexpr int kFewTaps = 8;      // of floats that multiply-adds take: neighbours, or
 constexpr int kFarTaps = 16;     // so far apart
+constexpr int kGapTaps = 128, kGapTaps16 = 32;  // likewise where x has gaps, of floats and in 16 bits
 constexpr int kAlignBytes = 32;  // where the stores of a warp begin: of parts of sectors, L2 takes fewer
 
 template <class Element_>
@@ -8820,8 +8991,10 @@ __device__ __forceinline__ void fetch_x(const Visit<Element>& visit, int64_t x_s
             } else if (within % kWide == 0) {
                 ptx::cp_async_16(target, x, within * sizeof(Element));
             } else {  // the last of x: what lies behind in these 16 bytes is not ours
-#pragma unroll 1
-                for (int j = 0; j < kWide; ++j) x_smem[i + j] = j < within ? x[j] : narrow<Element>(0);
+                Vector<Element, kWide> last;
+#pragma unroll
+                for (int j = 0; j < kWide; ++j) last.at[j] = j < within ? x[j] : narrow<Element>(0);
+                *reinterpret_cast<Vector<Element, kWide>*>(x_smem + i) = last;
             }
             x += threads * kWide;
             target += threads * 16;
@@ -8871,16 +9044,16 @@ __device__ __forceinline__ uint32_t round_or_nan(float value) {
     return __float_as_uint(fmaf(value, 0.0f, __uint_as_float(__float_as_uint(value) + 0x1000)));
 }
 
-// A pair of x from shared memory. Where it is `apart`, it is not aligned.
-template <class Element>
-__device__ __forceinline__ typename PairOf<Element>::Type load_x(const Element* x, bool apart) {
+// A pair of x from shared memory; kApart: it is not aligned.
+template <bool kApart, class Element>
+__device__ __forceinline__ typename PairOf<Element>::Type load_x(const Element* x) {
     if constexpr (sizeof(Element) == 2) {
-        if (!apart) return *reinterpret_cast<const uint32_t*>(x);
+        if (!kApart) return *reinterpret_cast<const uint32_t*>(x);
         const uint32_t* const words = reinterpret_cast<const uint32_t*>(x - 1);
         return words[0] >> 16 | words[1] << 16;
     } else {
         float2 pair;
-        if (apart) pair = {x[0], x[1]};
+        if (kApart) pair = {x[0], x[1]};
         else pair = *reinterpret_cast<const float2*>(x);
         return {round_or_nan(pair.x), round_or_nan(pair.y)};
     }
@@ -8917,7 +9090,7 @@ __device__ __forceinline__ bool holds_nan(uint4 words) {
 }
 
 // The sums of a warp's outputs: of stretch group (+ 8) and strip `tile`, numbers 2*t and 2*t + 1.
-template <class Traits, class Element = typename Traits::Element>
+template <class Traits, bool kApart, class Element = typename Traits::Element>
 __device__ __forceinline__ void add_products(const Params& params, const Visit<Element>& visit,
                                              int strip_first, const Element* x_smem, const Element* w_smem,
                                              float (&sum)[kMaxTiles][4]) {
@@ -8929,7 +9102,6 @@ __device__ __forceinline__ void add_products(const Params& params, const Visit<E
     const int tiles = params.tiles;
     const int lane = threadIdx.x % 32, group = lane / 4, t = lane % 4;
     const int x_begin = strip_first * kStrip + visit.x_first - visit.w_shift;
-    const bool apart = x_begin % 2 != 0;
     // This lane's pair of the stretch's first strip, in A's upper half, and from there to the lower half.
     const Element* const x_lane = x_smem + x_begin + group * tiles * kStrip + 2 * t;
     const int half_elems = 8 * tiles * kStrip;
@@ -8957,7 +9129,7 @@ __device__ __forceinline__ void add_products(const Params& params, const Visit<E
         const auto load_strip = [&](int strip, int place) {
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
-                window[half][place] = load_x(x_lane + half * half_elems + strip * kStrip, apart);
+                window[half][place] = load_x<kApart>(x_lane + half * half_elems + strip * kStrip);
             }
         };
 #pragma unroll
@@ -9057,8 +9229,11 @@ __device__ __forceinline__ void store_y(const Params& params, const Visit<Elemen
             *reinterpret_cast<uint4*>(visit.y + first) = *reinterpret_cast<const uint4*>(values);
             continue;
         }
-#pragma unroll 1
-        for (int j = begin; j < end; ++j) visit.y[first + j] = values[j];
+        const auto some = *reinterpret_cast<const Vector<Element, kWide>*>(values);
+#pragma unroll
+        for (int j = 0; j < kWide; ++j) {
+            if (j >= begin && j < end) visit.y[first + j] = some.at[j];
+        }
     }
 }
 
@@ -9111,7 +9286,12 @@ __global__ void __launch_bounds__(kMaxWarps * 32, kBlocksPerSm)
         if (strip_first * kStrip < visit.y_end) {
             const Element* x_now = x_smem + round % 2 * params.x_elems;
             float sum[kMaxTiles][4] = {};
-            add_products<Traits>(params, visit, strip_first, x_now, w_smem, sum);
+            // Where a row begins at another parity than most do, pairs of x are not aligned.
+            if ((visit.x_first - visit.w_shift) % 2 == 0) {
+                add_products<Traits, false>(params, visit, strip_first, x_now, w_smem, sum);
+            } else {
+                add_products<Traits, true>(params, visit, strip_first, x_now, w_smem, sum);
+            }
             stage_y<Element>(sum, visit.bias, params.tiles, visit.y_shift, y_smem);
             __syncwarp();
             store_y<Traits>(params, visit, strip_first, x_now, y_smem);
@@ -9219,6 +9399,9 @@ inline bool fits_toeplitz(const Problem& any_problem) {
     if (is_float && problem.precision != Precision::tf32) return false;
     const bool apart = problem.dilation == 1 || problem.dilation >= toeplitz::kFarTaps;
     if (is_float && apart && problem.K <= toeplitz::kFewTaps) return false;
+    // Rows with gaps come element by element. Neighbouring channels the next route loads together.
+    const bool by_channel = problem.x_stride_l != 1 && problem.x_stride_c == 1 && problem.G > 1;
+    if (by_channel && problem.K <= (is_float ? toeplitz::kGapTaps : toeplitz::kGapTaps16)) return false;
     if (problem.C != 1 || problem.O > toeplitz::kMaxO || problem.stride != 1) return false;
     if (toeplitz::span(problem) > toeplitz::kMaxSpan) return false;
     // A block takes at least a warp's work of a row, of which there are fewer than P / 16 + 1.
@@ -9250,11 +9433,11 @@ const conv1d::Route conv1d::kToeplitz = {"toeplitz", fits_toeplitz, no_workspace
 // Long depthwise filters on Hopper: one input channel a group, stride 1, from some hundred taps on; 16-bit
 // dtypes, TF32, and float32 in full accuracy as three products of operands split into two fp16 numbers.
 //
-// In strips of 64 positions, y[64*m + r] = sum over j, k < 64 of w[64*j + k - r] * x[64*(m + j) + k]. For each j
-// that is a product D[r][m] += A[r][k] * B[k][m] of wgmma. B's rows (strips of x) are 128 swizzled bytes, those
-// of several samples side by side, so that the next j is the same tile some rows on. A's 8 x 8 parts depend
-// only on how far k is from r: each is kept once, next to its neighbours, and with the parts of D's rows
-// counted downwards both strides of A are that of one part. So w and x lie in shared memory once.
+// In strips of 64 positions, y[64*m + r] = sum over j, k < 64 of w[64*j + k - r] * x[64*(m + j) + k]: for each
+// j a product D[r][m] += A[r][k] * B[k][m] of wgmma. B's rows (strips of x) are 128 swizzled bytes, those of
+// several samples side by side, so that the next j is the same tile some rows on. A's 8 x 8 parts depend only
+// on how far k is from r: each is kept once, next to its neighbours, and with the parts of D's rows counted
+// downwards both strides of A are that of one part. So w and x lie in shared memory once.
 //
 // A block takes one output channel of up to 8 samples: it fills shared memory, then its warpgroups take tiles
 // of y in turn. float32 is scaled to fp16's range by the largest number of the row. inf and NaN meet
@@ -9771,9 +9954,22 @@ _conv1d_units = {
         "gemm_sm90_pipeline.cuh",
         "gemm_sm90_convert.cuh",
         "gemm_sm90_product.cuh",
+        "gemm_sm90_kernel.cuh",
         "gemm_sm90.cuh",
         "dispatch.cuh",
         "gemm_sm90.cu",
+    ],
+    "gemm_sm90_channels_last.cu": [
+        "problem.h",
+        "tile.cuh",
+        "wgmma.cuh",
+        "gemm_sm90_plan.cuh",
+        "ptx.cuh",
+        "gemm_sm90_pipeline.cuh",
+        "gemm_sm90_convert.cuh",
+        "gemm_sm90_product.cuh",
+        "gemm_sm90_kernel.cuh",
+        "gemm_sm90_channels_last.cu",
     ],
     "stem.cu": [
         "mma.cuh",

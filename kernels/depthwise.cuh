@@ -7,7 +7,7 @@
 //          misalignment.
 // sliding  The segment's window of x lies in shared memory, in runs within which taps are neighbours. A
 //          thread slides over a strip of 12 positions of a run: a new vector of 4 x serves 48 multiply-adds.
-//          (3 vectors: an odd count, so that the strips of a warp meet no bank twice.) y is put in order there.
+//          (3 vectors: an odd count, so that a warp's strips meet no bank twice.) y is put in order there.
 // strided  all else, and doubles: taps are read through the L1 cache.
 #pragma once
 #include <algorithm>
@@ -53,7 +53,8 @@ static_assert(kStripVectors % 2 == 1, "strips must be an odd number of vectors t
 static_assert(kPieceTaps % kChunkTaps == 0, "pieces must end with a chunk");
 
 constexpr int kSlidingThreads = 128;  // of a block of several rows: small blocks wait and work in turns
-constexpr int kBatch = 8;             // loads at once
+template <class Element>
+constexpr int kBatch = sizeof(Element) == 2 ? 16 : 4;  // loads at once
 constexpr int kManyTaps = 64;         // of which those that see padding are worth to be left out
 constexpr int kLaneRows = 8;          // rows of neighbouring channels that a warp loads at once
 constexpr int kRowGroups = 4;         // of these in a block, at most
@@ -371,13 +372,24 @@ __device__ __forceinline__ void fetch_row(const Params& params, const Element* x
     const int64_t step_x = step * problem.x_stride_l;
     at -= inside.begin;
     if constexpr (kAsync<Element>) {
-        if (runs.planes == 1 && runs.residues == 1) {
-            uint32_t target = ptx::smem_address(x_smem + lead + lane);
+        if (runs.planes == 1) {
+            const uint32_t divisor = runs.residues;
+            const int step_run = divisor == 1 ? threads : threads / divisor;
+            const int step_residue = threads - step_run * runs.residues;
+            const int step_bytes = (step_residue * runs.run_pitch + step_run) * sizeof(Element);
+            const int wrap_bytes = (1 - runs.residues * runs.run_pitch) * static_cast<int>(sizeof(Element));
+            uint32_t target = ptx::smem_address(x_smem + place_in_plane(runs, lead + lane));
+            int residue = divisor == 1 ? 0 : lane % divisor;
 #pragma unroll 4
             for (int i = lane; i < count; i += threads) {
                 const bool is_inside = static_cast<uint32_t>(at) < inside_count;
                 ptx::cp_async<sizeof(Element)>(target, source, is_inside ? sizeof(Element) : 0);
-                target += threads * sizeof(Element);
+                target += step_bytes;
+                residue += step_residue;
+                if (residue >= runs.residues) {
+                    residue -= runs.residues;
+                    target += wrap_bytes;
+                }
                 source += step_x;
                 at += step;
             }
@@ -387,38 +399,48 @@ __device__ __forceinline__ void fetch_row(const Params& params, const Element* x
     // From the end of one plane to the beginning of the next.
     const int wrap = static_cast<int>(problem.dilation) - count * stride;
     const int64_t wrap_x = wrap * problem.x_stride_l;
-    int plane_first = 0, i = lane, left = count * runs.planes - lane;
+    struct {
+        int i, left, plane_first;
+    } next = {lane, count * runs.planes - lane, 0};
+    const auto target_of = [&](auto& place) {
+        return x_smem + place.plane_first + place_in_plane(runs, lead + place.i);
+    };
 #pragma unroll 1
-    while (left > 0) {
-        Element values[kBatch];
-        int target[kBatch];  // in x_smem; -1: none
+    while (next.left > 0) {
+        Element values[kBatch<Element>];
+        auto stored = next;
 #pragma unroll
-        for (int j = 0; j < kBatch; ++j) {
-            target[j] = -1;
-            if (left <= 0) continue;
-            while (i >= count) {
-                i -= count;
+        for (int j = 0; j < kBatch<Element>; ++j) {
+            if (next.left <= 0) break;
+            while (next.i >= count) {
+                next.i -= count;
+                next.plane_first += runs.residues * runs.run_pitch;
                 at += wrap;
                 source += wrap_x;
-                plane_first += runs.residues * runs.run_pitch;
             }
-            target[j] = plane_first + place_in_plane(runs, lead + i);
             const bool is_inside = static_cast<uint32_t>(at) < inside_count;
             if constexpr (kAsync<Element>) {
-                ptx::cp_async<sizeof(Element)>(ptx::smem_address(x_smem + target[j]), source,
+                ptx::cp_async<sizeof(Element)>(ptx::smem_address(target_of(next)), source,
                                                is_inside ? sizeof(Element) : 0);
             } else {
                 values[j] = is_inside ? *source : narrow<Element>(0);
             }
-            i += threads;
-            left -= threads;
+            next.i += threads;
+            next.left -= threads;
             at += step;
             source += step_x;
         }
         if constexpr (!kAsync<Element>) {
 #pragma unroll
-            for (int j = 0; j < kBatch; ++j) {
-                if (target[j] >= 0) x_smem[target[j]] = widen(values[j]);
+            for (int j = 0; j < kBatch<Element>; ++j) {
+                if (stored.left <= 0) break;
+                while (stored.i >= count) {
+                    stored.i -= count;
+                    stored.plane_first += runs.residues * runs.run_pitch;
+                }
+                *target_of(stored) = widen(values[j]);
+                stored.i += threads;
+                stored.left -= threads;
             }
         }
     }
@@ -502,6 +524,7 @@ __global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
     const int64_t l_begin = row.p_begin * problem.stride - problem.pad_left;
     Element* const y = row.y + row.p_begin - y_begin;
     if (row.valid) {
+#pragma unroll 1
         for (int k = lane; k < taps; k += threads) {
             const uint32_t divisor = runs.tap_step;
             const int target = divisor == 1 ? k : k % divisor * runs.w_pitch + k / divisor;
@@ -630,7 +653,7 @@ __global__ void __launch_bounds__(kMaxThreads)
                 const int64_t l = at * problem.stride + k * problem.dilation - problem.pad_left;
                 if (i == 0 || little) w = k < problem.K ? widen(row.w[k]) : Sum{};
                 const bool wanted = k < problem.K && at < row.p_end && l >= 0 && l < problem.L;
-                products[i][0] = wanted ? w : Sum{};
+                products[i][0] = w;  // inf times padding is NaN, as it is in the sliding kernel
                 products[i][1] = wanted ? widen(row.x[l * problem.x_stride_l]) : Sum{};
                 if (little || i == kSlots - 1) {
                     k += params.tap_step;

@@ -7,8 +7,8 @@
 //   y[8*m + n] = sum over k of x[8*m + k] * T[k][n]
 //
 // A product m16n8k16 (of TF32, m16n8k8) adds 16 (8) of the K + 7 (and one for odd padding) numbers k to 16
-// strips. These lie in 16 stretches of y, one strip in each, so that the strip of the next product is the next
-// of the stretch: a register of x serves 7 or 8 products.
+// strips. These lie in 16 stretches of y, one strip in each, so that the strip of the next product is the
+// stretch's next: a register of x serves 7 or 8 products.
 //
 // A warp takes 16 stretches of up to 7 strips, a block some warps, of one row of y or of several. x comes to
 // shared memory as it lies in global memory, by 16-byte copies that need no registers; y is put in order
@@ -41,6 +41,7 @@ constexpr int kBlocksPerSm = 3;
 #endif
 constexpr int kFewTaps = 8;      // of floats that multiply-adds take: neighbours, or
 constexpr int kFarTaps = 16;     // so far apart
+constexpr int kGapTaps = 128, kGapTaps16 = 32;  // likewise where x has gaps, of floats and in 16 bits
 constexpr int kAlignBytes = 32;  // where the stores of a warp begin: of parts of sectors, L2 takes fewer
 
 template <class Element_>
@@ -158,8 +159,10 @@ __device__ __forceinline__ void fetch_x(const Visit<Element>& visit, int64_t x_s
             } else if (within % kWide == 0) {
                 ptx::cp_async_16(target, x, within * sizeof(Element));
             } else {  // the last of x: what lies behind in these 16 bytes is not ours
-#pragma unroll 1
-                for (int j = 0; j < kWide; ++j) x_smem[i + j] = j < within ? x[j] : narrow<Element>(0);
+                Vector<Element, kWide> last;
+#pragma unroll
+                for (int j = 0; j < kWide; ++j) last.at[j] = j < within ? x[j] : narrow<Element>(0);
+                *reinterpret_cast<Vector<Element, kWide>*>(x_smem + i) = last;
             }
             x += threads * kWide;
             target += threads * 16;
@@ -209,16 +212,16 @@ __device__ __forceinline__ uint32_t round_or_nan(float value) {
     return __float_as_uint(fmaf(value, 0.0f, __uint_as_float(__float_as_uint(value) + 0x1000)));
 }
 
-// A pair of x from shared memory. Where it is `apart`, it is not aligned.
-template <class Element>
-__device__ __forceinline__ typename PairOf<Element>::Type load_x(const Element* x, bool apart) {
+// A pair of x from shared memory; kApart: it is not aligned.
+template <bool kApart, class Element>
+__device__ __forceinline__ typename PairOf<Element>::Type load_x(const Element* x) {
     if constexpr (sizeof(Element) == 2) {
-        if (!apart) return *reinterpret_cast<const uint32_t*>(x);
+        if (!kApart) return *reinterpret_cast<const uint32_t*>(x);
         const uint32_t* const words = reinterpret_cast<const uint32_t*>(x - 1);
         return words[0] >> 16 | words[1] << 16;
     } else {
         float2 pair;
-        if (apart) pair = {x[0], x[1]};
+        if (kApart) pair = {x[0], x[1]};
         else pair = *reinterpret_cast<const float2*>(x);
         return {round_or_nan(pair.x), round_or_nan(pair.y)};
     }
@@ -255,7 +258,7 @@ __device__ __forceinline__ bool holds_nan(uint4 words) {
 }
 
 // The sums of a warp's outputs: of stretch group (+ 8) and strip `tile`, numbers 2*t and 2*t + 1.
-template <class Traits, class Element = typename Traits::Element>
+template <class Traits, bool kApart, class Element = typename Traits::Element>
 __device__ __forceinline__ void add_products(const Params& params, const Visit<Element>& visit,
                                              int strip_first, const Element* x_smem, const Element* w_smem,
                                              float (&sum)[kMaxTiles][4]) {
@@ -267,7 +270,6 @@ __device__ __forceinline__ void add_products(const Params& params, const Visit<E
     const int tiles = params.tiles;
     const int lane = threadIdx.x % 32, group = lane / 4, t = lane % 4;
     const int x_begin = strip_first * kStrip + visit.x_first - visit.w_shift;
-    const bool apart = x_begin % 2 != 0;
     // This lane's pair of the stretch's first strip, in A's upper half, and from there to the lower half.
     const Element* const x_lane = x_smem + x_begin + group * tiles * kStrip + 2 * t;
     const int half_elems = 8 * tiles * kStrip;
@@ -295,7 +297,7 @@ __device__ __forceinline__ void add_products(const Params& params, const Visit<E
         const auto load_strip = [&](int strip, int place) {
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
-                window[half][place] = load_x(x_lane + half * half_elems + strip * kStrip, apart);
+                window[half][place] = load_x<kApart>(x_lane + half * half_elems + strip * kStrip);
             }
         };
 #pragma unroll
@@ -395,8 +397,11 @@ __device__ __forceinline__ void store_y(const Params& params, const Visit<Elemen
             *reinterpret_cast<uint4*>(visit.y + first) = *reinterpret_cast<const uint4*>(values);
             continue;
         }
-#pragma unroll 1
-        for (int j = begin; j < end; ++j) visit.y[first + j] = values[j];
+        const auto some = *reinterpret_cast<const Vector<Element, kWide>*>(values);
+#pragma unroll
+        for (int j = 0; j < kWide; ++j) {
+            if (j >= begin && j < end) visit.y[first + j] = some.at[j];
+        }
     }
 }
 
@@ -449,7 +454,12 @@ __global__ void __launch_bounds__(kMaxWarps * 32, kBlocksPerSm)
         if (strip_first * kStrip < visit.y_end) {
             const Element* x_now = x_smem + round % 2 * params.x_elems;
             float sum[kMaxTiles][4] = {};
-            add_products<Traits>(params, visit, strip_first, x_now, w_smem, sum);
+            // Where a row begins at another parity than most do, pairs of x are not aligned.
+            if ((visit.x_first - visit.w_shift) % 2 == 0) {
+                add_products<Traits, false>(params, visit, strip_first, x_now, w_smem, sum);
+            } else {
+                add_products<Traits, true>(params, visit, strip_first, x_now, w_smem, sum);
+            }
             stage_y<Element>(sum, visit.bias, params.tiles, visit.y_shift, y_smem);
             __syncwarp();
             store_y<Traits>(params, visit, strip_first, x_now, y_smem);
@@ -557,6 +567,9 @@ inline bool fits_toeplitz(const Problem& any_problem) {
     if (is_float && problem.precision != Precision::tf32) return false;
     const bool apart = problem.dilation == 1 || problem.dilation >= toeplitz::kFarTaps;
     if (is_float && apart && problem.K <= toeplitz::kFewTaps) return false;
+    // Rows with gaps come element by element. Neighbouring channels the next route loads together.
+    const bool by_channel = problem.x_stride_l != 1 && problem.x_stride_c == 1 && problem.G > 1;
+    if (by_channel && problem.K <= (is_float ? toeplitz::kGapTaps : toeplitz::kGapTaps16)) return false;
     if (problem.C != 1 || problem.O > toeplitz::kMaxO || problem.stride != 1) return false;
     if (toeplitz::span(problem) > toeplitz::kMaxSpan) return false;
     // A block takes at least a warp's work of a row, of which there are fewer than P / 16 + 1.

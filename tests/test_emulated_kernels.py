@@ -42,7 +42,10 @@ extern "C" conv1d::Error route_launch(const conv1d::Problem* problem) {{
 MISTAKES = {
     "copies_behind_x": ("toeplitz", "(within % kWide == 0)", "(true)", "read of 16 bytes outside"),
     "no_barrier": ("fold_sm80", "__syncthreads();  // the chunk before has been read", "", "race"),
-    "too_early": ("depthwise", "__syncthreads();  // x has been read", "", "race"),
+    "products_before_x": (
+        "toeplitz_sm90", "ptx::fence_proxy_async();\n    __syncthreads();", "ptx::fence_proxy_async();", "race"
+    ),
+    "y_before_x_is_read": ("depthwise", "__syncthreads();  // x has been read", "", "race"),
     "one_group_too_late": ("gemm_sm80", "cp_async_wait_group<1>", "cp_async_wait_group<2>", "race"),
     "first_position_lost": ("direct", "(in) << j", "(in && l_begin + j * step_l > 0) << j", "wrong result"),
 }

@@ -8,7 +8,8 @@
 #include <cstdio>
 #include <cstdlib>
 
-#include "gemm_sm90.cuh"
+#include "gemm_sm90.cu"
+#include "gemm_sm90_channels_last.cu"
 #include "stream_sm90.cuh"
 
 namespace conv1d {
@@ -282,7 +283,7 @@ bool run_problem(uint64_t seed, Random& random) {
     int64_t row = (problem.L - 1) * problem.x_stride_l + 1 + (layout == 3 ? random.range(0, 5) : 0);
     if (streams) row = round_up(row, 16 / element);
     problem.x_stride_c = layout == 1 ? 1 : row;
-    problem.x_stride_n = layout == 4 ? 0 : layout == 1 ? problem.L * channels : row * channels;
+    problem.x_stride_n = layout == 4 || problem.N == 1 ? 0 : layout == 1 ? problem.L * channels : row * channels;
     const int64_t x_elements = (problem.N - 1) * problem.x_stride_n + (channels - 1) * problem.x_stride_c +
                                (problem.L - 1) * problem.x_stride_l + 1;
     Tensor x{take(x_elements), mode};

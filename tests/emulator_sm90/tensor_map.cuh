@@ -12,7 +12,8 @@ inline Error encode_tensor_map(const Problem& problem, int32_t positions, int32_
     *map = {static_cast<const uint8_t*>(problem.x),
             element,
             {problem.L, problem.C, problem.N},
-            {element, problem.x_stride_c * element, problem.x_stride_n * element},
+            {element, problem.x_stride_c * element,
+             (problem.N > 1 ? problem.x_stride_n : problem.C * problem.x_stride_c) * element},
             {positions, channels}};
     const bool aligned = reinterpret_cast<uintptr_t>(problem.x) % 16 == 0 && map->stride[1] % 16 == 0 &&
                          map->stride[2] % 16 == 0 && positions * element % 16 == 0;
