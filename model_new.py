@@ -5437,8 +5437,8 @@ struct ModeTraits {
     }
 };
 
-// The shape of tiles. The two product warpgroups take 64 output channels each of the same columns, or, side by
-// side, the same 64 channels of neighbouring columns.
+// The shape of tiles. The two product warpgroups take 64 output channels each of the same columns, or, side
+// by side, the same 64 channels of neighbouring columns.
 struct Tiling {
     int columns;  // of a product warpgroup
     int slices;   // in which they are staged
@@ -5464,7 +5464,7 @@ struct Geometry {
     int32_t chunks;            // of channels
     int32_t tap_groups;        // taps that share one window, ceil(K / taps_per_group) times
     int32_t taps_per_group;
-    int32_t window;   // positions of x for a tile: (its columns - 1)*stride + (taps_per_group - 1)*dilation + 1
+    int32_t window;   // positions of x: (the tile's columns - 1)*stride + (taps_per_group - 1)*dilation + 1
     int32_t channels_last;  // 1: neighbouring channels of x can be loaded together, 16 bytes at once
     int32_t pairs;          // 1: two neighbouring positions of x are loaded together
     int32_t ragged;   // 1: they are, though rows may begin at odd elements
@@ -5613,8 +5613,8 @@ inline Geometry cut(const Problem& problem, const Tiling& tiling, int64_t most_t
 }
 
 // Cycles that a launch needs by a simple count, in whole waves of tiles: products and bytes through L2, which
-// overlap for the most part, then stores. The constants come from kb67, kb76 and ecapa_tdnn timed with each number of
-// columns.
+// overlap for the most part, then stores. The constants come from kb67, kb76, ecapa_tdnn and w2v2_posconv
+// timed with each number of columns.
 template <Mode kMode>
 inline double estimate_cycles(const Problem& problem, const Geometry& geometry, const Tiling& tiling) {
     using Traits = ModeTraits<kMode>;
@@ -5625,9 +5625,11 @@ inline double estimate_cycles(const Problem& problem, const Geometry& geometry, 
     // Of a row's channels that do not exist, whole steps are left out.
     constexpr int kStepChannels = Traits::kChunkChannels / Traits::kSteps;
     const double filled = static_cast<double>(ceil_div(problem.C, kStepChannels)) / Traits::kSteps;
-    const double products = filled * static_cast<double>(problem.K) * steps * tiling.columns;
+    // And the fewer columns, the more often weights are read from shared memory.
+    const double products = filled * static_cast<double>(problem.K) * steps * (tiling.columns + 6);
     const double stages = static_cast<double>(geometry.chunks) * geometry.tap_groups;
-    const double bytes = stages * geometry.window * Traits::kChunkChannels * Traits::kElementBytes +
+    const double load = geometry.pairs ? 1 : 1.5;  // element by element x comes slower
+    const double bytes = stages * geometry.window * Traits::kChunkChannels * Traits::kElementBytes * load +
                          (geometry.resident ? 0 : blocks * geometry.weight_bytes) +
                          kTileO * tiling.columns * Traits::kElementBytes;
     const double moves = bytes / kBytesPerCycle;
@@ -5678,15 +5680,16 @@ constexpr float kSumOfSmallX = 8.0f, kSumOfSmallW = 16.0f;
 template <Mode kMode>
 inline size_t image_bytes(const Problem& problem, int32_t tile_o) {
     return static_cast<size_t>(problem.G * ceil_div(problem.O, tile_o) * tile_o *
-                               ceil_div(problem.C, ModeTraits<kMode>::kChunkChannels) * problem.K * kRowBytes);
+                               ceil_div(problem.C, ModeTraits<kMode>::kChunkChannels) * problem.K *
+                               kRowBytes);
 }
 
 // What the kernels of one launch share in the workspace.
 struct Scratch {
     int32_t* tickets;     // [2]: drawn so far; tiles listed
     uint8_t* image;       // packed weights
-    float2* row_scaling;  // f16x3: [G][o_tiles * tile_o], what undoes the scales of x and w, negative where w is
-                          // out of range; how many weights are too small
+    float2* row_scaling;  // f16x3: [G][o_tiles * tile_o], what undoes the scales of x and w, negative where w
+                          // is out of range; how many weights are too small
     int32_t* is_listed;   // f16x3: [tiles]
     int32_t* list;        // f16x3: [tiles], those to be done again
     uint8_t* safe_image;  // f16x3: packed weights of tf32x3
@@ -5753,8 +5756,9 @@ inline bool fits_gemm_sm90(const Problem& problem) {
     constexpr int64_t kMost = int64_t{1} << 30;  // positions and channels are counted in 32 bits
     return problem.device.arch == 90 && problem.dtype != Dtype::float64 && problem.C >= 16 &&
            (problem.O >= 8 || pays_for_few_outputs(problem)) && problem.stride <= 32 && problem.L < kMost &&
-           problem.P < kMost && problem.N < kMost && problem.K * problem.dilation < kMost && problem.x_stride_c < kMost &&
-           problem.x_stride_l < kMost && problem.G * problem.O < kMost && problem.G * problem.C < kMost;
+           problem.P < kMost && problem.N < kMost && problem.K * problem.dilation < kMost &&
+           problem.x_stride_c < kMost && problem.x_stride_l < kMost && problem.G * problem.O < kMost &&
+           problem.G * problem.C < kMost;
 }
 
 inline size_t workspace_gemm_sm90(const Problem& problem) {
@@ -6044,7 +6048,8 @@ __device__ __forceinline__ void pack_staged(const typename ModeTraits<kMode>::Bi
             const int32_t first_tap = tap_group * geometry.taps_per_group;
             const int64_t block = (int64_t{tile} * K + first_tap) * geometry.chunks +
                                   chunk * min(geometry.taps_per_group, K - first_tap) + tap - first_tap;
-            const int32_t channel = part * Traits::kChunkChannels + piece % Traits::kPieces * Traits::kPieceChannels;
+            const int32_t channel =
+                part * Traits::kChunkChannels + piece % Traits::kPieces * Traits::kPieceChannels;
             reinterpret_cast<uint4*>(image)[(block * geometry.tile_o + row) * 8 + (piece ^ (row & 7))] =
                 pack_piece<kMode>(staged + channel * kPackPitch + i / 8, piece >= Traits::kPieces, scale);
         }
@@ -6052,7 +6057,8 @@ __device__ __forceinline__ void pack_staged(const typename ModeTraits<kMode>::Bi
 }
 
 // Index of row `row` of the image among the rows of w; whether there is one.
-__device__ __forceinline__ bool find_row_of_w(const Geometry& geometry, int32_t row, int32_t O, int64_t& w_row) {
+__device__ __forceinline__ bool find_row_of_w(const Geometry& geometry, int32_t row, int32_t O,
+                                              int64_t& w_row) {
     const int32_t group_rows = geometry.o_tiles * geometry.tile_o, group = row / group_rows;
     const int32_t o = row - group * group_rows;
     w_row = int64_t{group} * O + o;
@@ -6155,9 +6161,9 @@ inline void pack_split_weights(const Problem& problem, const Geometry& geometry,
 
 // A batch is 64 positions with all channels of a row, loaded and then stored; the batches of all stages go
 // round the warps. Neighbouring lanes take neighbouring positions, so global loads run along the rows of x.
-// Where these lie side by side a lane takes two, with one load a channel, of an aligned word. If the row begins
-// at an odd element, that word holds the second half of a pair and the next lane's the first half of the next,
-// so a batch is 62 positions then.
+// Where these lie side by side a lane takes two, with one load a channel, of an aligned word. If the row
+// begins at an odd element, that word holds the second half of a pair and the next lane's the first half of
+// the next, so a batch is 62 positions then.
 template <Mode kMode, bool kChannelsLast>
 struct Converter {
     using Traits = ModeTraits<kMode>;
@@ -6224,31 +6230,31 @@ struct Converter {
         return valid ? source : nullptr;
     }
 
-    // The chunk's channels at position q of the window.
-    __device__ __forceinline__ void load(Bits (&value)[Traits::kChunkChannels], int32_t q) {
+    // The chunk's channels at position q of the window, and, where Word holds two elements, at q + 1.
+    template <class Word>
+    __device__ __forceinline__ void load(Word (&value)[Traits::kChunkChannels], int32_t q) {
         const int32_t c = chunk * Traits::kChunkChannels;
         const Bits* source = find(q, c);
         const int32_t channels = source != nullptr ? static_cast<int32_t>(problem.C) - c : 0;
 #pragma unroll
         for (int i = 0; i < Traits::kChunkChannels; ++i, source += geometry.x_stride_c)
-            value[i] = i < channels ? __ldg(source) : Bits{0};
+            value[i] = i < channels ? __ldg(reinterpret_cast<const Word*>(source)) : Word{};
     }
 
-    // The same at q and q + 1, of which q is at an even position of x.
+    // The same at q and q + 1, of which q is at an even position of x, where rows may begin at odd elements.
     using Pair = typename Traits::BitsPair;
-    __device__ __forceinline__ void load_pairs(Pair (&value)[Traits::kChunkChannels], int32_t q) {
+    __device__ __forceinline__ void load_ragged(Pair (&value)[Traits::kChunkChannels], int32_t q) {
         const int32_t c = chunk * Traits::kChunkChannels;
         const int32_t l = window_begin() + q, L = static_cast<int32_t>(problem.L);
         const bool exists = place.sample < problem.N && l >= 0;
         const Bits* source = x_tile + l + int64_t{c} * geometry.x_stride_c;
         // Whether the rows of even channels and of odd ones, counted from c, begin at odd elements.
         const uint32_t parity = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(source) / sizeof(Bits));
-        const bool odd[2] = {geometry.ragged && parity % 2 != 0,
-                             geometry.ragged && (parity + geometry.x_stride_c) % 2 != 0};
+        const bool odd[2] = {parity % 2 != 0, (parity + geometry.x_stride_c) % 2 != 0};
         const int32_t channels = static_cast<int32_t>(problem.C) - c;
-        bool wanted[2];
+        bool wanted[2];  // the lane before wants the first half of an odd row's word, also behind its end
 #pragma unroll
-        for (int j = 0; j < 2; ++j)  // the lane before wants the first half of an odd row's word, also behind its end
+        for (int j = 0; j < 2; ++j)
             wanted[j] = exists && (odd[j] ? q <= geometry.window && l <= L : q < geometry.window && l < L);
         source -= odd[0];
         const int32_t step = geometry.x_stride_c + odd[0] - odd[1];  // from an even channel to the next
@@ -6257,7 +6263,6 @@ struct Converter {
             value[i] = wanted[i % 2] && i < channels ? __ldg(reinterpret_cast<const Pair*>(source)) : Pair{};
             source += i % 2 == 0 ? step : 2 * geometry.x_stride_c - step;
         }
-        if (!geometry.ragged) return;
 #pragma unroll
         for (int j = 0; j < 2; ++j) {
             if (!odd[j]) continue;
@@ -6352,16 +6357,19 @@ struct Converter {
         const int32_t channels = min(most, static_cast<int32_t>(problem.C) - c);
         int32_t count = 0;
 #pragma unroll 1
-        for (int32_t i = 0; i < channels; ++i, source += geometry.x_stride_c) count += is_small(__ldg(source));
+        for (int32_t i = 0; i < channels; ++i, source += geometry.x_stride_c)
+            count += is_small(__ldg(source));
         atomicAdd(&barriers.small_count[place.counter], count);
     }
 
+    template <bool kRagged>
     __device__ __forceinline__ void convert_pairs() {
         const int32_t q = 2 * ptx::anew(lane) + geometry.batch_positions * batch - (window_begin() & 1);
         Pair value[Traits::kChunkChannels];
-        load_pairs(value, q);
+        if constexpr (kRagged) load_ragged(value, q);
+        else load(value, q);
         claim();
-        if (geometry.ragged && lane == 31) return;
+        if (kRagged && lane == 31) return;
         if constexpr (Traits::kIsFloat) {
             store(q, [&](int i) { return value[i].x; });
             store(q + 1, [&](int i) { return value[i].y; });
@@ -6441,7 +6449,8 @@ struct Converter {
     __device__ __forceinline__ void convert_batch() {
         largest = __half2{};
         if constexpr (kChannelsLast) convert_pieces();
-        else if (geometry.pairs) convert_pairs();
+        else if (geometry.ragged) convert_pairs<true>();
+        else if (geometry.pairs) convert_pairs<false>();
         else convert_singles();
         if constexpr (kMode == Mode::f16x3) {
             ptx::griddepcontrol_wait();  // for an empty list
@@ -6535,8 +6544,8 @@ struct Product {
         Mma::issue(acc, ptx::wgmma_descriptor(w16), ptx::wgmma_descriptor(x16), accumulate);
     }
 
-    // The first kSteps steps of a row, of one tap and chunk, issued and committed. Split: on return acc is not
-    // yet in `total`.
+    // The first kSteps steps of a row, of one tap and chunk, issued and committed. Split: on return acc is
+    // not yet in `total`.
     template <int kSteps, int kTotal>
     __device__ __forceinline__ void multiply_steps(float (&acc)[kValues], float (&total)[kTotal],
                                                    uint32_t w16, uint32_t x16, bool accumulate) {
@@ -6561,12 +6570,13 @@ struct Product {
         ptx::wgmma_commit_group();
     }
 
+    // The same of 1 to 4 steps.
     template <int kTotal>
     __device__ __forceinline__ void multiply(float (&acc)[kValues], float (&total)[kTotal], uint32_t w16,
                                              uint32_t x16, int32_t steps, bool accumulate) {
-        if (steps >= Traits::kSteps) multiply_steps<Traits::kSteps>(acc, total, w16, x16, accumulate);
-        else if (Traits::kSteps > 3 && steps == 3) multiply_steps<3>(acc, total, w16, x16, accumulate);
-        else if (Traits::kSteps > 2 && steps == 2) multiply_steps<2>(acc, total, w16, x16, accumulate);
+        if (steps >= 4) multiply_steps<4>(acc, total, w16, x16, accumulate);
+        else if (steps == 3) multiply_steps<3>(acc, total, w16, x16, accumulate);
+        else if (steps == 2) multiply_steps<2>(acc, total, w16, x16, accumulate);
         else multiply_steps<1>(acc, total, w16, x16, accumulate);
     }
 
@@ -6609,41 +6619,50 @@ struct Product {
                 const int32_t channels = static_cast<int32_t>(problem.C) - chunk * Traits::kChunkChannels;
                 const int32_t steps = (channels + kStepChannels - 1) / kStepChannels;
                 int32_t plane = 0, shift = first_row;
+                const auto run_taps = [&](auto full) {
 #pragma unroll 1
-                for (int tap = 0; tap < taps; ++tap) {
-                    if (first_tile || !geometry.resident)
-                        ptx::mbarrier_wait(barriers.w_full(weights.stage), weights.parity);
-                    const int32_t row = stride == 1 ? shift : shift + plane_row(geometry, plane);
-                    if (!idle)
-                        multiply(acc, total, w_warpgroup16 + weights.stage * (geometry.weight_bytes / 16),
-                                 x_stage16 + row * (kRowBytes / 16), steps, accumulate);
-                    if (++issued == geometry.skew && warp < 4) {
-                        if (!first_tile) ptx::bar_sync<kBarrierTaken>(256);
-                        ptx::bar_arrive<kBarrierReady>(256);
-                    }
-                    if constexpr (Traits::kIsSplit) {  // the accumulator truncates, this sum rounds to
-                                                       // nearest
-                        ptx::wgmma_wait_group<0>();
+                    for (int tap = 0; tap < taps; ++tap) {
+                        if (first_tile || !geometry.resident)
+                            ptx::mbarrier_wait(barriers.w_full(weights.stage), weights.parity);
+                        const int32_t row = stride == 1 ? shift : shift + plane_row(geometry, plane);
+                        const uint32_t w16 = w_warpgroup16 + weights.stage * (geometry.weight_bytes / 16);
+                        const uint32_t x16 = x_stage16 + row * (kRowBytes / 16);
                         if (!idle) {
-#pragma unroll
-                            for (int i = 0; i < kValues; ++i) total[i] += acc[i];
+                            if constexpr (Traits::kIsSplit)
+                                multiply_steps<full.value ? Traits::kSteps : 1>(acc, total, w16, x16, false);
+                            else multiply(acc, total, w16, x16, steps, accumulate);
                         }
-                    } else {
-                        accumulate = true;
-                        ptx::wgmma_wait_group<1>();  // the tap before this one is done
+                        if (++issued == geometry.skew && warp < 4) {
+                            if (!first_tile) ptx::bar_sync<kBarrierTaken>(256);
+                            ptx::bar_arrive<kBarrierReady>(256);
+                        }
+                        if constexpr (Traits::kIsSplit) {  // the accumulator truncates, this sum rounds to
+                                                           // nearest
+                            ptx::wgmma_wait_group<0>();
+                            if (!idle) {
+#pragma unroll
+                                for (int i = 0; i < kValues; ++i) total[i] += acc[i];
+                            }
+                        } else {
+                            accumulate = true;
+                            ptx::wgmma_wait_group<1>();  // the tap before this one is done
+                        }
+                        if (weights_done >= 0 && !geometry.resident) release(barriers.w_empty(weights_done));
+                        if (stage_done >= 0) release(barriers.x_empty(stage_done));
+                        stage_done = -1;
+                        weights_done = weights.stage;
+                        weights.advance(geometry.w_stages);
+                        shift += step_shift;
+                        plane += step_plane;
+                        if (plane >= stride) {
+                            plane -= stride;
+                            ++shift;
+                        }
                     }
-                    if (weights_done >= 0 && !geometry.resident) release(barriers.w_empty(weights_done));
-                    if (stage_done >= 0) release(barriers.x_empty(stage_done));
-                    stage_done = -1;
-                    weights_done = weights.stage;
-                    weights.advance(geometry.w_stages);
-                    shift += step_shift;
-                    plane += step_plane;
-                    if (plane >= stride) {
-                        plane -= stride;
-                        ++shift;
-                    }
-                }
+                };
+                // A branch inside of the loop costs split products some 5 %.
+                if (Traits::kIsSplit && steps >= Traits::kSteps) run_taps(std::true_type{});
+                else run_taps(std::false_type{});
                 stage_done = stages.stage;
                 stages.advance(geometry.x_stages);
             }
@@ -7034,14 +7053,14 @@ CONV1D_SM90_CHANNELS_LAST(extern template)
 // Dense convolution on Hopper as an implicit GEMM: D[o][position] = sum of W[o][c, k] * X[c, k][position].
 //
 // Chosen for 16 channels a group and more. Persistent blocks draw tiles of 128 output channels x kN positions
-// from a ticket, or of 64 x 2*kN where there are no more. Seven converter warps read x once, round or split it and store it K-major in rows of 128
-// bytes, one row a position: position q of the window is row q / stride of plane q % stride, so that every
-// tap of every stride and dilation is a plane and a row shift of the same tile. One warp draws tickets and
-// streams the packed weights. Two product warpgroups of 64 output channels each run wgmma, stage D and store
-// it by bulk copies along the rows of y. Cost: each element of x leaves L2 once per 128 output channels, each
-// weight once per tile (once per block where all of them fit in shared memory). fp32 without TF32 runs as
-// three products of split operands (Mode in gemm_sm90_plan.cuh): of fp16 parts, then once more of TF32 parts
-// for the tiles that fp16 cannot hold, in a second launch that finds their list mostly empty.
+// from a ticket, or of 64 x 2*kN. Seven converter warps read x once, round or split it and store it K-major
+// in rows of 128 bytes, one row a position: position q of the window is row q / stride of plane q % stride, so
+// every tap of every stride and dilation is a plane and a row shift of the same tile. One warp draws tickets
+// and streams the packed weights. Two product warpgroups of 64 output channels each run wgmma, stage D and
+// store it by bulk copies along the rows of y. Cost: each element of x leaves L2 once per tile of channels,
+// each weight once per tile (once per block where all fit in shared memory). fp32 without TF32 runs as three
+// products of split operands (Mode in gemm_sm90_plan.cuh): of fp16 parts, then once more of TF32 parts for the
+// tiles that fp16 cannot hold, in a second launch that finds their list mostly empty.
 // results/findings.md has what was measured, and what bounds it.
 
 

@@ -117,7 +117,8 @@ __device__ __forceinline__ void pack_staged(const typename ModeTraits<kMode>::Bi
             const int32_t first_tap = tap_group * geometry.taps_per_group;
             const int64_t block = (int64_t{tile} * K + first_tap) * geometry.chunks +
                                   chunk * min(geometry.taps_per_group, K - first_tap) + tap - first_tap;
-            const int32_t channel = part * Traits::kChunkChannels + piece % Traits::kPieces * Traits::kPieceChannels;
+            const int32_t channel =
+                part * Traits::kChunkChannels + piece % Traits::kPieces * Traits::kPieceChannels;
             reinterpret_cast<uint4*>(image)[(block * geometry.tile_o + row) * 8 + (piece ^ (row & 7))] =
                 pack_piece<kMode>(staged + channel * kPackPitch + i / 8, piece >= Traits::kPieces, scale);
         }
@@ -125,7 +126,8 @@ __device__ __forceinline__ void pack_staged(const typename ModeTraits<kMode>::Bi
 }
 
 // Index of row `row` of the image among the rows of w; whether there is one.
-__device__ __forceinline__ bool find_row_of_w(const Geometry& geometry, int32_t row, int32_t O, int64_t& w_row) {
+__device__ __forceinline__ bool find_row_of_w(const Geometry& geometry, int32_t row, int32_t O,
+                                              int64_t& w_row) {
     const int32_t group_rows = geometry.o_tiles * geometry.tile_o, group = row / group_rows;
     const int32_t o = row - group * group_rows;
     w_row = int64_t{group} * O + o;
@@ -228,9 +230,9 @@ inline void pack_split_weights(const Problem& problem, const Geometry& geometry,
 
 // A batch is 64 positions with all channels of a row, loaded and then stored; the batches of all stages go
 // round the warps. Neighbouring lanes take neighbouring positions, so global loads run along the rows of x.
-// Where these lie side by side a lane takes two, with one load a channel, of an aligned word. If the row begins
-// at an odd element, that word holds the second half of a pair and the next lane's the first half of the next,
-// so a batch is 62 positions then.
+// Where these lie side by side a lane takes two, with one load a channel, of an aligned word. If the row
+// begins at an odd element, that word holds the second half of a pair and the next lane's the first half of
+// the next, so a batch is 62 positions then.
 template <Mode kMode, bool kChannelsLast>
 struct Converter {
     using Traits = ModeTraits<kMode>;
@@ -297,31 +299,31 @@ struct Converter {
         return valid ? source : nullptr;
     }
 
-    // The chunk's channels at position q of the window.
-    __device__ __forceinline__ void load(Bits (&value)[Traits::kChunkChannels], int32_t q) {
+    // The chunk's channels at position q of the window, and, where Word holds two elements, at q + 1.
+    template <class Word>
+    __device__ __forceinline__ void load(Word (&value)[Traits::kChunkChannels], int32_t q) {
         const int32_t c = chunk * Traits::kChunkChannels;
         const Bits* source = find(q, c);
         const int32_t channels = source != nullptr ? static_cast<int32_t>(problem.C) - c : 0;
 #pragma unroll
         for (int i = 0; i < Traits::kChunkChannels; ++i, source += geometry.x_stride_c)
-            value[i] = i < channels ? __ldg(source) : Bits{0};
+            value[i] = i < channels ? __ldg(reinterpret_cast<const Word*>(source)) : Word{};
     }
 
-    // The same at q and q + 1, of which q is at an even position of x.
+    // The same at q and q + 1, of which q is at an even position of x, where rows may begin at odd elements.
     using Pair = typename Traits::BitsPair;
-    __device__ __forceinline__ void load_pairs(Pair (&value)[Traits::kChunkChannels], int32_t q) {
+    __device__ __forceinline__ void load_ragged(Pair (&value)[Traits::kChunkChannels], int32_t q) {
         const int32_t c = chunk * Traits::kChunkChannels;
         const int32_t l = window_begin() + q, L = static_cast<int32_t>(problem.L);
         const bool exists = place.sample < problem.N && l >= 0;
         const Bits* source = x_tile + l + int64_t{c} * geometry.x_stride_c;
         // Whether the rows of even channels and of odd ones, counted from c, begin at odd elements.
         const uint32_t parity = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(source) / sizeof(Bits));
-        const bool odd[2] = {geometry.ragged && parity % 2 != 0,
-                             geometry.ragged && (parity + geometry.x_stride_c) % 2 != 0};
+        const bool odd[2] = {parity % 2 != 0, (parity + geometry.x_stride_c) % 2 != 0};
         const int32_t channels = static_cast<int32_t>(problem.C) - c;
-        bool wanted[2];
+        bool wanted[2];  // the lane before wants the first half of an odd row's word, also behind its end
 #pragma unroll
-        for (int j = 0; j < 2; ++j)  // the lane before wants the first half of an odd row's word, also behind its end
+        for (int j = 0; j < 2; ++j)
             wanted[j] = exists && (odd[j] ? q <= geometry.window && l <= L : q < geometry.window && l < L);
         source -= odd[0];
         const int32_t step = geometry.x_stride_c + odd[0] - odd[1];  // from an even channel to the next
@@ -330,7 +332,6 @@ struct Converter {
             value[i] = wanted[i % 2] && i < channels ? __ldg(reinterpret_cast<const Pair*>(source)) : Pair{};
             source += i % 2 == 0 ? step : 2 * geometry.x_stride_c - step;
         }
-        if (!geometry.ragged) return;
 #pragma unroll
         for (int j = 0; j < 2; ++j) {
             if (!odd[j]) continue;
@@ -425,16 +426,19 @@ struct Converter {
         const int32_t channels = min(most, static_cast<int32_t>(problem.C) - c);
         int32_t count = 0;
 #pragma unroll 1
-        for (int32_t i = 0; i < channels; ++i, source += geometry.x_stride_c) count += is_small(__ldg(source));
+        for (int32_t i = 0; i < channels; ++i, source += geometry.x_stride_c)
+            count += is_small(__ldg(source));
         atomicAdd(&barriers.small_count[place.counter], count);
     }
 
+    template <bool kRagged>
     __device__ __forceinline__ void convert_pairs() {
         const int32_t q = 2 * ptx::anew(lane) + geometry.batch_positions * batch - (window_begin() & 1);
         Pair value[Traits::kChunkChannels];
-        load_pairs(value, q);
+        if constexpr (kRagged) load_ragged(value, q);
+        else load(value, q);
         claim();
-        if (geometry.ragged && lane == 31) return;
+        if (kRagged && lane == 31) return;
         if constexpr (Traits::kIsFloat) {
             store(q, [&](int i) { return value[i].x; });
             store(q + 1, [&](int i) { return value[i].y; });
@@ -514,7 +518,8 @@ struct Converter {
     __device__ __forceinline__ void convert_batch() {
         largest = __half2{};
         if constexpr (kChannelsLast) convert_pieces();
-        else if (geometry.pairs) convert_pairs();
+        else if (geometry.ragged) convert_pairs<true>();
+        else if (geometry.pairs) convert_pairs<false>();
         else convert_singles();
         if constexpr (kMode == Mode::f16x3) {
             ptx::griddepcontrol_wait();  // for an empty list

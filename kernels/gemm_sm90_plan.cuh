@@ -59,8 +59,8 @@ struct ModeTraits {
     }
 };
 
-// The shape of tiles. The two product warpgroups take 64 output channels each of the same columns, or, side by
-// side, the same 64 channels of neighbouring columns.
+// The shape of tiles. The two product warpgroups take 64 output channels each of the same columns, or, side
+// by side, the same 64 channels of neighbouring columns.
 struct Tiling {
     int columns;  // of a product warpgroup
     int slices;   // in which they are staged
@@ -86,7 +86,7 @@ struct Geometry {
     int32_t chunks;            // of channels
     int32_t tap_groups;        // taps that share one window, ceil(K / taps_per_group) times
     int32_t taps_per_group;
-    int32_t window;   // positions of x for a tile: (its columns - 1)*stride + (taps_per_group - 1)*dilation + 1
+    int32_t window;   // positions of x: (the tile's columns - 1)*stride + (taps_per_group - 1)*dilation + 1
     int32_t channels_last;  // 1: neighbouring channels of x can be loaded together, 16 bytes at once
     int32_t pairs;          // 1: two neighbouring positions of x are loaded together
     int32_t ragged;   // 1: they are, though rows may begin at odd elements
@@ -235,8 +235,8 @@ inline Geometry cut(const Problem& problem, const Tiling& tiling, int64_t most_t
 }
 
 // Cycles that a launch needs by a simple count, in whole waves of tiles: products and bytes through L2, which
-// overlap for the most part, then stores. The constants come from kb67, kb76 and ecapa_tdnn timed with each number of
-// columns.
+// overlap for the most part, then stores. The constants come from kb67, kb76, ecapa_tdnn and w2v2_posconv
+// timed with each number of columns.
 template <Mode kMode>
 inline double estimate_cycles(const Problem& problem, const Geometry& geometry, const Tiling& tiling) {
     using Traits = ModeTraits<kMode>;
@@ -247,9 +247,11 @@ inline double estimate_cycles(const Problem& problem, const Geometry& geometry, 
     // Of a row's channels that do not exist, whole steps are left out.
     constexpr int kStepChannels = Traits::kChunkChannels / Traits::kSteps;
     const double filled = static_cast<double>(ceil_div(problem.C, kStepChannels)) / Traits::kSteps;
-    const double products = filled * static_cast<double>(problem.K) * steps * tiling.columns;
+    // And the fewer columns, the more often weights are read from shared memory.
+    const double products = filled * static_cast<double>(problem.K) * steps * (tiling.columns + 6);
     const double stages = static_cast<double>(geometry.chunks) * geometry.tap_groups;
-    const double bytes = stages * geometry.window * Traits::kChunkChannels * Traits::kElementBytes +
+    const double load = geometry.pairs ? 1 : 1.5;  // element by element x comes slower
+    const double bytes = stages * geometry.window * Traits::kChunkChannels * Traits::kElementBytes * load +
                          (geometry.resident ? 0 : blocks * geometry.weight_bytes) +
                          kTileO * tiling.columns * Traits::kElementBytes;
     const double moves = bytes / kBytesPerCycle;
@@ -300,15 +302,16 @@ constexpr float kSumOfSmallX = 8.0f, kSumOfSmallW = 16.0f;
 template <Mode kMode>
 inline size_t image_bytes(const Problem& problem, int32_t tile_o) {
     return static_cast<size_t>(problem.G * ceil_div(problem.O, tile_o) * tile_o *
-                               ceil_div(problem.C, ModeTraits<kMode>::kChunkChannels) * problem.K * kRowBytes);
+                               ceil_div(problem.C, ModeTraits<kMode>::kChunkChannels) * problem.K *
+                               kRowBytes);
 }
 
 // What the kernels of one launch share in the workspace.
 struct Scratch {
     int32_t* tickets;     // [2]: drawn so far; tiles listed
     uint8_t* image;       // packed weights
-    float2* row_scaling;  // f16x3: [G][o_tiles * tile_o], what undoes the scales of x and w, negative where w is
-                          // out of range; how many weights are too small
+    float2* row_scaling;  // f16x3: [G][o_tiles * tile_o], what undoes the scales of x and w, negative where w
+                          // is out of range; how many weights are too small
     int32_t* is_listed;   // f16x3: [tiles]
     int32_t* list;        // f16x3: [tiles], those to be done again
     uint8_t* safe_image;  // f16x3: packed weights of tf32x3
@@ -375,8 +378,9 @@ inline bool fits_gemm_sm90(const Problem& problem) {
     constexpr int64_t kMost = int64_t{1} << 30;  // positions and channels are counted in 32 bits
     return problem.device.arch == 90 && problem.dtype != Dtype::float64 && problem.C >= 16 &&
            (problem.O >= 8 || pays_for_few_outputs(problem)) && problem.stride <= 32 && problem.L < kMost &&
-           problem.P < kMost && problem.N < kMost && problem.K * problem.dilation < kMost && problem.x_stride_c < kMost &&
-           problem.x_stride_l < kMost && problem.G * problem.O < kMost && problem.G * problem.C < kMost;
+           problem.P < kMost && problem.N < kMost && problem.K * problem.dilation < kMost &&
+           problem.x_stride_c < kMost && problem.x_stride_l < kMost && problem.G * problem.O < kMost &&
+           problem.G * problem.C < kMost;
 }
 
 inline size_t workspace_gemm_sm90(const Problem& problem) {

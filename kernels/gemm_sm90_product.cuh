@@ -39,8 +39,8 @@ struct Product {
         Mma::issue(acc, ptx::wgmma_descriptor(w16), ptx::wgmma_descriptor(x16), accumulate);
     }
 
-    // The first kSteps steps of a row, of one tap and chunk, issued and committed. Split: on return acc is not
-    // yet in `total`.
+    // The first kSteps steps of a row, of one tap and chunk, issued and committed. Split: on return acc is
+    // not yet in `total`.
     template <int kSteps, int kTotal>
     __device__ __forceinline__ void multiply_steps(float (&acc)[kValues], float (&total)[kTotal],
                                                    uint32_t w16, uint32_t x16, bool accumulate) {
@@ -65,12 +65,13 @@ struct Product {
         ptx::wgmma_commit_group();
     }
 
+    // The same of 1 to 4 steps.
     template <int kTotal>
     __device__ __forceinline__ void multiply(float (&acc)[kValues], float (&total)[kTotal], uint32_t w16,
                                              uint32_t x16, int32_t steps, bool accumulate) {
-        if (steps >= Traits::kSteps) multiply_steps<Traits::kSteps>(acc, total, w16, x16, accumulate);
-        else if (Traits::kSteps > 3 && steps == 3) multiply_steps<3>(acc, total, w16, x16, accumulate);
-        else if (Traits::kSteps > 2 && steps == 2) multiply_steps<2>(acc, total, w16, x16, accumulate);
+        if (steps >= 4) multiply_steps<4>(acc, total, w16, x16, accumulate);
+        else if (steps == 3) multiply_steps<3>(acc, total, w16, x16, accumulate);
+        else if (steps == 2) multiply_steps<2>(acc, total, w16, x16, accumulate);
         else multiply_steps<1>(acc, total, w16, x16, accumulate);
     }
 
@@ -113,41 +114,50 @@ struct Product {
                 const int32_t channels = static_cast<int32_t>(problem.C) - chunk * Traits::kChunkChannels;
                 const int32_t steps = (channels + kStepChannels - 1) / kStepChannels;
                 int32_t plane = 0, shift = first_row;
+                const auto run_taps = [&](auto full) {
 #pragma unroll 1
-                for (int tap = 0; tap < taps; ++tap) {
-                    if (first_tile || !geometry.resident)
-                        ptx::mbarrier_wait(barriers.w_full(weights.stage), weights.parity);
-                    const int32_t row = stride == 1 ? shift : shift + plane_row(geometry, plane);
-                    if (!idle)
-                        multiply(acc, total, w_warpgroup16 + weights.stage * (geometry.weight_bytes / 16),
-                                 x_stage16 + row * (kRowBytes / 16), steps, accumulate);
-                    if (++issued == geometry.skew && warp < 4) {
-                        if (!first_tile) ptx::bar_sync<kBarrierTaken>(256);
-                        ptx::bar_arrive<kBarrierReady>(256);
-                    }
-                    if constexpr (Traits::kIsSplit) {  // the accumulator truncates, this sum rounds to
-                                                       // nearest
-                        ptx::wgmma_wait_group<0>();
+                    for (int tap = 0; tap < taps; ++tap) {
+                        if (first_tile || !geometry.resident)
+                            ptx::mbarrier_wait(barriers.w_full(weights.stage), weights.parity);
+                        const int32_t row = stride == 1 ? shift : shift + plane_row(geometry, plane);
+                        const uint32_t w16 = w_warpgroup16 + weights.stage * (geometry.weight_bytes / 16);
+                        const uint32_t x16 = x_stage16 + row * (kRowBytes / 16);
                         if (!idle) {
-#pragma unroll
-                            for (int i = 0; i < kValues; ++i) total[i] += acc[i];
+                            if constexpr (Traits::kIsSplit)
+                                multiply_steps<full.value ? Traits::kSteps : 1>(acc, total, w16, x16, false);
+                            else multiply(acc, total, w16, x16, steps, accumulate);
                         }
-                    } else {
-                        accumulate = true;
-                        ptx::wgmma_wait_group<1>();  // the tap before this one is done
+                        if (++issued == geometry.skew && warp < 4) {
+                            if (!first_tile) ptx::bar_sync<kBarrierTaken>(256);
+                            ptx::bar_arrive<kBarrierReady>(256);
+                        }
+                        if constexpr (Traits::kIsSplit) {  // the accumulator truncates, this sum rounds to
+                                                           // nearest
+                            ptx::wgmma_wait_group<0>();
+                            if (!idle) {
+#pragma unroll
+                                for (int i = 0; i < kValues; ++i) total[i] += acc[i];
+                            }
+                        } else {
+                            accumulate = true;
+                            ptx::wgmma_wait_group<1>();  // the tap before this one is done
+                        }
+                        if (weights_done >= 0 && !geometry.resident) release(barriers.w_empty(weights_done));
+                        if (stage_done >= 0) release(barriers.x_empty(stage_done));
+                        stage_done = -1;
+                        weights_done = weights.stage;
+                        weights.advance(geometry.w_stages);
+                        shift += step_shift;
+                        plane += step_plane;
+                        if (plane >= stride) {
+                            plane -= stride;
+                            ++shift;
+                        }
                     }
-                    if (weights_done >= 0 && !geometry.resident) release(barriers.w_empty(weights_done));
-                    if (stage_done >= 0) release(barriers.x_empty(stage_done));
-                    stage_done = -1;
-                    weights_done = weights.stage;
-                    weights.advance(geometry.w_stages);
-                    shift += step_shift;
-                    plane += step_plane;
-                    if (plane >= stride) {
-                        plane -= stride;
-                        ++shift;
-                    }
-                }
+                };
+                // A branch inside of the loop costs split products some 5 %.
+                if (Traits::kIsSplit && steps >= Traits::kSteps) run_taps(std::true_type{});
+                else run_taps(std::false_type{});
                 stage_done = stages.stage;
                 stages.advance(geometry.x_stages);
             }

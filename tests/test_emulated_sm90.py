@@ -29,8 +29,8 @@ FAULTS = {
     ),
     "split products are read before their wait": (
         "gemm_sm90_product.cuh",
-        "ptx::wgmma_wait_group<0>();\n                        if (!idle)",
-        "if (emulator::broken != BREAK) ptx::wgmma_wait_group<0>();\n                        if (!idle)",
+        "ptx::wgmma_wait_group<0>();\n                            if (!idle)",
+        "if (emulator::broken != BREAK) ptx::wgmma_wait_group<0>();\n                            if (!idle)",
     ),
     "staging is written before bulk stores have read it": (
         "gemm_sm90_product.cuh",

@@ -209,7 +209,8 @@ constexpr int kInstanceCount = sizeof(kInstances) / sizeof(kInstances[0]);
 const char* const kModeNames[] = {"tf32", "tf32x3", "f16x3", "f16", "bf16"};
 
 struct Counts {
-    int problems = 0, flat = 0, chosen = 0, none_listed = 0, some_listed = 0, all_listed = 0, resident = 0, beside = 0;
+    int problems = 0, flat = 0, chosen = 0, none_listed = 0, some_listed = 0, all_listed = 0, resident = 0;
+    int beside = 0;
 } counts;
 
 emulator::Schedule random_schedule(Random& random) {
@@ -342,7 +343,8 @@ bool run_problem(uint64_t seed, Random& random) {
     for (int64_t i = 0; bias.data != nullptr && i < problem.G * problem.O; ++i) bias.set(i, value());
 
     emulator::schedule = random_schedule(random);
-    const Error error = chosen ? launch_gemm_sm90(problem, nullptr) : instance.launch(problem, tiling, geometry);
+    const Error error =
+        chosen ? launch_gemm_sm90(problem, nullptr) : instance.launch(problem, tiling, geometry);
     if (error != nullptr) fail("%s", error);
     compare(problem, mode);
     counts.problems += 1;
@@ -407,7 +409,8 @@ int main(int argc, char** argv) {
         }
     }
     const auto& counts = conv1d::counts;
-    std::printf("problems=%d flat=%d chosen=%d resident=%d beside=%d none_listed=%d some_listed=%d all_listed=%d\n",
+    std::printf("problems=%d flat=%d chosen=%d resident=%d beside=%d none_listed=%d some_listed=%d "
+                "all_listed=%d\n",
                 counts.problems, counts.flat, counts.chosen, counts.resident, counts.beside, counts.none_listed,
                 counts.some_listed, counts.all_listed);
 }
