@@ -3802,7 +3802,7 @@ inline SmallParams plan_small(const Problem& problem) {
     const int64_t sample_tiles = params.o_tiles * ceil_div(problem.P, kSmallP) * problem.G;
     params.warps = 1;
     while (params.warps < kMaxSmallWarps && products > kShortSum * params.warps &&
-           sample_tiles * params.warps < 2 * problem.device.sm_count)
+           sample_tiles * params.warps < 8 * problem.device.sm_count)
         params.warps *= 2;
     params.products = static_cast<int32_t>(ceil_div(products, params.warps));
     params.tiles = tiles;
@@ -3811,7 +3811,8 @@ inline SmallParams plan_small(const Problem& problem) {
 
 // Whether the busiest multiprocessor takes longer over its share of other tiles, of some 25 products a cycle
 // and `least_cycles` each, than over its share of small ones, of some 10.
-inline bool prefers_small(int64_t tiles, int64_t tile_outputs, double least_cycles, const SmallParams& small) {
+inline bool prefers_small(int64_t tiles, int64_t tile_outputs, double least_cycles,
+                          const SmallParams& small) {
     if (small.tiles == 0) return false;
     const double products = static_cast<double>(small.problem.C * small.problem.K);
     const int64_t sms = small.problem.device.sm_count;
@@ -3836,14 +3837,14 @@ Error launch_element(const Problem& problem, cudaStream_t stream) {
         using Project = ProjectTile<Element>;
         using Short = ShortTile<Element, 8, 2>;
         const SmallParams small = plan_small(problem);
-        // Where sums differ by the kernel, it is chosen as for one sample; but at full fp32 accuracy.
+        // Where sums differ by the kernel, it is chosen as for one sample.
         Problem sample = problem;
         sample.N = 1;
-        const bool is_ieee = problem.dtype == Dtype::float32 && problem.precision == Precision::ieee;
-        const bool sums_alike = is_ieee || problem.C * problem.K <= kShortSum;
+        const bool sums_alike = problem.C * problem.K <= kShortSum;
         const Problem& probe = sums_alike ? problem : sample;
         if (problem.O * problem.K <= Project::kRows) {
-            const ProjectParams params = plan_project<Project>(problem), probed = plan_project<Project>(sample);
+            const ProjectParams params = plan_project<Project>(problem);
+            const ProjectParams probed = plan_project<Project>(sample);
             // Where blocks are few, loads take them some 200 cycles a channel.
             const double cycles = 200.0 * static_cast<double>(problem.C);
             if (params.tiles > 0 &&
@@ -3854,13 +3855,14 @@ Error launch_element(const Problem& problem, cudaStream_t stream) {
             const ShortParams params = plan_short<Short>(problem), probed = plan_short<Short>(probe);
             const int64_t warps = probed.rounds * probed.warps_o * probed.warps_p;
             const int64_t outputs = warps * Short::kThreadO * Short::kWarpP;
-            if (params.tiles > 0 && !prefers_small(probed.tiles, outputs, 0, plan_small(probe)))
+            // Bringing x, 8 elements a thread at a time, takes some 1500 cycles each time.
+            const double cycles = 1500.0 * probed.x_slots / (8 * 32 * probed.warps_o * probed.warps_p);
+            if (params.tiles > 0 && !prefers_small(probed.tiles, outputs, cycles, plan_small(probe)))
                 return launch_short<Short>(params, stream);
         }
         const auto launch_general = [&](auto tile) {
             using General = decltype(tile);
-            const bool alike =
-                is_ieee || (sums_alike && (problem.C == 1 || plan<General>(problem).taps == problem.K));
+            const bool alike = sums_alike && (problem.C == 1 || plan<General>(problem).taps == problem.K);
             const Problem& chosen_for = alike ? problem : sample;
             const int64_t tiles = plan<General>(chosen_for).tiles;
             if (prefers_small(tiles, General::kO * General::kP, 0, plan_small(chosen_for)))
@@ -5463,7 +5465,8 @@ struct Geometry {
     int32_t tap_groups;        // taps that share one window, ceil(K / taps_per_group) times
     int32_t taps_per_group;
     int32_t window;   // positions of x for a tile: (its columns - 1)*stride + (taps_per_group - 1)*dilation + 1
-    int32_t pairs;    // 1: two neighbouring elements of x are loaded together
+    int32_t channels_last;  // 1: neighbouring channels of x can be loaded together, 16 bytes at once
+    int32_t pairs;          // 1: two neighbouring positions of x are loaded together
     int32_t ragged;   // 1: they are, though rows may begin at odd elements
     int32_t batches;  // of conversion in a stage
     int32_t batch_positions;
@@ -5552,7 +5555,12 @@ inline Geometry cut(const Problem& problem, const Tiling& tiling, int64_t most_t
     }
     geometry.tap_groups = static_cast<int32_t>(ceil_div(problem.K, taps));
     geometry.taps_per_group = static_cast<int32_t>(taps);
-    geometry.pairs = !flat && problem.x_stride_l == 1;
+    const auto in_pieces = [](int64_t elements) { return elements * Traits::kElementBytes % 16 == 0; };
+    geometry.channels_last = problem.x_stride_c == 1 && problem.C % Traits::kPieceChannels == 0 &&
+                             (problem.L == 1 || in_pieces(problem.x_stride_l)) &&
+                             (problem.N == 1 || in_pieces(problem.x_stride_n)) &&
+                             reinterpret_cast<uintptr_t>(problem.x) % 16 == 0;
+    geometry.pairs = !flat && problem.x_stride_l == 1 && !geometry.channels_last;
     geometry.ragged =
         geometry.pairs && (problem.L % 2 != 0 || (problem.x_stride_c | problem.x_stride_n) % 2 != 0 ||
                            reinterpret_cast<uintptr_t>(problem.x) % (2 * Traits::kElementBytes) != 0);
@@ -6150,7 +6158,7 @@ inline void pack_split_weights(const Problem& problem, const Geometry& geometry,
 // Where these lie side by side a lane takes two, with one load a channel, of an aligned word. If the row begins
 // at an odd element, that word holds the second half of a pair and the next lane's the first half of the next,
 // so a batch is 62 positions then.
-template <Mode kMode>
+template <Mode kMode, bool kChannelsLast>
 struct Converter {
     using Traits = ModeTraits<kMode>;
     using Bits = typename Traits::Bits;
@@ -6275,56 +6283,73 @@ struct Converter {
         }
     }
 
-    // Rounds or splits loaded channels at position q into their row of the current stage. get_word(i) is
-    // channel i's element, or, of 16 bits each, those of channels 2*i and 2*i + 1.
-    template <class GetWord>
-    __device__ __forceinline__ void store(int32_t q, GetWord get_word) {
+    // The row of the current stage that holds position q of the window; `target` is null where no tap reads it.
+    struct Row {
+        uint8_t* target;
+        int32_t swizzle;
+    };
+    __device__ __forceinline__ Row find_row(int32_t q) const {
         const int32_t stride = static_cast<int32_t>(problem.stride);
         const int32_t row = divide_by_stride(geometry, q, stride), plane = q - row * stride;
-        if (q < 0 || q >= geometry.window || !(geometry.plane_mask >> plane & 1)) return;
+        if (q < 0 || q >= geometry.window || !(geometry.plane_mask >> plane & 1)) return {nullptr, 0};
         const int32_t stored_row = row + plane_row(geometry, plane);
-        uint8_t* const target = x_smem + stages.stage * geometry.x_stage_bytes + stored_row * kRowBytes;
-        const int32_t swizzle = stored_row & 7;
+        return {x_smem + stages.stage * geometry.x_stage_bytes + stored_row * kRowBytes, stored_row & 7};
+    }
+
+    // Rounds or splits the channels of one piece into a row. get_word(i) is channel i's element, or, of 16
+    // bits each, those of channels 2*i and 2*i + 1. Returns whether one is too small for f16x3.
+    template <class GetWord>
+    __device__ __forceinline__ bool store_piece(const Row& row, int32_t piece, GetWord get_word) {
+        uint32_t high[4], low[4];
         bool any_small = false;
 #pragma unroll
-        for (int piece = 0; piece < Traits::kPieces; ++piece) {
-            uint32_t high[4], low[4];
-#pragma unroll
-            for (int j = 0; j < 4; ++j) {
-                if constexpr (kMode == Mode::f16x3) {
-                    const float first = __uint_as_float(get_word(8 * piece + 2 * j));
-                    const float second = __uint_as_float(get_word(8 * piece + 2 * j + 1));
-                    any_small = any_small || is_small(first) || is_small(second);
-                    high[j] = split_f16(first * kXScale, second * kXScale, low[j]);
-                    largest = __hmax2(largest, __habs2(*reinterpret_cast<const __half2*>(&high[j])));
-                } else if constexpr (kMode == Mode::tf32x3) {
-                    const float value = __uint_as_float(get_word(4 * piece + j));
-                    high[j] = ptx::cvt_rn_tf32(value);
-                    low[j] = ptx::cvt_rn_tf32(value - __uint_as_float(high[j]));
-                } else if constexpr (kMode == Mode::tf32) {
-                    high[j] = round_tf32(get_word(4 * piece + j));
-                } else {
-                    high[j] = get_word(4 * piece + j);
-                }
+        for (int j = 0; j < 4; ++j) {
+            if constexpr (kMode == Mode::f16x3) {
+                const float first = __uint_as_float(get_word(2 * j));
+                const float second = __uint_as_float(get_word(2 * j + 1));
+                any_small = any_small || is_small(first) || is_small(second);
+                high[j] = split_f16(first * kXScale, second * kXScale, low[j]);
+                largest = __hmax2(largest, __habs2(*reinterpret_cast<const __half2*>(&high[j])));
+            } else if constexpr (kMode == Mode::tf32x3) {
+                const float value = __uint_as_float(get_word(j));
+                high[j] = ptx::cvt_rn_tf32(value);
+                low[j] = ptx::cvt_rn_tf32(value - __uint_as_float(high[j]));
+            } else if constexpr (kMode == Mode::tf32) {
+                high[j] = round_tf32(get_word(j));
+            } else {
+                high[j] = get_word(j);
             }
-            *reinterpret_cast<uint4*>(target + ((piece ^ swizzle) << 4)) =
-                make_uint4(high[0], high[1], high[2], high[3]);
-            if constexpr (Traits::kIsSplit)
-                *reinterpret_cast<uint4*>(target + (((piece + Traits::kPieces) ^ swizzle) << 4)) =
-                    make_uint4(low[0], low[1], low[2], low[3]);
         }
-        if (any_small) count_small(q);
+        *reinterpret_cast<uint4*>(row.target + ((piece ^ row.swizzle) << 4)) =
+            make_uint4(high[0], high[1], high[2], high[3]);
+        if constexpr (Traits::kIsSplit)
+            *reinterpret_cast<uint4*>(row.target + (((piece + Traits::kPieces) ^ row.swizzle) << 4)) =
+                make_uint4(low[0], low[1], low[2], low[3]);
+        return any_small;
+    }
+
+    // All pieces of position q.
+    template <class GetWord>
+    __device__ __forceinline__ void store(int32_t q, GetWord get_word) {
+        const Row row = find_row(q);
+        if (row.target == nullptr) return;
+        constexpr int kWords = Traits::kPieceChannels * Traits::kElementBytes / 4;  // of a piece
+        bool any_small = false;
+#pragma unroll
+        for (int piece = 0; piece < Traits::kPieces; ++piece)
+            any_small |= store_piece(row, piece, [&](int i) { return get_word(kWords * piece + i); });
+        if (any_small) count_small(q, 0, Traits::kChunkChannels);
     }
 
     static __device__ __forceinline__ bool is_small(float value) {
         return fabsf(value) < kSmallestScaled / kXScale && value != 0.0f;
     }
-    // Counts those of the chunk's channels at position q, where there are some. (One in a million normal numbers
-    // is small: reading them again costs less than counting all of them.)
-    __device__ __forceinline__ void count_small(int32_t q) {
-        const int32_t c = chunk * Traits::kChunkChannels;
+    // Counts those of `most` of the chunk's channels at position q, where there are some. (One in a million
+    // normal numbers is small: reading them again costs less than counting all of them.)
+    __device__ __forceinline__ void count_small(int32_t q, int32_t first, int32_t most) {
+        const int32_t c = chunk * Traits::kChunkChannels + first;
         const auto* source = reinterpret_cast<const float*>(find(ptx::anew(q), c));
-        const int32_t channels = min(Traits::kChunkChannels, static_cast<int32_t>(problem.C) - c);
+        const int32_t channels = min(most, static_cast<int32_t>(problem.C) - c);
         int32_t count = 0;
 #pragma unroll 1
         for (int32_t i = 0; i < channels; ++i, source += geometry.x_stride_c) count += is_small(__ldg(source));
@@ -6365,9 +6390,58 @@ struct Converter {
         }
     }
 
+    // Channels-last: neighbouring lanes take the pieces of a row, whose channels are neighbours in memory.
+    __device__ __forceinline__ void convert_pieces() {
+        constexpr int kPositions = 32 / Traits::kPieces;  // of the warp at once
+        constexpr int kLoads = Traits::kPieceChannels * Traits::kElementBytes / 16;
+        const int32_t piece = lane % Traits::kPieces, first_channel = piece * Traits::kPieceChannels;
+        const int32_t c = chunk * Traits::kChunkChannels + first_channel;
+        const int32_t q = 64 * batch + lane / Traits::kPieces;  // and every kPositions-th from there on
+        const int32_t l = window_begin() + q;
+        const int32_t l_end = place.sample < problem.N && c < problem.C ? static_cast<int32_t>(problem.L) : 0;
+        const Bits* const source = x_tile + int64_t{l} * geometry.x_stride_l + c;
+        uint4 value[64 / kPositions][kLoads];
+#pragma unroll
+        for (int i = 0; i < 64 / kPositions; ++i) {
+            const int32_t step = i * kPositions;
+            const Bits* from = source + int64_t{step} * geometry.x_stride_l;
+            bool valid = q + step < geometry.window &&
+                         static_cast<uint32_t>(l + step) < static_cast<uint32_t>(l_end);
+            if (geometry.flat) {
+                from = find(q + step, c);
+                valid = from != nullptr && l_end > 0;
+            }
+#pragma unroll
+            for (int j = 0; j < kLoads; ++j)
+                value[i][j] = valid ? __ldg(reinterpret_cast<const uint4*>(from) + j) : uint4{};
+        }
+        claim();
+        // Where the stride divides kPositions, all lie in one plane, row_step rows apart.
+        const int32_t stride = static_cast<int32_t>(problem.stride);
+        const int32_t row_step = divide_by_stride(geometry, kPositions, stride);
+        const bool in_step = row_step * stride == kPositions;
+        const Row first_row = find_row(q);
+#pragma unroll
+        for (int i = 0; i < 64 / kPositions; ++i) {
+            const int32_t step = i * kPositions;
+            const bool stored = first_row.target != nullptr && q + step < geometry.window;
+            const Row row = !in_step ? find_row(q + step)
+                            : stored ? Row{first_row.target + i * row_step * kRowBytes,
+                                           (first_row.swizzle + i * row_step) & 7}
+                                     : Row{nullptr, 0};
+            if (row.target == nullptr) continue;
+            const bool any_small = store_piece(row, piece, [&](int j) {
+                const uint4& four = value[i][j / 4];
+                return j % 4 == 0 ? four.x : j % 4 == 1 ? four.y : j % 4 == 2 ? four.z : four.w;
+            });
+            if (any_small) count_small(q + step, first_channel, Traits::kPieceChannels);
+        }
+    }
+
     __device__ __forceinline__ void convert_batch() {
         largest = __half2{};
-        if (geometry.pairs) convert_pairs();
+        if constexpr (kChannelsLast) convert_pieces();
+        else if (geometry.pairs) convert_pairs();
         else convert_singles();
         if constexpr (kMode == Mode::f16x3) {
             ptx::griddepcontrol_wait();  // for an empty list
@@ -6832,20 +6906,10 @@ struct Product {
 }  // namespace sm90
 }  // namespace conv1d
 ''',
-"gemm_sm90.cuh": r'''
-#line 1 "kernels/gemm_sm90.cuh"
-// Dense convolution on Hopper as an implicit GEMM: D[o][position] = sum of W[o][c, k] * X[c, k][position].
-//
-// Chosen for 16 channels a group and more. Persistent blocks draw tiles of 128 output channels x kN positions
-// from a ticket, or of 64 x 2*kN where there are no more. Seven converter warps read x once, round or split it and store it K-major in rows of 128
-// bytes, one row a position: position q of the window is row q / stride of plane q % stride, so that every
-// tap of every stride and dilation is a plane and a row shift of the same tile. One warp draws tickets and
-// streams the packed weights. Two product warpgroups of 64 output channels each run wgmma, stage D and store
-// it by bulk copies along the rows of y. Cost: each element of x leaves L2 once per 128 output channels, each
-// weight once per tile (once per block where all of them fit in shared memory). fp32 without TF32 runs as
-// three products of split operands (Mode in gemm_sm90_plan.cuh): of fp16 parts, then once more of TF32 parts
-// for the tiles that fp16 cannot hold, in a second launch that finds their list mostly empty.
-// results/findings.md has what was measured, and what bounds it.
+"gemm_sm90_kernel.cuh": r'''
+#line 1 "kernels/gemm_sm90_kernel.cuh"
+// The kernel of the Hopper GEMM (gemm_sm90.cuh) and its launch. Each instance takes one layout of x: with both
+// ways to convert x in one kernel, either ran 5 to 20 % slower.
 
 
 
@@ -6862,7 +6926,7 @@ namespace sm90 {
 template <Mode kMode, int kN>
 constexpr bool kNeedsRegisters = kN * (ModeTraits<kMode>::kIsSplit ? 2 : 1) > 128;
 
-template <Mode kMode, int kN, int kSlices>
+template <Mode kMode, int kN, int kSlices, bool kChannelsLast>
 __global__ void __launch_bounds__(kThreads, 1)
     gemm_sm90_kernel(const __grid_constant__ Problem problem, const __grid_constant__ Geometry geometry,
                      const __grid_constant__ Scratch scratch) {
@@ -6910,8 +6974,8 @@ __global__ void __launch_bounds__(kThreads, 1)
     } else {
         if constexpr (kNeedsRegisters<kMode, kN>) ptx::setmaxnreg_dec<256 - kProductRegisters>();
         if (warp < kProductWarps + kConverterWarps) {
-            Converter<kMode> converter(geometry, problem, barriers, scratch, smem, warp - kProductWarps,
-                                       lane);
+            Converter<kMode, kChannelsLast> converter(geometry, problem, barriers, scratch, smem,
+                                                      warp - kProductWarps, lane);
             converter.run();
         } else if (lane == 0) {
             run_supplier<kMode == Mode::tf32x3>(geometry, problem, ptx::smem_address(w_smem), barriers,
@@ -6921,10 +6985,12 @@ __global__ void __launch_bounds__(kThreads, 1)
 #endif
 }
 
-template <Mode kMode, int kN, int kSlices = 1>
-inline Error launch_products(const Problem& problem, const Geometry& geometry, const Scratch& scratch,
-                             cudaStream_t stream) {
-    const Error error = allow_smem<gemm_sm90_kernel<kMode, kN, kSlices>>(problem.device);
+// Runs the kernel over the tiles of `geometry`.
+template <Mode kMode, int kN, int kSlices, bool kChannelsLast>
+Error launch_tiles(const Problem& problem, const Geometry& geometry, const Scratch& scratch,
+                   cudaStream_t stream) {
+    const auto kernel = gemm_sm90_kernel<kMode, kN, kSlices, kChannelsLast>;
+    const Error error = allow_smem<gemm_sm90_kernel<kMode, kN, kSlices, kChannelsLast>>(problem.device);
     if (error != nullptr) return error;
     const int blocks = geometry.tiles < problem.device.sm_count ? geometry.tiles : problem.device.sm_count;
     // Begins while the kernel before it, which packs weights or lists tiles, still runs: see
@@ -6934,8 +7000,63 @@ inline Error launch_products(const Problem& problem, const Geometry& geometry, c
     attribute.val.programmaticStreamSerializationAllowed = 1;
     const cudaLaunchConfig_t config{static_cast<unsigned>(blocks), kThreads,
                                     static_cast<size_t>(geometry.smem_bytes), stream, &attribute, 1};
-    cudaLaunchKernelEx(&config, gemm_sm90_kernel<kMode, kN, kSlices>, problem, geometry, scratch);
+    cudaLaunchKernelEx(&config, kernel, problem, geometry, scratch);
     return launch_error();
+}
+
+// The instances for channels-last x stand in a unit of their own, gemm_sm90_channels_last.cu. INSTANCE is
+// `extern template` here and `template` there.
+#define CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, mode, columns, slices)                                    \
+    INSTANCE Error launch_tiles<Mode::mode, columns, slices, true>(const Problem&, const Geometry&,         \
+                                                                   const Scratch&, cudaStream_t);
+#define CONV1D_SM90_CHANNELS_LAST(INSTANCE)                     \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, tf32, 192, 1)      \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, tf32, 192, 2)      \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, tf32, 128, 1)      \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, tf32, 64, 1)       \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, tf32x3, 128, 1)    \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, tf32x3, 64, 1)     \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, f16x3, 128, 1)     \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, f16x3, 64, 1)      \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, f16, 192, 1)       \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, f16, 128, 1)       \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, f16, 64, 1)        \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, bf16, 192, 1)      \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, bf16, 128, 1)      \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, bf16, 64, 1)
+CONV1D_SM90_CHANNELS_LAST(extern template)
+
+}  // namespace sm90
+}  // namespace conv1d
+''',
+"gemm_sm90.cuh": r'''
+#line 1 "kernels/gemm_sm90.cuh"
+// Dense convolution on Hopper as an implicit GEMM: D[o][position] = sum of W[o][c, k] * X[c, k][position].
+//
+// Chosen for 16 channels a group and more. Persistent blocks draw tiles of 128 output channels x kN positions
+// from a ticket, or of 64 x 2*kN where there are no more. Seven converter warps read x once, round or split it and store it K-major in rows of 128
+// bytes, one row a position: position q of the window is row q / stride of plane q % stride, so that every
+// tap of every stride and dilation is a plane and a row shift of the same tile. One warp draws tickets and
+// streams the packed weights. Two product warpgroups of 64 output channels each run wgmma, stage D and store
+// it by bulk copies along the rows of y. Cost: each element of x leaves L2 once per 128 output channels, each
+// weight once per tile (once per block where all of them fit in shared memory). fp32 without TF32 runs as
+// three products of split operands (Mode in gemm_sm90_plan.cuh): of fp16 parts, then once more of TF32 parts
+// for the tiles that fp16 cannot hold, in a second launch that finds their list mostly empty.
+// results/findings.md has what was measured, and what bounds it.
+
+
+
+
+
+namespace conv1d {
+namespace sm90 {
+
+template <Mode kMode, int kN, int kSlices = 1>
+inline Error launch_products(const Problem& problem, const Geometry& geometry, const Scratch& scratch,
+                             cudaStream_t stream) {
+    return geometry.channels_last
+               ? launch_tiles<kMode, kN, kSlices, true>(problem, geometry, scratch, stream)
+               : launch_tiles<kMode, kN, kSlices, false>(problem, geometry, scratch, stream);
 }
 
 // kN and kSlices are those of the tiling.
@@ -6956,14 +7077,6 @@ inline Error launch_columns(const Problem& problem, const Tiling& tiling, const 
         pack_weights<kMode>(problem, geometry, scratch, stream);
         return launch_products<kMode, kN, kSlices>(problem, geometry, scratch, stream);
     }
-}
-
-Error launch_listed_tiles(const Problem& problem, Scratch scratch, cudaStream_t stream) {
-    const Cut cut = choose_cut<Mode::tf32x3>(problem);
-    scratch.image = scratch.safe_image;
-    if (cut.tiling.columns == 128)
-        return launch_products<Mode::tf32x3, 128>(problem, cut.geometry, scratch, stream);
-    return launch_products<Mode::tf32x3, 64>(problem, cut.geometry, scratch, stream);
 }
 
 template <Mode kMode>
@@ -7008,6 +7121,27 @@ inline Error launch_gemm_sm90(const Problem& problem, cudaStream_t stream) {
 
 
 const conv1d::Route conv1d::kGemmSm90 = {"gemm_sm90", fits_gemm_sm90, workspace_gemm_sm90, launch_gemm_sm90};
+
+conv1d::Error conv1d::sm90::launch_listed_tiles(const Problem& problem, Scratch scratch, cudaStream_t stream) {
+    const Cut cut = choose_cut<Mode::tf32x3>(problem);
+    scratch.image = scratch.safe_image;
+    if (cut.tiling.columns == 128)
+        return launch_products<Mode::tf32x3, 128>(problem, cut.geometry, scratch, stream);
+    return launch_products<Mode::tf32x3, 64>(problem, cut.geometry, scratch, stream);
+}
+''',
+"gemm_sm90_channels_last.cu": r'''
+#line 1 "kernels/gemm_sm90_channels_last.cu"
+// The kernels of route "gemm_sm90" for channels-last x, in a translation unit of their own.
+
+
+namespace conv1d {
+namespace sm90 {
+
+CONV1D_SM90_CHANNELS_LAST(template)
+
+}  // namespace sm90
+}  // namespace conv1d
 ''',
 "stem.cuh": r'''
 #line 1 "kernels/stem.cuh"
@@ -7041,10 +7175,11 @@ constexpr int kBlocks = 2;     // that share a multiprocessor
 constexpr int kMmaWords = 8;   // depth of one product
 constexpr int kMTiles = 2;     // of 16 output channels, of a warp
 constexpr int kWarpO = 16 * kMTiles;
-constexpr int kBatch = 8;      // words that a thread loads before it stores any
-constexpr int kMostSpan = 2048;   // positions of a block
+constexpr int kMostSpan = 2048;  // positions of a block
+constexpr int kManySteps = 3;    // from which a block keeps its weights from one place to the next
 constexpr int kSectorBytes = 32;
-constexpr int kFixedBytes = kThreads * 4 * 16 + kWarps * kWarpO * 8;  // of shared memory, besides x
+constexpr int kMaxWords = 64;  // of depth
+constexpr int kFixedBytes = kThreads * 4 * 16 + kWarps * kWarpO * 8 + kMaxWords * 4;  // besides x
 
 // kSplit: each fp32 operand is two fp16 numbers, scaled by a power of two: high + low / 2^11.
 template <class Element_, bool kSplit_>
@@ -7058,6 +7193,8 @@ struct Tile {
     static constexpr int kNTiles = kVector / 2;           // of 8 positions, whose columns one store takes
     static constexpr int kGroup = 8 * kNTiles;            // positions
     static constexpr int kChunk = 2 * kGroup;             // 128 bytes of a row of y
+    static constexpr int kBatch = kSplit ? 4 : 8;         // words that a thread loads before it stores any
+    static constexpr bool kOnePlace = kSplit;             // of a block: registers do not last for a loop
     static constexpr int kMaxSteps = kSplit ? 4 : sizeof(Element) == 4 ? 8 : 5;
 };
 
@@ -7079,6 +7216,7 @@ struct Params {
     int32_t p_step;     // from a warp's chunk to its next: the others of its channels have those between
     int32_t span;       // positions of a block
     int32_t smem_bytes;
+    int32_t replicas;   // blocks that share the places of some channels
     int64_t o_blocks, p_blocks, blocks;
 
     // Of row 0 at the tap where a word of the depth begins, or of the zeros.
@@ -7152,8 +7290,7 @@ struct Range {
     }
 };
 
-// Calls use(slot, value) for the words of x that a block reads, zeros outside 0 <= l < L. kBatch loads at
-// once.
+// Calls use(slot, value) for the words of x that a block reads, zeros outside 0 <= l < L.
 template <class Tile, class Use>
 __device__ __forceinline__ void for_words(const Params& params, const typename Tile::Element* x,
                                           int64_t l_begin, Use use) {
@@ -7169,11 +7306,11 @@ __device__ __forceinline__ void for_words(const Params& params, const typename T
     const int64_t row_step = params.tap_pairs ? 0 : Tile::kPerWord * problem.x_stride_c;
     x += l_begin * problem.x_stride_l;
 #pragma unroll 1
-    for (uint32_t begin = threadIdx.x; begin < items; begin += kBatch * kThreads) {
-        Element value[kBatch][Tile::kPerWord];
-        uint32_t slot[kBatch];
+    for (uint32_t begin = threadIdx.x; begin < items; begin += Tile::kBatch * kThreads) {
+        Element value[Tile::kBatch][Tile::kPerWord];
+        uint32_t slot[Tile::kBatch];
 #pragma unroll
-        for (int i = 0; i < kBatch; ++i) {
+        for (int i = 0; i < Tile::kBatch; ++i) {
             const uint32_t item = begin + i * kThreads;
             const uint32_t row = params.positions.quotient(item);
             const int offset = item - row * positions;
@@ -7188,7 +7325,7 @@ __device__ __forceinline__ void for_words(const Params& params, const typename T
             }
         }
 #pragma unroll
-        for (int i = 0; i < kBatch; ++i) {
+        for (int i = 0; i < Tile::kBatch; ++i) {
             if (begin + i * kThreads < items) use(slot[i], value[i]);
         }
     }
@@ -7357,7 +7494,8 @@ __device__ __forceinline__ void store(const Params& params, int p, int p_end, ui
 template <class Tile>
 __device__ __forceinline__ void multiply(const Params& params, const Task& task, const Weights<Tile>& weights,
                                          const uint32_t* x_smem, int position, float x_unscale,
-                                         const float2* finish_smem, uint4* staged) {
+                                         const int32_t* slots_smem, const float2* finish_smem,
+                                         uint4* staged) {
     using Element = typename Tile::Element;
     using Operand = typename Tile::Operand;
     using Slot = Vector<uint32_t, Tile::kParts>;
@@ -7370,7 +7508,7 @@ __device__ __forceinline__ void multiply(const Params& params, const Task& task,
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
             x[step][i] = reinterpret_cast<const Slot*>(x_smem) + position + lane / 8 * 2 * Tile::kNTiles +
-                         lane / 4 % 2 + params.slot_of(step * kMmaWords + i * 4 + lane % 4);
+                         lane / 4 % 2 + slots_smem[step * kMmaWords + i * 4 + lane % 4];
         }
     }
     const int64_t first_o = task.o_begin + lane / 4 * int64_t{params.classes};
@@ -7454,8 +7592,8 @@ __device__ __noinline__ void compute_exactly(const Params& params, const Task& t
 
 #endif  // sm_80
 
-// Blocks that registers are shared by. With two, ptxas for sm_120 spills some.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
+// Blocks that registers are shared by. With two, ptxas for sm_100 and later spills some.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
 constexpr int kLaunchBlocks = 1;
 #else
 constexpr int kLaunchBlocks = kBlocks;
@@ -7471,60 +7609,72 @@ __global__ void __launch_bounds__(kThreads, kLaunchBlocks)
     const int warp = threadIdx.x / 32;
     uint4* const staged = reinterpret_cast<uint4*>(smem) + warp * 128 + threadIdx.x % 32;  // [4][32 lanes]
     float2* const finish_smem = reinterpret_cast<float2*>(smem + kThreads * 64) + warp * kWarpO;
+    int32_t* const slots_smem = reinterpret_cast<int32_t*>(smem + kFixedBytes) - kMaxWords;
     Slot* const x_smem = reinterpret_cast<Slot*>(smem + kFixedBytes);
     const Problem& problem = params.problem;
 
+    // A block keeps its channels and moves over places: samples and spans of positions.
+    const uint32_t sets = static_cast<uint32_t>(params.o_blocks * problem.G);
+    const uint32_t set = blockIdx.x % sets;
     Task task;
-    const uint32_t place = blockIdx.x / static_cast<uint32_t>(params.o_blocks);
-    const uint32_t sample = place / static_cast<uint32_t>(params.p_blocks);
-    task.n = sample / static_cast<uint32_t>(problem.G);
-    task.g = sample - task.n * problem.G;
-    const int64_t block_p = (place - sample * params.p_blocks) * params.span;
+    task.g = set / static_cast<uint32_t>(params.o_blocks);
     const int warp_o = warp % params.warps_o, warp_p = warp / params.warps_o;
-    const int row_task = static_cast<int>(blockIdx.x - place * params.o_blocks) * params.warps_o + warp_o;
-    const int set = row_task / params.classes;
-    task.o_begin = row_task + int64_t{set} * (kWarpO - 1) * params.classes;
-    // How far behind a sector this warp's rows of y begin.
-    const int64_t y_begin = static_cast<int64_t>(reinterpret_cast<uintptr_t>(problem.y) / sizeof(Element)) +
-                            (sample * problem.O + task.o_begin) * problem.P;
-    const int phase = static_cast<int>(y_begin & (params.align - 1));
+    const int row_task = static_cast<int>(set - task.g * params.o_blocks) * params.warps_o + warp_o;
+    const int before = row_task / params.classes;
+    task.o_begin = row_task + int64_t{before} * (kWarpO - 1) * params.classes;
     const int warp_begin = warp_p * Tile::kChunk;
-    task.p_begin = block_p + warp_begin - phase;
-    task.run = static_cast<int>(min(problem.P - task.p_begin, int64_t{params.span - warp_begin}));
-
-    // x from the first position that any phase begins at.
-    const int64_t l_begin = (block_p - (params.align - 1)) * problem.stride - problem.pad_left;
-    const Element* const x = static_cast<const Element*>(problem.x) + task.n * problem.x_stride_n +
-                             task.g * problem.C * problem.x_stride_c;
+    if (threadIdx.x < kMaxWords) slots_smem[threadIdx.x] = params.slot_of(threadIdx.x);
     Weights<Tile> weights;
     load_weights<Tile>(params, task, finish_smem, staged, weights);
-    Range range = {0, kInfinity};
-    if constexpr (Tile::kSplit) {
-        for_words<Tile>(params, x, l_begin, [&](int, const Element(&value)[2]) {
-            range.add(value[0]);
-            range.add(value[1]);
-        });
-        __shared__ WarpRanges warps_smem;
-        range = block_range(range, warps_smem);
-    }
-    const float scale = range.scale();
-    for_words<Tile>(params, x, l_begin, [&](int slot, const Element(&value)[Tile::kPerWord]) {
-        const uint2 words = operand_words<Tile>(value, scale);
-        x_smem[slot].at[0] = words.x;
-        if constexpr (Tile::kSplit) x_smem[slot].at[1] = words.y;
-    });
     for (int i = threadIdx.x; i < params.span + params.align; i += kThreads) x_smem[params.x_slots + i] = {};
-    __syncthreads();
-    if (task.o_begin >= problem.O || task.run <= 0) return;
-    if constexpr (Tile::kSplit) {
-        if (!range.suits() || !weights.suit) {
-            compute_exactly(params, task);
-            return;
+
+    const uint32_t p_blocks = static_cast<uint32_t>(params.p_blocks);
+    const uint32_t places = static_cast<uint32_t>(problem.N) * p_blocks;
+#pragma unroll 1
+    for (uint32_t place = blockIdx.x / sets; place < places;
+         place = Tile::kOnePlace ? places : place + params.replicas) {
+        const uint32_t n = place / p_blocks;
+        task.n = n;
+        const int64_t block_p = int64_t{place - n * p_blocks} * params.span;
+        // x from the first position that any phase begins at.
+        const int64_t l_begin = (block_p - (params.align - 1)) * problem.stride - problem.pad_left;
+        const Element* const x = static_cast<const Element*>(problem.x) + task.n * problem.x_stride_n +
+                                 task.g * problem.C * problem.x_stride_c;
+        Range range = {0, kInfinity};
+        __syncthreads();  // the x before has been read
+        if constexpr (Tile::kSplit) {
+            for_words<Tile>(params, x, l_begin, [&](int, const Element(&value)[2]) {
+                range.add(value[0]);
+                range.add(value[1]);
+            });
+            __shared__ WarpRanges warps_smem;
+            range = block_range(range, warps_smem);
         }
+        const float scale = range.scale();
+        for_words<Tile>(params, x, l_begin, [&](int slot, const Element(&value)[Tile::kPerWord]) {
+            const uint2 words = operand_words<Tile>(value, scale);
+            x_smem[slot].at[0] = words.x;
+            if constexpr (Tile::kSplit) x_smem[slot].at[1] = words.y;
+        });
+        __syncthreads();
+        // How far behind a sector this warp's rows of y begin.
+        const int64_t row = (task.n * problem.G + task.g) * problem.O + task.o_begin;
+        const auto y_elements = reinterpret_cast<uintptr_t>(problem.y) / sizeof(Element);
+        const int64_t from_sector = static_cast<int64_t>(y_elements) + row * problem.P;
+        const int phase = static_cast<int>(from_sector & (params.align - 1));
+        task.p_begin = block_p + warp_begin - phase;
+        task.run = static_cast<int>(min(problem.P - task.p_begin, int64_t{params.span - warp_begin}));
+        if (task.o_begin >= problem.O || task.run <= 0) continue;
+        if constexpr (Tile::kSplit) {
+            if (!range.suits() || !weights.suit) {
+                compute_exactly(params, task);
+                continue;
+            }
+        }
+        multiply<Tile>(params, task, weights, reinterpret_cast<const uint32_t*>(x_smem),
+                       warp_begin + params.align - 1 - phase, range.unscale(), slots_smem,
+                       finish_smem + threadIdx.x % 32 / 4, staged);
     }
-    multiply<Tile>(params, task, weights, reinterpret_cast<const uint32_t*>(x_smem),
-                   warp_begin + params.align - 1 - phase, range.unscale(),
-                   finish_smem + threadIdx.x % 32 / 4, staged);
 #endif
 }
 
@@ -7555,31 +7705,42 @@ Params plan(const Problem& problem) {
 
     params.align = static_cast<int32_t>(kSectorBytes / sizeof(typename Tile::Element));
     params.classes = static_cast<int32_t>(row_classes(problem));
-    params.row_tasks = static_cast<int32_t>(params.classes * ceil_div(ceil_div(problem.O, params.classes), kWarpO));
-    // Long pieces of rows at a time, unless bringing x costs more (ms of w2v2_fe0 in TF32 and bf16, by 2, 4 and
-    // 8 warps that share it: 0.324 0.187, 0.328 0.162, 0.342 0.168; demucs_enc0 0.105, 0.087, 0.074).
+    params.row_tasks =
+        static_cast<int32_t>(params.classes * ceil_div(ceil_div(problem.O, params.classes), kWarpO));
+    // Long pieces of rows at a time, unless bringing x costs more (ms of w2v2_fe0 in TF32 and bf16, by 2, 4
+    // and 8 warps that share it: 0.324 0.187, 0.328 0.162, 0.342 0.168; demucs_enc0 0.105, 0.087, 0.074).
     params.warps_o = params.rows * problem.stride > 5 ? 8 : 4;
     while (params.warps_o > 1 && 8 * round_up(params.row_tasks, params.warps_o) > 9 * params.row_tasks)
         params.warps_o /= 2;
     params.p_step = kWarps / params.warps_o * Tile::kChunk;
     params.o_blocks = ceil_div(params.row_tasks, params.warps_o);
-    const int64_t share = (problem.device.smem_bytes + 1024) / kBlocks - 1024 - static_cast<int64_t>(sizeof(WarpRanges));
-    for (int32_t span = kMostSpan; span >= params.p_step; span /= 2) {
+    const int64_t share =
+        (problem.device.smem_bytes + 1024) / kBlocks - 1024 - static_cast<int64_t>(sizeof(WarpRanges));
+    // Blocks that keep their weights drift apart, and write to more places at once: worth it where weights
+    // are many (ms of enformer_stem, 8 and 4 steps, in TF32 and bf16: 0.351 0.178 and 0.372 0.185; w2v2_fe0,
+    // 2 and 1 steps: 0.349 0.180 and 0.327 0.161).
+    const bool keeps = !Tile::kOnePlace && params.steps >= kManySteps;
+    for (int32_t span = keeps ? kMostSpan / 2 : kMostSpan; span >= params.p_step; span /= 2) {
         params.span = span;
         const int64_t positions = (params.span + params.align - 2) * problem.stride + reach;
         const int64_t planes = params.rows * problem.stride;
         params.positions = plan_divisor(positions);
         params.plane_slots = static_cast<int32_t>(ceil_div(positions, problem.stride));
-        if ((params.rows * positions + kBatch * kThreads) * positions >= int64_t{1} << 31) continue;
+        if ((params.rows * positions + Tile::kBatch * kThreads) * positions >= int64_t{1} << 31) continue;
         const int64_t slots = planes * params.plane_slots + params.span + params.align;
         const int64_t bytes = kFixedBytes + round_up(slots * Tile::kParts * 4, 16);
         params.p_blocks = ceil_div(problem.P + params.align - 1, params.span);
-        const int64_t blocks = params.o_blocks * params.p_blocks * problem.G * problem.N;
-        if (bytes > share || blocks > kMaxBlocks) continue;
+        const int64_t sets = params.o_blocks * problem.G, places = problem.N * params.p_blocks;
+        if (bytes > share || places > kMaxBlocks / 2 || sets * (keeps ? 1 : places) > kMaxBlocks)
+            continue;
+        // All blocks that fit at once, each with as many places.
+        const int64_t most = keeps ? std::max(kBlocks * problem.device.sm_count / sets, int64_t{1}) : places;
+        params.replicas = static_cast<int32_t>(ceil_div(places, ceil_div(places, most)));
         params.x_slots = static_cast<int32_t>(planes * params.plane_slots);
         params.smem_bytes = static_cast<int32_t>(bytes);
-        params.blocks = blocks;
-        if (blocks >= 4 * kBlocks * problem.device.sm_count) break;
+        params.blocks = sets * params.replicas;
+        // Split operands are scaled by the span: it must not depend on the number of samples.
+        if (Tile::kSplit || sets * places >= 4 * kBlocks * problem.device.sm_count) break;
     }
     return params;
 }
@@ -7635,7 +7796,8 @@ inline bool fits_stem_sm80(const Problem& any_problem) {
                                    : problem.precision == Precision::tf32   ? (problem.O >= 128 ? 10 : 32)
                                    : problem.O >= 128 && outputs >= 1 << 22 ? 10
                                                                             : 32;
-    if ((is_float && !fast) || products < least_products || outputs < 1 << 17 || problem.P < 256) return false;
+    if ((is_float && !fast) || products < least_products || outputs < 1 << 17 || problem.P < 256)
+        return false;
     const int64_t full_rows = 16 * stem::row_classes(problem);  // fewer channels leave products half empty
     return problem.O >= full_rows && stem::takes(problem);
 }
@@ -7859,9 +8021,9 @@ inline bool has_tensor_map(const Problem& problem) {
     const int64_t element = element_bytes(problem.dtype);
     return problem.x_stride_l == 1 && reinterpret_cast<uintptr_t>(problem.x) % 16 == 0 &&
            problem.x_stride_c * element % 16 == 0 && problem.x_stride_c >= problem.L &&
-           problem.x_stride_n >= problem.C * problem.x_stride_c &&
-           problem.x_stride_n % problem.x_stride_c == 0 &&
-           problem.x_stride_n * element < (int64_t{1} << 40);
+           (problem.N == 1 || (problem.x_stride_n >= problem.C * problem.x_stride_c &&
+                               problem.x_stride_n % problem.x_stride_c == 0 &&
+                               problem.x_stride_n * element < (int64_t{1} << 40)));
 }
 
 }  // namespace sm90
@@ -7930,8 +8092,10 @@ inline Error encode_tensor_map(const Problem& problem, int32_t positions, int32_
     const auto element = static_cast<cuuint64_t>(element_bytes(problem.dtype));
     const cuuint64_t extents[3] = {static_cast<cuuint64_t>(problem.L), static_cast<cuuint64_t>(problem.C),
                                    static_cast<cuuint64_t>(problem.N)};
+    // One sample's stride means nothing and may be zero, which the driver refuses.
+    const int64_t stride_n = problem.N == 1 ? problem.C * problem.x_stride_c : problem.x_stride_n;
     const cuuint64_t strides[2] = {static_cast<cuuint64_t>(problem.x_stride_c) * element,
-                                   static_cast<cuuint64_t>(problem.x_stride_n) * element};
+                                   static_cast<cuuint64_t>(stride_n) * element};
     const cuuint32_t box[3] = {static_cast<cuuint32_t>(positions), static_cast<cuuint32_t>(channels), 1};
     const cuuint32_t steps[3] = {1, 1, 1};
     const CUresult result = reinterpret_cast<Encode>(encode)(
@@ -8041,6 +8205,7 @@ __device__ __forceinline__ void order_boxes(const StreamGeometry& geometry, cons
 template <Mode kMode, int kN>
 struct StreamConverter {
     using Traits = StreamTraits<kMode>;
+    static constexpr int kTogether = Traits::kIsSplit && kN < 100 ? 2 : 1;  // raw stages at once
     // Of fp32, loaded at once: as registers allow.
     static constexpr int kLoadChannels = Traits::kIsSplit && kN > 100 ? 8 : 16;
 
@@ -8075,7 +8240,6 @@ struct StreamConverter {
             uint32_t value[kLoadChannels];
 #pragma unroll
             for (int i = 0; i < kLoadChannels; ++i, source += 4 * box) ptx::ld_shared(value[i], source);
-            if constexpr (kMode == Mode::f16x3) count_small(value);
             uint32_t largest = 0;  // f16x3: high parts, a pair of fp16
 #pragma unroll
             for (int i = 0; i < kLoadChannels / Traits::kPieceChannels; ++i) {
@@ -8097,7 +8261,10 @@ struct StreamConverter {
                     *reinterpret_cast<uint4*>(target + (piece ^ Traits::kPieces) * 16) =
                         make_uint4(low[0], low[1], low[2], low[3]);
             }
-            if (max(largest & 0xFFFF, largest >> 16) > kLargestHigh) doubts += kTooLarge;
+            if constexpr (kMode == Mode::f16x3) {  // behind the stores: it branches
+                if (max(largest & 0xFFFF, largest >> 16) > kLargestHigh) doubts += kTooLarge;
+                count_small(value);
+            }
         }
     }
 
@@ -8151,20 +8318,30 @@ struct StreamConverter {
                 }
                 uint8_t* const stage = x_smem + stages.stage * geometry.x_stage_bytes;
 #pragma unroll 1
-                for (int half = 0; half < 2; ++half) {
-                    ptx::mbarrier_wait(barriers.raw_full(raws.stage), raws.parity);
-                    const uint8_t* const raw = raw_smem + raws.stage * geometry.raw_stage_bytes;
+                for (int half = 0; half < 2; half += kTogether) {
+                    int32_t raw_stage[kTogether];
+#pragma unroll
+                    for (int i = 0; i < kTogether; ++i) {
+                        ptx::mbarrier_wait(barriers.raw_full(raws.stage), raws.parity);
+                        raw_stage[i] = raws.stage;
+                        raws.advance(geometry.raw_stages);
+                    }
 #pragma unroll 1
                     for (; q < geometry.window; q += 32 * kConverterWarps) {
-                        if constexpr (Traits::kIsFloat) convert_floats(raw, stage, q + lane, half);
-                        else convert_halves(raw, stage, q, half);
+#pragma unroll
+                        for (int i = 0; i < kTogether; ++i) {
+                            const uint8_t* const raw = raw_smem + raw_stage[i] * geometry.raw_stage_bytes;
+                            if constexpr (Traits::kIsFloat) convert_floats(raw, stage, q + lane, half + i);
+                            else convert_halves(raw, stage, q, half + i);
+                        }
                     }
                     q -= static_cast<int32_t>(round_up(geometry.window, 32));
                     // Behind the stores: what they hold has been loaded by then.
-                    if (half == 1) ptx::fence_proxy_async();
+                    if (half + kTogether == 2) ptx::fence_proxy_async();
                     __syncwarp();
-                    if (lane == 0) ptx::mbarrier_arrive(barriers.raw_empty(raws.stage));
-                    raws.advance(geometry.raw_stages);
+#pragma unroll
+                    for (int i = 0; i < kTogether; ++i)
+                        if (lane == 0) ptx::mbarrier_arrive(barriers.raw_empty(raw_stage[i]));
                 }
                 if (kMode == Mode::f16x3 && doubts > 0) {
                     atomicAdd(&barriers.doubts[taken % kStreamCounters], doubts);
@@ -8277,7 +8454,7 @@ struct StreamProduct {
         if (warp < 4) ptx::bar_sync<kBarrierReady>(256);
         else ptx::bar_sync<kBarrierTaken>(256);
     }
-    __device__ __forceinline__ void pass_turn() const {
+    __device__ __forceinline__ void give_turn() const {
         if (warp < 4) ptx::bar_arrive<kBarrierTaken>(256);
         else ptx::bar_arrive<kBarrierReady>(256);
     }
@@ -8319,7 +8496,7 @@ struct StreamProduct {
                 ptx::wgmma_commit_group();
             }
         }
-        if (kIsSplit) pass_turn();
+        if (kIsSplit) give_turn();
         if constexpr (kChunks > 1) {
             ptx::wgmma_wait_group<1>();
             release(barriers.x_empty(stage_of(taken, 0)));
@@ -8456,7 +8633,7 @@ struct StreamProduct {
             scale[0] = scaling[0].x, scale[1] = scaling[1].x;
             const bool right = scale[0] > 0.0f && scale[1] > 0.0f && scaling[0].y + scaling[1].y == 0.0f;
             doubtful = !__all_sync(0xFFFFFFFF, right);
-            if (warp >= 4) pass_turn();  // the first one is the other's
+            if (warp >= 4) give_turn();  // the first one is the other's
         }
         for (uint32_t taken = 0;; ++taken) {
             if (kMode == Mode::f16x3) wait_for_turn();
@@ -8476,7 +8653,7 @@ struct StreamProduct {
             release(barriers.tile_empty(slot));
             store_tile(acc, place, scale);
         }
-        if (kMode == Mode::f16x3) pass_turn();
+        if (kMode == Mode::f16x3) give_turn();
     }
 };
 
@@ -9752,9 +9929,22 @@ _conv1d_units = {
         "gemm_sm90_pipeline.cuh",
         "gemm_sm90_convert.cuh",
         "gemm_sm90_product.cuh",
+        "gemm_sm90_kernel.cuh",
         "gemm_sm90.cuh",
         "dispatch.cuh",
         "gemm_sm90.cu",
+    ],
+    "gemm_sm90_channels_last.cu": [
+        "problem.h",
+        "tile.cuh",
+        "wgmma.cuh",
+        "gemm_sm90_plan.cuh",
+        "ptx.cuh",
+        "gemm_sm90_pipeline.cuh",
+        "gemm_sm90_convert.cuh",
+        "gemm_sm90_product.cuh",
+        "gemm_sm90_kernel.cuh",
+        "gemm_sm90_channels_last.cu",
     ],
     "stem.cu": [
         "mma.cuh",

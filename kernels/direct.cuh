@@ -913,7 +913,7 @@ inline SmallParams plan_small(const Problem& problem) {
     const int64_t sample_tiles = params.o_tiles * ceil_div(problem.P, kSmallP) * problem.G;
     params.warps = 1;
     while (params.warps < kMaxSmallWarps && products > kShortSum * params.warps &&
-           sample_tiles * params.warps < 2 * problem.device.sm_count)
+           sample_tiles * params.warps < 8 * problem.device.sm_count)
         params.warps *= 2;
     params.products = static_cast<int32_t>(ceil_div(products, params.warps));
     params.tiles = tiles;
@@ -922,7 +922,8 @@ inline SmallParams plan_small(const Problem& problem) {
 
 // Whether the busiest multiprocessor takes longer over its share of other tiles, of some 25 products a cycle
 // and `least_cycles` each, than over its share of small ones, of some 10.
-inline bool prefers_small(int64_t tiles, int64_t tile_outputs, double least_cycles, const SmallParams& small) {
+inline bool prefers_small(int64_t tiles, int64_t tile_outputs, double least_cycles,
+                          const SmallParams& small) {
     if (small.tiles == 0) return false;
     const double products = static_cast<double>(small.problem.C * small.problem.K);
     const int64_t sms = small.problem.device.sm_count;
@@ -947,14 +948,14 @@ Error launch_element(const Problem& problem, cudaStream_t stream) {
         using Project = ProjectTile<Element>;
         using Short = ShortTile<Element, 8, 2>;
         const SmallParams small = plan_small(problem);
-        // Where sums differ by the kernel, it is chosen as for one sample; but at full fp32 accuracy.
+        // Where sums differ by the kernel, it is chosen as for one sample.
         Problem sample = problem;
         sample.N = 1;
-        const bool is_ieee = problem.dtype == Dtype::float32 && problem.precision == Precision::ieee;
-        const bool sums_alike = is_ieee || problem.C * problem.K <= kShortSum;
+        const bool sums_alike = problem.C * problem.K <= kShortSum;
         const Problem& probe = sums_alike ? problem : sample;
         if (problem.O * problem.K <= Project::kRows) {
-            const ProjectParams params = plan_project<Project>(problem), probed = plan_project<Project>(sample);
+            const ProjectParams params = plan_project<Project>(problem);
+            const ProjectParams probed = plan_project<Project>(sample);
             // Where blocks are few, loads take them some 200 cycles a channel.
             const double cycles = 200.0 * static_cast<double>(problem.C);
             if (params.tiles > 0 &&
@@ -965,13 +966,14 @@ Error launch_element(const Problem& problem, cudaStream_t stream) {
             const ShortParams params = plan_short<Short>(problem), probed = plan_short<Short>(probe);
             const int64_t warps = probed.rounds * probed.warps_o * probed.warps_p;
             const int64_t outputs = warps * Short::kThreadO * Short::kWarpP;
-            if (params.tiles > 0 && !prefers_small(probed.tiles, outputs, 0, plan_small(probe)))
+            // Bringing x, 8 elements a thread at a time, takes some 1500 cycles each time.
+            const double cycles = 1500.0 * probed.x_slots / (8 * 32 * probed.warps_o * probed.warps_p);
+            if (params.tiles > 0 && !prefers_small(probed.tiles, outputs, cycles, plan_small(probe)))
                 return launch_short<Short>(params, stream);
         }
         const auto launch_general = [&](auto tile) {
             using General = decltype(tile);
-            const bool alike =
-                is_ieee || (sums_alike && (problem.C == 1 || plan<General>(problem).taps == problem.K));
+            const bool alike = sums_alike && (problem.C == 1 || plan<General>(problem).taps == problem.K);
             const Problem& chosen_for = alike ? problem : sample;
             const int64_t tiles = plan<General>(chosen_for).tiles;
             if (prefers_small(tiles, General::kO * General::kP, 0, plan_small(chosen_for)))

@@ -11,95 +11,19 @@
 // for the tiles that fp16 cannot hold, in a second launch that finds their list mostly empty.
 // results/findings.md has what was measured, and what bounds it.
 #pragma once
-#include "gemm_sm90_convert.cuh"
-#include "gemm_sm90_pipeline.cuh"
+#include "gemm_sm90_kernel.cuh"
 #include "gemm_sm90_plan.cuh"
-#include "gemm_sm90_product.cuh"
 #include "problem.h"
-#include "ptx.cuh"
-#include "tile.cuh"
 
 namespace conv1d {
 namespace sm90 {
 
-// Whether the product warpgroups need more than the 128 registers a thread that the launch gives.
-template <Mode kMode, int kN>
-constexpr bool kNeedsRegisters = kN * (ModeTraits<kMode>::kIsSplit ? 2 : 1) > 128;
-
-template <Mode kMode, int kN, int kSlices>
-__global__ void __launch_bounds__(kThreads, 1)
-    gemm_sm90_kernel(const __grid_constant__ Problem problem, const __grid_constant__ Geometry geometry,
-                     const __grid_constant__ Scratch scratch) {
-#if __CUDA_ARCH__ == 900
-    extern __shared__ uint8_t smem_base[];
-    ptx::griddepcontrol_launch_dependents();
-    uint8_t* const smem = smem_base + ((1024 - (ptx::smem_address(smem_base) & 1023)) & 1023);
-    uint8_t* const w_smem = smem + geometry.x_stages * geometry.x_stage_bytes;
-    uint8_t* const staging = w_smem + geometry.w_stages * geometry.weight_bytes;
-    using Bits = typename ModeTraits<kMode>::Bits;
-    constexpr int kWarpStagingBytes = ModeTraits<kMode>::warp_staging_bytes(kN, kSlices);
-    uint8_t* const control = staging + kProductWarps * kWarpStagingBytes;
-    Announcement* const announcements = reinterpret_cast<Announcement*>(control + kBarrierBytes);
-    const Barriers barriers{ptx::smem_address(control), announcements,
-                            reinterpret_cast<int32_t*>(announcements + kTileSlots)};
-    if (threadIdx.x == 0) {
-        for (int i = 0; i < kMaxStages; ++i) {
-            ptx::mbarrier_init(barriers.x_full(i), kConverterWarps);
-            ptx::mbarrier_init(barriers.x_empty(i), kProductWarps);
-            ptx::mbarrier_init(barriers.w_full(i), 1);
-            ptx::mbarrier_init(barriers.w_empty(i), kProductWarps);
-        }
-        for (int i = 0; i < kTileSlots; ++i) {
-            ptx::mbarrier_init(barriers.tile_full(i), 1);
-            ptx::mbarrier_init(barriers.tile_empty(i), kProductWarps + kConverterWarps);
-        }
-        ptx::fence_mbarrier_init();
-    }
-    __syncthreads();
-    // Through a shuffle, so that the compiler knows it is the same in the whole warp.
-    const int warp = __shfl_sync(0xFFFFFFFF, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
-    constexpr int kProductRegisters = ModeTraits<kMode>::kIsSplit ? 152 : 144;  // of 128 a thread at launch
-    if (warp < kProductWarps) {
-        if constexpr (kNeedsRegisters<kMode, kN>) ptx::setmaxnreg_inc<kProductRegisters>();
-        Product<kMode, kN, kSlices> product{geometry,
-                                            problem,
-                                            barriers,
-                                            scratch,
-                                            ptx::smem_address(smem),
-                                            ptx::smem_address(w_smem),
-                                            reinterpret_cast<Bits*>(staging + warp * kWarpStagingBytes),
-                                            warp,
-                                            lane};
-        product.run();
-    } else {
-        if constexpr (kNeedsRegisters<kMode, kN>) ptx::setmaxnreg_dec<256 - kProductRegisters>();
-        if (warp < kProductWarps + kConverterWarps) {
-            Converter<kMode> converter(geometry, problem, barriers, scratch, smem, warp - kProductWarps,
-                                       lane);
-            converter.run();
-        } else if (lane == 0) {
-            run_supplier<kMode == Mode::tf32x3>(geometry, problem, ptx::smem_address(w_smem), barriers,
-                                                scratch);
-        }
-    }
-#endif
-}
-
 template <Mode kMode, int kN, int kSlices = 1>
 inline Error launch_products(const Problem& problem, const Geometry& geometry, const Scratch& scratch,
                              cudaStream_t stream) {
-    const Error error = allow_smem<gemm_sm90_kernel<kMode, kN, kSlices>>(problem.device);
-    if (error != nullptr) return error;
-    const int blocks = geometry.tiles < problem.device.sm_count ? geometry.tiles : problem.device.sm_count;
-    // Begins while the kernel before it, which packs weights or lists tiles, still runs: see
-    // griddepcontrol_wait.
-    cudaLaunchAttribute attribute{};
-    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attribute.val.programmaticStreamSerializationAllowed = 1;
-    const cudaLaunchConfig_t config{static_cast<unsigned>(blocks), kThreads,
-                                    static_cast<size_t>(geometry.smem_bytes), stream, &attribute, 1};
-    cudaLaunchKernelEx(&config, gemm_sm90_kernel<kMode, kN, kSlices>, problem, geometry, scratch);
-    return launch_error();
+    return geometry.channels_last
+               ? launch_tiles<kMode, kN, kSlices, true>(problem, geometry, scratch, stream)
+               : launch_tiles<kMode, kN, kSlices, false>(problem, geometry, scratch, stream);
 }
 
 // kN and kSlices are those of the tiling.
@@ -120,14 +44,6 @@ inline Error launch_columns(const Problem& problem, const Tiling& tiling, const 
         pack_weights<kMode>(problem, geometry, scratch, stream);
         return launch_products<kMode, kN, kSlices>(problem, geometry, scratch, stream);
     }
-}
-
-Error launch_listed_tiles(const Problem& problem, Scratch scratch, cudaStream_t stream) {
-    const Cut cut = choose_cut<Mode::tf32x3>(problem);
-    scratch.image = scratch.safe_image;
-    if (cut.tiling.columns == 128)
-        return launch_products<Mode::tf32x3, 128>(problem, cut.geometry, scratch, stream);
-    return launch_products<Mode::tf32x3, 64>(problem, cut.geometry, scratch, stream);
 }
 
 template <Mode kMode>

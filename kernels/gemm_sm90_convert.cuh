@@ -231,7 +231,7 @@ inline void pack_split_weights(const Problem& problem, const Geometry& geometry,
 // Where these lie side by side a lane takes two, with one load a channel, of an aligned word. If the row begins
 // at an odd element, that word holds the second half of a pair and the next lane's the first half of the next,
 // so a batch is 62 positions then.
-template <Mode kMode>
+template <Mode kMode, bool kChannelsLast>
 struct Converter {
     using Traits = ModeTraits<kMode>;
     using Bits = typename Traits::Bits;
@@ -356,56 +356,73 @@ struct Converter {
         }
     }
 
-    // Rounds or splits loaded channels at position q into their row of the current stage. get_word(i) is
-    // channel i's element, or, of 16 bits each, those of channels 2*i and 2*i + 1.
-    template <class GetWord>
-    __device__ __forceinline__ void store(int32_t q, GetWord get_word) {
+    // The row of the current stage that holds position q of the window; `target` is null where no tap reads it.
+    struct Row {
+        uint8_t* target;
+        int32_t swizzle;
+    };
+    __device__ __forceinline__ Row find_row(int32_t q) const {
         const int32_t stride = static_cast<int32_t>(problem.stride);
         const int32_t row = divide_by_stride(geometry, q, stride), plane = q - row * stride;
-        if (q < 0 || q >= geometry.window || !(geometry.plane_mask >> plane & 1)) return;
+        if (q < 0 || q >= geometry.window || !(geometry.plane_mask >> plane & 1)) return {nullptr, 0};
         const int32_t stored_row = row + plane_row(geometry, plane);
-        uint8_t* const target = x_smem + stages.stage * geometry.x_stage_bytes + stored_row * kRowBytes;
-        const int32_t swizzle = stored_row & 7;
+        return {x_smem + stages.stage * geometry.x_stage_bytes + stored_row * kRowBytes, stored_row & 7};
+    }
+
+    // Rounds or splits the channels of one piece into a row. get_word(i) is channel i's element, or, of 16
+    // bits each, those of channels 2*i and 2*i + 1. Returns whether one is too small for f16x3.
+    template <class GetWord>
+    __device__ __forceinline__ bool store_piece(const Row& row, int32_t piece, GetWord get_word) {
+        uint32_t high[4], low[4];
         bool any_small = false;
 #pragma unroll
-        for (int piece = 0; piece < Traits::kPieces; ++piece) {
-            uint32_t high[4], low[4];
-#pragma unroll
-            for (int j = 0; j < 4; ++j) {
-                if constexpr (kMode == Mode::f16x3) {
-                    const float first = __uint_as_float(get_word(8 * piece + 2 * j));
-                    const float second = __uint_as_float(get_word(8 * piece + 2 * j + 1));
-                    any_small = any_small || is_small(first) || is_small(second);
-                    high[j] = split_f16(first * kXScale, second * kXScale, low[j]);
-                    largest = __hmax2(largest, __habs2(*reinterpret_cast<const __half2*>(&high[j])));
-                } else if constexpr (kMode == Mode::tf32x3) {
-                    const float value = __uint_as_float(get_word(4 * piece + j));
-                    high[j] = ptx::cvt_rn_tf32(value);
-                    low[j] = ptx::cvt_rn_tf32(value - __uint_as_float(high[j]));
-                } else if constexpr (kMode == Mode::tf32) {
-                    high[j] = round_tf32(get_word(4 * piece + j));
-                } else {
-                    high[j] = get_word(4 * piece + j);
-                }
+        for (int j = 0; j < 4; ++j) {
+            if constexpr (kMode == Mode::f16x3) {
+                const float first = __uint_as_float(get_word(2 * j));
+                const float second = __uint_as_float(get_word(2 * j + 1));
+                any_small = any_small || is_small(first) || is_small(second);
+                high[j] = split_f16(first * kXScale, second * kXScale, low[j]);
+                largest = __hmax2(largest, __habs2(*reinterpret_cast<const __half2*>(&high[j])));
+            } else if constexpr (kMode == Mode::tf32x3) {
+                const float value = __uint_as_float(get_word(j));
+                high[j] = ptx::cvt_rn_tf32(value);
+                low[j] = ptx::cvt_rn_tf32(value - __uint_as_float(high[j]));
+            } else if constexpr (kMode == Mode::tf32) {
+                high[j] = round_tf32(get_word(j));
+            } else {
+                high[j] = get_word(j);
             }
-            *reinterpret_cast<uint4*>(target + ((piece ^ swizzle) << 4)) =
-                make_uint4(high[0], high[1], high[2], high[3]);
-            if constexpr (Traits::kIsSplit)
-                *reinterpret_cast<uint4*>(target + (((piece + Traits::kPieces) ^ swizzle) << 4)) =
-                    make_uint4(low[0], low[1], low[2], low[3]);
         }
-        if (any_small) count_small(q);
+        *reinterpret_cast<uint4*>(row.target + ((piece ^ row.swizzle) << 4)) =
+            make_uint4(high[0], high[1], high[2], high[3]);
+        if constexpr (Traits::kIsSplit)
+            *reinterpret_cast<uint4*>(row.target + (((piece + Traits::kPieces) ^ row.swizzle) << 4)) =
+                make_uint4(low[0], low[1], low[2], low[3]);
+        return any_small;
+    }
+
+    // All pieces of position q.
+    template <class GetWord>
+    __device__ __forceinline__ void store(int32_t q, GetWord get_word) {
+        const Row row = find_row(q);
+        if (row.target == nullptr) return;
+        constexpr int kWords = Traits::kPieceChannels * Traits::kElementBytes / 4;  // of a piece
+        bool any_small = false;
+#pragma unroll
+        for (int piece = 0; piece < Traits::kPieces; ++piece)
+            any_small |= store_piece(row, piece, [&](int i) { return get_word(kWords * piece + i); });
+        if (any_small) count_small(q, 0, Traits::kChunkChannels);
     }
 
     static __device__ __forceinline__ bool is_small(float value) {
         return fabsf(value) < kSmallestScaled / kXScale && value != 0.0f;
     }
-    // Counts those of the chunk's channels at position q, where there are some. (One in a million normal numbers
-    // is small: reading them again costs less than counting all of them.)
-    __device__ __forceinline__ void count_small(int32_t q) {
-        const int32_t c = chunk * Traits::kChunkChannels;
+    // Counts those of `most` of the chunk's channels at position q, where there are some. (One in a million
+    // normal numbers is small: reading them again costs less than counting all of them.)
+    __device__ __forceinline__ void count_small(int32_t q, int32_t first, int32_t most) {
+        const int32_t c = chunk * Traits::kChunkChannels + first;
         const auto* source = reinterpret_cast<const float*>(find(ptx::anew(q), c));
-        const int32_t channels = min(Traits::kChunkChannels, static_cast<int32_t>(problem.C) - c);
+        const int32_t channels = min(most, static_cast<int32_t>(problem.C) - c);
         int32_t count = 0;
 #pragma unroll 1
         for (int32_t i = 0; i < channels; ++i, source += geometry.x_stride_c) count += is_small(__ldg(source));
@@ -446,9 +463,58 @@ struct Converter {
         }
     }
 
+    // Channels-last: neighbouring lanes take the pieces of a row, whose channels are neighbours in memory.
+    __device__ __forceinline__ void convert_pieces() {
+        constexpr int kPositions = 32 / Traits::kPieces;  // of the warp at once
+        constexpr int kLoads = Traits::kPieceChannels * Traits::kElementBytes / 16;
+        const int32_t piece = lane % Traits::kPieces, first_channel = piece * Traits::kPieceChannels;
+        const int32_t c = chunk * Traits::kChunkChannels + first_channel;
+        const int32_t q = 64 * batch + lane / Traits::kPieces;  // and every kPositions-th from there on
+        const int32_t l = window_begin() + q;
+        const int32_t l_end = place.sample < problem.N && c < problem.C ? static_cast<int32_t>(problem.L) : 0;
+        const Bits* const source = x_tile + int64_t{l} * geometry.x_stride_l + c;
+        uint4 value[64 / kPositions][kLoads];
+#pragma unroll
+        for (int i = 0; i < 64 / kPositions; ++i) {
+            const int32_t step = i * kPositions;
+            const Bits* from = source + int64_t{step} * geometry.x_stride_l;
+            bool valid = q + step < geometry.window &&
+                         static_cast<uint32_t>(l + step) < static_cast<uint32_t>(l_end);
+            if (geometry.flat) {
+                from = find(q + step, c);
+                valid = from != nullptr && l_end > 0;
+            }
+#pragma unroll
+            for (int j = 0; j < kLoads; ++j)
+                value[i][j] = valid ? __ldg(reinterpret_cast<const uint4*>(from) + j) : uint4{};
+        }
+        claim();
+        // Where the stride divides kPositions, all lie in one plane, row_step rows apart.
+        const int32_t stride = static_cast<int32_t>(problem.stride);
+        const int32_t row_step = divide_by_stride(geometry, kPositions, stride);
+        const bool in_step = row_step * stride == kPositions;
+        const Row first_row = find_row(q);
+#pragma unroll
+        for (int i = 0; i < 64 / kPositions; ++i) {
+            const int32_t step = i * kPositions;
+            const bool stored = first_row.target != nullptr && q + step < geometry.window;
+            const Row row = !in_step ? find_row(q + step)
+                            : stored ? Row{first_row.target + i * row_step * kRowBytes,
+                                           (first_row.swizzle + i * row_step) & 7}
+                                     : Row{nullptr, 0};
+            if (row.target == nullptr) continue;
+            const bool any_small = store_piece(row, piece, [&](int j) {
+                const uint4& four = value[i][j / 4];
+                return j % 4 == 0 ? four.x : j % 4 == 1 ? four.y : j % 4 == 2 ? four.z : four.w;
+            });
+            if (any_small) count_small(q + step, first_channel, Traits::kPieceChannels);
+        }
+    }
+
     __device__ __forceinline__ void convert_batch() {
         largest = __half2{};
-        if (geometry.pairs) convert_pairs();
+        if constexpr (kChannelsLast) convert_pieces();
+        else if (geometry.pairs) convert_pairs();
         else convert_singles();
         if constexpr (kMode == Mode::f16x3) {
             ptx::griddepcontrol_wait();  // for an empty list

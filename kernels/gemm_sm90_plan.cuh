@@ -87,7 +87,8 @@ struct Geometry {
     int32_t tap_groups;        // taps that share one window, ceil(K / taps_per_group) times
     int32_t taps_per_group;
     int32_t window;   // positions of x for a tile: (its columns - 1)*stride + (taps_per_group - 1)*dilation + 1
-    int32_t pairs;    // 1: two neighbouring elements of x are loaded together
+    int32_t channels_last;  // 1: neighbouring channels of x can be loaded together, 16 bytes at once
+    int32_t pairs;          // 1: two neighbouring positions of x are loaded together
     int32_t ragged;   // 1: they are, though rows may begin at odd elements
     int32_t batches;  // of conversion in a stage
     int32_t batch_positions;
@@ -176,7 +177,12 @@ inline Geometry cut(const Problem& problem, const Tiling& tiling, int64_t most_t
     }
     geometry.tap_groups = static_cast<int32_t>(ceil_div(problem.K, taps));
     geometry.taps_per_group = static_cast<int32_t>(taps);
-    geometry.pairs = !flat && problem.x_stride_l == 1;
+    const auto in_pieces = [](int64_t elements) { return elements * Traits::kElementBytes % 16 == 0; };
+    geometry.channels_last = problem.x_stride_c == 1 && problem.C % Traits::kPieceChannels == 0 &&
+                             (problem.L == 1 || in_pieces(problem.x_stride_l)) &&
+                             (problem.N == 1 || in_pieces(problem.x_stride_n)) &&
+                             reinterpret_cast<uintptr_t>(problem.x) % 16 == 0;
+    geometry.pairs = !flat && problem.x_stride_l == 1 && !geometry.channels_last;
     geometry.ragged =
         geometry.pairs && (problem.L % 2 != 0 || (problem.x_stride_c | problem.x_stride_n) % 2 != 0 ||
                            reinterpret_cast<uintptr_t>(problem.x) % (2 * Traits::kElementBytes) != 0);

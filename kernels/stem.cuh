@@ -28,10 +28,11 @@ constexpr int kBlocks = 2;     // that share a multiprocessor
 constexpr int kMmaWords = 8;   // depth of one product
 constexpr int kMTiles = 2;     // of 16 output channels, of a warp
 constexpr int kWarpO = 16 * kMTiles;
-constexpr int kBatch = 8;      // words that a thread loads before it stores any
-constexpr int kMostSpan = 2048;   // positions of a block
+constexpr int kMostSpan = 2048;  // positions of a block
+constexpr int kManySteps = 3;    // from which a block keeps its weights from one place to the next
 constexpr int kSectorBytes = 32;
-constexpr int kFixedBytes = kThreads * 4 * 16 + kWarps * kWarpO * 8;  // of shared memory, besides x
+constexpr int kMaxWords = 64;  // of depth
+constexpr int kFixedBytes = kThreads * 4 * 16 + kWarps * kWarpO * 8 + kMaxWords * 4;  // besides x
 
 // kSplit: each fp32 operand is two fp16 numbers, scaled by a power of two: high + low / 2^11.
 template <class Element_, bool kSplit_>
@@ -45,6 +46,8 @@ struct Tile {
     static constexpr int kNTiles = kVector / 2;           // of 8 positions, whose columns one store takes
     static constexpr int kGroup = 8 * kNTiles;            // positions
     static constexpr int kChunk = 2 * kGroup;             // 128 bytes of a row of y
+    static constexpr int kBatch = kSplit ? 4 : 8;         // words that a thread loads before it stores any
+    static constexpr bool kOnePlace = kSplit;             // of a block: registers do not last for a loop
     static constexpr int kMaxSteps = kSplit ? 4 : sizeof(Element) == 4 ? 8 : 5;
 };
 
@@ -66,6 +69,7 @@ struct Params {
     int32_t p_step;     // from a warp's chunk to its next: the others of its channels have those between
     int32_t span;       // positions of a block
     int32_t smem_bytes;
+    int32_t replicas;   // blocks that share the places of some channels
     int64_t o_blocks, p_blocks, blocks;
 
     // Of row 0 at the tap where a word of the depth begins, or of the zeros.
@@ -139,8 +143,7 @@ struct Range {
     }
 };
 
-// Calls use(slot, value) for the words of x that a block reads, zeros outside 0 <= l < L. kBatch loads at
-// once.
+// Calls use(slot, value) for the words of x that a block reads, zeros outside 0 <= l < L.
 template <class Tile, class Use>
 __device__ __forceinline__ void for_words(const Params& params, const typename Tile::Element* x,
                                           int64_t l_begin, Use use) {
@@ -156,11 +159,11 @@ __device__ __forceinline__ void for_words(const Params& params, const typename T
     const int64_t row_step = params.tap_pairs ? 0 : Tile::kPerWord * problem.x_stride_c;
     x += l_begin * problem.x_stride_l;
 #pragma unroll 1
-    for (uint32_t begin = threadIdx.x; begin < items; begin += kBatch * kThreads) {
-        Element value[kBatch][Tile::kPerWord];
-        uint32_t slot[kBatch];
+    for (uint32_t begin = threadIdx.x; begin < items; begin += Tile::kBatch * kThreads) {
+        Element value[Tile::kBatch][Tile::kPerWord];
+        uint32_t slot[Tile::kBatch];
 #pragma unroll
-        for (int i = 0; i < kBatch; ++i) {
+        for (int i = 0; i < Tile::kBatch; ++i) {
             const uint32_t item = begin + i * kThreads;
             const uint32_t row = params.positions.quotient(item);
             const int offset = item - row * positions;
@@ -175,7 +178,7 @@ __device__ __forceinline__ void for_words(const Params& params, const typename T
             }
         }
 #pragma unroll
-        for (int i = 0; i < kBatch; ++i) {
+        for (int i = 0; i < Tile::kBatch; ++i) {
             if (begin + i * kThreads < items) use(slot[i], value[i]);
         }
     }
@@ -344,7 +347,8 @@ __device__ __forceinline__ void store(const Params& params, int p, int p_end, ui
 template <class Tile>
 __device__ __forceinline__ void multiply(const Params& params, const Task& task, const Weights<Tile>& weights,
                                          const uint32_t* x_smem, int position, float x_unscale,
-                                         const float2* finish_smem, uint4* staged) {
+                                         const int32_t* slots_smem, const float2* finish_smem,
+                                         uint4* staged) {
     using Element = typename Tile::Element;
     using Operand = typename Tile::Operand;
     using Slot = Vector<uint32_t, Tile::kParts>;
@@ -357,7 +361,7 @@ __device__ __forceinline__ void multiply(const Params& params, const Task& task,
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
             x[step][i] = reinterpret_cast<const Slot*>(x_smem) + position + lane / 8 * 2 * Tile::kNTiles +
-                         lane / 4 % 2 + params.slot_of(step * kMmaWords + i * 4 + lane % 4);
+                         lane / 4 % 2 + slots_smem[step * kMmaWords + i * 4 + lane % 4];
         }
     }
     const int64_t first_o = task.o_begin + lane / 4 * int64_t{params.classes};
@@ -441,8 +445,8 @@ __device__ __noinline__ void compute_exactly(const Params& params, const Task& t
 
 #endif  // sm_80
 
-// Blocks that registers are shared by. With two, ptxas for sm_120 spills some.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
+// Blocks that registers are shared by. With two, ptxas for sm_100 and later spills some.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
 constexpr int kLaunchBlocks = 1;
 #else
 constexpr int kLaunchBlocks = kBlocks;
@@ -458,60 +462,72 @@ __global__ void __launch_bounds__(kThreads, kLaunchBlocks)
     const int warp = threadIdx.x / 32;
     uint4* const staged = reinterpret_cast<uint4*>(smem) + warp * 128 + threadIdx.x % 32;  // [4][32 lanes]
     float2* const finish_smem = reinterpret_cast<float2*>(smem + kThreads * 64) + warp * kWarpO;
+    int32_t* const slots_smem = reinterpret_cast<int32_t*>(smem + kFixedBytes) - kMaxWords;
     Slot* const x_smem = reinterpret_cast<Slot*>(smem + kFixedBytes);
     const Problem& problem = params.problem;
 
+    // A block keeps its channels and moves over places: samples and spans of positions.
+    const uint32_t sets = static_cast<uint32_t>(params.o_blocks * problem.G);
+    const uint32_t set = blockIdx.x % sets;
     Task task;
-    const uint32_t place = blockIdx.x / static_cast<uint32_t>(params.o_blocks);
-    const uint32_t sample = place / static_cast<uint32_t>(params.p_blocks);
-    task.n = sample / static_cast<uint32_t>(problem.G);
-    task.g = sample - task.n * problem.G;
-    const int64_t block_p = (place - sample * params.p_blocks) * params.span;
+    task.g = set / static_cast<uint32_t>(params.o_blocks);
     const int warp_o = warp % params.warps_o, warp_p = warp / params.warps_o;
-    const int row_task = static_cast<int>(blockIdx.x - place * params.o_blocks) * params.warps_o + warp_o;
-    const int set = row_task / params.classes;
-    task.o_begin = row_task + int64_t{set} * (kWarpO - 1) * params.classes;
-    // How far behind a sector this warp's rows of y begin.
-    const int64_t y_begin = static_cast<int64_t>(reinterpret_cast<uintptr_t>(problem.y) / sizeof(Element)) +
-                            (sample * problem.O + task.o_begin) * problem.P;
-    const int phase = static_cast<int>(y_begin & (params.align - 1));
+    const int row_task = static_cast<int>(set - task.g * params.o_blocks) * params.warps_o + warp_o;
+    const int before = row_task / params.classes;
+    task.o_begin = row_task + int64_t{before} * (kWarpO - 1) * params.classes;
     const int warp_begin = warp_p * Tile::kChunk;
-    task.p_begin = block_p + warp_begin - phase;
-    task.run = static_cast<int>(min(problem.P - task.p_begin, int64_t{params.span - warp_begin}));
-
-    // x from the first position that any phase begins at.
-    const int64_t l_begin = (block_p - (params.align - 1)) * problem.stride - problem.pad_left;
-    const Element* const x = static_cast<const Element*>(problem.x) + task.n * problem.x_stride_n +
-                             task.g * problem.C * problem.x_stride_c;
+    if (threadIdx.x < kMaxWords) slots_smem[threadIdx.x] = params.slot_of(threadIdx.x);
     Weights<Tile> weights;
     load_weights<Tile>(params, task, finish_smem, staged, weights);
-    Range range = {0, kInfinity};
-    if constexpr (Tile::kSplit) {
-        for_words<Tile>(params, x, l_begin, [&](int, const Element(&value)[2]) {
-            range.add(value[0]);
-            range.add(value[1]);
-        });
-        __shared__ WarpRanges warps_smem;
-        range = block_range(range, warps_smem);
-    }
-    const float scale = range.scale();
-    for_words<Tile>(params, x, l_begin, [&](int slot, const Element(&value)[Tile::kPerWord]) {
-        const uint2 words = operand_words<Tile>(value, scale);
-        x_smem[slot].at[0] = words.x;
-        if constexpr (Tile::kSplit) x_smem[slot].at[1] = words.y;
-    });
     for (int i = threadIdx.x; i < params.span + params.align; i += kThreads) x_smem[params.x_slots + i] = {};
-    __syncthreads();
-    if (task.o_begin >= problem.O || task.run <= 0) return;
-    if constexpr (Tile::kSplit) {
-        if (!range.suits() || !weights.suit) {
-            compute_exactly(params, task);
-            return;
+
+    const uint32_t p_blocks = static_cast<uint32_t>(params.p_blocks);
+    const uint32_t places = static_cast<uint32_t>(problem.N) * p_blocks;
+#pragma unroll 1
+    for (uint32_t place = blockIdx.x / sets; place < places;
+         place = Tile::kOnePlace ? places : place + params.replicas) {
+        const uint32_t n = place / p_blocks;
+        task.n = n;
+        const int64_t block_p = int64_t{place - n * p_blocks} * params.span;
+        // x from the first position that any phase begins at.
+        const int64_t l_begin = (block_p - (params.align - 1)) * problem.stride - problem.pad_left;
+        const Element* const x = static_cast<const Element*>(problem.x) + task.n * problem.x_stride_n +
+                                 task.g * problem.C * problem.x_stride_c;
+        Range range = {0, kInfinity};
+        __syncthreads();  // the x before has been read
+        if constexpr (Tile::kSplit) {
+            for_words<Tile>(params, x, l_begin, [&](int, const Element(&value)[2]) {
+                range.add(value[0]);
+                range.add(value[1]);
+            });
+            __shared__ WarpRanges warps_smem;
+            range = block_range(range, warps_smem);
         }
+        const float scale = range.scale();
+        for_words<Tile>(params, x, l_begin, [&](int slot, const Element(&value)[Tile::kPerWord]) {
+            const uint2 words = operand_words<Tile>(value, scale);
+            x_smem[slot].at[0] = words.x;
+            if constexpr (Tile::kSplit) x_smem[slot].at[1] = words.y;
+        });
+        __syncthreads();
+        // How far behind a sector this warp's rows of y begin.
+        const int64_t row = (task.n * problem.G + task.g) * problem.O + task.o_begin;
+        const auto y_elements = reinterpret_cast<uintptr_t>(problem.y) / sizeof(Element);
+        const int64_t from_sector = static_cast<int64_t>(y_elements) + row * problem.P;
+        const int phase = static_cast<int>(from_sector & (params.align - 1));
+        task.p_begin = block_p + warp_begin - phase;
+        task.run = static_cast<int>(min(problem.P - task.p_begin, int64_t{params.span - warp_begin}));
+        if (task.o_begin >= problem.O || task.run <= 0) continue;
+        if constexpr (Tile::kSplit) {
+            if (!range.suits() || !weights.suit) {
+                compute_exactly(params, task);
+                continue;
+            }
+        }
+        multiply<Tile>(params, task, weights, reinterpret_cast<const uint32_t*>(x_smem),
+                       warp_begin + params.align - 1 - phase, range.unscale(), slots_smem,
+                       finish_smem + threadIdx.x % 32 / 4, staged);
     }
-    multiply<Tile>(params, task, weights, reinterpret_cast<const uint32_t*>(x_smem),
-                   warp_begin + params.align - 1 - phase, range.unscale(),
-                   finish_smem + threadIdx.x % 32 / 4, staged);
 #endif
 }
 
@@ -542,31 +558,42 @@ Params plan(const Problem& problem) {
 
     params.align = static_cast<int32_t>(kSectorBytes / sizeof(typename Tile::Element));
     params.classes = static_cast<int32_t>(row_classes(problem));
-    params.row_tasks = static_cast<int32_t>(params.classes * ceil_div(ceil_div(problem.O, params.classes), kWarpO));
-    // Long pieces of rows at a time, unless bringing x costs more (ms of w2v2_fe0 in TF32 and bf16, by 2, 4 and
-    // 8 warps that share it: 0.324 0.187, 0.328 0.162, 0.342 0.168; demucs_enc0 0.105, 0.087, 0.074).
+    params.row_tasks =
+        static_cast<int32_t>(params.classes * ceil_div(ceil_div(problem.O, params.classes), kWarpO));
+    // Long pieces of rows at a time, unless bringing x costs more (ms of w2v2_fe0 in TF32 and bf16, by 2, 4
+    // and 8 warps that share it: 0.324 0.187, 0.328 0.162, 0.342 0.168; demucs_enc0 0.105, 0.087, 0.074).
     params.warps_o = params.rows * problem.stride > 5 ? 8 : 4;
     while (params.warps_o > 1 && 8 * round_up(params.row_tasks, params.warps_o) > 9 * params.row_tasks)
         params.warps_o /= 2;
     params.p_step = kWarps / params.warps_o * Tile::kChunk;
     params.o_blocks = ceil_div(params.row_tasks, params.warps_o);
-    const int64_t share = (problem.device.smem_bytes + 1024) / kBlocks - 1024 - static_cast<int64_t>(sizeof(WarpRanges));
-    for (int32_t span = kMostSpan; span >= params.p_step; span /= 2) {
+    const int64_t share =
+        (problem.device.smem_bytes + 1024) / kBlocks - 1024 - static_cast<int64_t>(sizeof(WarpRanges));
+    // Blocks that keep their weights drift apart, and write to more places at once: worth it where weights
+    // are many (ms of enformer_stem, 8 and 4 steps, in TF32 and bf16: 0.351 0.178 and 0.372 0.185; w2v2_fe0,
+    // 2 and 1 steps: 0.349 0.180 and 0.327 0.161).
+    const bool keeps = !Tile::kOnePlace && params.steps >= kManySteps;
+    for (int32_t span = keeps ? kMostSpan / 2 : kMostSpan; span >= params.p_step; span /= 2) {
         params.span = span;
         const int64_t positions = (params.span + params.align - 2) * problem.stride + reach;
         const int64_t planes = params.rows * problem.stride;
         params.positions = plan_divisor(positions);
         params.plane_slots = static_cast<int32_t>(ceil_div(positions, problem.stride));
-        if ((params.rows * positions + kBatch * kThreads) * positions >= int64_t{1} << 31) continue;
+        if ((params.rows * positions + Tile::kBatch * kThreads) * positions >= int64_t{1} << 31) continue;
         const int64_t slots = planes * params.plane_slots + params.span + params.align;
         const int64_t bytes = kFixedBytes + round_up(slots * Tile::kParts * 4, 16);
         params.p_blocks = ceil_div(problem.P + params.align - 1, params.span);
-        const int64_t blocks = params.o_blocks * params.p_blocks * problem.G * problem.N;
-        if (bytes > share || blocks > kMaxBlocks) continue;
+        const int64_t sets = params.o_blocks * problem.G, places = problem.N * params.p_blocks;
+        if (bytes > share || places > kMaxBlocks / 2 || sets * (keeps ? 1 : places) > kMaxBlocks)
+            continue;
+        // All blocks that fit at once, each with as many places.
+        const int64_t most = keeps ? std::max(kBlocks * problem.device.sm_count / sets, int64_t{1}) : places;
+        params.replicas = static_cast<int32_t>(ceil_div(places, ceil_div(places, most)));
         params.x_slots = static_cast<int32_t>(planes * params.plane_slots);
         params.smem_bytes = static_cast<int32_t>(bytes);
-        params.blocks = blocks;
-        if (blocks >= 4 * kBlocks * problem.device.sm_count) break;
+        params.blocks = sets * params.replicas;
+        // Split operands are scaled by the span: it must not depend on the number of samples.
+        if (Tile::kSplit || sets * places >= 4 * kBlocks * problem.device.sm_count) break;
     }
     return params;
 }
@@ -622,7 +649,8 @@ inline bool fits_stem_sm80(const Problem& any_problem) {
                                    : problem.precision == Precision::tf32   ? (problem.O >= 128 ? 10 : 32)
                                    : problem.O >= 128 && outputs >= 1 << 22 ? 10
                                                                             : 32;
-    if ((is_float && !fast) || products < least_products || outputs < 1 << 17 || problem.P < 256) return false;
+    if ((is_float && !fast) || products < least_products || outputs < 1 << 17 || problem.P < 256)
+        return false;
     const int64_t full_rows = 16 * stem::row_classes(problem);  // fewer channels leave products half empty
     return problem.O >= full_rows && stem::takes(problem);
 }

@@ -94,6 +94,7 @@ __device__ __forceinline__ void order_boxes(const StreamGeometry& geometry, cons
 template <Mode kMode, int kN>
 struct StreamConverter {
     using Traits = StreamTraits<kMode>;
+    static constexpr int kTogether = Traits::kIsSplit && kN < 100 ? 2 : 1;  // raw stages at once
     // Of fp32, loaded at once: as registers allow.
     static constexpr int kLoadChannels = Traits::kIsSplit && kN > 100 ? 8 : 16;
 
@@ -128,7 +129,6 @@ struct StreamConverter {
             uint32_t value[kLoadChannels];
 #pragma unroll
             for (int i = 0; i < kLoadChannels; ++i, source += 4 * box) ptx::ld_shared(value[i], source);
-            if constexpr (kMode == Mode::f16x3) count_small(value);
             uint32_t largest = 0;  // f16x3: high parts, a pair of fp16
 #pragma unroll
             for (int i = 0; i < kLoadChannels / Traits::kPieceChannels; ++i) {
@@ -150,7 +150,10 @@ struct StreamConverter {
                     *reinterpret_cast<uint4*>(target + (piece ^ Traits::kPieces) * 16) =
                         make_uint4(low[0], low[1], low[2], low[3]);
             }
-            if (max(largest & 0xFFFF, largest >> 16) > kLargestHigh) doubts += kTooLarge;
+            if constexpr (kMode == Mode::f16x3) {  // behind the stores: it branches
+                if (max(largest & 0xFFFF, largest >> 16) > kLargestHigh) doubts += kTooLarge;
+                count_small(value);
+            }
         }
     }
 
@@ -204,20 +207,30 @@ struct StreamConverter {
                 }
                 uint8_t* const stage = x_smem + stages.stage * geometry.x_stage_bytes;
 #pragma unroll 1
-                for (int half = 0; half < 2; ++half) {
-                    ptx::mbarrier_wait(barriers.raw_full(raws.stage), raws.parity);
-                    const uint8_t* const raw = raw_smem + raws.stage * geometry.raw_stage_bytes;
+                for (int half = 0; half < 2; half += kTogether) {
+                    int32_t raw_stage[kTogether];
+#pragma unroll
+                    for (int i = 0; i < kTogether; ++i) {
+                        ptx::mbarrier_wait(barriers.raw_full(raws.stage), raws.parity);
+                        raw_stage[i] = raws.stage;
+                        raws.advance(geometry.raw_stages);
+                    }
 #pragma unroll 1
                     for (; q < geometry.window; q += 32 * kConverterWarps) {
-                        if constexpr (Traits::kIsFloat) convert_floats(raw, stage, q + lane, half);
-                        else convert_halves(raw, stage, q, half);
+#pragma unroll
+                        for (int i = 0; i < kTogether; ++i) {
+                            const uint8_t* const raw = raw_smem + raw_stage[i] * geometry.raw_stage_bytes;
+                            if constexpr (Traits::kIsFloat) convert_floats(raw, stage, q + lane, half + i);
+                            else convert_halves(raw, stage, q, half + i);
+                        }
                     }
                     q -= static_cast<int32_t>(round_up(geometry.window, 32));
                     // Behind the stores: what they hold has been loaded by then.
-                    if (half == 1) ptx::fence_proxy_async();
+                    if (half + kTogether == 2) ptx::fence_proxy_async();
                     __syncwarp();
-                    if (lane == 0) ptx::mbarrier_arrive(barriers.raw_empty(raws.stage));
-                    raws.advance(geometry.raw_stages);
+#pragma unroll
+                    for (int i = 0; i < kTogether; ++i)
+                        if (lane == 0) ptx::mbarrier_arrive(barriers.raw_empty(raw_stage[i]));
                 }
                 if (kMode == Mode::f16x3 && doubts > 0) {
                     atomicAdd(&barriers.doubts[taken % kStreamCounters], doubts);

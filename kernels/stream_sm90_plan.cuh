@@ -200,9 +200,9 @@ inline bool has_tensor_map(const Problem& problem) {
     const int64_t element = element_bytes(problem.dtype);
     return problem.x_stride_l == 1 && reinterpret_cast<uintptr_t>(problem.x) % 16 == 0 &&
            problem.x_stride_c * element % 16 == 0 && problem.x_stride_c >= problem.L &&
-           problem.x_stride_n >= problem.C * problem.x_stride_c &&
-           problem.x_stride_n % problem.x_stride_c == 0 &&
-           problem.x_stride_n * element < (int64_t{1} << 40);
+           (problem.N == 1 || (problem.x_stride_n >= problem.C * problem.x_stride_c &&
+                               problem.x_stride_n % problem.x_stride_c == 0 &&
+                               problem.x_stride_n * element < (int64_t{1} << 40)));
 }
 
 }  // namespace sm90

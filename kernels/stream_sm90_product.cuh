@@ -91,7 +91,7 @@ struct StreamProduct {
         if (warp < 4) ptx::bar_sync<kBarrierReady>(256);
         else ptx::bar_sync<kBarrierTaken>(256);
     }
-    __device__ __forceinline__ void pass_turn() const {
+    __device__ __forceinline__ void give_turn() const {
         if (warp < 4) ptx::bar_arrive<kBarrierTaken>(256);
         else ptx::bar_arrive<kBarrierReady>(256);
     }
@@ -133,7 +133,7 @@ struct StreamProduct {
                 ptx::wgmma_commit_group();
             }
         }
-        if (kIsSplit) pass_turn();
+        if (kIsSplit) give_turn();
         if constexpr (kChunks > 1) {
             ptx::wgmma_wait_group<1>();
             release(barriers.x_empty(stage_of(taken, 0)));
@@ -270,7 +270,7 @@ struct StreamProduct {
             scale[0] = scaling[0].x, scale[1] = scaling[1].x;
             const bool right = scale[0] > 0.0f && scale[1] > 0.0f && scaling[0].y + scaling[1].y == 0.0f;
             doubtful = !__all_sync(0xFFFFFFFF, right);
-            if (warp >= 4) pass_turn();  // the first one is the other's
+            if (warp >= 4) give_turn();  // the first one is the other's
         }
         for (uint32_t taken = 0;; ++taken) {
             if (kMode == Mode::f16x3) wait_for_turn();
@@ -290,7 +290,7 @@ struct StreamProduct {
             release(barriers.tile_empty(slot));
             store_tile(acc, place, scale);
         }
-        if (kMode == Mode::f16x3) pass_turn();
+        if (kMode == Mode::f16x3) give_turn();
     }
 };
 

@@ -34,8 +34,10 @@ inline Error encode_tensor_map(const Problem& problem, int32_t positions, int32_
     const auto element = static_cast<cuuint64_t>(element_bytes(problem.dtype));
     const cuuint64_t extents[3] = {static_cast<cuuint64_t>(problem.L), static_cast<cuuint64_t>(problem.C),
                                    static_cast<cuuint64_t>(problem.N)};
+    // One sample's stride means nothing and may be zero, which the driver refuses.
+    const int64_t stride_n = problem.N == 1 ? problem.C * problem.x_stride_c : problem.x_stride_n;
     const cuuint64_t strides[2] = {static_cast<cuuint64_t>(problem.x_stride_c) * element,
-                                   static_cast<cuuint64_t>(problem.x_stride_n) * element};
+                                   static_cast<cuuint64_t>(stride_n) * element};
     const cuuint32_t box[3] = {static_cast<cuuint32_t>(positions), static_cast<cuuint32_t>(channels), 1};
     const cuuint32_t steps[3] = {1, 1, 1};
     const CUresult result = reinterpret_cast<Encode>(encode)(

@@ -182,6 +182,7 @@ def test_each_route_takes_something(model_new):
             Problem(2, 1, 1, 4096, 3, groups=8),
             Problem(2, 3, 8, 512, 3),
             Problem(2, 4, 32, 512, 15),
+            Problem(2, 4, 192, 2048, 15),
             Problem(2, 1, 1, 4096, 40, groups=8),
             Problem(2, 1, 1, 4096, 600, groups=8),
         ]:

@@ -8,7 +8,8 @@
 #include <cstdio>
 #include <cstdlib>
 
-#include "gemm_sm90.cuh"
+#include "gemm_sm90.cu"
+#include "gemm_sm90_channels_last.cu"
 #include "stream_sm90.cuh"
 
 namespace conv1d {

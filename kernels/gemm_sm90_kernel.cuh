@@ -1,0 +1,120 @@
+// The kernel of the Hopper GEMM (gemm_sm90.cuh) and its launch. Each instance takes one layout of x: with both
+// ways to convert x in one kernel, either ran 5 to 20 % slower.
+#pragma once
+#include "gemm_sm90_convert.cuh"
+#include "gemm_sm90_pipeline.cuh"
+#include "gemm_sm90_plan.cuh"
+#include "gemm_sm90_product.cuh"
+#include "problem.h"
+#include "ptx.cuh"
+#include "tile.cuh"
+
+namespace conv1d {
+namespace sm90 {
+
+// Whether the product warpgroups need more than the 128 registers a thread that the launch gives.
+template <Mode kMode, int kN>
+constexpr bool kNeedsRegisters = kN * (ModeTraits<kMode>::kIsSplit ? 2 : 1) > 128;
+
+template <Mode kMode, int kN, int kSlices, bool kChannelsLast>
+__global__ void __launch_bounds__(kThreads, 1)
+    gemm_sm90_kernel(const __grid_constant__ Problem problem, const __grid_constant__ Geometry geometry,
+                     const __grid_constant__ Scratch scratch) {
+#if __CUDA_ARCH__ == 900
+    extern __shared__ uint8_t smem_base[];
+    ptx::griddepcontrol_launch_dependents();
+    uint8_t* const smem = smem_base + ((1024 - (ptx::smem_address(smem_base) & 1023)) & 1023);
+    uint8_t* const w_smem = smem + geometry.x_stages * geometry.x_stage_bytes;
+    uint8_t* const staging = w_smem + geometry.w_stages * geometry.weight_bytes;
+    using Bits = typename ModeTraits<kMode>::Bits;
+    constexpr int kWarpStagingBytes = ModeTraits<kMode>::warp_staging_bytes(kN, kSlices);
+    uint8_t* const control = staging + kProductWarps * kWarpStagingBytes;
+    Announcement* const announcements = reinterpret_cast<Announcement*>(control + kBarrierBytes);
+    const Barriers barriers{ptx::smem_address(control), announcements,
+                            reinterpret_cast<int32_t*>(announcements + kTileSlots)};
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < kMaxStages; ++i) {
+            ptx::mbarrier_init(barriers.x_full(i), kConverterWarps);
+            ptx::mbarrier_init(barriers.x_empty(i), kProductWarps);
+            ptx::mbarrier_init(barriers.w_full(i), 1);
+            ptx::mbarrier_init(barriers.w_empty(i), kProductWarps);
+        }
+        for (int i = 0; i < kTileSlots; ++i) {
+            ptx::mbarrier_init(barriers.tile_full(i), 1);
+            ptx::mbarrier_init(barriers.tile_empty(i), kProductWarps + kConverterWarps);
+        }
+        ptx::fence_mbarrier_init();
+    }
+    __syncthreads();
+    // Through a shuffle, so that the compiler knows it is the same in the whole warp.
+    const int warp = __shfl_sync(0xFFFFFFFF, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
+    constexpr int kProductRegisters = ModeTraits<kMode>::kIsSplit ? 152 : 144;  // of 128 a thread at launch
+    if (warp < kProductWarps) {
+        if constexpr (kNeedsRegisters<kMode, kN>) ptx::setmaxnreg_inc<kProductRegisters>();
+        Product<kMode, kN, kSlices> product{geometry,
+                                            problem,
+                                            barriers,
+                                            scratch,
+                                            ptx::smem_address(smem),
+                                            ptx::smem_address(w_smem),
+                                            reinterpret_cast<Bits*>(staging + warp * kWarpStagingBytes),
+                                            warp,
+                                            lane};
+        product.run();
+    } else {
+        if constexpr (kNeedsRegisters<kMode, kN>) ptx::setmaxnreg_dec<256 - kProductRegisters>();
+        if (warp < kProductWarps + kConverterWarps) {
+            Converter<kMode, kChannelsLast> converter(geometry, problem, barriers, scratch, smem,
+                                                      warp - kProductWarps, lane);
+            converter.run();
+        } else if (lane == 0) {
+            run_supplier<kMode == Mode::tf32x3>(geometry, problem, ptx::smem_address(w_smem), barriers,
+                                                scratch);
+        }
+    }
+#endif
+}
+
+// Runs the kernel over the tiles of `geometry`.
+template <Mode kMode, int kN, int kSlices, bool kChannelsLast>
+Error launch_tiles(const Problem& problem, const Geometry& geometry, const Scratch& scratch,
+                   cudaStream_t stream) {
+    const auto kernel = gemm_sm90_kernel<kMode, kN, kSlices, kChannelsLast>;
+    const Error error = allow_smem<gemm_sm90_kernel<kMode, kN, kSlices, kChannelsLast>>(problem.device);
+    if (error != nullptr) return error;
+    const int blocks = geometry.tiles < problem.device.sm_count ? geometry.tiles : problem.device.sm_count;
+    // Begins while the kernel before it, which packs weights or lists tiles, still runs: see
+    // griddepcontrol_wait.
+    cudaLaunchAttribute attribute{};
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+    const cudaLaunchConfig_t config{static_cast<unsigned>(blocks), kThreads,
+                                    static_cast<size_t>(geometry.smem_bytes), stream, &attribute, 1};
+    cudaLaunchKernelEx(&config, kernel, problem, geometry, scratch);
+    return launch_error();
+}
+
+// The instances for channels-last x stand in a unit of their own, gemm_sm90_channels_last.cu. INSTANCE is
+// `extern template` here and `template` there.
+#define CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, mode, columns, slices)                                    \
+    INSTANCE Error launch_tiles<Mode::mode, columns, slices, true>(const Problem&, const Geometry&,         \
+                                                                   const Scratch&, cudaStream_t);
+#define CONV1D_SM90_CHANNELS_LAST(INSTANCE)                     \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, tf32, 192, 1)      \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, tf32, 192, 2)      \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, tf32, 128, 1)      \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, tf32, 64, 1)       \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, tf32x3, 128, 1)    \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, tf32x3, 64, 1)     \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, f16x3, 128, 1)     \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, f16x3, 64, 1)      \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, f16, 192, 1)       \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, f16, 128, 1)       \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, f16, 64, 1)        \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, bf16, 192, 1)      \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, bf16, 128, 1)      \
+    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, bf16, 64, 1)
+CONV1D_SM90_CHANNELS_LAST(extern template)
+
+}  // namespace sm90
+}  // namespace conv1d
