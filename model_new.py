@@ -8914,7 +8914,6 @@ struct Params {
     int32_t steps;      // products from tap 0 to the last
     int32_t x_elems;    // shared memory of a row's x
     int32_t w_elems;    // of one of the copies, or parts, of its taps
-    int32_t y_elems;    // of a warp's y
     int32_t row_bytes;  // of all: visits, x, w, y
 };
 
@@ -9204,20 +9203,17 @@ __device__ __forceinline__ void mend(const Problem& problem, const Visit<Element
     }
 }
 
-// Stores a warp's strips, 16 bytes a lane.
+// Stores a row's strips, 16 bytes a thread of the row.
 template <class Traits, class Element = typename Traits::Element>
-__device__ __forceinline__ void store_y(const Params& params, const Visit<Element>& visit, int strip_first,
-                                        const Element* x_smem, Element* y_smem) {
+__device__ __forceinline__ void store_y(const Params& params, const Visit<Element>& visit,
+                                        const Element* x_smem, Element* y_smem, int thread, int threads) {
     constexpr int kWide = Traits::kWide;
     const Activation activation = params.problem.activation;
-    const int warp_begin = strip_first * kStrip, warp_end = warp_begin + kStretches * params.tiles * kStrip;
-    const int y_end = min(visit.y_end, warp_end);
 #pragma unroll 1
-    for (int i = threadIdx.x % 32 * kWide;; i += 32 * kWide) {
-        const int first = warp_begin + i - visit.y_shift;  // aligned in y and in y_smem
-        if (first >= y_end) break;
+    for (int i = thread * kWide; i < visit.y_end + visit.y_shift; i += threads * kWide) {
+        const int first = i - visit.y_shift;  // aligned in y and in y_smem
         Element* const values = y_smem + i;
-        const int begin = max(warp_begin - first, 0), end = min(y_end - first, kWide);
+        const int begin = max(-first, 0), end = min(visit.y_end - first, kWide);
         if (holds_nan<Element>(*reinterpret_cast<const uint4*>(values))) {
             mend<Traits>(params.problem, visit, x_smem + visit.x_first + first, begin, end, values);
         }
@@ -9264,7 +9260,7 @@ __global__ void __launch_bounds__(kMaxWarps * 32, kBlocksPerSm)
     Visit<Element>* const visits = reinterpret_cast<Visit<Element>*>(smem + threadIdx.y * params.row_bytes);
     Element* const x_smem = reinterpret_cast<Element*>(visits + kMaxRounds);
     Element* const w_smem = x_smem + params.x_buffers * params.x_elems;
-    Element* const y_smem = w_smem + Traits::kWCopies * params.w_elems + thread / 32 * params.y_elems;
+    Element* const y_smem = w_smem + Traits::kWCopies * params.w_elems;
     if (thread < rounds)
         visits[thread] = plan_visit<Traits>(params, n + thread, channel, segment_first, strips);
     __syncthreads();
@@ -9283,8 +9279,8 @@ __global__ void __launch_bounds__(kMaxWarps * 32, kBlocksPerSm)
                     thread, threads);
         }
         const Visit<Element>& visit = visits[round];
+        const Element* const x_now = x_smem + round % 2 * params.x_elems;
         if (strip_first * kStrip < visit.y_end) {
-            const Element* x_now = x_smem + round % 2 * params.x_elems;
             float sum[kMaxTiles][4] = {};
             // Where a row begins at another parity than most do, pairs of x are not aligned.
             if ((visit.x_first - visit.w_shift) % 2 == 0) {
@@ -9292,11 +9288,10 @@ __global__ void __launch_bounds__(kMaxWarps * 32, kBlocksPerSm)
             } else {
                 add_products<Traits, true>(params, visit, strip_first, x_now, w_smem, sum);
             }
-            stage_y<Element>(sum, visit.bias, params.tiles, visit.y_shift, y_smem);
-            __syncwarp();
-            store_y<Traits>(params, visit, strip_first, x_now, y_smem);
-            __syncwarp();
+            stage_y<Element>(sum, visit.bias, params.tiles, visit.y_shift, y_smem + strip_first * kStrip);
         }
+        __syncthreads();  // the row is in order
+        store_y<Traits>(params, visit, x_now, y_smem, thread, threads);
     }
 #endif
 }
@@ -9330,11 +9325,10 @@ Params plan_segments(const Problem& problem, int64_t warps, int64_t tiles, int64
     // In 16 bits, the copies begin 16 banks apart.
     params.w_elems = static_cast<int32_t>(round_up(kStrip + params.steps * Traits::kDepth, 64) +
                                           (Traits::k16Bit ? 32 : 0));
-    params.y_elems =
-        static_cast<int32_t>(kStretches * tiles * kStrip + kAlignBytes / sizeof(typename Traits::Element));
     params.x_buffers = params.steps > kFewSteps ? 1 : 2;
-    const int64_t elems = params.x_buffers * params.x_elems + Traits::kWCopies * params.w_elems +
-                          params.warps_per_row * static_cast<int64_t>(params.y_elems);
+    const int64_t y_elems = strips * kStrip + kAlignBytes / sizeof(typename Traits::Element);
+    const int64_t elems =
+        params.x_buffers * params.x_elems + Traits::kWCopies * params.w_elems + y_elems;
     params.row_bytes = static_cast<int32_t>(kMaxRounds * sizeof(Visit<typename Traits::Element>) +
                                             elems * sizeof(typename Traits::Element));
     return params;
