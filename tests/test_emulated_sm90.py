@@ -53,7 +53,7 @@ FAULTS = {
         "static_cast<uint32_t>(l) < static_cast<uint32_t>(problem.L) + (emulator::broken == BREAK);",
     ),
     "too few arrivals free an announcement": (
-        "gemm_sm90.cuh",
+        "gemm_sm90_kernel.cuh",
         "kProductWarps + kConverterWarps);",
         "kProductWarps + kConverterWarps - (emulator::broken == BREAK));",
     ),
