@@ -331,7 +331,8 @@ def _conv1d_build():
 
     sources_hash = digest(_conv1d_sources, _conv1d_units)
     cpp_flags = ["-O3", "-fvisibility=hidden", "-fopenmp"]  # torch adds the -std= that its headers need
-    cuda_flags = ["-O3", "-std=c++17", "-Xcompiler=-fvisibility=hidden", "--threads=0", "--split-compile=0"]
+    # Two threads a CUDA unit: with one for each core, the C++ unit, which takes longest, waits for its turns.
+    cuda_flags = ["-O3", "-std=c++17", "-Xcompiler=-fvisibility=hidden", "--threads=0", "--split-compile=2"]
     default = f"{os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')}/torch_extensions"
     cache = pathlib.Path(os.environ.get("TORCH_EXTENSIONS_DIR") or default).absolute()
     codes = _conv1d_architectures() if torch.version.cuda else []
