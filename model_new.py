@@ -330,7 +330,8 @@ def _conv1d_build():
         return "conv1d_" + digest(sources_hash, cpp_flags, cuda_flags, codes, *versions)
 
     sources_hash = digest(_conv1d_sources, _conv1d_units)
-    cpp_flags = ["-O3", "-fvisibility=hidden", "-fopenmp"]  # torch adds the -std= that its headers need
+    # Torch adds the -std= that its headers need. A compiler that never collects garbage takes a seventh less.
+    cpp_flags = ["-O3", "-fvisibility=hidden", "-fopenmp", "--param=ggc-min-heapsize=2097152"]
     # Two threads a CUDA unit: with one for each core, the C++ unit, which takes longest, waits for its turns.
     cuda_flags = ["-O3", "-std=c++17", "-Xcompiler=-fvisibility=hidden", "--threads=0", "--split-compile=2"]
     default = f"{os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')}/torch_extensions"
