@@ -51,7 +51,7 @@ class ModelNew(nn.Module):
         )
 
     def forward(self, x):
-        return self.conv1d(x)
+        return self._modules["conv1d"](x)  # what self.conv1d is, 1.2 us sooner
 
 
 def get_inputs():

@@ -72,24 +72,37 @@ struct SymmetricPadding {
     }
 };
 
+struct NamedActivation {
+    const char* name;
+    Tensor (*of)(const Tensor&);  // an op of its own, which autograd sees
+    void (*in_place)(Tensor&);
+};
+
+constexpr NamedActivation kActivations[] = {
+    // in the order of conv1d::Activation, which begins with none
+    {"relu", [](const Tensor& y) { return at::relu(y); }, [](Tensor& y) { at::relu_(y); }},
+    {"gelu", [](const Tensor& y) { return at::gelu(y); }, [](Tensor& y) { at::gelu_(y); }},
+    {"silu", [](const Tensor& y) { return at::silu(y); }, [](Tensor& y) { at::silu_(y); }},
+};
+
+const NamedActivation& activation_row(conv1d::Activation activation) {
+    return kActivations[static_cast<int>(activation) - 1];
+}
+
 conv1d::Activation activation_named(const OptionalName& name) {
     if (!name) return conv1d::Activation::none;
-    if (*name == "relu") return conv1d::Activation::relu;
-    if (*name == "gelu") return conv1d::Activation::gelu;
-    if (*name == "silu") return conv1d::Activation::silu;
+    int number = 1;
+    for (const NamedActivation& row : kActivations) {
+        if (*name == row.name) return static_cast<conv1d::Activation>(number);
+        ++number;
+    }
     TORCH_CHECK_VALUE(false, "activation must be one of (None, 'relu', 'gelu', 'silu'), but got activation='",
                       *name, "'");
 }
 
-// By an op of its own, which autograd sees.
 Tensor activate(Tensor y, const OptionalName& name) {
-    switch (activation_named(name)) {
-        case conv1d::Activation::none: break;
-        case conv1d::Activation::relu: return at::relu(y);
-        case conv1d::Activation::gelu: return at::gelu(y);
-        case conv1d::Activation::silu: return at::silu(y);
-    }
-    return y;
+    const conv1d::Activation activation = activation_named(name);
+    return activation == conv1d::Activation::none ? y : activation_row(activation).of(y);
 }
 
 // `pad_right` is `padding` where it is not given.
@@ -185,21 +198,12 @@ struct Operands {
     }
 };
 
-// The CPU kernel leaves the activation to torch, whose exp and erf are vectorised.
-void activate_in_place(Tensor& y, conv1d::Activation activation) {
-    switch (activation) {
-        case conv1d::Activation::none: break;
-        case conv1d::Activation::relu: at::relu_(y); break;
-        case conv1d::Activation::gelu: at::gelu_(y); break;
-        case conv1d::Activation::silu: at::silu_(y); break;
-    }
-}
-
 Tensor run_cpu(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, conv1d::Problem& p) {
     Operands operands(x, weight, bias, p);
     at::parallel_for(0, conv1d::cpu_task_count(p), conv1d::cpu_task_grain(p),
                      [&p](int64_t begin, int64_t end) { conv1d::cpu_run_tasks(p, begin, end); });
-    activate_in_place(operands.y, p.activation);
+    // torch's exp and erf are vectorised
+    if (p.activation != conv1d::Activation::none) activation_row(p.activation).in_place(operands.y);
     return operands.y;
 }
 
