@@ -49,6 +49,15 @@ __device__ __forceinline__ uint32_t max_magnitude_f16(uint32_t largest, uint32_t
     return result;
 }
 
+// 9.7.4.8: likewise the smaller ones; without NaN where there is another number.
+__device__ __forceinline__ uint32_t min_magnitude_f16(uint32_t smallest, uint32_t pair) {
+    uint32_t result;
+    asm("{\n.reg .b32 magnitude;\nabs.f16x2 magnitude, %2;\nmin.f16x2 %0, %1, magnitude;\n}"
+        : "=r"(result)
+        : "r"(smallest), "r"(pair));
+    return result;
+}
+
 // 9.7.9.8: 2, 4 or 8 bytes, in the order of the program: of plain loads the compiler puts some behind stores.
 __device__ __forceinline__ void ld_shared(uint16_t& value, uint32_t source) {
     asm volatile("ld.shared.u16 %0, [%1];" : "=h"(value) : "r"(source) : "memory");

@@ -1,14 +1,14 @@
 // Dense convolution on Hopper where sums are short and positions many: bound by memory, not by products.
 //
-// Chosen for three taps, 33 to 64 input and 65 to 128 output channels: their packed weights fit into the
-// registers of the product warpgroups for the life of a persistent block; and for x that the copy engine can
-// load. One warp draws tickets and orders boxes of x by a tensor map: they pass the load and store units by.
-// Seven converter warps round, split or transpose them into K-major rows of 128 bytes, as in gemm_sm90.cuh: a
-// tap is a plane and a row shift. Two product warpgroups of 64 output channels each multiply (weights are
-// operand A), stage D and store it by plain stores along the rows of y, from 32-byte sectors on: the first
-// kLead columns are computed for that. fp32 runs as three fp16 products; tiles that those cannot hold are
-// done again by gemm_sm90.cuh. Cost: one pass over x and y, at 80 to 95 % of the speed of a copy.
-// results/findings.md has what was measured.
+// Chosen for two or three taps, 33 to 64 input and 65 to 128 output channels: their packed weights fit into
+// the registers of the product warpgroups for the life of a persistent block; and for x that the copy engine
+// can load. One warp draws tickets and orders boxes of x by a tensor map: they pass the load and store units
+// by. Taps that lie far apart have a box each. Converter warps round, split or transpose them into K-major
+// rows of 128 bytes, as in gemm_sm90.cuh: a tap is a plane and a row shift. Two product warpgroups of 64
+// output channels each multiply (weights are operand A), stage D and store it by plain stores along the rows
+// of y, from 32-byte sectors on: the first kLead columns are computed for that. fp32 runs as three fp16
+// products; tiles that those cannot hold are done again by gemm_sm90.cuh. Cost: one pass over x and y, at 80
+// to 95 % of the speed of a copy. results/findings.md has what was measured.
 #pragma once
 #include "gemm_sm90_convert.cuh"
 #include "gemm_sm90_plan.cuh"
@@ -23,12 +23,14 @@
 namespace conv1d {
 namespace sm90 {
 
-template <Mode kMode, int kN>
-__global__ void __launch_bounds__(kThreads, 1)
+template <Mode kMode, int kN, int kTaps>
+__global__ void __launch_bounds__(StreamWarps<kN>::kThreads, 1)
     stream_sm90_kernel(const __grid_constant__ TensorMap x_map, const __grid_constant__ Problem problem,
                        const __grid_constant__ StreamGeometry geometry,
                        const __grid_constant__ Scratch scratch) {
 #if __CUDA_ARCH__ == 900
+    using Warps = StreamWarps<kN, kTaps>;
+    ptx::griddepcontrol_launch_dependents();
     extern __shared__ uint8_t smem_base[];
     uint8_t* const smem = smem_base + ((1024 - (ptx::smem_address(smem_base) & 1023)) & 1023);
     uint8_t* const raw_smem = smem + geometry.x_stages * geometry.x_stage_bytes;
@@ -42,25 +44,24 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (threadIdx.x == 0) {
         for (int i = 0; i < kMostRawStages; ++i) {
             ptx::mbarrier_init(barriers.raw_full(i), 1);
-            ptx::mbarrier_init(barriers.raw_empty(i), kConverterWarps);
+            ptx::mbarrier_init(barriers.raw_empty(i), Warps::kConverters);
         }
         for (int i = 0; i < kMostXStages; ++i) {
-            ptx::mbarrier_init(barriers.x_full(i), kConverterWarps);
+            ptx::mbarrier_init(barriers.x_full(i), Warps::kConverters);
             ptx::mbarrier_init(barriers.x_empty(i), kProductWarps);
         }
         for (int i = 0; i < kStreamTileSlots; ++i) {
             ptx::mbarrier_init(barriers.tile_full(i), 1);
-            ptx::mbarrier_init(barriers.tile_empty(i), kProductWarps + kConverterWarps);
+            ptx::mbarrier_init(barriers.tile_empty(i), kProductWarps + Warps::kConverters);
         }
         ptx::fence_mbarrier_init();
     }
     __syncthreads();
     // Through a shuffle, so that the compiler knows it is the same in the whole warp.
     const int warp = __shfl_sync(0xFFFFFFFF, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
-    constexpr int kProductRegisters = kN == 128 ? 208 : kN > 100 ? 200 : 184;  // of 128 a thread at launch
     if (warp < kProductWarps) {
-        ptx::setmaxnreg_inc<kProductRegisters>();
-        StreamProduct<kMode, kN> product{
+        ptx::setmaxnreg_inc<Warps::kProductRegisters>();
+        StreamProduct<kMode, kN, kTaps> product{
             geometry,
             problem,
             barriers,
@@ -71,8 +72,8 @@ __global__ void __launch_bounds__(kThreads, 1)
             lane};
         product.run();
     } else {
-        ptx::setmaxnreg_dec<256 - kProductRegisters>();
-        if (warp < kProductWarps + kConverterWarps) {
+        ptx::setmaxnreg_dec<Warps::kOtherRegisters>();
+        if (warp < kProductWarps + Warps::kConverters) {
             StreamConverter<kMode, kN> converter{geometry,
                                              problem,
                                              barriers,
@@ -90,29 +91,39 @@ __global__ void __launch_bounds__(kThreads, 1)
 #endif
 }
 
-template <Mode kMode, int kN>
+template <Mode kMode, int kN, int kTaps = kMostStreamTaps>
 inline Error launch_stream_products(const Problem& problem, const StreamGeometry& geometry,
                                     const Scratch& scratch, cudaStream_t stream) {
     TensorMap x_map;
     constexpr int kChannels = StreamTraits<kMode>::kRawChannels;
     Error error = encode_tensor_map(problem, geometry.box_positions, kChannels, &x_map);
-    if (error == nullptr) error = allow_smem<stream_sm90_kernel<kMode, kN>>(problem.device);
+    if (error == nullptr) error = allow_smem<stream_sm90_kernel<kMode, kN, kTaps>>(problem.device);
     if (error != nullptr) return error;
     const int blocks = geometry.tiles < problem.device.sm_count ? geometry.tiles : problem.device.sm_count;
-    stream_sm90_kernel<kMode, kN>
-        <<<blocks, kThreads, geometry.smem_bytes, stream>>>(x_map, problem, geometry, scratch);
+    // Begins while weights are packed: see griddepcontrol_wait.
+    cudaLaunchAttribute attribute{};
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+    const cudaLaunchConfig_t config{static_cast<unsigned>(blocks), StreamWarps<kN>::kThreads,
+                                    static_cast<size_t>(geometry.smem_bytes), stream, &attribute, 1};
+    cudaLaunchKernelEx(&config, stream_sm90_kernel<kMode, kN, kTaps>, x_map, problem, geometry, scratch);
     return launch_error();
 }
 
 template <Mode kMode>
-inline Error launch_stream(const Problem& problem, const StreamCut& cut, cudaStream_t stream) {
+inline Error launch_stream(const Problem& problem, const StreamGeometry& geometry, cudaStream_t stream) {
     Scratch scratch;
     const Geometry packed = packing<kMode>(problem);
     lay_out<kMode>(problem, packed, static_cast<uint8_t*>(problem.workspace), &scratch);
     const auto multiply = [&] {
-        constexpr int kWide = kWideColumns<kMode>, kNarrow = kNarrowColumns<kMode>;
-        return cut.wide ? launch_stream_products<kMode, kWide>(problem, cut.geometry, scratch, stream)
-                        : launch_stream_products<kMode, kNarrow>(problem, cut.geometry, scratch, stream);
+        constexpr int kWidest = kWidestColumns<kMode>, kWide = kWideColumns<kMode>;
+        if (problem.K == 2)
+            return launch_stream_products<kMode, kWide, 2>(problem, geometry, scratch, stream);
+        if (geometry.columns == kWidest)
+            return launch_stream_products<kMode, kWidest>(problem, geometry, scratch, stream);
+        if (geometry.columns == kWide)
+            return launch_stream_products<kMode, kWide>(problem, geometry, scratch, stream);
+        return launch_stream_products<kMode, kNarrowColumns<kMode>>(problem, geometry, scratch, stream);
     };
     if constexpr (kMode == Mode::f16x3) {
         const Geometry safe = choose_cut<Mode::tf32x3>(problem).geometry;

@@ -1,5 +1,5 @@
 // How x reaches the products of the streaming convolution (stream_sm90.cuh): one warp draws tickets and
-// orders boxes of x, seven convert what has come.
+// orders boxes of x, seven or three convert what has come.
 #pragma once
 #include "gemm_sm90_convert.cuh"
 #include "problem.h"
@@ -74,7 +74,7 @@ __device__ __forceinline__ void order_boxes(const StreamGeometry& geometry, cons
         ptx::mbarrier_arrive(barriers.tile_full(tiles.stage));
         tiles.advance(kStreamTileSlots);
         if (place.tile < 0) return;
-        tile = atomicAdd(tickets, 1) + gridDim.x;
+        if (announced > 0) tile = atomicAdd(tickets, 1) + gridDim.x;
         const int32_t l = place.row * static_cast<int32_t>(problem.stride) + geometry.begin;
         for (int32_t part = 0; part < 2 * Traits::kChunks; ++part) {
             const uint32_t full = barriers.raw_full(stages.stage);
@@ -82,9 +82,13 @@ __device__ __forceinline__ void order_boxes(const StreamGeometry& geometry, cons
             ptx::mbarrier_wait(barriers.raw_empty(stages.stage), stages.parity);
             ptx::mbarrier_arrive_expect_tx(full, geometry.raw_stage_bytes);
             for (int32_t box = 0; box < geometry.boxes; ++box)
-                ptx::cp_async_bulk_tensor(target + box * box_bytes, &x_map, l + box * geometry.box_positions,
+                ptx::cp_async_bulk_tensor(target + box * box_bytes, &x_map, l + box * geometry.box_step,
                                           part * Traits::kRawChannels, place.sample, full);
             stages.advance(geometry.raw_stages);
+        }
+        if (announced == 0) {  // the kernel that packs weights zeroes the tickets
+            ptx::griddepcontrol_wait();
+            tile = atomicAdd(tickets, 1) + gridDim.x;
         }
     }
 }
@@ -115,49 +119,68 @@ struct StreamConverter {
         return row + (q - row * stride) * geometry.plane_rows;
     }
 
-    // fp32: a lane takes one position.
-    __device__ __forceinline__ void convert_floats(const uint8_t* raw, uint8_t* stage, int32_t q, int half) {
+    // Where position q of the first channel lies in a raw stage, in elements: box behind box.
+    __device__ __forceinline__ int32_t raw_place(int32_t q) const {
+        const int32_t other_channels = (Traits::kRawChannels - 1) * geometry.box_positions;
+        return q + static_cast<int32_t>(__umulhi(q, geometry.box_magic)) * other_channels;
+    }
+
+    // fp32: a lane takes one position, of kTogether raw stages.
+    __device__ __forceinline__ void convert_floats(const uint32_t (&raw)[kTogether], uint8_t* stage,
+                                                   int32_t q, int half) {
         if (q >= geometry.window) return;
         const int32_t row = stored_row(q);
-        const int32_t box = geometry.box_positions;
-        uint32_t source =
-            ptx::smem_address(raw) + 4 * (q + (q >= box ? (Traits::kRawChannels - 1) * box : 0));
+        const int32_t channel_bytes = 4 * geometry.box_positions;
+        uint32_t channel = 4 * raw_place(q);
         uint8_t* const target = stage + row * kRowBytes;
         constexpr int kPieces = Traits::kRawChannels / Traits::kPieceChannels;
 #pragma unroll
         for (int first = 0; first < Traits::kRawChannels; first += kLoadChannels) {
-            uint32_t value[kLoadChannels];
+            uint32_t source[kLoadChannels];
 #pragma unroll
-            for (int i = 0; i < kLoadChannels; ++i, source += 4 * box) ptx::ld_shared(value[i], source);
-            uint32_t largest = 0;  // f16x3: high parts, a pair of fp16
-#pragma unroll
-            for (int i = 0; i < kLoadChannels / Traits::kPieceChannels; ++i) {
-                const int32_t piece = (half * kPieces + first / Traits::kPieceChannels + i) ^ (row & 7);
-                uint32_t high[4], low[4];
-#pragma unroll
-                for (int j = 0; j < 4; ++j) {
-                    if constexpr (kMode == Mode::f16x3) {
-                        high[j] = split_f16(__uint_as_float(value[8 * i + 2 * j]) * kXScale,
-                                            __uint_as_float(value[8 * i + 2 * j + 1]) * kXScale, low[j]);
-                        largest = ptx::max_magnitude_f16(largest, high[j]);
-                    } else {
-                        high[j] = round_tf32(value[4 * i + j]);
-                    }
-                }
-                *reinterpret_cast<uint4*>(target + piece * 16) =
-                    make_uint4(high[0], high[1], high[2], high[3]);
-                if constexpr (Traits::kIsSplit)
-                    *reinterpret_cast<uint4*>(target + (piece ^ Traits::kPieces) * 16) =
-                        make_uint4(low[0], low[1], low[2], low[3]);
+            for (int i = 0; i < kLoadChannels; ++i, channel += channel_bytes) {
+                source[i] = channel;
+                if (kTogether > 1) ptx::settle(source[i]);  // the compiler would compute them for each stage
             }
-            if constexpr (kMode == Mode::f16x3) {  // behind the stores: it branches
-                if (max(largest & 0xFFFF, largest >> 16) > kLargestHigh) doubts += kTooLarge;
-                count_small(value);
+#pragma unroll
+            for (int together = 0; together < kTogether; ++together) {
+                uint32_t value[kLoadChannels];
+#pragma unroll
+                for (int i = 0; i < kLoadChannels; ++i) ptx::ld_shared(value[i], source[i] + raw[together]);
+                uint32_t largest = 0, smallest = 0x7C007C00;  // f16x3: of the high parts, a pair of fp16
+#pragma unroll
+                for (int i = 0; i < kLoadChannels / Traits::kPieceChannels; ++i) {
+                    const int32_t piece =
+                        ((half + together) * kPieces + first / Traits::kPieceChannels + i) ^ (row & 7);
+                    uint32_t high[4], low[4];
+#pragma unroll
+                    for (int j = 0; j < 4; ++j) {
+                        if constexpr (kMode == Mode::f16x3) {
+                            const int k = 8 * i + 2 * j;
+                            high[j] = split_f16(__uint_as_float(value[k]) * kXScale,
+                                                __uint_as_float(value[k + 1]) * kXScale, low[j]);
+                            largest = ptx::max_magnitude_f16(largest, high[j]);
+                            smallest = ptx::min_magnitude_f16(smallest, high[j]);
+                        } else {
+                            high[j] = round_tf32(value[4 * i + j]);
+                        }
+                    }
+                    *reinterpret_cast<uint4*>(target + piece * 16) =
+                        make_uint4(high[0], high[1], high[2], high[3]);
+                    if constexpr (Traits::kIsSplit)
+                        *reinterpret_cast<uint4*>(target + (piece ^ Traits::kPieces) * 16) =
+                            make_uint4(low[0], low[1], low[2], low[3]);
+                }
+                if constexpr (kMode == Mode::f16x3) {  // behind the stores: it branches
+                    if (max(largest & 0xFFFF, largest >> 16) > kLargestHigh) doubts += kTooLarge;
+                    if (min(smallest & 0xFFFF, smallest >> 16) <= kSmallestHigh) count_small(value);
+                }
             }
         }
     }
 
-    // f16x3: adds how many values are too small, but not zero. They are rare, so look for the smallest first.
+    // f16x3: adds how many values are too small, but not zero. They are rare, and their high parts at most
+    // kSmallestHigh: but so are those of zeros, so look for the smallest that is none first.
     // Twice the bits of a number, minus 1, is ordered as magnitudes are, but zero comes last.
     __device__ __forceinline__ void count_small(const uint32_t (&value)[kLoadChannels]) {
         const uint32_t limit = 2 * __float_as_uint(kSmallestScaled / kXScale) - 1;
@@ -170,19 +193,16 @@ struct StreamConverter {
     }
 
     // 16 bits: four times eight positions of four times eight channels, transposed.
-    __device__ __forceinline__ void convert_halves(const uint8_t* raw, uint8_t* stage, int32_t q, int half) {
+    __device__ __forceinline__ void convert_halves(uint32_t raw, uint8_t* stage, int32_t q, int half) {
         const int32_t row_bytes = geometry.box_positions * 2;
-        const uint32_t source = ptx::smem_address(raw) + lane * row_bytes;
+        const uint32_t source = raw + lane * row_bytes;
         const uint32_t target = ptx::smem_address(stage);
         const int32_t last = (geometry.window - 1) / 8 * 8;
         uint32_t words[4][4], place[4];
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
             const int32_t first = min(q + 8 * i, last);  // beyond the last eight: these once more
-            ptx::ldmatrix_x4_trans(words[i], source + 2 * first +
-                                                 (first >= geometry.box_positions
-                                                      ? (Traits::kRawChannels - 1) * row_bytes
-                                                      : 0));
+            ptx::ldmatrix_x4_trans(words[i], source + 2 * raw_place(first));
             const int32_t row = stored_row(first + lane % 8);
             place[i] = target + row * kRowBytes + ((half * 4 + lane / 8) ^ (row & 7)) * 16;
         }
@@ -209,20 +229,18 @@ struct StreamConverter {
 #pragma unroll 1
                 for (int half = 0; half < 2; half += kTogether) {
                     int32_t raw_stage[kTogether];
+                    uint32_t raw[kTogether];
 #pragma unroll
                     for (int i = 0; i < kTogether; ++i) {
                         ptx::mbarrier_wait(barriers.raw_full(raws.stage), raws.parity);
                         raw_stage[i] = raws.stage;
+                        raw[i] = ptx::smem_address(raw_smem) + raws.stage * geometry.raw_stage_bytes;
                         raws.advance(geometry.raw_stages);
                     }
 #pragma unroll 1
-                    for (; q < geometry.window; q += 32 * kConverterWarps) {
-#pragma unroll
-                        for (int i = 0; i < kTogether; ++i) {
-                            const uint8_t* const raw = raw_smem + raw_stage[i] * geometry.raw_stage_bytes;
-                            if constexpr (Traits::kIsFloat) convert_floats(raw, stage, q + lane, half + i);
-                            else convert_halves(raw, stage, q, half + i);
-                        }
+                    for (; q < geometry.window; q += 32 * StreamWarps<kN>::kConverters) {
+                        if constexpr (Traits::kIsFloat) convert_floats(raw, stage, q + lane, half);
+                        else convert_halves(raw[0], stage, q, half);
                     }
                     q -= static_cast<int32_t>(round_up(geometry.window, 32));
                     // Behind the stores: what they hold has been loaded by then.

@@ -10,7 +10,7 @@ namespace sm90 {
 
 // What fills the 96 registers a thread that hold weights, 48 of 16 bits. Known to the compiler: at branches
 // between products it would wait for each.
-constexpr int kStreamTaps = 3;
+constexpr int kMostStreamTaps = 3;
 constexpr int kStreamChannels = 64;
 constexpr int kStreamTileSlots = 16;  // tiles announced ahead; more than the stages of x can hold
 constexpr int kStreamCounters = 2 * kStreamTileSlots;
@@ -18,7 +18,7 @@ constexpr int kMostRawStages = 6, kMostXStages = 4;  // kb67 TF32: 0.88 ms; with
 
 // f16x3: kLargestScaled as fp16; what a value beyond it counts beside values too small, of which a tile has
 // fewer.
-constexpr uint32_t kLargestHigh = 0x7BF8;
+constexpr uint32_t kLargestHigh = 0x7BF8, kSmallestHigh = 0x0C00;
 constexpr int32_t kTooLarge = 1 << 16;
 
 template <Mode kMode>
@@ -29,7 +29,7 @@ struct StreamTraits : ModeTraits<kMode> {
     static constexpr int kRawChannels = Traits::kChunkChannels / 2;
     // Columns computed beyond those stored, so that each row of y is stored from a 32-byte sector on. Split
     // operands, bound by products, store rows from wherever they begin.
-    static constexpr int kLead = Traits::kIsSplit ? 0 : 32 / Traits::kElementBytes;
+        static constexpr int kLead = Traits::kIsSplit ? 0 : 32 / Traits::kElementBytes;
     // Of a staged row of D, in elements: eight rows lie in different banks.
     static __host__ __device__ constexpr int pitch(int columns) {
         return columns + (Traits::kIsFloat && kLead > 0 ? 0 : 8);
@@ -50,11 +50,11 @@ struct StreamGeometry {
     int32_t tiles, tiles_per_sample;
     int32_t begin;   // position of x at q = 0 of a tile's window, minus stride times the tile's row
     int32_t window;  // positions of x that a tile needs
-    int32_t boxes;   // that load them, one behind the other
-    int32_t box_positions;
-    uint32_t stride_magic;  // ceil(2^32 / stride)
+    int32_t boxes;   // that load them: 3 at most
+    int32_t box_positions, box_step;  // of a box, and how far apart they begin
+    uint32_t box_magic, stride_magic;  // ceil(2^32 / box_positions or stride)
     int32_t plane_rows;     // distance between planes, in rows
-    int32_t tap_row[kStreamTaps];  // in a stage, of column 0
+    int32_t tap_row[kMostStreamTaps];  // in a stage, of column 0
     int32_t raw_stages, raw_stage_bytes;
     int32_t x_stages, x_stage_bytes;  // 2 or 4
     int32_t paired;  // 1: rows of y begin at even elements
@@ -82,19 +82,32 @@ inline StreamGeometry cut_stream(const Problem& problem, int columns) {
     const int64_t stride = problem.stride;
     const int64_t early = (kPieceElements - problem.pad_left % kPieceElements) % kPieceElements;
     geometry.begin = static_cast<int32_t>(-problem.pad_left - early);
-    const int64_t last_tap = early + (kStreamTaps - 1) * problem.dilation;
-    const int64_t window = (columns - 1) * stride + last_tap + 1;
+    int64_t window = (columns - 1) * stride + early + (problem.K - 1) * problem.dilation + 1;
     geometry.boxes = window <= 248 ? 1 : 2;
-    int64_t box = round_up(ceil_div(window, geometry.boxes), kPieceElements);
-    // Of 16 bits, eight channels are read at once: an odd number of pieces in a row spreads them over the
-    // banks.
-    if (!Traits::kIsFloat && box / kPieceElements % 2 == 0) box += kPieceElements;
+    const auto box_of = [&](int64_t positions) {
+        const int64_t pieces = ceil_div(positions, kPieceElements);
+        // Of 16 bits, eight channels are read at once: an odd number of pieces in a row spreads them over the
+        // banks.
+        return (Traits::kIsFloat ? pieces : pieces | 1) * kPieceElements;
+    };
+    int64_t box = box_of(ceil_div(window, geometry.boxes)), step = box;
+    // Where taps lie far apart, each has a box of its own; that of tap k begins k * late early.
+    const int64_t late = problem.dilation % kPieceElements;
+    const int64_t apart = columns + early + (problem.K - 1) * late;
+    const bool far = stride == 1 && problem.K * apart < window;
+    if (far) {
+        geometry.boxes = static_cast<int32_t>(problem.K);
+        box = box_of(apart), step = problem.dilation - late;
+        window = (problem.K - 1) * box + apart;
+    }
     if (box > 256) return {};
     geometry.window = static_cast<int32_t>(window);
     geometry.box_positions = static_cast<int32_t>(box);
+    geometry.box_step = static_cast<int32_t>(step);
     geometry.raw_stage_bytes = static_cast<int32_t>(
         round_up(geometry.boxes * box * Traits::kRawChannels * Traits::kElementBytes, 128));
 
+    geometry.box_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, box));
     geometry.stride_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, stride));
     const int64_t converted = round_up(window, Traits::kIsFloat ? 1 : 8);  // at once
     const int64_t rows = ceil_div(converted, stride);
@@ -103,8 +116,8 @@ inline StreamGeometry cut_stream(const Problem& problem, int columns) {
     geometry.plane_rows = static_cast<int32_t>(plane_rows);
     geometry.x_stage_bytes =
         static_cast<int32_t>(round_up((plane_rows * (stride - 1) + rows) * kRowBytes, 1024));
-    for (int tap = 0; tap < kStreamTaps; ++tap) {
-        const int64_t offset = early + tap * problem.dilation;
+    for (int tap = 0; tap < problem.K; ++tap) {
+        const int64_t offset = early + tap * (far ? box + late : problem.dilation);
         geometry.tap_row[tap] = static_cast<int32_t>(offset % stride * plane_rows + offset / stride);
     }
 
@@ -132,8 +145,8 @@ inline StreamGeometry cut_stream(const Problem& problem, int columns) {
                       reinterpret_cast<uintptr_t>(problem.y) % (2 * Traits::kElementBytes) == 0;
     const int advance = columns - Traits::kLead;
     // The last columns of a row may be stored that early.
-    const int late = Traits::kLead > 0 ? Traits::kLead - 1 : 0;
-    geometry.tiles_per_sample = static_cast<int32_t>(ceil_div(problem.P + late, advance));
+    const int early_end = Traits::kLead > 0 ? Traits::kLead - 1 : 0;
+    geometry.tiles_per_sample = static_cast<int32_t>(ceil_div(problem.P + early_end, advance));
     const int64_t tiles = problem.N * geometry.tiles_per_sample;
     geometry.tiles = tiles < (int64_t{1} << 30) ? static_cast<int32_t>(tiles) : 0;
     if (kMode == Mode::f16x3) {
@@ -144,22 +157,35 @@ inline StreamGeometry cut_stream(const Problem& problem, int columns) {
     return geometry;
 }
 
-// More columns take more shared memory, and load fewer positions of x twice.
+// More columns take more shared memory, and load fewer positions of x twice. 16 bits have registers for twice
+// as many.
+template <Mode kMode>
+constexpr int kWidestColumns = StreamTraits<kMode>::kIsFloat ? 128 + StreamTraits<kMode>::kLead : 256;
 template <Mode kMode>
 constexpr int kWideColumns = 128 + StreamTraits<kMode>::kLead;
 template <Mode kMode>
 constexpr int kNarrowColumns = 64 + StreamTraits<kMode>::kLead;
 
-struct StreamCut {
-    StreamGeometry geometry;
-    bool wide;
+// How the warps of a block share registers: at launch all have the same number, 64 K in a block.
+template <int kN, int kTaps = kMostStreamTaps>
+struct StreamWarps {
+    static constexpr int kConverters = kN > 192 ? 3 : 7;
+    static constexpr int kThreads = 32 * (kProductWarps + kConverters + 1);  // and one warp orders boxes
+    static constexpr int kOtherRegisters = kN > 192 ? 56 : kN < 100 || kTaps < 3 ? 72 : kN == 128 ? 48 : 56;
+    static constexpr int kAtLaunch = (64 << 10) / kThreads / 8 * 8;
+    static constexpr int kProductRegisters =
+        (kAtLaunch * kThreads - kOtherRegisters * (kThreads - 32 * kProductWarps)) / (32 * kProductWarps);
 };
 
+// The columns of a tile: the most that fit; the widest only where tiles are many, so that none waits for the
+// last ones.
 template <Mode kMode>
-inline StreamCut choose_stream_cut(const Problem& problem) {
+inline StreamGeometry choose_stream_cut(const Problem& problem) {
     const StreamGeometry wide = cut_stream<kMode>(problem, kWideColumns<kMode>);
-    if (wide.tiles > 0) return {wide, true};
-    return {cut_stream<kMode>(problem, kNarrowColumns<kMode>), false};
+    if (problem.K < kMostStreamTaps) return wide;
+    const StreamGeometry widest = cut_stream<kMode>(problem, kWidestColumns<kMode>);
+    if (widest.tiles > 8 * problem.device.sm_count) return widest;
+    return wide.tiles > 0 ? wide : cut_stream<kMode>(problem, kNarrowColumns<kMode>);
 }
 
 // What pack_weights and lay_out ask of a Geometry.
@@ -170,7 +196,7 @@ inline Geometry packing(const Problem& problem) {
     geometry.tile_o = kTileO;
     geometry.chunks = StreamTraits<kMode>::kChunks;
     geometry.tap_groups = 1;
-    geometry.taps_per_group = kStreamTaps;
+    geometry.taps_per_group = static_cast<int32_t>(problem.K);
     if (kMode == Mode::f16x3) geometry.tiles = choose_cut<Mode::tf32x3>(problem).geometry.tiles;
     return geometry;
 }
@@ -209,14 +235,15 @@ inline bool has_tensor_map(const Problem& problem) {
 
 inline bool fits_stream_sm90(const Problem& problem) {
     // Half the room for channels must be used: fp32 packs them in two chunks, which all must be there.
-    if (!fits_gemm_sm90(problem) || problem.G != 1 || problem.K != sm90::kStreamTaps ||
+    if (!fits_gemm_sm90(problem) || problem.G != 1 || problem.K < 2 ||
+        problem.K > sm90::kMostStreamTaps ||
         problem.C <= sm90::kStreamChannels / 2 || problem.C > sm90::kStreamChannels ||
         problem.O <= sm90::kTileO / 2 || problem.O > sm90::kTileO || problem.stride > 8 ||
         !sm90::has_tensor_map(problem))
         return false;
     return sm90::with_stream_mode(problem, [&](auto mode) {
         constexpr sm90::Mode kMode = decltype(mode)::value;
-        const sm90::StreamGeometry geometry = sm90::choose_stream_cut<kMode>(problem).geometry;
+        const sm90::StreamGeometry geometry = sm90::choose_stream_cut<kMode>(problem);
         // Tiles at least half full, on average: the GEMM's run on from row to row where rows are short.
         const int64_t stored = geometry.columns - sm90::StreamTraits<kMode>::kLead;
         return geometry.tiles > 0 && geometry.tiles * stored <= 2 * problem.N * problem.P;

@@ -32,7 +32,7 @@ __device__ __forceinline__ void list_overlapped(const StreamGeometry& geometry, 
     for (; tile < end; ++tile) list_tile(scratch, static_cast<int32_t>(tile));
 }
 
-template <Mode kMode, int kN>
+template <Mode kMode, int kN, int kTaps>
 struct StreamProduct {
     using Traits = StreamTraits<kMode>;
     using Mma = WgmmaFromRegisters<Traits::kOperand, kN>;
@@ -41,7 +41,7 @@ struct StreamProduct {
                                        std::conditional_t<kMode == Mode::f16, __half, __nv_bfloat16>>;
     static constexpr int kValues = kN / 2, kLead = Traits::kLead, kAdvance = kN - kLead;
     static constexpr int kPitch = Traits::pitch(kN);
-    static constexpr int kChunks = Traits::kChunks, kBlocks = kChunks * kStreamTaps;
+    static constexpr int kChunks = Traits::kChunks, kBlocks = kChunks * kTaps;
 
     const StreamGeometry& geometry;
     const Problem& problem;
@@ -73,7 +73,7 @@ struct StreamProduct {
     __device__ __forceinline__ void multiply_step(float (&acc)[kValues], int chunk, int tap, int w, int x,
                                                   uint32_t stage16, bool accumulate) {
         const uint32_t rows16 = stage16 + geometry.tap_row[tap] * (kRowBytes / 16);
-        Mma::issue(acc, weights[chunk * kStreamTaps + tap][w], ptx::wgmma_descriptor(rows16 + 2 * x),
+        Mma::issue(acc, weights[chunk * kTaps + tap][w], ptx::wgmma_descriptor(rows16 + 2 * x),
                    accumulate);
     }
 
@@ -109,7 +109,7 @@ struct StreamProduct {
             if (chunk > 0) wait_for_x(taken, chunk);
             ptx::wgmma_fence();
 #pragma unroll
-            for (int tap = 0; tap < kStreamTaps; ++tap) {
+            for (int tap = 0; tap < kTaps; ++tap) {
 #pragma unroll
                 for (int k = 0; k < 4; ++k)  // split: a high part times a low one, in turn
                     multiply_step(acc, chunk, tap, k, kIsSplit ? k ^ 2 : k, stage16_of(chunk),
@@ -125,7 +125,7 @@ struct StreamProduct {
 #pragma unroll
             for (int chunk = 0; chunk < kChunks; ++chunk) {
 #pragma unroll
-                for (int tap = 0; tap < kStreamTaps; ++tap) {
+                for (int tap = 0; tap < kTaps; ++tap) {
 #pragma unroll
                     for (int k = 0; k < 2; ++k)
                         multiply_step(acc, chunk, tap, k, k, stage16_of(chunk), true);
@@ -165,9 +165,9 @@ struct StreamProduct {
     // at once. Some rows are loaded before any of them is stored. kWhole: all positions exist, and all rows.
     template <class Piece, bool kWhole>
     __device__ __forceinline__ void store_rows(Bits* target, int32_t p, int32_t rows) const {
-        constexpr int kCount = sizeof(Piece) / sizeof(Bits), kPieces = kAdvance / (32 * kCount);
+        constexpr int kCount = sizeof(Piece) / sizeof(Bits), kPieces = (kAdvance - 1) / (32 * kCount) + 1;
         constexpr int kRegisters = kPieces * (sizeof(Piece) == 8 ? 2 : 1);  // of a row
-        constexpr int kTogether = kRegisters > 2 ? 16 / kRegisters : 8;
+        constexpr int kTogether = kRegisters > 4 ? 2 : kRegisters > 3 ? 4 : 8;
         const uint32_t index = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(target) / sizeof(Bits));
         const auto phi_of = [&](int r) -> int32_t {
             if constexpr (kLead == 0) return 0;
@@ -175,6 +175,7 @@ struct StreamProduct {
         };
         const uint32_t source = ptx::smem_address(staging + kLead + kCount * lane);
         Bits* const y = target + kCount * lane;
+        const auto exists = [&](int i) { return kCount * lane + 32 * kCount * i < kAdvance; };
 #pragma unroll
         for (int first = 0; first < 8; first += kTogether) {
             Piece piece[kTogether][kPieces];
@@ -182,9 +183,10 @@ struct StreamProduct {
             for (int r = 0; r < kTogether; ++r) {
 #pragma unroll
                 for (int i = 0; i < kPieces; ++i)
-                    ptx::ld_shared(piece[r][i], source + ((first + r) * kPitch - phi_of(first + r) +
-                                                          32 * kCount * i) *
-                                                             static_cast<int>(sizeof(Bits)));
+                    if (exists(i))
+                        ptx::ld_shared(piece[r][i], source + ((first + r) * kPitch - phi_of(first + r) +
+                                                              32 * kCount * i) *
+                                                                 static_cast<int>(sizeof(Bits)));
             }
 #pragma unroll
             for (int r = 0; r < kTogether; ++r) {
@@ -193,7 +195,7 @@ struct StreamProduct {
 #pragma unroll
                 for (int i = 0; i < kPieces; ++i) {
                     const int32_t at = p - phi + kCount * lane + 32 * kCount * i;
-                    if (kWhole || (first + r < rows && at >= 0 && at < problem.P))
+                    if (exists(i) && (kWhole || (first + r < rows && at >= 0 && at < problem.P)))
                         *reinterpret_cast<Piece*>(row + 32 * kCount * i) = piece[r][i];
                 }
             }
@@ -262,6 +264,7 @@ struct StreamProduct {
     }
 
     __device__ __forceinline__ void run() {
+        ptx::griddepcontrol_wait();  // for packed weights; x is ordered and converted meanwhile
         load_weights();
         float scale[2] = {1.0f, 1.0f};
         bool doubtful = false;  // f16x3: some weights of this warp are out of range or too small

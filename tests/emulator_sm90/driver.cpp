@@ -170,8 +170,7 @@ constexpr Instance stream_instance() {
             },
             sm90::lay_out<kMode>,
             [](const Problem& problem, const sm90::Tiling&, const sm90::Geometry&) {
-                const sm90::StreamCut cut{sm90::cut_stream<kMode>(problem, kN), kN > 100};
-                return sm90::launch_stream<kMode>(problem, cut, nullptr);
+                return sm90::launch_stream<kMode>(problem, sm90::cut_stream<kMode>(problem, kN), nullptr);
             }};
 }
 constexpr Instance kInstances[] = {
@@ -200,6 +199,7 @@ constexpr Instance kInstances[] = {
     stream_instance<Mode::tf32, 136>(),
     stream_instance<Mode::tf32, 72>(),
     stream_instance<Mode::f16, 144>(),
+    stream_instance<Mode::f16, 256>(),
     stream_instance<Mode::bf16, 80>(),
     stream_instance<Mode::f16x3, 128>(),
     stream_instance<Mode::f16x3, 64>(),
@@ -246,8 +246,10 @@ bool run_problem(uint64_t seed, Random& random) {
     problem.stride = random.chance(0.5) ? 1 : random.chance(0.1) ? random.range(9, 32) : random.range(2, 8);
     problem.dilation = random.chance(0.6) ? 1 : random.range(2, 9);
     if (streams) {
-        problem.G = 1, problem.C = random.range(33, 64), problem.O = random.range(65, 128), problem.K = 3;
+        problem.G = 1, problem.C = random.range(33, 64), problem.O = random.range(65, 128);
+        problem.K = instance.columns > 100 && instance.columns < 192 ? random.range(2, 3) : 3;
         problem.stride = random.chance(0.5) ? 1 : random.range(2, 8);
+        if (random.chance(0.3)) problem.dilation = random.range(60, 600), problem.stride = 1;  // a box a tap
     }
     problem.P = random.chance(0.2) ? random.range(1, 20) : random.range(1, flat ? 200 : 500);
     if (random.chance(0.5)) problem.P = round_up(problem.P, 4);

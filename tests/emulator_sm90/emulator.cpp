@@ -20,7 +20,7 @@ Index thread_index, block_index, grid_size;
 namespace {
 
 constexpr size_t kStackBytes = 128 << 10;
-constexpr int kMostColumns = 192;
+constexpr int kMostColumns = 256;
 
 struct Block;
 

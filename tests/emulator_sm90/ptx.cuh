@@ -28,6 +28,11 @@ inline uint32_t max_magnitude_f16(uint32_t largest, uint32_t pair) {
     return high << 16 | low;
 }
 
+inline uint32_t min_magnitude_f16(uint32_t smallest, uint32_t pair) {
+    const uint32_t low = min(smallest & 0xFFFF, pair & 0x7FFF);
+    return min(smallest >> 16, pair >> 16 & 0x7FFF) << 16 | low;
+}
+
 template <class Value>
 void ld_shared(Value& value, uint32_t source) {
     std::memcpy(&value, emulator::shared_pointer(source, sizeof value, sizeof value), sizeof value);
