@@ -1569,6 +1569,15 @@ __device__ __forceinline__ uint32_t max_magnitude_f16(uint32_t largest, uint32_t
     return result;
 }
 
+// 9.7.4.8: likewise the smaller ones; without NaN where there is another number.
+__device__ __forceinline__ uint32_t min_magnitude_f16(uint32_t smallest, uint32_t pair) {
+    uint32_t result;
+    asm("{\n.reg .b32 magnitude;\nabs.f16x2 magnitude, %2;\nmin.f16x2 %0, %1, magnitude;\n}"
+        : "=r"(result)
+        : "r"(smallest), "r"(pair));
+    return result;
+}
+
 // 9.7.9.8: 2, 4 or 8 bytes, in the order of the program: of plain loads the compiler puts some behind stores.
 __device__ __forceinline__ void ld_shared(uint16_t& value, uint32_t source) {
     asm volatile("ld.shared.u16 %0, [%1];" : "=h"(value) : "r"(source) : "memory");
@@ -5305,6 +5314,15 @@ struct WgmmaFromRegisters;
     "+f"(d[72]), "+f"(d[73]), "+f"(d[74]), "+f"(d[75]), "+f"(d[76]), "+f"(d[77]), "+f"(d[78]), "+f"(d[79]), \
     "+f"(d[80]), "+f"(d[81]), "+f"(d[82]), "+f"(d[83]), "+f"(d[84]), "+f"(d[85]), "+f"(d[86]), "+f"(d[87]), \
     "+f"(d[88]), "+f"(d[89]), "+f"(d[90]), "+f"(d[91]), "+f"(d[92]), "+f"(d[93]), "+f"(d[94]), "+f"(d[95])
+#define CONV1D_WGMMA_D256 CONV1D_WGMMA_D192 \
+    ", %96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, " \
+    "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
+#define CONV1D_WGMMA_OUT256 CONV1D_WGMMA_OUT192, \
+    "+f"(d[96]), "+f"(d[97]), "+f"(d[98]), "+f"(d[99]), "+f"(d[100]), "+f"(d[101]), "+f"(d[102]), \
+    "+f"(d[103]), "+f"(d[104]), "+f"(d[105]), "+f"(d[106]), "+f"(d[107]), "+f"(d[108]), "+f"(d[109]), \
+    "+f"(d[110]), "+f"(d[111]), "+f"(d[112]), "+f"(d[113]), "+f"(d[114]), "+f"(d[115]), "+f"(d[116]), \
+    "+f"(d[117]), "+f"(d[118]), "+f"(d[119]), "+f"(d[120]), "+f"(d[121]), "+f"(d[122]), "+f"(d[123]), \
+    "+f"(d[124]), "+f"(d[125]), "+f"(d[126]), "+f"(d[127])
 #define CONV1D_WGMMA_D72 CONV1D_WGMMA_D64 ", %32, %33, %34, %35"
 #define CONV1D_WGMMA_OUT72 CONV1D_WGMMA_OUT64, "+f"(d[32]), "+f"(d[33]), "+f"(d[34]), "+f"(d[35])
 #define CONV1D_WGMMA_D80 CONV1D_WGMMA_D72 ", %36, %37, %38, %39"
@@ -5359,6 +5377,10 @@ CONV1D_WGMMA_FROM_REGISTERS(bf16, 80, "m64n80k16", "bf16.bf16", "40", "41", "42"
 CONV1D_WGMMA_FROM_REGISTERS(tf32, 136, "m64n136k8", "tf32.tf32", "68", "69", "70", "71", "72", "73", "")
 CONV1D_WGMMA_FROM_REGISTERS(f16, 144, "m64n144k16", "f16.f16", "72", "73", "74", "75", "76", "77", ", 0")
 CONV1D_WGMMA_FROM_REGISTERS(bf16, 144, "m64n144k16", "bf16.bf16", "72", "73", "74", "75", "76", "77", ", 0")
+CONV1D_WGMMA_FROM_REGISTERS(
+    f16, 256, "m64n256k16", "f16.f16", "128", "129", "130", "131", "132", "133", ", 0")
+CONV1D_WGMMA_FROM_REGISTERS(
+    bf16, 256, "m64n256k16", "bf16.bf16", "128", "129", "130", "131", "132", "133", ", 0")
 
 #undef CONV1D_WGMMA
 #undef CONV1D_WGMMA_FROM_REGISTERS
@@ -5370,6 +5392,8 @@ CONV1D_WGMMA_FROM_REGISTERS(bf16, 144, "m64n144k16", "bf16.bf16", "72", "73", "7
 #undef CONV1D_WGMMA_OUT136
 #undef CONV1D_WGMMA_D144
 #undef CONV1D_WGMMA_OUT144
+#undef CONV1D_WGMMA_D256
+#undef CONV1D_WGMMA_OUT256
 #undef CONV1D_WGMMA_D64
 #undef CONV1D_WGMMA_OUT64
 #undef CONV1D_WGMMA_D128
@@ -7856,7 +7880,7 @@ namespace sm90 {
 
 // What fills the 96 registers a thread that hold weights, 48 of 16 bits. Known to the compiler: at branches
 // between products it would wait for each.
-constexpr int kStreamTaps = 3;
+constexpr int kMostStreamTaps = 3;
 constexpr int kStreamChannels = 64;
 constexpr int kStreamTileSlots = 16;  // tiles announced ahead; more than the stages of x can hold
 constexpr int kStreamCounters = 2 * kStreamTileSlots;
@@ -7864,7 +7888,7 @@ constexpr int kMostRawStages = 6, kMostXStages = 4;  // kb67 TF32: 0.88 ms; with
 
 // f16x3: kLargestScaled as fp16; what a value beyond it counts beside values too small, of which a tile has
 // fewer.
-constexpr uint32_t kLargestHigh = 0x7BF8;
+constexpr uint32_t kLargestHigh = 0x7BF8, kSmallestHigh = 0x0C00;
 constexpr int32_t kTooLarge = 1 << 16;
 
 template <Mode kMode>
@@ -7875,7 +7899,7 @@ struct StreamTraits : ModeTraits<kMode> {
     static constexpr int kRawChannels = Traits::kChunkChannels / 2;
     // Columns computed beyond those stored, so that each row of y is stored from a 32-byte sector on. Split
     // operands, bound by products, store rows from wherever they begin.
-    static constexpr int kLead = Traits::kIsSplit ? 0 : 32 / Traits::kElementBytes;
+        static constexpr int kLead = Traits::kIsSplit ? 0 : 32 / Traits::kElementBytes;
     // Of a staged row of D, in elements: eight rows lie in different banks.
     static __host__ __device__ constexpr int pitch(int columns) {
         return columns + (Traits::kIsFloat && kLead > 0 ? 0 : 8);
@@ -7896,11 +7920,11 @@ struct StreamGeometry {
     int32_t tiles, tiles_per_sample;
     int32_t begin;   // position of x at q = 0 of a tile's window, minus stride times the tile's row
     int32_t window;  // positions of x that a tile needs
-    int32_t boxes;   // that load them, one behind the other
-    int32_t box_positions;
-    uint32_t stride_magic;  // ceil(2^32 / stride)
+    int32_t boxes;   // that load them: 3 at most
+    int32_t box_positions, box_step;  // of a box, and how far apart they begin
+    uint32_t box_magic, stride_magic;  // ceil(2^32 / box_positions or stride)
     int32_t plane_rows;     // distance between planes, in rows
-    int32_t tap_row[kStreamTaps];  // in a stage, of column 0
+    int32_t tap_row[kMostStreamTaps];  // in a stage, of column 0
     int32_t raw_stages, raw_stage_bytes;
     int32_t x_stages, x_stage_bytes;  // 2 or 4
     int32_t paired;  // 1: rows of y begin at even elements
@@ -7928,19 +7952,32 @@ inline StreamGeometry cut_stream(const Problem& problem, int columns) {
     const int64_t stride = problem.stride;
     const int64_t early = (kPieceElements - problem.pad_left % kPieceElements) % kPieceElements;
     geometry.begin = static_cast<int32_t>(-problem.pad_left - early);
-    const int64_t last_tap = early + (kStreamTaps - 1) * problem.dilation;
-    const int64_t window = (columns - 1) * stride + last_tap + 1;
+    int64_t window = (columns - 1) * stride + early + (problem.K - 1) * problem.dilation + 1;
     geometry.boxes = window <= 248 ? 1 : 2;
-    int64_t box = round_up(ceil_div(window, geometry.boxes), kPieceElements);
-    // Of 16 bits, eight channels are read at once: an odd number of pieces in a row spreads them over the
-    // banks.
-    if (!Traits::kIsFloat && box / kPieceElements % 2 == 0) box += kPieceElements;
+    const auto box_of = [&](int64_t positions) {
+        const int64_t pieces = ceil_div(positions, kPieceElements);
+        // Of 16 bits, eight channels are read at once: an odd number of pieces in a row spreads them over the
+        // banks.
+        return (Traits::kIsFloat ? pieces : pieces | 1) * kPieceElements;
+    };
+    int64_t box = box_of(ceil_div(window, geometry.boxes)), step = box;
+    // Where taps lie far apart, each has a box of its own; that of tap k begins k * late early.
+    const int64_t late = problem.dilation % kPieceElements;
+    const int64_t apart = columns + early + (problem.K - 1) * late;
+    const bool far = stride == 1 && problem.K * apart < window;
+    if (far) {
+        geometry.boxes = static_cast<int32_t>(problem.K);
+        box = box_of(apart), step = problem.dilation - late;
+        window = (problem.K - 1) * box + apart;
+    }
     if (box > 256) return {};
     geometry.window = static_cast<int32_t>(window);
     geometry.box_positions = static_cast<int32_t>(box);
+    geometry.box_step = static_cast<int32_t>(step);
     geometry.raw_stage_bytes = static_cast<int32_t>(
         round_up(geometry.boxes * box * Traits::kRawChannels * Traits::kElementBytes, 128));
 
+    geometry.box_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, box));
     geometry.stride_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, stride));
     const int64_t converted = round_up(window, Traits::kIsFloat ? 1 : 8);  // at once
     const int64_t rows = ceil_div(converted, stride);
@@ -7949,8 +7986,8 @@ inline StreamGeometry cut_stream(const Problem& problem, int columns) {
     geometry.plane_rows = static_cast<int32_t>(plane_rows);
     geometry.x_stage_bytes =
         static_cast<int32_t>(round_up((plane_rows * (stride - 1) + rows) * kRowBytes, 1024));
-    for (int tap = 0; tap < kStreamTaps; ++tap) {
-        const int64_t offset = early + tap * problem.dilation;
+    for (int tap = 0; tap < problem.K; ++tap) {
+        const int64_t offset = early + tap * (far ? box + late : problem.dilation);
         geometry.tap_row[tap] = static_cast<int32_t>(offset % stride * plane_rows + offset / stride);
     }
 
@@ -7978,8 +8015,8 @@ inline StreamGeometry cut_stream(const Problem& problem, int columns) {
                       reinterpret_cast<uintptr_t>(problem.y) % (2 * Traits::kElementBytes) == 0;
     const int advance = columns - Traits::kLead;
     // The last columns of a row may be stored that early.
-    const int late = Traits::kLead > 0 ? Traits::kLead - 1 : 0;
-    geometry.tiles_per_sample = static_cast<int32_t>(ceil_div(problem.P + late, advance));
+    const int early_end = Traits::kLead > 0 ? Traits::kLead - 1 : 0;
+    geometry.tiles_per_sample = static_cast<int32_t>(ceil_div(problem.P + early_end, advance));
     const int64_t tiles = problem.N * geometry.tiles_per_sample;
     geometry.tiles = tiles < (int64_t{1} << 30) ? static_cast<int32_t>(tiles) : 0;
     if (kMode == Mode::f16x3) {
@@ -7990,22 +8027,35 @@ inline StreamGeometry cut_stream(const Problem& problem, int columns) {
     return geometry;
 }
 
-// More columns take more shared memory, and load fewer positions of x twice.
+// More columns take more shared memory, and load fewer positions of x twice. 16 bits have registers for twice
+// as many.
+template <Mode kMode>
+constexpr int kWidestColumns = StreamTraits<kMode>::kIsFloat ? 128 + StreamTraits<kMode>::kLead : 256;
 template <Mode kMode>
 constexpr int kWideColumns = 128 + StreamTraits<kMode>::kLead;
 template <Mode kMode>
 constexpr int kNarrowColumns = 64 + StreamTraits<kMode>::kLead;
 
-struct StreamCut {
-    StreamGeometry geometry;
-    bool wide;
+// How the warps of a block share registers: at launch all have the same number, 64 K in a block.
+template <int kN, int kTaps = kMostStreamTaps>
+struct StreamWarps {
+    static constexpr int kConverters = kN > 192 ? 3 : 7;
+    static constexpr int kThreads = 32 * (kProductWarps + kConverters + 1);  // and one warp orders boxes
+    static constexpr int kOtherRegisters = kN > 192 ? 56 : kN < 100 || kTaps < 3 ? 72 : kN == 128 ? 48 : 56;
+    static constexpr int kAtLaunch = (64 << 10) / kThreads / 8 * 8;
+    static constexpr int kProductRegisters =
+        (kAtLaunch * kThreads - kOtherRegisters * (kThreads - 32 * kProductWarps)) / (32 * kProductWarps);
 };
 
+// The columns of a tile: the most that fit; the widest only where tiles are many, so that none waits for the
+// last ones.
 template <Mode kMode>
-inline StreamCut choose_stream_cut(const Problem& problem) {
+inline StreamGeometry choose_stream_cut(const Problem& problem) {
     const StreamGeometry wide = cut_stream<kMode>(problem, kWideColumns<kMode>);
-    if (wide.tiles > 0) return {wide, true};
-    return {cut_stream<kMode>(problem, kNarrowColumns<kMode>), false};
+    if (problem.K < kMostStreamTaps) return wide;
+    const StreamGeometry widest = cut_stream<kMode>(problem, kWidestColumns<kMode>);
+    if (widest.tiles > 8 * problem.device.sm_count) return widest;
+    return wide.tiles > 0 ? wide : cut_stream<kMode>(problem, kNarrowColumns<kMode>);
 }
 
 // What pack_weights and lay_out ask of a Geometry.
@@ -8016,7 +8066,7 @@ inline Geometry packing(const Problem& problem) {
     geometry.tile_o = kTileO;
     geometry.chunks = StreamTraits<kMode>::kChunks;
     geometry.tap_groups = 1;
-    geometry.taps_per_group = kStreamTaps;
+    geometry.taps_per_group = static_cast<int32_t>(problem.K);
     if (kMode == Mode::f16x3) geometry.tiles = choose_cut<Mode::tf32x3>(problem).geometry.tiles;
     return geometry;
 }
@@ -8055,14 +8105,15 @@ inline bool has_tensor_map(const Problem& problem) {
 
 inline bool fits_stream_sm90(const Problem& problem) {
     // Half the room for channels must be used: fp32 packs them in two chunks, which all must be there.
-    if (!fits_gemm_sm90(problem) || problem.G != 1 || problem.K != sm90::kStreamTaps ||
+    if (!fits_gemm_sm90(problem) || problem.G != 1 || problem.K < 2 ||
+        problem.K > sm90::kMostStreamTaps ||
         problem.C <= sm90::kStreamChannels / 2 || problem.C > sm90::kStreamChannels ||
         problem.O <= sm90::kTileO / 2 || problem.O > sm90::kTileO || problem.stride > 8 ||
         !sm90::has_tensor_map(problem))
         return false;
     return sm90::with_stream_mode(problem, [&](auto mode) {
         constexpr sm90::Mode kMode = decltype(mode)::value;
-        const sm90::StreamGeometry geometry = sm90::choose_stream_cut<kMode>(problem).geometry;
+        const sm90::StreamGeometry geometry = sm90::choose_stream_cut<kMode>(problem);
         // Tiles at least half full, on average: the GEMM's run on from row to row where rows are short.
         const int64_t stored = geometry.columns - sm90::StreamTraits<kMode>::kLead;
         return geometry.tiles > 0 && geometry.tiles * stored <= 2 * problem.N * problem.P;
@@ -8135,7 +8186,7 @@ inline Error encode_tensor_map(const Problem& problem, int32_t positions, int32_
 "stream_sm90_convert.cuh": r'''
 #line 1 "kernels/stream_sm90_convert.cuh"
 // How x reaches the products of the streaming convolution (stream_sm90.cuh): one warp draws tickets and
-// orders boxes of x, seven convert what has come.
+// orders boxes of x, seven or three convert what has come.
 
 
 
@@ -8210,7 +8261,7 @@ __device__ __forceinline__ void order_boxes(const StreamGeometry& geometry, cons
         ptx::mbarrier_arrive(barriers.tile_full(tiles.stage));
         tiles.advance(kStreamTileSlots);
         if (place.tile < 0) return;
-        tile = atomicAdd(tickets, 1) + gridDim.x;
+        if (announced > 0) tile = atomicAdd(tickets, 1) + gridDim.x;
         const int32_t l = place.row * static_cast<int32_t>(problem.stride) + geometry.begin;
         for (int32_t part = 0; part < 2 * Traits::kChunks; ++part) {
             const uint32_t full = barriers.raw_full(stages.stage);
@@ -8218,9 +8269,13 @@ __device__ __forceinline__ void order_boxes(const StreamGeometry& geometry, cons
             ptx::mbarrier_wait(barriers.raw_empty(stages.stage), stages.parity);
             ptx::mbarrier_arrive_expect_tx(full, geometry.raw_stage_bytes);
             for (int32_t box = 0; box < geometry.boxes; ++box)
-                ptx::cp_async_bulk_tensor(target + box * box_bytes, &x_map, l + box * geometry.box_positions,
+                ptx::cp_async_bulk_tensor(target + box * box_bytes, &x_map, l + box * geometry.box_step,
                                           part * Traits::kRawChannels, place.sample, full);
             stages.advance(geometry.raw_stages);
+        }
+        if (announced == 0) {  // the kernel that packs weights zeroes the tickets
+            ptx::griddepcontrol_wait();
+            tile = atomicAdd(tickets, 1) + gridDim.x;
         }
     }
 }
@@ -8251,49 +8306,68 @@ struct StreamConverter {
         return row + (q - row * stride) * geometry.plane_rows;
     }
 
-    // fp32: a lane takes one position.
-    __device__ __forceinline__ void convert_floats(const uint8_t* raw, uint8_t* stage, int32_t q, int half) {
+    // Where position q of the first channel lies in a raw stage, in elements: box behind box.
+    __device__ __forceinline__ int32_t raw_place(int32_t q) const {
+        const int32_t other_channels = (Traits::kRawChannels - 1) * geometry.box_positions;
+        return q + static_cast<int32_t>(__umulhi(q, geometry.box_magic)) * other_channels;
+    }
+
+    // fp32: a lane takes one position, of kTogether raw stages.
+    __device__ __forceinline__ void convert_floats(const uint32_t (&raw)[kTogether], uint8_t* stage,
+                                                   int32_t q, int half) {
         if (q >= geometry.window) return;
         const int32_t row = stored_row(q);
-        const int32_t box = geometry.box_positions;
-        uint32_t source =
-            ptx::smem_address(raw) + 4 * (q + (q >= box ? (Traits::kRawChannels - 1) * box : 0));
+        const int32_t channel_bytes = 4 * geometry.box_positions;
+        uint32_t channel = 4 * raw_place(q);
         uint8_t* const target = stage + row * kRowBytes;
         constexpr int kPieces = Traits::kRawChannels / Traits::kPieceChannels;
 #pragma unroll
         for (int first = 0; first < Traits::kRawChannels; first += kLoadChannels) {
-            uint32_t value[kLoadChannels];
+            uint32_t source[kLoadChannels];
 #pragma unroll
-            for (int i = 0; i < kLoadChannels; ++i, source += 4 * box) ptx::ld_shared(value[i], source);
-            uint32_t largest = 0;  // f16x3: high parts, a pair of fp16
-#pragma unroll
-            for (int i = 0; i < kLoadChannels / Traits::kPieceChannels; ++i) {
-                const int32_t piece = (half * kPieces + first / Traits::kPieceChannels + i) ^ (row & 7);
-                uint32_t high[4], low[4];
-#pragma unroll
-                for (int j = 0; j < 4; ++j) {
-                    if constexpr (kMode == Mode::f16x3) {
-                        high[j] = split_f16(__uint_as_float(value[8 * i + 2 * j]) * kXScale,
-                                            __uint_as_float(value[8 * i + 2 * j + 1]) * kXScale, low[j]);
-                        largest = ptx::max_magnitude_f16(largest, high[j]);
-                    } else {
-                        high[j] = round_tf32(value[4 * i + j]);
-                    }
-                }
-                *reinterpret_cast<uint4*>(target + piece * 16) =
-                    make_uint4(high[0], high[1], high[2], high[3]);
-                if constexpr (Traits::kIsSplit)
-                    *reinterpret_cast<uint4*>(target + (piece ^ Traits::kPieces) * 16) =
-                        make_uint4(low[0], low[1], low[2], low[3]);
+            for (int i = 0; i < kLoadChannels; ++i, channel += channel_bytes) {
+                source[i] = channel;
+                if (kTogether > 1) ptx::settle(source[i]);  // the compiler would compute them for each stage
             }
-            if constexpr (kMode == Mode::f16x3) {  // behind the stores: it branches
-                if (max(largest & 0xFFFF, largest >> 16) > kLargestHigh) doubts += kTooLarge;
-                count_small(value);
+#pragma unroll
+            for (int together = 0; together < kTogether; ++together) {
+                uint32_t value[kLoadChannels];
+#pragma unroll
+                for (int i = 0; i < kLoadChannels; ++i) ptx::ld_shared(value[i], source[i] + raw[together]);
+                uint32_t largest = 0, smallest = 0x7C007C00;  // f16x3: of the high parts, a pair of fp16
+#pragma unroll
+                for (int i = 0; i < kLoadChannels / Traits::kPieceChannels; ++i) {
+                    const int32_t piece =
+                        ((half + together) * kPieces + first / Traits::kPieceChannels + i) ^ (row & 7);
+                    uint32_t high[4], low[4];
+#pragma unroll
+                    for (int j = 0; j < 4; ++j) {
+                        if constexpr (kMode == Mode::f16x3) {
+                            const int k = 8 * i + 2 * j;
+                            high[j] = split_f16(__uint_as_float(value[k]) * kXScale,
+                                                __uint_as_float(value[k + 1]) * kXScale, low[j]);
+                            largest = ptx::max_magnitude_f16(largest, high[j]);
+                            smallest = ptx::min_magnitude_f16(smallest, high[j]);
+                        } else {
+                            high[j] = round_tf32(value[4 * i + j]);
+                        }
+                    }
+                    *reinterpret_cast<uint4*>(target + piece * 16) =
+                        make_uint4(high[0], high[1], high[2], high[3]);
+                    if constexpr (Traits::kIsSplit)
+                        *reinterpret_cast<uint4*>(target + (piece ^ Traits::kPieces) * 16) =
+                            make_uint4(low[0], low[1], low[2], low[3]);
+                }
+                if constexpr (kMode == Mode::f16x3) {  // behind the stores: it branches
+                    if (max(largest & 0xFFFF, largest >> 16) > kLargestHigh) doubts += kTooLarge;
+                    if (min(smallest & 0xFFFF, smallest >> 16) <= kSmallestHigh) count_small(value);
+                }
             }
         }
     }
 
-    // f16x3: adds how many values are too small, but not zero. They are rare, so look for the smallest first.
+    // f16x3: adds how many values are too small, but not zero. They are rare, and their high parts at most
+    // kSmallestHigh: but so are those of zeros, so look for the smallest that is none first.
     // Twice the bits of a number, minus 1, is ordered as magnitudes are, but zero comes last.
     __device__ __forceinline__ void count_small(const uint32_t (&value)[kLoadChannels]) {
         const uint32_t limit = 2 * __float_as_uint(kSmallestScaled / kXScale) - 1;
@@ -8306,19 +8380,16 @@ struct StreamConverter {
     }
 
     // 16 bits: four times eight positions of four times eight channels, transposed.
-    __device__ __forceinline__ void convert_halves(const uint8_t* raw, uint8_t* stage, int32_t q, int half) {
+    __device__ __forceinline__ void convert_halves(uint32_t raw, uint8_t* stage, int32_t q, int half) {
         const int32_t row_bytes = geometry.box_positions * 2;
-        const uint32_t source = ptx::smem_address(raw) + lane * row_bytes;
+        const uint32_t source = raw + lane * row_bytes;
         const uint32_t target = ptx::smem_address(stage);
         const int32_t last = (geometry.window - 1) / 8 * 8;
         uint32_t words[4][4], place[4];
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
             const int32_t first = min(q + 8 * i, last);  // beyond the last eight: these once more
-            ptx::ldmatrix_x4_trans(words[i], source + 2 * first +
-                                                 (first >= geometry.box_positions
-                                                      ? (Traits::kRawChannels - 1) * row_bytes
-                                                      : 0));
+            ptx::ldmatrix_x4_trans(words[i], source + 2 * raw_place(first));
             const int32_t row = stored_row(first + lane % 8);
             place[i] = target + row * kRowBytes + ((half * 4 + lane / 8) ^ (row & 7)) * 16;
         }
@@ -8345,20 +8416,18 @@ struct StreamConverter {
 #pragma unroll 1
                 for (int half = 0; half < 2; half += kTogether) {
                     int32_t raw_stage[kTogether];
+                    uint32_t raw[kTogether];
 #pragma unroll
                     for (int i = 0; i < kTogether; ++i) {
                         ptx::mbarrier_wait(barriers.raw_full(raws.stage), raws.parity);
                         raw_stage[i] = raws.stage;
+                        raw[i] = ptx::smem_address(raw_smem) + raws.stage * geometry.raw_stage_bytes;
                         raws.advance(geometry.raw_stages);
                     }
 #pragma unroll 1
-                    for (; q < geometry.window; q += 32 * kConverterWarps) {
-#pragma unroll
-                        for (int i = 0; i < kTogether; ++i) {
-                            const uint8_t* const raw = raw_smem + raw_stage[i] * geometry.raw_stage_bytes;
-                            if constexpr (Traits::kIsFloat) convert_floats(raw, stage, q + lane, half + i);
-                            else convert_halves(raw, stage, q, half + i);
-                        }
+                    for (; q < geometry.window; q += 32 * StreamWarps<kN>::kConverters) {
+                        if constexpr (Traits::kIsFloat) convert_floats(raw, stage, q + lane, half);
+                        else convert_halves(raw[0], stage, q, half);
                     }
                     q -= static_cast<int32_t>(round_up(geometry.window, 32));
                     // Behind the stores: what they hold has been loaded by then.
@@ -8420,7 +8489,7 @@ __device__ __forceinline__ void list_overlapped(const StreamGeometry& geometry, 
     for (; tile < end; ++tile) list_tile(scratch, static_cast<int32_t>(tile));
 }
 
-template <Mode kMode, int kN>
+template <Mode kMode, int kN, int kTaps>
 struct StreamProduct {
     using Traits = StreamTraits<kMode>;
     using Mma = WgmmaFromRegisters<Traits::kOperand, kN>;
@@ -8429,7 +8498,7 @@ struct StreamProduct {
                                        std::conditional_t<kMode == Mode::f16, __half, __nv_bfloat16>>;
     static constexpr int kValues = kN / 2, kLead = Traits::kLead, kAdvance = kN - kLead;
     static constexpr int kPitch = Traits::pitch(kN);
-    static constexpr int kChunks = Traits::kChunks, kBlocks = kChunks * kStreamTaps;
+    static constexpr int kChunks = Traits::kChunks, kBlocks = kChunks * kTaps;
 
     const StreamGeometry& geometry;
     const Problem& problem;
@@ -8461,7 +8530,7 @@ struct StreamProduct {
     __device__ __forceinline__ void multiply_step(float (&acc)[kValues], int chunk, int tap, int w, int x,
                                                   uint32_t stage16, bool accumulate) {
         const uint32_t rows16 = stage16 + geometry.tap_row[tap] * (kRowBytes / 16);
-        Mma::issue(acc, weights[chunk * kStreamTaps + tap][w], ptx::wgmma_descriptor(rows16 + 2 * x),
+        Mma::issue(acc, weights[chunk * kTaps + tap][w], ptx::wgmma_descriptor(rows16 + 2 * x),
                    accumulate);
     }
 
@@ -8497,7 +8566,7 @@ struct StreamProduct {
             if (chunk > 0) wait_for_x(taken, chunk);
             ptx::wgmma_fence();
 #pragma unroll
-            for (int tap = 0; tap < kStreamTaps; ++tap) {
+            for (int tap = 0; tap < kTaps; ++tap) {
 #pragma unroll
                 for (int k = 0; k < 4; ++k)  // split: a high part times a low one, in turn
                     multiply_step(acc, chunk, tap, k, kIsSplit ? k ^ 2 : k, stage16_of(chunk),
@@ -8513,7 +8582,7 @@ struct StreamProduct {
 #pragma unroll
             for (int chunk = 0; chunk < kChunks; ++chunk) {
 #pragma unroll
-                for (int tap = 0; tap < kStreamTaps; ++tap) {
+                for (int tap = 0; tap < kTaps; ++tap) {
 #pragma unroll
                     for (int k = 0; k < 2; ++k)
                         multiply_step(acc, chunk, tap, k, k, stage16_of(chunk), true);
@@ -8553,9 +8622,9 @@ struct StreamProduct {
     // at once. Some rows are loaded before any of them is stored. kWhole: all positions exist, and all rows.
     template <class Piece, bool kWhole>
     __device__ __forceinline__ void store_rows(Bits* target, int32_t p, int32_t rows) const {
-        constexpr int kCount = sizeof(Piece) / sizeof(Bits), kPieces = kAdvance / (32 * kCount);
+        constexpr int kCount = sizeof(Piece) / sizeof(Bits), kPieces = (kAdvance - 1) / (32 * kCount) + 1;
         constexpr int kRegisters = kPieces * (sizeof(Piece) == 8 ? 2 : 1);  // of a row
-        constexpr int kTogether = kRegisters > 2 ? 16 / kRegisters : 8;
+        constexpr int kTogether = kRegisters > 4 ? 2 : kRegisters > 3 ? 4 : 8;
         const uint32_t index = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(target) / sizeof(Bits));
         const auto phi_of = [&](int r) -> int32_t {
             if constexpr (kLead == 0) return 0;
@@ -8563,6 +8632,7 @@ struct StreamProduct {
         };
         const uint32_t source = ptx::smem_address(staging + kLead + kCount * lane);
         Bits* const y = target + kCount * lane;
+        const auto exists = [&](int i) { return kCount * lane + 32 * kCount * i < kAdvance; };
 #pragma unroll
         for (int first = 0; first < 8; first += kTogether) {
             Piece piece[kTogether][kPieces];
@@ -8570,9 +8640,10 @@ struct StreamProduct {
             for (int r = 0; r < kTogether; ++r) {
 #pragma unroll
                 for (int i = 0; i < kPieces; ++i)
-                    ptx::ld_shared(piece[r][i], source + ((first + r) * kPitch - phi_of(first + r) +
-                                                          32 * kCount * i) *
-                                                             static_cast<int>(sizeof(Bits)));
+                    if (exists(i))
+                        ptx::ld_shared(piece[r][i], source + ((first + r) * kPitch - phi_of(first + r) +
+                                                              32 * kCount * i) *
+                                                                 static_cast<int>(sizeof(Bits)));
             }
 #pragma unroll
             for (int r = 0; r < kTogether; ++r) {
@@ -8581,7 +8652,7 @@ struct StreamProduct {
 #pragma unroll
                 for (int i = 0; i < kPieces; ++i) {
                     const int32_t at = p - phi + kCount * lane + 32 * kCount * i;
-                    if (kWhole || (first + r < rows && at >= 0 && at < problem.P))
+                    if (exists(i) && (kWhole || (first + r < rows && at >= 0 && at < problem.P)))
                         *reinterpret_cast<Piece*>(row + 32 * kCount * i) = piece[r][i];
                 }
             }
@@ -8650,6 +8721,7 @@ struct StreamProduct {
     }
 
     __device__ __forceinline__ void run() {
+        ptx::griddepcontrol_wait();  // for packed weights; x is ordered and converted meanwhile
         load_weights();
         float scale[2] = {1.0f, 1.0f};
         bool doubtful = false;  // f16x3: some weights of this warp are out of range or too small
@@ -8689,15 +8761,15 @@ struct StreamProduct {
 #line 1 "kernels/stream_sm90.cuh"
 // Dense convolution on Hopper where sums are short and positions many: bound by memory, not by products.
 //
-// Chosen for three taps, 33 to 64 input and 65 to 128 output channels: their packed weights fit into the
-// registers of the product warpgroups for the life of a persistent block; and for x that the copy engine can
-// load. One warp draws tickets and orders boxes of x by a tensor map: they pass the load and store units by.
-// Seven converter warps round, split or transpose them into K-major rows of 128 bytes, as in gemm_sm90.cuh: a
-// tap is a plane and a row shift. Two product warpgroups of 64 output channels each multiply (weights are
-// operand A), stage D and store it by plain stores along the rows of y, from 32-byte sectors on: the first
-// kLead columns are computed for that. fp32 runs as three fp16 products; tiles that those cannot hold are
-// done again by gemm_sm90.cuh. Cost: one pass over x and y, at 80 to 95 % of the speed of a copy.
-// results/findings.md has what was measured.
+// Chosen for two or three taps, 33 to 64 input and 65 to 128 output channels: their packed weights fit into
+// the registers of the product warpgroups for the life of a persistent block; and for x that the copy engine
+// can load. One warp draws tickets and orders boxes of x by a tensor map: they pass the load and store units
+// by. Taps that lie far apart have a box each. Converter warps round, split or transpose them into K-major
+// rows of 128 bytes, as in gemm_sm90.cuh: a tap is a plane and a row shift. Two product warpgroups of 64
+// output channels each multiply (weights are operand A), stage D and store it by plain stores along the rows
+// of y, from 32-byte sectors on: the first kLead columns are computed for that. fp32 runs as three fp16
+// products; tiles that those cannot hold are done again by gemm_sm90.cuh. Cost: one pass over x and y, at 80
+// to 95 % of the speed of a copy. results/findings.md has what was measured.
 
 
 
@@ -8712,12 +8784,14 @@ struct StreamProduct {
 namespace conv1d {
 namespace sm90 {
 
-template <Mode kMode, int kN>
-__global__ void __launch_bounds__(kThreads, 1)
+template <Mode kMode, int kN, int kTaps>
+__global__ void __launch_bounds__(StreamWarps<kN>::kThreads, 1)
     stream_sm90_kernel(const __grid_constant__ TensorMap x_map, const __grid_constant__ Problem problem,
                        const __grid_constant__ StreamGeometry geometry,
                        const __grid_constant__ Scratch scratch) {
 #if __CUDA_ARCH__ == 900
+    using Warps = StreamWarps<kN, kTaps>;
+    ptx::griddepcontrol_launch_dependents();
     extern __shared__ uint8_t smem_base[];
     uint8_t* const smem = smem_base + ((1024 - (ptx::smem_address(smem_base) & 1023)) & 1023);
     uint8_t* const raw_smem = smem + geometry.x_stages * geometry.x_stage_bytes;
@@ -8731,25 +8805,24 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (threadIdx.x == 0) {
         for (int i = 0; i < kMostRawStages; ++i) {
             ptx::mbarrier_init(barriers.raw_full(i), 1);
-            ptx::mbarrier_init(barriers.raw_empty(i), kConverterWarps);
+            ptx::mbarrier_init(barriers.raw_empty(i), Warps::kConverters);
         }
         for (int i = 0; i < kMostXStages; ++i) {
-            ptx::mbarrier_init(barriers.x_full(i), kConverterWarps);
+            ptx::mbarrier_init(barriers.x_full(i), Warps::kConverters);
             ptx::mbarrier_init(barriers.x_empty(i), kProductWarps);
         }
         for (int i = 0; i < kStreamTileSlots; ++i) {
             ptx::mbarrier_init(barriers.tile_full(i), 1);
-            ptx::mbarrier_init(barriers.tile_empty(i), kProductWarps + kConverterWarps);
+            ptx::mbarrier_init(barriers.tile_empty(i), kProductWarps + Warps::kConverters);
         }
         ptx::fence_mbarrier_init();
     }
     __syncthreads();
     // Through a shuffle, so that the compiler knows it is the same in the whole warp.
     const int warp = __shfl_sync(0xFFFFFFFF, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
-    constexpr int kProductRegisters = kN == 128 ? 208 : kN > 100 ? 200 : 184;  // of 128 a thread at launch
     if (warp < kProductWarps) {
-        ptx::setmaxnreg_inc<kProductRegisters>();
-        StreamProduct<kMode, kN> product{
+        ptx::setmaxnreg_inc<Warps::kProductRegisters>();
+        StreamProduct<kMode, kN, kTaps> product{
             geometry,
             problem,
             barriers,
@@ -8760,8 +8833,8 @@ __global__ void __launch_bounds__(kThreads, 1)
             lane};
         product.run();
     } else {
-        ptx::setmaxnreg_dec<256 - kProductRegisters>();
-        if (warp < kProductWarps + kConverterWarps) {
+        ptx::setmaxnreg_dec<Warps::kOtherRegisters>();
+        if (warp < kProductWarps + Warps::kConverters) {
             StreamConverter<kMode, kN> converter{geometry,
                                              problem,
                                              barriers,
@@ -8779,29 +8852,39 @@ __global__ void __launch_bounds__(kThreads, 1)
 #endif
 }
 
-template <Mode kMode, int kN>
+template <Mode kMode, int kN, int kTaps = kMostStreamTaps>
 inline Error launch_stream_products(const Problem& problem, const StreamGeometry& geometry,
                                     const Scratch& scratch, cudaStream_t stream) {
     TensorMap x_map;
     constexpr int kChannels = StreamTraits<kMode>::kRawChannels;
     Error error = encode_tensor_map(problem, geometry.box_positions, kChannels, &x_map);
-    if (error == nullptr) error = allow_smem<stream_sm90_kernel<kMode, kN>>(problem.device);
+    if (error == nullptr) error = allow_smem<stream_sm90_kernel<kMode, kN, kTaps>>(problem.device);
     if (error != nullptr) return error;
     const int blocks = geometry.tiles < problem.device.sm_count ? geometry.tiles : problem.device.sm_count;
-    stream_sm90_kernel<kMode, kN>
-        <<<blocks, kThreads, geometry.smem_bytes, stream>>>(x_map, problem, geometry, scratch);
+    // Begins while weights are packed: see griddepcontrol_wait.
+    cudaLaunchAttribute attribute{};
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+    const cudaLaunchConfig_t config{static_cast<unsigned>(blocks), StreamWarps<kN>::kThreads,
+                                    static_cast<size_t>(geometry.smem_bytes), stream, &attribute, 1};
+    cudaLaunchKernelEx(&config, stream_sm90_kernel<kMode, kN, kTaps>, x_map, problem, geometry, scratch);
     return launch_error();
 }
 
 template <Mode kMode>
-inline Error launch_stream(const Problem& problem, const StreamCut& cut, cudaStream_t stream) {
+inline Error launch_stream(const Problem& problem, const StreamGeometry& geometry, cudaStream_t stream) {
     Scratch scratch;
     const Geometry packed = packing<kMode>(problem);
     lay_out<kMode>(problem, packed, static_cast<uint8_t*>(problem.workspace), &scratch);
     const auto multiply = [&] {
-        constexpr int kWide = kWideColumns<kMode>, kNarrow = kNarrowColumns<kMode>;
-        return cut.wide ? launch_stream_products<kMode, kWide>(problem, cut.geometry, scratch, stream)
-                        : launch_stream_products<kMode, kNarrow>(problem, cut.geometry, scratch, stream);
+        constexpr int kWidest = kWidestColumns<kMode>, kWide = kWideColumns<kMode>;
+        if (problem.K == 2)
+            return launch_stream_products<kMode, kWide, 2>(problem, geometry, scratch, stream);
+        if (geometry.columns == kWidest)
+            return launch_stream_products<kMode, kWidest>(problem, geometry, scratch, stream);
+        if (geometry.columns == kWide)
+            return launch_stream_products<kMode, kWide>(problem, geometry, scratch, stream);
+        return launch_stream_products<kMode, kNarrowColumns<kMode>>(problem, geometry, scratch, stream);
     };
     if constexpr (kMode == Mode::f16x3) {
         const Geometry safe = choose_cut<Mode::tf32x3>(problem).geometry;
