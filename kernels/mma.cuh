@@ -39,6 +39,15 @@ __device__ __forceinline__ uint32_t cvt_rna_tf32(float value) {
     return bits;
 }
 
+// 9.7.15.5.15: four matrices of 8 rows of 4 words. Lane 8*m + i gives the address of row i of matrix m, 16
+// bytes; word m of lane t is word t%4 of its row t/4.
+__device__ __forceinline__ void ldmatrix_x4(uint32_t (&words)[4], uint32_t source) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+                 : "r"(source)
+                 : "memory");
+}
+
 // 9.7.14.5: sum[16][8] += a[16][depth] * b[depth][8], where depth is 8 TF32 or 16 16-bit numbers: 8 words.
 // Of lane 4*g + t, in words of a row or column: a = (g, t), (g + 8, t), (g, t + 4), (g + 8, t + 4);
 // b = (t, g), (t + 4, g); sum = (g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1).

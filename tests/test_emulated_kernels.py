@@ -22,6 +22,7 @@ HEADERS = {
     "depthwise": "depthwise.cuh",
     "stem_sm80": "stem.cuh",
     "fold_sm80": "fold.cuh",
+    "small_sm80": "small.cuh",
     "gemm_sm80": "gemm_sm80.cuh",
     "direct": "direct.cuh",
 }
@@ -47,6 +48,9 @@ MISTAKES = {
     ),
     "y_before_x_is_read": ("depthwise", "__syncthreads();  // x has been read", "", "race"),
     "one_group_too_late": ("gemm_sm80", "cp_async_wait_group<1>", "cp_async_wait_group<2>", "race"),
+    "chunk_before_is_read": (
+        "small_sm80", "|| !loads) sync_team<Tile>();", "|| !loads);", "race"
+    ),
     "first_position_lost": ("direct", "(in) << j", "(in && l_begin + j * step_l > 0) << j", "wrong result"),
 }
 

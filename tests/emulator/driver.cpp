@@ -84,7 +84,7 @@ static bool draw_numbers(const std::string& route) {
         p.C = chance(40) ? 1 : between(1, 15);
         p.O = chance(60) ? between(16, 70) : between(16, 300);
         p.K = between(7, chance(80) ? std::max<int64_t>(64 / p.C, 7) : 80);
-    } else if (route == "gemm_sm80") {
+    } else if (route == "gemm_sm80" || route == "small_sm80") {
         p.C = chance(60) ? between(16, 40) : between(16, 130);
         p.O = chance(60) ? between(8, 70) : between(8, 300);
         p.K = chance(80) ? between(1, 9) : between(1, 40);

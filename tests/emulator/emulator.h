@@ -343,6 +343,27 @@ void mma(float (&sum)[4], const uint4& a, const uint2& b) {
     emulator::together(emulator::mma<Element>, &lane);
 }
 
+// A lane reads the row whose address it gives.
+inline void ldmatrix_x4(uint32_t (&words)[4], uint32_t source) {
+    struct Lane {
+        uint4 row;
+        uint32_t words[4];
+    };
+    Lane lane = {*reinterpret_cast<const uint4*>(emulator::shared() + source), {}};
+    emulator::together(
+        [](void* const* lanes) {
+            for (int i = 0; i < 32; ++i) {
+                for (int m = 0; m < 4; ++m) {
+                    const uint4& row = static_cast<const Lane*>(lanes[8 * m + i / 4])->row;
+                    const uint32_t row_words[4] = {row.x, row.y, row.z, row.w};
+                    static_cast<Lane*>(lanes[i])->words[m] = row_words[i % 4];
+                }
+            }
+        },
+        &lane);
+    memcpy(words, lane.words, sizeof(words));
+}
+
 inline void fence_proxy_async() {}
 inline void wgmma_fence() {}
 inline void wgmma_commit_group() {}
