@@ -2,12 +2,13 @@
 // packed weights and no workspace. TF32, fp16, bf16, and fp32 at full accuracy as three TF32 products.
 //
 // D[o][position] = sum of W[o][r] * X[r][position], where r = c*K + k counts in the weights' own order: their
-// rows are read as they lie. Positions count through all samples. Depth counts in words of 4 bytes: one
-// fp32 operand, or two 16-bit ones. A lane gathers x for one position; a table says where each r is and which
-// tap of its row. A warp computes 32 x 32 outputs. Either four of them share chunks of the depth (64 x 64
-// outputs a block), or each takes chunks of its own for the same 32 x 32 outputs, and the block adds their
-// sums in order: many short ways to the end, for problems that leave most of the GPU idle. Loads run one
-// chunk ahead, in registers. Cost: x is gathered once per 32 or 64 output channels and tap, through L1.
+// rows are read as they lie. Positions count through all samples. A lane gathers x for one position; a table
+// says where each r is and which tap of its row. Loads run one chunk of the depth ahead, in registers.
+//
+// The depth is cut into parts. Each is summed by itself, then their sums are added in order. So a team of
+// warps may take one part or all of them, and tiles may have any size: how many samples there are decides
+// that, but no bit of the result. Few outputs: a warp a part, 16 x 16 outputs. Many: all parts, 64 x 64
+// outputs of four warps. Cost: x is gathered once per 16, 32 or 64 output channels and tap, through L1.
 #pragma once
 #include <cstring>
 #include <type_traits>
@@ -20,41 +21,46 @@
 namespace conv1d {
 namespace small {
 
-constexpr int kMmaWords = 8;     // depth of one product
-constexpr int kWarpO = 32;       // output channels of a warp
-constexpr int kWarpP = 32;       // positions of a warp, one a lane where x is gathered and y stored
-constexpr int kMTiles = kWarpO / 16;
-constexpr int kNTiles = kWarpP / 8;
-constexpr int kLaneWords = 16;   // of x, and of w, that a thread loads of a chunk
-constexpr int kMaxEntries = 32;  // of a warp's table: 16-bit elements in kLaneWords
+constexpr int kMmaWords = 8;       // depth of one product; a word is one fp32 operand or two 16-bit ones
+constexpr int kLaneElements = 16;  // of x, and of w, that a thread loads of a chunk
+constexpr int kGranule = 32;       // elements of depth: parts are multiples, as chunks of all tiles divide it
+constexpr int kMaxParts = 16;
 constexpr int kFarAway = 1 << 30;  // a position outside of every row, alone or added to one inside
 constexpr int64_t kMostPositions = int64_t{1} << 28;
 
-// A team of warps shares the chunks of kDepth words. kSplit: each fp32 operand is a high and a low part, and
-// three products of parts make one.
-template <class Element_, bool kSplit_, int kTeamWarpsO_, int kTeamWarpsP_>
+// A team of warps shares the chunks of its parts. kSplit: each fp32 operand is a high and a low number, and
+// three products of those make one.
+template <class Element_, bool kSplit_, int kWarpO_, int kWarpP_, int kTeamWarpsO_, int kTeamWarpsP_>
 struct Tile {
     using Element = Element_;
     static constexpr bool kSplit = kSplit_;
+    static constexpr int kWarpO = kWarpO_;  // output channels of a warp
+    static constexpr int kWarpP = kWarpP_;  // positions of a warp
+    static constexpr int kMTiles = kWarpO / 16;
+    static constexpr int kNTiles = kWarpP / 8;
+    static constexpr int kLaneRows = 32 / kWarpP;  // lanes that share a position, of x and of y
     static constexpr int kTeamWarpsO = kTeamWarpsO_;
     static constexpr int kTeamWarpsP = kTeamWarpsP_;
     static constexpr int kTeamWarps = kTeamWarpsO * kTeamWarpsP;
     static constexpr int kTeamThreads = 32 * kTeamWarps;
-    static constexpr int kMaxTeams = kTeamWarps == 1 ? 8 : 1;
+    static constexpr int kMaxTeams = kTeamWarps > 1 ? 1 : kMaxParts;
     static constexpr int kMaxThreads = kTeamThreads * kMaxTeams;
     static constexpr int kO = kWarpO * kTeamWarpsO;
     static constexpr int kP = kWarpP * kTeamWarpsP;
     static constexpr int kPerWord = 4 / sizeof(Element);
-    static constexpr int kDepth = kLaneWords * kTeamWarpsO;
-    static constexpr int kElements = kDepth * kPerWord;
+    static constexpr int kWarpElements = kLaneElements * kLaneRows;  // of a chunk, that a warp gathers
+    static constexpr int kElements = kWarpElements * kTeamWarpsO;    // of a chunk
+    static constexpr int kDepth = kElements / kPerWord;              // of a chunk, in words
     static constexpr int kPitch = kDepth + 4;  // words; 8 rows of 16 bytes fall into all banks
     static constexpr int kStages = kTeamWarps > 1 ? 2 : 1;
-    static constexpr int kTeamBytes = kStages * (kO + kP) * kPitch * 4;
+    static constexpr int kStageWords = (kO + kP) * kPitch;
     static constexpr int kSumPitch = kP + 8;  // floats; pairs of 4 rows fall into all banks
+    static constexpr int kTeamWords = kStages * kStageWords + kO * kSumPitch;  // of shared memory
+    static constexpr int kTeamBytes = 4 * kTeamWords + kTeamWarps * kWarpElements * 8;  // with the tables
     // That share a multiprocessor; four of the split large tile would spill registers.
-    static constexpr int kBlocks = kTeamWarps == 1 ? 2 : kSplit ? 3 : 4;
-    static_assert(kO * kSumPitch * 4 <= kTeamBytes, "a team's sums must fit where its operands were");
-    static_assert((kO * kDepth) / kTeamThreads == kLaneWords, "a thread loads as many words of w as of x");
+    static constexpr int kBlocks = kTeamWarps == 1 ? 1 : kSplit ? 3 : 4;
+    static_assert(kGranule % kElements == 0, "parts must have whole chunks");
+    static_assert(kO * kElements / kTeamThreads == kLaneElements, "a thread loads as much of w as of x");
 };
 
 struct Params {
@@ -64,10 +70,17 @@ struct Params {
     Divisor taps;     // K
     int32_t depth;    // C*K
     int32_t chunks;   // of the depth
-    int32_t teams;    // of a block
-    int64_t o_tiles;  // of a group
+    int32_t part_chunks;  // of a part; the last one may have fewer
+    int32_t teams;        // of a block: one for each part, or one for all
+    int64_t o_tiles;      // of a group
     int64_t blocks;
 };
+
+// Granules of a part: at most 8 parts, or 16 where sums are long.
+constexpr int64_t part_granules(int64_t depth) {
+    const int64_t granules = ceil_div(depth, kGranule);
+    return ceil_div(granules, granules > 32 ? kMaxParts : kMaxParts / 2);
+}
 
 // Where r = c*K + k lies in x, in elements from channel 0 and tap 0, and k*dilation.
 struct Entry {
@@ -92,10 +105,10 @@ struct Source {
 };
 
 // A chunk on its way from global to shared memory.
-template <class Tile>
+template <class Element>
 struct Chunk {
-    typename Tile::Element x[kLaneWords * Tile::kPerWord];
-    uint32_t w[kLaneWords];
+    Element x[kLaneElements];
+    uint32_t w[kLaneElements];  // words, or, where rows begin at odd 16-bit elements, such elements
 };
 
 template <class Element>
@@ -109,12 +122,12 @@ __device__ __forceinline__ uint32_t pack(Element first, Element second) {
 // Starts to load x at this warp's words of the chunk.
 template <class Tile>
 __device__ __forceinline__ void load_x(const Params& params, const Source<typename Tile::Element>& source,
-                                       int r_begin, Entry* table, Chunk<Tile>& chunk) {
+                                       int r_begin, Entry* table, Chunk<typename Tile::Element>& chunk) {
     using Element = typename Tile::Element;
     const Problem& problem = params.problem;
     const int lane = threadIdx.x % 32;
     __syncwarp();  // the table has been read
-    if (lane < kLaneWords * Tile::kPerWord) {
+    if (lane < Tile::kWarpElements) {
         const int r = r_begin + lane;
         const int c = static_cast<int>(params.taps.quotient(r));
         const int k = r - c * static_cast<int>(params.taps.divisor);
@@ -124,8 +137,9 @@ __device__ __forceinline__ void load_x(const Params& params, const Source<typena
         table[lane] = r < params.depth ? Entry{offset, tap} : Entry{0, kFarAway};
     }
     __syncwarp();
+    table += lane / Tile::kWarpP * kLaneElements;
 #pragma unroll
-    for (int i = 0; i < kLaneWords * Tile::kPerWord; i += 2) {
+    for (int i = 0; i < kLaneElements; i += 2) {
         const auto entries = *reinterpret_cast<const Vector<Entry, 2>*>(table + i);
 #pragma unroll
         for (int j = 0; j < 2; ++j) {
@@ -136,45 +150,49 @@ __device__ __forceinline__ void load_x(const Params& params, const Source<typena
     }
 }
 
-// Starts to load w: 16 bytes or one word at a time, along its rows. `depth_begin` is the chunk's first r.
+// How a team's threads share a chunk of w, in pieces of kPiece elements: thread by thread along its rows,
+// kCount times, kRows rows apart.
+template <class Tile, int kPiece>
+struct Pieces {
+    static constexpr int kInRow = Tile::kElements / kPiece;
+    static constexpr int kRows = Tile::kTeamThreads / kInRow;
+    static constexpr int kCount = kLaneElements / kPiece;
+    int row, element;  // of the first piece
+
+    __device__ __forceinline__ Pieces()
+        : row(threadIdx.x % Tile::kTeamThreads / kInRow), element(threadIdx.x % kInRow * kPiece) {}
+};
+
+// Starts to load w, from `depth_begin` on in each row.
 template <class Tile>
 __device__ __forceinline__ void load_w(const Params& params, const Source<typename Tile::Element>& source,
-                                       int depth_begin, Chunk<Tile>& chunk) {
+                                       int depth_begin, Chunk<typename Tile::Element>& chunk) {
     using Element = typename Tile::Element;
     constexpr int kPerWord = Tile::kPerWord;
-    const int thread = threadIdx.x % Tile::kTeamThreads;
-    if (params.w_vectors) {
-        constexpr int kPieces = Tile::kDepth / 4, kRows = Tile::kTeamThreads / kPieces;
-        const int r = depth_begin + thread % kPieces * 4 * kPerWord;
-        const int row = thread / kPieces;
-        const Element* w = source.w + static_cast<int64_t>(row) * params.depth + r;
+    const auto load = [&](const auto& pieces, auto read) {
+        const int r = depth_begin + pieces.element;
+        const Element* w = source.w + static_cast<int64_t>(pieces.row) * params.depth + r;
+        const int64_t step = static_cast<int64_t>(pieces.kRows) * params.depth;
 #pragma unroll
-        for (int i = 0; i < kLaneWords / 4; ++i) {
-            const bool inside = r < params.depth && row + i * kRows < source.outputs;
-            const Element* const at = w + static_cast<int64_t>(i * kRows) * params.depth;
-            const uint4 piece = inside ? *reinterpret_cast<const uint4*>(at) : make_uint4(0, 0, 0, 0);
+        for (int i = 0; i < pieces.kCount; ++i, w += step)
+            read(i, w, r < params.depth && pieces.row + i * pieces.kRows < source.outputs);
+    };
+    if (params.w_vectors) {
+        load(Pieces<Tile, 4 * kPerWord>(), [&](int i, const Element* w, bool inside) {
+            const uint4 piece = inside ? *reinterpret_cast<const uint4*>(w) : make_uint4(0, 0, 0, 0);
             chunk.w[4 * i] = piece.x;
             chunk.w[4 * i + 1] = piece.y;
             chunk.w[4 * i + 2] = piece.z;
             chunk.w[4 * i + 3] = piece.w;
-        }
-        return;
-    }
-    constexpr int kRows = Tile::kTeamThreads / Tile::kDepth;
-    const int r = depth_begin + thread % Tile::kDepth * kPerWord;
-    const int row = thread / Tile::kDepth;
-    const Element* w = source.w + static_cast<int64_t>(row) * params.depth + r;
-#pragma unroll
-    for (int i = 0; i < kLaneWords; ++i, w += static_cast<int64_t>(kRows) * params.depth) {
-        const bool inside = r < params.depth && row + i * kRows < source.outputs;
-        if constexpr (kPerWord == 1) {
-            chunk.w[i] = inside ? __float_as_uint(*w) : 0;
-        } else if (params.w_words) {
+        });
+    } else if (kPerWord == 1 || params.w_words) {
+        load(Pieces<Tile, kPerWord>(), [&](int i, const Element* w, bool inside) {
             chunk.w[i] = inside ? *reinterpret_cast<const uint32_t*>(w) : 0;
-        } else {
-            const Element first = inside ? w[0] : Element{};
-            chunk.w[i] = pack(first, inside && r + 1 < params.depth ? w[1] : Element{});
-        }
+        });
+    } else {
+        load(Pieces<Tile, 1>(), [&](int i, const Element* w, bool inside) {
+            chunk.w[i] = inside ? *reinterpret_cast<const uint16_t*>(w) : 0;
+        });
     }
 }
 
@@ -188,40 +206,50 @@ __device__ __forceinline__ uint32_t operand(uint32_t bits) {
 
 // Puts a chunk where products read it: w[kO][kPitch], then x[kP][kPitch].
 template <class Tile>
-__device__ __forceinline__ void store(const Params& params, const Chunk<Tile>& chunk, uint32_t* w_smem) {
-    const int thread = threadIdx.x % Tile::kTeamThreads;
-    const int warp = thread / 32;
-    const int column = warp % Tile::kTeamWarpsP * kWarpP + thread % 32;
-    uint32_t* const x_smem =
-        w_smem + (Tile::kO + column) * Tile::kPitch + warp / Tile::kTeamWarpsP * kLaneWords;
+__device__ __forceinline__ void store(const Params& params, const Chunk<typename Tile::Element>& chunk,
+                                      uint32_t* w_smem) {
+    constexpr int kPerWord = Tile::kPerWord, kPitch = Tile::kPitch;
+    const int warp = threadIdx.x % Tile::kTeamThreads / 32, lane = threadIdx.x % 32;
+    const int column = warp % Tile::kTeamWarpsP * Tile::kWarpP + lane % Tile::kWarpP;
+    const int element =
+        warp / Tile::kTeamWarpsP * Tile::kWarpElements + lane / Tile::kWarpP * kLaneElements;
+    uint32_t* const x_smem = w_smem + (Tile::kO + column) * kPitch + element / kPerWord;
 #pragma unroll
-    for (int i = 0; i < kLaneWords; i += 4) {
+    for (int i = 0; i < kLaneElements / kPerWord; i += 4) {
         uint32_t word[4];
 #pragma unroll
         for (int j = 0; j < 4; ++j) {
-            if constexpr (Tile::kPerWord == 1) word[j] = operand<Tile>(__float_as_uint(chunk.x[i + j]));
+            if constexpr (kPerWord == 1) word[j] = operand<Tile>(__float_as_uint(chunk.x[i + j]));
             else word[j] = pack(chunk.x[2 * (i + j)], chunk.x[2 * (i + j) + 1]);
         }
         *reinterpret_cast<uint4*>(x_smem + i) = make_uint4(word[0], word[1], word[2], word[3]);
     }
     if (params.w_vectors) {
-        constexpr int kPieces = Tile::kDepth / 4, kRows = Tile::kTeamThreads / kPieces;
-        uint32_t* const target = w_smem + thread / kPieces * Tile::kPitch + thread % kPieces * 4;
+        const Pieces<Tile, 4 * kPerWord> pieces;
+        uint32_t* const target = w_smem + pieces.row * kPitch + pieces.element / kPerWord;
 #pragma unroll
-        for (int i = 0; i < kLaneWords / 4; ++i) {
-            *reinterpret_cast<uint4*>(target + i * kRows * Tile::kPitch) =
+        for (int i = 0; i < pieces.kCount; ++i) {
+            *reinterpret_cast<uint4*>(target + i * pieces.kRows * kPitch) =
                 make_uint4(operand<Tile>(chunk.w[4 * i]), operand<Tile>(chunk.w[4 * i + 1]),
                            operand<Tile>(chunk.w[4 * i + 2]), operand<Tile>(chunk.w[4 * i + 3]));
         }
-        return;
-    }
-    constexpr int kRows = Tile::kTeamThreads / Tile::kDepth;
-    uint32_t* const target = w_smem + thread / Tile::kDepth * Tile::kPitch + thread % Tile::kDepth;
+    } else if (kPerWord == 1 || params.w_words) {
+        const Pieces<Tile, kPerWord> pieces;
+        uint32_t* const target = w_smem + pieces.row * kPitch + pieces.element / kPerWord;
 #pragma unroll
-    for (int i = 0; i < kLaneWords; ++i) target[i * kRows * Tile::kPitch] = operand<Tile>(chunk.w[i]);
+        for (int i = 0; i < pieces.kCount; ++i)
+            target[i * pieces.kRows * kPitch] = operand<Tile>(chunk.w[i]);
+    } else {
+        const Pieces<Tile, 1> pieces;
+        uint16_t* const target =
+            reinterpret_cast<uint16_t*>(w_smem) + pieces.row * 2 * kPitch + pieces.element;
+#pragma unroll
+        for (int i = 0; i < pieces.kCount; ++i)
+            target[i * pieces.kRows * 2 * kPitch] = static_cast<uint16_t>(chunk.w[i]);
+    }
 }
 
-// Splits fp32 numbers: leaves the high parts, of 11 significant bits, ties away from zero, and returns the low
+// Splits fp32 numbers: leaves the high ones, of 11 significant bits, ties away from zero, and returns the low
 // ones. They have 12 bits, of which the product drops the last.
 __device__ __forceinline__ uint32_t split(uint32_t& bits) {
     const float value = __uint_as_float(bits);
@@ -239,44 +267,45 @@ __device__ __forceinline__ uint4 split(uint4& four) {
 
 // The products of a chunk.
 template <class Tile>
-__device__ __forceinline__ void multiply(const uint32_t* w_smem, float (&sum)[kMTiles][kNTiles][4]) {
+__device__ __forceinline__ void multiply(const uint32_t* w_smem,
+                                         float (&sum)[Tile::kMTiles][Tile::kNTiles][4]) {
     using Element = typename Tile::Element;
     const int warp = threadIdx.x % Tile::kTeamThreads / 32;
     const int lane = threadIdx.x % 32;
     const uint32_t* const x_smem = w_smem + Tile::kO * Tile::kPitch;
-    // As ldmatrix and mma take them: rows of 4 words, of 8 channels, 8 more, and then of the next 4 words; of
-    // 8 positions, of the next 4 words, and then of 8 positions more.
-    const int w_row = warp / Tile::kTeamWarpsP * kWarpO + lane % 16;
-    const int x_row = warp % Tile::kTeamWarpsP * kWarpP + lane / 16 * 8 + lane % 8;
+    // As ldmatrix and mma take them, in rows of 4 words: 8 channels, 8 more, and both of the next 4 words;
+    // 8 positions, the same of the next 4 words, and then 8 positions more.
+    const int w_row = warp / Tile::kTeamWarpsP * Tile::kWarpO + lane % 16;
+    const int x_row = warp % Tile::kTeamWarpsP * Tile::kWarpP + lane / 16 * 8 + lane % 8;
     const uint32_t w_lane = ptx::smem_address(w_smem + w_row * Tile::kPitch + lane / 16 * 4);
     const uint32_t x_lane = ptx::smem_address(x_smem + x_row * Tile::kPitch + lane / 8 % 2 * 4);
     // Two steps of split operands at once would spill registers.
     constexpr int kUnroll = Tile::kSplit ? 1 : Tile::kDepth / kMmaWords;
 #pragma unroll kUnroll
     for (int step = 0; step < Tile::kDepth / kMmaWords; ++step) {
-        uint4 w[kMTiles], w_low[kMTiles];
+        uint4 w[Tile::kMTiles], w_low[Tile::kMTiles];
 #pragma unroll
-        for (int m = 0; m < kMTiles; ++m) {
+        for (int m = 0; m < Tile::kMTiles; ++m) {
             uint32_t words[4];
             ptx::ldmatrix_x4(words, w_lane + (m * 16 * Tile::kPitch + step * kMmaWords) * 4);
             w[m] = make_uint4(words[0], words[1], words[2], words[3]);
             if constexpr (Tile::kSplit) w_low[m] = split(w[m]);
         }
 #pragma unroll
-        for (int n = 0; n < kNTiles; n += 2) {
+        for (int n = 0; n < Tile::kNTiles; n += 2) {
             uint32_t words[4];
             ptx::ldmatrix_x4(words, x_lane + (n * 8 * Tile::kPitch + step * kMmaWords) * 4);
             uint2 x[2] = {make_uint2(words[0], words[1]), make_uint2(words[2], words[3])};
             if constexpr (!Tile::kSplit) {
 #pragma unroll
-                for (int m = 0; m < kMTiles; ++m) {
+                for (int m = 0; m < Tile::kMTiles; ++m) {
                     ptx::mma<Element>(sum[m][n], w[m], x[0]);
                     ptx::mma<Element>(sum[m][n + 1], w[m], x[1]);
                 }
             } else {
                 const uint2 x_low[2] = {split(x[0]), split(x[1])};
 #pragma unroll
-                for (int m = 0; m < kMTiles; ++m) {
+                for (int m = 0; m < Tile::kMTiles; ++m) {
                     // Small terms first; products truncate their sum, the addition rounds to nearest.
                     float part[2][4] = {};
 #pragma unroll
@@ -293,21 +322,24 @@ __device__ __forceinline__ void multiply(const uint32_t* w_smem, float (&sum)[kM
     }
 }
 
-// A team's sums into shared memory, over its operands: [kO][kSumPitch].
+// Adds the sums of a part to those of the parts before, in shared memory: [kO][kSumPitch]. Begins the next.
 template <class Tile>
-__device__ __forceinline__ void stage(const float (&sum)[kMTiles][kNTiles][4], float* staged) {
+__device__ __forceinline__ void add_part(bool first, float (&sum)[Tile::kMTiles][Tile::kNTiles][4],
+                                         float* total) {
     const int warp = threadIdx.x % Tile::kTeamThreads / 32;
     const int lane = threadIdx.x % 32;
-    float* const fragment = staged + (warp / Tile::kTeamWarpsP * kWarpO + lane / 4) * Tile::kSumPitch +
-                            warp % Tile::kTeamWarpsP * kWarpP + lane % 4 * 2;
+    const int row = warp / Tile::kTeamWarpsP * Tile::kWarpO + lane / 4;
+    const int column = warp % Tile::kTeamWarpsP * Tile::kWarpP + lane % 4 * 2;
 #pragma unroll
-    for (int m = 0; m < kMTiles; ++m) {
+    for (int m = 0; m < 2 * Tile::kMTiles; ++m) {
+        auto* const targets = reinterpret_cast<float2*>(total + (row + m * 8) * Tile::kSumPitch + column);
 #pragma unroll
-        for (int n = 0; n < kNTiles; ++n) {
-            float* const target = fragment + m * 16 * Tile::kSumPitch + n * 8;
-            *reinterpret_cast<float2*>(target) = make_float2(sum[m][n][0], sum[m][n][1]);
-            *reinterpret_cast<float2*>(target + 8 * Tile::kSumPitch) =
-                make_float2(sum[m][n][2], sum[m][n][3]);
+        for (int n = 0; n < Tile::kNTiles; ++n) {
+            float (&fragment)[4] = sum[m / 2][n];
+            const float2 before = first ? make_float2(0, 0) : targets[4 * n];
+            targets[4 * n] =
+                make_float2(before.x + fragment[m % 2 * 2], before.y + fragment[m % 2 * 2 + 1]);
+            fragment[m % 2 * 2] = fragment[m % 2 * 2 + 1] = 0;
         }
     }
 }
@@ -319,20 +351,22 @@ __global__ void __launch_bounds__(Tile::kMaxThreads, Tile::kBlocks)
     small_sm80_forward_kernel(const __grid_constant__ Params params) {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
     using Element = typename Tile::Element;
-    extern __shared__ __align__(16) unsigned char smem[];  // [teams]{operands, later sums}, [warps]{table}
+    extern __shared__ __align__(16) unsigned char smem[];  // [teams]{operands, sums}, [warps]{table}
     const Problem& problem = params.problem;
     const int lane = threadIdx.x % 32;
     const int team = threadIdx.x / Tile::kTeamThreads;
     const int warp = threadIdx.x % Tile::kTeamThreads / 32;  // of the team
-    unsigned char* const team_smem = smem + team * Tile::kTeamBytes;
-    Entry* const table = reinterpret_cast<Entry*>(smem + params.teams * Tile::kTeamBytes) +
-                         threadIdx.x / 32 * kMaxEntries;
+    float* const totals = reinterpret_cast<float*>(smem) + Tile::kStages * Tile::kStageWords;
+    uint32_t* const team_smem = reinterpret_cast<uint32_t*>(smem) + team * Tile::kTeamWords;
+    Entry* const table = reinterpret_cast<Entry*>(smem + params.teams * Tile::kTeamWords * 4) +
+                         threadIdx.x / 32 * Tile::kWarpElements;
 
     const uint32_t rest = blockIdx.x / static_cast<uint32_t>(params.o_tiles);
     const uint32_t p_tile = rest / static_cast<uint32_t>(problem.G);
     const int64_t g = rest - p_tile * static_cast<uint32_t>(problem.G);
     const int64_t o_begin = (blockIdx.x - rest * params.o_tiles) * Tile::kO;
-    const uint64_t position = uint64_t{p_tile} * Tile::kP + warp % Tile::kTeamWarpsP * kWarpP + lane;
+    const int lane_column = warp % Tile::kTeamWarpsP * Tile::kWarpP + lane % Tile::kWarpP;
+    const uint64_t position = uint64_t{p_tile} * Tile::kP + lane_column;
     const int64_t n = position / static_cast<uint64_t>(problem.P);
     const int64_t p = position - n * problem.P;
 
@@ -345,7 +379,7 @@ __global__ void __launch_bounds__(Tile::kMaxThreads, Tile::kBlocks)
     source.outputs = static_cast<int32_t>(min(problem.O - o_begin, int64_t{Tile::kO}));
 
     // Of the warp's outputs, one channel a lane; loaded now, as it takes a while.
-    const int warp_o = warp / Tile::kTeamWarpsP * kWarpO;
+    const int warp_o = warp / Tile::kTeamWarpsP * Tile::kWarpO;
     const int64_t channel = g * problem.O + o_begin + warp_o;
     const Element* const bias = static_cast<const Element*>(problem.bias) + channel;
     const Element lane_bias = problem.bias != nullptr && warp_o + lane < source.outputs
@@ -354,60 +388,68 @@ __global__ void __launch_bounds__(Tile::kMaxThreads, Tile::kBlocks)
     Element* const y =
         static_cast<Element*>(problem.y) + (n * problem.G * problem.O + channel) * problem.P + p;
 
-    float sum[kMTiles][kNTiles][4] = {};
-    Chunk<Tile> chunk;
-    uint32_t* operands = reinterpret_cast<uint32_t*>(team_smem);
-    constexpr int kStageWords = (Tile::kO + Tile::kP) * Tile::kPitch;
+    float sum[Tile::kMTiles][Tile::kNTiles][4] = {};
+    Chunk<Element> chunk;
+    uint32_t* operands = team_smem;
+    const int begin = team * params.part_chunks;
+    const int end = params.teams == 1 ? params.chunks : min(begin + params.part_chunks, params.chunks);
+    int part_left = params.part_chunks;
     // Loads of a chunk pass behind products of the one before. One more round multiplies the last.
 #pragma unroll 1
-    for (int index = team; index < params.chunks + params.teams; index += params.teams) {
-        const bool loads = index < params.chunks;
+    for (int index = begin; index <= end; ++index) {
+        const bool loads = index < end;
         if (loads) {
             const int depth_begin = index * Tile::kElements;
             load_w<Tile>(params, source, depth_begin, chunk);
-            const int r_begin = depth_begin + warp / Tile::kTeamWarpsP * kLaneWords * Tile::kPerWord;
+            const int r_begin = depth_begin + warp / Tile::kTeamWarpsP * Tile::kWarpElements;
             load_x<Tile>(params, source, r_begin, table, chunk);
         }
-        if (index > team) multiply<Tile>(operands, sum);
-        if (Tile::kStages == 1 || !loads) sync_team<Tile>();  // the chunk before has been read
+        if (index > begin) {
+            multiply<Tile>(operands, sum);
+            if (--part_left == 0 || !loads) {
+                part_left = params.part_chunks;
+                const bool first = index - params.part_chunks <= begin;
+                add_part<Tile>(first, sum, totals + team * Tile::kTeamWords);
+            }
+        }
         if (loads) {
-            if constexpr (Tile::kStages == 2)
-                operands = reinterpret_cast<uint32_t*>(team_smem) + (index & 1) * kStageWords;
+            if constexpr (Tile::kStages == 1) sync_team<Tile>();  // the chunk before has been read
+            else operands = team_smem + (index & 1) * Tile::kStageWords;
             store<Tile>(params, chunk, operands);
             sync_team<Tile>();
         }
     }
-    float* const sums = reinterpret_cast<float*>(smem);  // [teams][kTeamBytes]
-    stage<Tile>(sum, reinterpret_cast<float*>(team_smem));
     __syncthreads();
 
-    const int rows = min(source.outputs - warp_o, kWarpO);
-    const float* const column = sums + warp_o * Tile::kSumPitch + warp % Tile::kTeamWarpsP * kWarpP + lane;
+    const int rows = min(source.outputs - warp_o, Tile::kWarpO);
+    const int lane_row = lane / Tile::kWarpP;
+    const float* const column = totals + warp_o * Tile::kSumPitch + lane_column;
     bool finite = true;
     const auto write = [&](auto activated) {
         constexpr int kUnroll = decltype(activated)::value ? 1 : 4;
 #pragma unroll kUnroll
-        for (int row = team; row < rows; row += params.teams) {
+        for (int begin = team * Tile::kLaneRows; begin < rows; begin += params.teams * Tile::kLaneRows) {
+            const int row = begin + lane_row;
             float total = column[row * Tile::kSumPitch];
 #pragma unroll
             for (int i = 1; i < Tile::kMaxTeams; ++i) {
-                if (i < params.teams) total += column[i * (Tile::kTeamBytes / 4) + row * Tile::kSumPitch];
+                if (i < params.teams) total += column[i * Tile::kTeamWords + row * Tile::kSumPitch];
             }
-            finite = finite && isfinite(total);
             total += __shfl_sync(0xFFFFFFFF, widen(lane_bias), row);
-            if (source.l != kFarAway)
-                y[row * problem.P] = finish<Element, decltype(activated)::value>(problem, total);
+            if (source.l == kFarAway || row >= rows) continue;
+            finite = finite && isfinite(total);
+            y[row * problem.P] = finish<Element, decltype(activated)::value>(problem, total);
         }
     };
     if (problem.activation == Activation::none) write(std::false_type{});
     else write(std::true_type{});
 
-    // Split operands: outputs that are not finite are computed again, as the parts of an infinity cancel to
+    // Split operands: outputs that are not finite are computed again, as an infinity's two numbers cancel to
     // NaN.
     if constexpr (Tile::kSplit) {
-        if (finite || source.l == kFarAway) return;
+        if (finite) return;
 #pragma unroll 1
-        for (int row = team; row < rows; row += params.teams) {
+        for (int row = team * Tile::kLaneRows + lane_row; row < rows; row += params.teams * Tile::kLaneRows) {
             float* const value = y + row * problem.P;
             if (isfinite(*value)) continue;
             // Where it lies says which it is: indices kept until here would cost registers.
@@ -421,7 +463,7 @@ __global__ void __launch_bounds__(Tile::kMaxThreads, Tile::kBlocks)
 }
 
 template <class Tile>
-Params plan(const Problem& problem) {
+Params plan(const Problem& problem, bool all_parts) {
     using Element = typename Tile::Element;
     Params params{};
     params.problem = problem;
@@ -435,46 +477,43 @@ Params plan(const Problem& problem) {
     params.taps = plan_divisor(problem.K);
     params.depth = static_cast<int32_t>(depth);
     params.chunks = static_cast<int32_t>(ceil_div(depth, Tile::kElements));
-    params.teams = params.chunks < Tile::kMaxTeams ? params.chunks : Tile::kMaxTeams;
+    params.part_chunks = static_cast<int32_t>(part_granules(depth) * (kGranule / Tile::kElements));
+    const int64_t parts = ceil_div(params.chunks, params.part_chunks);
+    params.teams = all_parts || parts * Tile::kTeamBytes > problem.device.smem_bytes
+                       ? 1 : static_cast<int32_t>(parts);
     params.o_tiles = ceil_div(problem.O, Tile::kO);
     params.blocks = params.o_tiles * problem.G * ceil_div(problem.N * problem.P, Tile::kP);
     return params;
 }
 
 template <class Tile>
-struct Launch {
-    static Error run(const Problem& problem, cudaStream_t stream) {
-        const Params params = plan<Tile>(problem);
-        const auto blocks = static_cast<unsigned>(params.blocks);
-        const int table_bytes = Tile::kTeamWarps * kMaxEntries * static_cast<int>(sizeof(Entry));
-        const int smem_bytes = params.teams * (Tile::kTeamBytes + table_bytes);  // below 48 KB
-        small_sm80_forward_kernel<Tile>
-            <<<blocks, Tile::kTeamThreads * params.teams, smem_bytes, stream>>>(params);
-        return launch_error();
-    }
-};
-
-// Calls Launch<Tile> of the tile that suits: large ones where one sample fills half of the GPU with them.
-template <class Element, bool kSplit, class Call>
-auto with_tile(const Problem& problem, Call call) {
-    const int64_t large_tiles = problem.G * ceil_div(problem.O, 64) * ceil_div(problem.P, 64);
-    const bool fills_large = 4 * round_up(problem.O, 64) <= 5 * round_up(problem.O, 32);
-    if (fills_large && 2 * large_tiles >= problem.device.sm_count)
-        return call(Launch<Tile<Element, kSplit, 2, 2>>{});
-    return call(Launch<Tile<Element, kSplit, 1, 1>>{});
+Error launch(const Problem& problem, bool all_parts, cudaStream_t stream) {
+    const Params params = plan<Tile>(problem, all_parts);
+    const auto blocks = static_cast<unsigned>(params.blocks);
+    const Error error = allow_smem<small_sm80_forward_kernel<Tile>>(problem.device);
+    if (error != nullptr) return error;
+    small_sm80_forward_kernel<Tile>
+        <<<blocks, Tile::kTeamThreads * params.teams, Tile::kTeamBytes * params.teams, stream>>>(params);
+    return launch_error();
 }
 
-template <class Call>
-auto with_launch(const Problem& problem, Call call) {
-    switch (problem.dtype) {
-        case Dtype::float16:
-            return with_tile<__half, false>(problem, call);
-        case Dtype::bfloat16:
-            return with_tile<__nv_bfloat16, false>(problem, call);
-        default:
-            if (problem.precision == Precision::tf32) return with_tile<float, false>(problem, call);
-            return with_tile<float, true>(problem, call);
-    }
+// Takes the tile that suits; all give the same bits. Small ones, with a warp a part, as long as all warps run
+// at once; from some ten tiles a multiprocessor on, a warp for all parts; large tiles where they are not half
+// empty.
+template <class Element, bool kSplit>
+Error launch_tiles(const Problem& problem, cudaStream_t stream) {
+    const int64_t positions = problem.N * problem.P, sms = problem.device.sm_count;
+    const auto tiles_of = [&](int64_t side) {
+        return problem.G * ceil_div(problem.O, side) * ceil_div(positions, side);
+    };
+    const int64_t depth = problem.C * problem.K, granules = ceil_div(depth, kGranule);
+    const int64_t parts = ceil_div(granules, part_granules(depth));
+    if (tiles_of(16) * parts <= 20 * sms)
+        return launch<Tile<Element, kSplit, 16, 16, 1, 1>>(problem, false, stream);
+    const bool fills_large = 4 * round_up(problem.O, 64) <= 5 * round_up(problem.O, 32);
+    if (fills_large && tiles_of(64) >= 2 * sms)
+        return launch<Tile<Element, kSplit, 32, 32, 2, 2>>(problem, true, stream);
+    return launch<Tile<Element, kSplit, 32, 32, 1, 1>>(problem, tiles_of(32) >= 10 * sms, stream);
 }
 
 }  // namespace small
@@ -493,13 +532,22 @@ inline bool fits_small_sm80(const Problem& any_problem) {
                         problem.x_stride_l < kMost && problem.K < kMost && problem.C < kMost &&
                         problem.C * problem.x_stride_c + reach * problem.x_stride_l < kMost &&
                         problem.C * problem.K * problem.K < (int64_t{1} << 31);
-    const int64_t blocks = problem.G * ceil_div(problem.O, 32) * ceil_div(problem.N * problem.P, 32);
+    const int64_t blocks = problem.G * ceil_div(problem.O, 16) * ceil_div(problem.N * problem.P, 16);
     return counts && blocks <= kMaxBlocks;
 }
 
 inline Error launch_small_sm80(const Problem& any_problem, cudaStream_t stream) {
     const Problem problem = canonical(any_problem);
-    return small::with_launch(problem, [&](auto launch) { return launch.run(problem, stream); });
+    switch (problem.dtype) {
+        case Dtype::float16:
+            return small::launch_tiles<__half, false>(problem, stream);
+        case Dtype::bfloat16:
+            return small::launch_tiles<__nv_bfloat16, false>(problem, stream);
+        default:
+            if (problem.precision == Precision::tf32)
+                return small::launch_tiles<float, false>(problem, stream);
+            return small::launch_tiles<float, true>(problem, stream);
+    }
 }
 
 }  // namespace conv1d
