@@ -23,7 +23,8 @@ namespace small {
 
 constexpr int kMmaWords = 8;       // depth of one product; a word is one fp32 operand or two 16-bit ones
 constexpr int kLaneElements = 16;  // of x, and of w, that a thread loads of a chunk
-constexpr int kGranule = 32;       // elements of depth: parts are multiples, as chunks of all tiles divide it
+constexpr int kGranule = 32;       // elements of depth: parts are multiples, as all tiles' chunks divide it
+constexpr int kSmallGranule = 16;  // divided by those of one tile only
 constexpr int kMaxParts = 16;
 constexpr int kFarAway = 1 << 30;  // a position outside of every row, alone or added to one inside
 constexpr int64_t kMostPositions = int64_t{1} << 28;
@@ -76,10 +77,14 @@ struct Params {
     int64_t blocks;
 };
 
-// Granules of a part: at most 8 parts, or 16 where sums are long.
-constexpr int64_t part_granules(int64_t depth) {
+// Depth of a part, decided by one sample: short sums of few outputs are cut into single chunks, long ones into
+// at most 8 parts, or 16.
+inline int64_t part_depth(const Problem& problem) {
+    const int64_t depth = problem.C * problem.K;
+    const int64_t large_tiles = problem.G * ceil_div(problem.O, 64) * ceil_div(problem.P, 64);
+    if (depth <= 8 * kSmallGranule && 2 * large_tiles < problem.device.sm_count) return kSmallGranule;
     const int64_t granules = ceil_div(depth, kGranule);
-    return ceil_div(granules, granules > 32 ? kMaxParts : kMaxParts / 2);
+    return ceil_div(granules, granules > 32 ? kMaxParts : kMaxParts / 2) * kGranule;
 }
 
 // Where r = c*K + k lies in x, in elements from channel 0 and tap 0, and k*dilation.
@@ -477,7 +482,7 @@ Params plan(const Problem& problem, bool all_parts) {
     params.taps = plan_divisor(problem.K);
     params.depth = static_cast<int32_t>(depth);
     params.chunks = static_cast<int32_t>(ceil_div(depth, Tile::kElements));
-    params.part_chunks = static_cast<int32_t>(part_granules(depth) * (kGranule / Tile::kElements));
+    params.part_chunks = static_cast<int32_t>(part_depth(problem) / Tile::kElements);
     const int64_t parts = ceil_div(params.chunks, params.part_chunks);
     params.teams = all_parts || parts * Tile::kTeamBytes > problem.device.smem_bytes
                        ? 1 : static_cast<int32_t>(parts);
@@ -497,22 +502,22 @@ Error launch(const Problem& problem, bool all_parts, cudaStream_t stream) {
     return launch_error();
 }
 
-// Takes the tile that suits; all give the same bits. Small ones, with a warp a part, as long as all warps run
-// at once; from some ten tiles a multiprocessor on, a warp for all parts; large tiles where they are not half
-// empty.
+// Takes the tile that suits, of those that give the same bits. Small ones, with a warp a part, as long as all
+// warps run at once; from some ten tiles a multiprocessor on, a warp for all parts; large ones where they are
+// not half empty.
 template <class Element, bool kSplit>
 Error launch_tiles(const Problem& problem, cudaStream_t stream) {
-    const int64_t positions = problem.N * problem.P, sms = problem.device.sm_count;
+    const int64_t sms = problem.device.sm_count;
     const auto tiles_of = [&](int64_t side) {
-        return problem.G * ceil_div(problem.O, side) * ceil_div(positions, side);
+        return problem.G * ceil_div(problem.O, side) * ceil_div(problem.N * problem.P, side);
     };
-    const int64_t depth = problem.C * problem.K, granules = ceil_div(depth, kGranule);
-    const int64_t parts = ceil_div(granules, part_granules(depth));
-    if (tiles_of(16) * parts <= 20 * sms)
-        return launch<Tile<Element, kSplit, 16, 16, 1, 1>>(problem, false, stream);
-    const bool fills_large = 4 * round_up(problem.O, 64) <= 5 * round_up(problem.O, 32);
-    if (fills_large && tiles_of(64) >= 2 * sms)
-        return launch<Tile<Element, kSplit, 32, 32, 2, 2>>(problem, true, stream);
+    if (part_depth(problem) % kGranule == 0) {
+        if (tiles_of(16) * ceil_div(problem.C * problem.K, part_depth(problem)) <= 20 * sms)
+            return launch<Tile<Element, kSplit, 16, 16, 1, 1>>(problem, false, stream);
+        const bool fills_large = 4 * round_up(problem.O, 64) <= 5 * round_up(problem.O, 32);
+        if (fills_large && tiles_of(64) >= sms)
+            return launch<Tile<Element, kSplit, 32, 32, 2, 2>>(problem, true, stream);
+    }
     return launch<Tile<Element, kSplit, 32, 32, 1, 1>>(problem, tiles_of(32) >= 10 * sms, stream);
 }
 
