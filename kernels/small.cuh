@@ -523,7 +523,18 @@ Error launch_tiles(const Problem& problem, cudaStream_t stream) {
 
 }  // namespace small
 
-// fp32, fp16 and bf16 from sm_80 on, 16 input channels a group and more.
+// fp32, fp16 and bf16 from sm_80 on, 16 input channels a group and more, as long as one sample has few products:
+// how many samples there are must not decide. The first bound suits up to some 30 samples (us by this route and
+// by gemm_sm90, TF32: 1x988x87 to 368, K1 9.9 and 37; 7x703x300 to 216, K1 17 and 25; 61x164x34 to 940, K28 76
+// and 58). One group of few outputs in many samples fills this route's tiles worst (tcn_d64 43 and 23), but not
+// where gemm_sm90 pays three products too.
+inline bool is_small(const Problem& problem) {
+    const double products = static_cast<double>(problem.G * round_up(problem.O, 32)) *
+                            static_cast<double>(problem.P) * static_cast<double>(problem.C * problem.K);
+    const bool is_split = problem.dtype == Dtype::float32 && problem.precision == Precision::ieee;
+    return products <= (problem.O <= 32 && problem.G == 1 && !is_split ? 4e6 : 30e6);
+}
+
 inline bool fits_small_sm80(const Problem& any_problem) {
     const Problem problem = canonical(any_problem);
     if (problem.dtype == Dtype::float64 || problem.device.arch < 80 || problem.C < 16 || problem.O < 8)
@@ -538,7 +549,7 @@ inline bool fits_small_sm80(const Problem& any_problem) {
                         problem.C * problem.x_stride_c + reach * problem.x_stride_l < kMost &&
                         problem.C * problem.K * problem.K < (int64_t{1} << 31);
     const int64_t blocks = problem.G * ceil_div(problem.O, 16) * ceil_div(problem.N * problem.P, 16);
-    return counts && blocks <= kMaxBlocks;
+    return counts && blocks <= kMaxBlocks && is_small(problem);
 }
 
 inline Error launch_small_sm80(const Problem& any_problem, cudaStream_t stream) {

@@ -49,7 +49,7 @@ EDGES = {
     "few outputs of very many products": Problem(1, 260, 4, 6597, 25, padding=(12, 12)),
     "small, a warp a part": Problem(2, 130, 24, 40, 5, padding=(2, 2)),
     "small, long sums": Problem(3, 320, 28, 33, 11, padding=(10, 10), dilation=2),
-    "small, all parts in a warp": Problem(64, 25, 25, 784, 7, padding=(192, 192), dilation=64),
+    "small, all parts in a warp": Problem(64, 25, 25, 700, 7, padding=(192, 192), dilation=64),
     "small, four warps a tile": Problem(30, 40, 130, 660, 3, stride=2, padding=(1, 1)),
     "small, odd weights of four warps a tile": Problem(80, 27, 120, 300, 1),
     "folded, wide rows, stores of any alignment": Problem(2, 1, 70, 5003, 10, stride=5),
