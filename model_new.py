@@ -987,7 +987,7 @@ constexpr const Route* kRoutes[] = {
     &kStemSm80,      // fewer than 16 channels a group and sums of some 64 products: bound by stores
     &kFoldSm80,      // fewer than 16 channels a group
     &kStreamSm90,    // short sums on Hopper, bound by memory
-    &kSmallSm80,     // dense problems too small for what follows to set out
+    &kSmallSm80,     // dense problems of few products: one launch
     &kGemmSm90,      // every other dense problem on Hopper
     &kGemmSm80,      // and on other cards since Ampere
     &kDirect,        // fits every valid problem: the last row
@@ -7229,7 +7229,8 @@ namespace small {
 
 constexpr int kMmaWords = 8;       // depth of one product; a word is one fp32 operand or two 16-bit ones
 constexpr int kLaneElements = 16;  // of x, and of w, that a thread loads of a chunk
-constexpr int kGranule = 32;       // elements of depth: parts are multiples, as chunks of all tiles divide it
+constexpr int kGranule = 32;       // elements of depth: parts are multiples, as all tiles' chunks divide it
+constexpr int kSmallGranule = 16;  // divided by those of one tile only
 constexpr int kMaxParts = 16;
 constexpr int kFarAway = 1 << 30;  // a position outside of every row, alone or added to one inside
 constexpr int64_t kMostPositions = int64_t{1} << 28;
@@ -7282,10 +7283,14 @@ struct Params {
     int64_t blocks;
 };
 
-// Granules of a part: at most 8 parts, or 16 where sums are long.
-constexpr int64_t part_granules(int64_t depth) {
+// Depth of a part, decided by one sample: short sums of few outputs are cut into single chunks, long ones
+// into at most 8 parts, or 16.
+inline int64_t part_depth(const Problem& problem) {
+    const int64_t depth = problem.C * problem.K;
+    const int64_t large_tiles = problem.G * ceil_div(problem.O, 64) * ceil_div(problem.P, 64);
+    if (depth <= 8 * kSmallGranule && 2 * large_tiles < problem.device.sm_count) return kSmallGranule;
     const int64_t granules = ceil_div(depth, kGranule);
-    return ceil_div(granules, granules > 32 ? kMaxParts : kMaxParts / 2);
+    return ceil_div(granules, granules > 32 ? kMaxParts : kMaxParts / 2) * kGranule;
 }
 
 // Where r = c*K + k lies in x, in elements from channel 0 and tap 0, and k*dilation.
@@ -7683,7 +7688,7 @@ Params plan(const Problem& problem, bool all_parts) {
     params.taps = plan_divisor(problem.K);
     params.depth = static_cast<int32_t>(depth);
     params.chunks = static_cast<int32_t>(ceil_div(depth, Tile::kElements));
-    params.part_chunks = static_cast<int32_t>(part_granules(depth) * (kGranule / Tile::kElements));
+    params.part_chunks = static_cast<int32_t>(part_depth(problem) / Tile::kElements);
     const int64_t parts = ceil_div(params.chunks, params.part_chunks);
     params.teams = all_parts || parts * Tile::kTeamBytes > problem.device.smem_bytes
                        ? 1 : static_cast<int32_t>(parts);
@@ -7703,26 +7708,37 @@ Error launch(const Problem& problem, bool all_parts, cudaStream_t stream) {
     return launch_error();
 }
 
-// Takes the tile that suits; all give the same bits. Small ones, with a warp a part, as long as all warps run
-// at once; from some ten tiles a multiprocessor on, a warp for all parts; large tiles where they are not half
-// empty.
+// Takes the tile that suits, of those that give the same bits. Small ones, with a warp a part, as long as all
+// warps run at once; from some ten tiles a multiprocessor on, a warp for all parts; large ones where they are
+// not half empty.
 template <class Element, bool kSplit>
 Error launch_tiles(const Problem& problem, cudaStream_t stream) {
-    const int64_t positions = problem.N * problem.P, sms = problem.device.sm_count;
+    const int64_t sms = problem.device.sm_count;
     const auto tiles_of = [&](int64_t side) {
-        return problem.G * ceil_div(problem.O, side) * ceil_div(positions, side);
+        return problem.G * ceil_div(problem.O, side) * ceil_div(problem.N * problem.P, side);
     };
-    const int64_t depth = problem.C * problem.K, granules = ceil_div(depth, kGranule);
-    const int64_t parts = ceil_div(granules, part_granules(depth));
-    if (tiles_of(16) * parts <= 20 * sms)
-        return launch<Tile<Element, kSplit, 16, 16, 1, 1>>(problem, false, stream);
-    const bool fills_large = 4 * round_up(problem.O, 64) <= 5 * round_up(problem.O, 32);
-    if (fills_large && tiles_of(64) >= 2 * sms)
-        return launch<Tile<Element, kSplit, 32, 32, 2, 2>>(problem, true, stream);
+    if (part_depth(problem) % kGranule == 0) {
+        if (tiles_of(16) * ceil_div(problem.C * problem.K, part_depth(problem)) <= 20 * sms)
+            return launch<Tile<Element, kSplit, 16, 16, 1, 1>>(problem, false, stream);
+        const bool fills_large = 4 * round_up(problem.O, 64) <= 5 * round_up(problem.O, 32);
+        if (fills_large && tiles_of(64) >= sms)
+            return launch<Tile<Element, kSplit, 32, 32, 2, 2>>(problem, true, stream);
+    }
     return launch<Tile<Element, kSplit, 32, 32, 1, 1>>(problem, tiles_of(32) >= 10 * sms, stream);
 }
 
 }  // namespace small
+
+// Few products of one sample: how many samples there are must not decide. The first bound suits up to some 30
+// samples (us by this route and by gemm_sm90, TF32: 1x988x87 to 368, K1 9.9 and 37; 7x703x300 to 216, K1 17
+// and 25; 61x164x34 to 940, K28 76 and 58). One group of few outputs fills this route's tiles worst (tcn_d64,
+// 64 samples, 43 and 23), but where gemm_sm90 takes three products for one it is no faster.
+inline bool is_small(const Problem& problem) {
+    const double products = static_cast<double>(problem.G * round_up(problem.O, 32)) *
+                            static_cast<double>(problem.P) * static_cast<double>(problem.C * problem.K);
+    const bool is_split = problem.dtype == Dtype::float32 && problem.precision == Precision::ieee;
+    return products <= (problem.O <= 32 && problem.G == 1 && !is_split ? 4e6 : 30e6);
+}
 
 // fp32, fp16 and bf16 from sm_80 on, 16 input channels a group and more.
 inline bool fits_small_sm80(const Problem& any_problem) {
@@ -7739,7 +7755,7 @@ inline bool fits_small_sm80(const Problem& any_problem) {
                         problem.C * problem.x_stride_c + reach * problem.x_stride_l < kMost &&
                         problem.C * problem.K * problem.K < (int64_t{1} << 31);
     const int64_t blocks = problem.G * ceil_div(problem.O, 16) * ceil_div(problem.N * problem.P, 16);
-    return counts && blocks <= kMaxBlocks;
+    return counts && blocks <= kMaxBlocks && is_small(problem);
 }
 
 inline Error launch_small_sm80(const Problem& any_problem, cudaStream_t stream) {

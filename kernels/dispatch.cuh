@@ -27,7 +27,7 @@ constexpr const Route* kRoutes[] = {
     &kStemSm80,      // fewer than 16 channels a group and sums of some 64 products: bound by stores
     &kFoldSm80,      // fewer than 16 channels a group
     &kStreamSm90,    // short sums on Hopper, bound by memory
-    &kSmallSm80,     // dense problems too small for what follows to set out
+    &kSmallSm80,     // dense problems of few products: one launch
     &kGemmSm90,      // every other dense problem on Hopper
     &kGemmSm80,      // and on other cards since Ampere
     &kDirect,        // fits every valid problem: the last row

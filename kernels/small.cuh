@@ -77,8 +77,8 @@ struct Params {
     int64_t blocks;
 };
 
-// Depth of a part, decided by one sample: short sums of few outputs are cut into single chunks, long ones into
-// at most 8 parts, or 16.
+// Depth of a part, decided by one sample: short sums of few outputs are cut into single chunks, long ones
+// into at most 8 parts, or 16.
 inline int64_t part_depth(const Problem& problem) {
     const int64_t depth = problem.C * problem.K;
     const int64_t large_tiles = problem.G * ceil_div(problem.O, 64) * ceil_div(problem.P, 64);
@@ -523,11 +523,10 @@ Error launch_tiles(const Problem& problem, cudaStream_t stream) {
 
 }  // namespace small
 
-// fp32, fp16 and bf16 from sm_80 on, 16 input channels a group and more, as long as one sample has few products:
-// how many samples there are must not decide. The first bound suits up to some 30 samples (us by this route and
-// by gemm_sm90, TF32: 1x988x87 to 368, K1 9.9 and 37; 7x703x300 to 216, K1 17 and 25; 61x164x34 to 940, K28 76
-// and 58). One group of few outputs in many samples fills this route's tiles worst (tcn_d64 43 and 23), but not
-// where gemm_sm90 pays three products too.
+// Few products of one sample: how many samples there are must not decide. The first bound suits up to some 30
+// samples (us by this route and by gemm_sm90, TF32: 1x988x87 to 368, K1 9.9 and 37; 7x703x300 to 216, K1 17
+// and 25; 61x164x34 to 940, K28 76 and 58). One group of few outputs fills this route's tiles worst (tcn_d64,
+// 64 samples, 43 and 23), but where gemm_sm90 takes three products for one it is no faster.
 inline bool is_small(const Problem& problem) {
     const double products = static_cast<double>(problem.G * round_up(problem.O, 32)) *
                             static_cast<double>(problem.P) * static_cast<double>(problem.C * problem.K);
@@ -535,6 +534,7 @@ inline bool is_small(const Problem& problem) {
     return products <= (problem.O <= 32 && problem.G == 1 && !is_split ? 4e6 : 30e6);
 }
 
+// fp32, fp16 and bf16 from sm_80 on, 16 input channels a group and more.
 inline bool fits_small_sm80(const Problem& any_problem) {
     const Problem problem = canonical(any_problem);
     if (problem.dtype == Dtype::float64 || problem.device.arch < 80 || problem.C < 16 || problem.O < 8)

@@ -19,7 +19,7 @@ import model_new  # noqa: E402
 # to racecheck, which does not follow them from one mbarrier to the next. tests/emulator_sm90 does.
 PROBLEMS = [
     (2, 1, 17, 9, 203, 3, 1, (1, 1), 1),
-    (3, 1, 17, 250, 900, 1, 1, (0, 0), 1),
+    (2, 1, 17, 250, 1100, 1, 1, (0, 0), 1),
     (1, 1, 40, 70, 301, 5, 3, (2, 2), 2),
     (5, 2, 16, 8, 7, 3, 1, (1, 1), 1),
     (1, 1, 16, 130, 70, 1, 1, (0, 0), 1),
