@@ -7731,8 +7731,8 @@ Error launch_tiles(const Problem& problem, cudaStream_t stream) {
 
 // Few products of one sample: how many samples there are must not decide. The first bound suits up to some 30
 // samples (us by this route and by gemm_sm90, TF32: 1x988x87 to 368, K1 9.9 and 37; 7x703x300 to 216, K1 17
-// and 25; 61x164x34 to 940, K28 76 and 58). One group of few outputs fills this route's tiles worst (tcn_d64,
-// 64 samples, 43 and 23), but where gemm_sm90 takes three products for one it is no faster.
+// and 25; 61x164x34 to 940, K28 76 and 58). One group of few outputs in many samples is worst (tcn_d64, 64
+// samples: 43 and 23), but not where gemm_sm90 takes three products for one (49 and 47).
 inline bool is_small(const Problem& problem) {
     const double products = static_cast<double>(problem.G * round_up(problem.O, 32)) *
                             static_cast<double>(problem.P) * static_cast<double>(problem.C * problem.K);
