@@ -1445,6 +1445,552 @@ void cpu_run_tasks(const Problem& p, int64_t begin, int64_t end) {
 
 }  // namespace conv1d
 ''',
+"tile.cuh": r'''
+#line 1 "kernels/tile.cuh"
+// What several kernels share: element types, their sums, and a block's window of x in shared memory.
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <atomic>
+#include <type_traits>
+
+
+
+namespace conv1d {
+
+__host__ __device__ constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+__host__ __device__ constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
+// Blocks that one launch may have along x.
+constexpr int64_t kMaxBlocks = 2147483647;
+
+inline Error launch_error() {
+    const cudaError_t error = cudaGetLastError();
+    return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+}
+
+// Lets a kernel's blocks have all the shared memory that there is, beyond 48 KB. Asked once a device: asking
+// at each launch would cost about 1 us of it.
+template <auto kKernel>
+Error allow_smem(const Device& device) {
+    static std::atomic<uint64_t> allowed{0};  // one bit a device
+    const uint64_t bit = device.index < 64 ? uint64_t{1} << device.index : 0;
+    if (allowed.load(std::memory_order_relaxed) & bit) return nullptr;
+    cudaFuncAttributes attributes;
+    cudaError_t error = cudaFuncGetAttributes(&attributes, kKernel);
+    if (error == cudaSuccess) {
+        const int most = device.smem_bytes - static_cast<int>(attributes.sharedSizeBytes);
+        error = cudaFuncSetAttribute(kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
+    }
+    if (error != cudaSuccess) return cudaGetErrorString(error);
+    allowed.fetch_or(bit, std::memory_order_relaxed);
+    return nullptr;
+}
+
+// The same problem without numbers that do not matter: a stride that no second position uses, or a dilation
+// that no second tap uses, may be huge.
+inline Problem canonical(Problem problem) {
+    if (problem.P == 1) problem.stride = 1;
+    if (problem.K == 1) problem.dilation = 1;
+    return problem;
+}
+
+// Division by a number known at launch: exact where dividend * divisor is below 2^31.
+struct Divisor {
+    uint32_t divisor, reciprocal;
+
+    __device__ __forceinline__ uint32_t quotient(uint32_t dividend) const {
+        return static_cast<uint32_t>(static_cast<uint64_t>(dividend) * reciprocal >> 31);
+    }
+};
+
+inline Divisor plan_divisor(int64_t divisor) {
+    return {static_cast<uint32_t>(divisor), static_cast<uint32_t>(ceil_div(int64_t{1} << 31, divisor))};
+}
+
+// The type in which products of an element type are summed.
+template <class Element>
+struct SumOf {
+    using Type = float;
+};
+template <>
+struct SumOf<double> {
+    using Type = double;
+};
+
+__device__ __forceinline__ float widen(float value) { return value; }
+__device__ __forceinline__ double widen(double value) { return value; }
+__device__ __forceinline__ float widen(__half value) { return __half2float(value); }
+__device__ __forceinline__ float widen(__nv_bfloat16 value) { return __bfloat162float(value); }
+
+template <class Element>
+__device__ __forceinline__ Element narrow(typename SumOf<Element>::Type sum) {
+    return sum;
+}
+template <>
+__device__ __forceinline__ __half narrow<__half>(float sum) {
+    return __float2half_rn(sum);
+}
+template <>
+__device__ __forceinline__ __nv_bfloat16 narrow<__nv_bfloat16>(float sum) {
+    return __float2bfloat16_rn(sum);
+}
+
+// gelu or silu of one value, as PyTorch's kernels compute them.
+template <class Sum>
+__device__ __forceinline__ Sum smooth_activation(Activation activation, Sum value) {
+    if (activation == Activation::silu) return value / (Sum{1} + exp(-value));
+    return value * Sum{0.5} * (Sum{1} + erf(value * Sum{0.70710678118654752440}));
+}
+
+// The same as a call: in the unrolled loops of kernels that store from registers it would be some 50
+// instructions a value.
+template <class Sum>
+__device__ __noinline__ Sum call_smooth_activation(Activation activation, Sum value) {
+    return smooth_activation(activation, value);
+}
+
+// What y holds where an activation follows the sum, bias included. relu hands NaN through.
+template <class Element, bool kCall = false>
+__device__ __forceinline__ Element activate(Activation activation, typename SumOf<Element>::Type sum) {
+    const auto value = widen(narrow<Element>(sum));
+    if (activation == Activation::relu) return narrow<Element>(value < 0 ? 0 : value);
+    if constexpr (kCall) return narrow<Element>(call_smooth_activation(activation, value));
+    else return narrow<Element>(smooth_activation(activation, value));
+}
+
+// What y holds of a sum, bias included.
+template <class Element, bool kActivated>
+__device__ __forceinline__ Element finish(const Problem& problem, typename SumOf<Element>::Type sum) {
+    if constexpr (kActivated) return activate<Element, true>(problem.activation, sum);
+    else return narrow<Element>(sum);
+}
+
+// Calls launch(element, activated) for the problem's element type; activated::value is whether an activation
+// follows. Kernels that store from registers have an instance of their own for that: it costs the other
+// nothing.
+template <class Launch>
+Error launch_instance(const Problem& problem, Launch launch) {
+    const auto with_element = [&](auto element) {
+        return problem.activation == Activation::none ? launch(element, std::false_type{})
+                                                      : launch(element, std::true_type{});
+    };
+    switch (problem.dtype) {
+        case Dtype::float32:
+            return with_element(float{});
+        case Dtype::float64:
+            return with_element(double{});
+        case Dtype::float16:
+            return with_element(__half{});
+        case Dtype::bfloat16:
+            return with_element(__nv_bfloat16{});
+    }
+    return nullptr;
+}
+
+// Values that move together.
+template <class Value, int kCount>
+struct alignas(sizeof(Value) * kCount < 16 ? sizeof(Value) * kCount : 16) Vector {
+    Value at[kCount];
+};
+
+// How many elements `pointer` lies past a multiple of kCount of them.
+template <int kCount, class Element>
+__device__ __forceinline__ int misalignment(const Element* pointer) {
+    return static_cast<int>(reinterpret_cast<uint64_t>(pointer) / sizeof(Element) % kCount);
+}
+
+// Where the input row begins and ends, counted from its position l_first and cut to 0..count.
+struct Inside {
+    int begin, end;
+};
+__device__ __forceinline__ Inside inside_row(int64_t l_first, int64_t L, int count) {
+    const int64_t most = count;
+    return {static_cast<int>(min(max(-l_first, int64_t{0}), most)),
+            static_cast<int>(min(max(L - l_first, int64_t{0}), most))};
+}
+
+// One warp: activates what it has staged in shared memory, in place; what lies between its rows as well,
+// which nobody reads. `count` is a multiple of 4.
+template <class Element>
+__device__ __forceinline__ void activate_staged(Activation activation, Element* staged, int count) {
+    auto* const values = reinterpret_cast<Vector<Element, 4>*>(staged);
+#pragma unroll 1
+    for (int i = threadIdx.x % 32; i < count / 4; i += 32) {
+        Vector<Element, 4> value = values[i];
+#pragma unroll
+        for (int j = 0; j < 4; ++j) value.at[j] = activate<Element>(activation, widen(value.at[j]));
+        values[i] = value;
+    }
+    __syncwarp();
+}
+
+// One output of fp32 by FFMA, from x and w as they are; padding counts as x = 0.
+__device__ __forceinline__ float finish_exactly(const Problem& problem, int64_t n, int64_t g, int64_t o,
+                                                int64_t p) {
+    const int64_t channel = g * problem.O + o;
+    const float* const w = static_cast<const float*>(problem.w) + channel * problem.C * problem.K;
+    const float* const x =
+        static_cast<const float*>(problem.x) + n * problem.x_stride_n + g * problem.C * problem.x_stride_c;
+    float sum = 0.0f;
+#pragma unroll 1
+    for (int64_t c = 0; c < problem.C; ++c) {
+        float part = 0.0f;
+#pragma unroll 1
+        for (int64_t k = 0; k < problem.K; ++k) {
+            const int64_t l = p * problem.stride + k * problem.dilation - problem.pad_left;
+            const bool inside = l >= 0 && l < problem.L;
+            const float value = inside ? x[c * problem.x_stride_c + l * problem.x_stride_l] : 0.0f;
+            part = fmaf(w[c * problem.K + k], value, part);
+        }
+        sum += part;
+    }
+    if (problem.bias != nullptr) sum += static_cast<const float*>(problem.bias)[channel];
+    return problem.activation == Activation::none ? sum : activate<float>(problem.activation, sum);
+}
+
+// How the x that one block needs for some taps lies in shared memory, one row of slots a channel.
+//
+// Tap k of the window (counted from its first) reads x at offset row*stride + k*dilation, where row counts
+// the block's output positions. Taps whose offsets agree modulo the stride share a plane: a run of rows,
+// `stride` input positions apart. So every tap of every stride and dilation is a shift, and rows are dense:
+//
+//   slot(k, row) = tap_slot[k] + row
+//
+// For example stride 2, dilation 1, 3 taps, 4 positions:
+//
+//   plane 0   offsets 0 2 4 6 8   slots 0..4   tap 0 from slot 0, tap 2 from slot 1
+//   plane 1   offsets 1 3 5 7 9   slots 5..9   tap 1 from slot 5
+template <int kMaxTaps>
+struct Window {
+    int32_t planes;
+    int32_t plane_rows;
+    int32_t tap_slot[kMaxTaps];
+    int64_t plane_offset[kMaxTaps];  // of the plane's row 0, in input positions
+
+    __host__ __device__ constexpr int32_t slots() const { return planes * plane_rows; }
+};
+
+// `shared_planes` false gives each tap a plane of its own: for rows that are not neighbours in x.
+template <int kMaxTaps>
+Window<kMaxTaps> plan_window(int64_t taps, int64_t rows, int64_t stride, int64_t dilation,
+                             bool shared_planes) {
+    Window<kMaxTaps> window{};
+    int64_t longest_shift = 0;
+    int32_t plane_of[kMaxTaps]{};
+    int64_t shift_of[kMaxTaps]{};
+    for (int64_t tap = 0; tap < taps; ++tap) {
+        const int64_t offset = tap * dilation;
+        int32_t plane = 0;
+        // A shift beyond half the rows would load more than a plane of its own does.
+        for (; plane < window.planes; ++plane) {
+            const int64_t distance = offset - window.plane_offset[plane];
+            if (shared_planes && distance % stride == 0 && distance / stride <= rows / 2) break;
+        }
+        if (plane == window.planes) window.plane_offset[window.planes++] = offset;
+        plane_of[tap] = plane;
+        shift_of[tap] = (offset - window.plane_offset[plane]) / stride;
+        if (shift_of[tap] > longest_shift) longest_shift = shift_of[tap];
+    }
+    window.plane_rows = static_cast<int32_t>(rows + longest_shift);
+    for (int64_t tap = 0; tap < taps; ++tap) {
+        window.tap_slot[tap] = static_cast<int32_t>(plane_of[tap] * window.plane_rows + shift_of[tap]);
+    }
+    return window;
+}
+
+}  // namespace conv1d
+''',
+"depthwise_row.cuh": r'''
+#line 1 "kernels/depthwise_row.cuh"
+// What the depthwise kernels share: rows of y, and the strip of positions that a thread sums.
+
+#include <algorithm>
+
+
+
+
+namespace conv1d {
+namespace depthwise {
+
+// What sums an output: kernels, and ways of the rows kernel.
+enum class Way { strips, words, strided, sliding, outputs };
+
+constexpr int kMaxThreads = 256;
+constexpr int kSumBytes = 4;
+constexpr int kSmemSums = 46080 / kSumBytes;  // of a block: below the 48 KB that need no permission
+constexpr int kWideBytes = 16;  // what a thread loads or stores at once
+
+// A thread's strip of positions, and what it slides over.
+constexpr int kVector = 4;
+constexpr int kStripVectors = 3;
+constexpr int kStrip = kStripVectors * kVector;
+constexpr int kChunkTaps = kVector * (kStripVectors + 1);  // after these the registers' roles repeat
+using SumVector = Vector<float, kVector>;
+static_assert(kStripVectors % 2 == 1, "strips must be an odd number of vectors to avoid bank conflicts");
+
+struct Params {
+    Problem problem;
+    int64_t segment;    // positions of a row that one block or warp takes
+    uint32_t rows;      // of y
+    uint32_t segments;  // of a row
+};
+
+// Where blocks take whole rows, or one segment of one.
+struct BlockParams : Params {
+    uint32_t row_blocks;  // blocks for one segment of all rows
+    int32_t rows_per_block;
+    int32_t threads_per_row;
+    bool by_channel;  // x is contiguous along channels, and a block's rows are of one sample
+};
+
+// The part of one row of y that one thread works on.
+template <class Element>
+struct Row {
+    const Element* x;  // position 0 of the input row
+    const Element* w;  // its K taps
+    Element* y;        // position 0
+    int64_t p_begin, p_end;
+    uint32_t o;  // output channel
+    bool valid;
+};
+
+// Rows and blocks are fewer than 2^31 (fits_depthwise): divisions are of 32 bits.
+template <class Element>
+__device__ __forceinline__ Row<Element> row_at(const Problem& problem, uint32_t n, uint32_t o) {
+    const int64_t channels = problem.G * problem.O;
+    Row<Element> row;
+    row.o = o;
+    row.x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n +
+            (problem.O == 1 ? o : o / static_cast<uint32_t>(problem.O)) * problem.x_stride_c;
+    row.w = static_cast<const Element*>(problem.w) + o * problem.K;
+    row.y = static_cast<Element*>(problem.y) + (n * channels + o) * problem.P;
+    return row;
+}
+
+// The block's row `place`.
+template <class Element>
+__device__ __forceinline__ Row<Element> row_of_block(const BlockParams& params, int place) {
+    const Problem& problem = params.problem;
+    const uint32_t channels = static_cast<uint32_t>(problem.G * problem.O);
+    uint32_t n, o, segment;
+    bool valid;
+    // Blocks that run together should share what they read: a row, or rows of neighbouring channels.
+    if (params.by_channel) {
+        const uint32_t row_block = blockIdx.x % params.row_blocks, samples = static_cast<uint32_t>(problem.N);
+        segment = blockIdx.x / params.row_blocks;
+        n = row_block % samples;
+        o = row_block / samples * params.rows_per_block + place;
+        valid = o < channels;
+    } else {
+        uint32_t row_block = blockIdx.x;
+        segment = 0;
+        if (params.segments > 1) {
+            row_block = blockIdx.x / params.segments;
+            segment = blockIdx.x - row_block * params.segments;
+        }
+        const uint32_t index = row_block * params.rows_per_block + place;
+        n = index / channels;
+        o = index - n * channels;
+        valid = index < params.rows;
+    }
+    Row<Element> row = row_at<Element>(problem, valid ? n : 0, valid ? o : 0);
+    row.p_begin = segment * params.segment;
+    row.p_end = min(row.p_begin + params.segment, problem.P);
+    row.valid = valid;
+    return row;
+}
+
+// The thread's row in the block, and its place among the row's threads.
+struct Place {
+    int row, lane;
+};
+__device__ __forceinline__ Place place_of_thread(const BlockParams& params) {
+    const int thread = threadIdx.x;
+    if (params.rows_per_block == 1) return {0, thread};
+    const int row = threadIdx.x / static_cast<uint32_t>(params.threads_per_row);
+    return {row, thread - row * params.threads_per_row};
+}
+
+template <class Element>
+__device__ __forceinline__ typename SumOf<Element>::Type bias_of(const Problem& problem, uint32_t o) {
+    return problem.bias == nullptr ? 0 : widen(static_cast<const Element*>(problem.bias)[o]);
+}
+
+// Four neighbours of x, as they are multiplied.
+template <class Element>
+__device__ __forceinline__ Vector<float, kVector> widen_vector(const Vector<Element, kVector>& vector) {
+    Vector<float, kVector> result;
+#pragma unroll
+    for (int i = 0; i < kVector; ++i) result.at[i] = widen(vector.at[i]);
+    return result;
+}
+
+// Adds kChunkTaps taps, or, where not kWhole, the `taps_left` that there are. `x` and `w` are at the first
+// of them; vectors 0 to 2 of the strip's window are in registers on entry and, for the next chunk, on
+// return: vector i in window[i % 4].
+template <bool kWhole, class Element>
+__device__ __forceinline__ void add_chunk(const Vector<Element, kVector>* x, const SumVector* w,
+                                          int taps_left, SumVector (&window)[kStripVectors + 1],
+                                          float (&part)[kStrip]) {
+    constexpr int kGroups = kChunkTaps / kVector;
+#pragma unroll
+    for (int g = 0; g < kGroups; ++g) {
+        if (!kWhole && g * kVector >= taps_left) break;
+        window[(g + kStripVectors) % kGroups] = widen_vector(x[g + kStripVectors]);
+        const SumVector w_frag = w[g];
+#pragma unroll
+        for (int t = 0; t < kVector; ++t) {
+            if (!kWhole && g * kVector + t >= taps_left) break;
+#pragma unroll
+            for (int i = 0; i < kStrip; ++i) {
+                const int at = i + t;
+                part[i] += w_frag.at[t] * window[(g + at / kVector) % kGroups].at[at % kVector];
+            }
+        }
+    }
+}
+
+// A plan without its own numbers.
+template <class Params>
+Params plan_any(const Problem& problem) {
+    Params params{};
+    params.problem = problem;
+    params.rows = static_cast<uint32_t>(problem.N * problem.G * problem.O);
+    return params;
+}
+
+// Of an output's taps, those that can meet x.
+inline int64_t meeting_taps(const Problem& problem) {
+    return std::min(problem.K, ceil_div(problem.L, problem.dilation));
+}
+
+}  // namespace depthwise
+}  // namespace conv1d
+''',
+"depthwise_outputs.cuh": r'''
+#line 1 "kernels/depthwise_outputs.cuh"
+// Depthwise outputs one by one: any strides, and paddings beyond the row. x and w are read through the L1
+// cache.
+
+#include <algorithm>
+
+
+
+
+namespace conv1d {
+namespace depthwise {
+
+template <int kOutputs>
+constexpr int kBatchTaps = kOutputs == 1 ? 4 : 2;  // whose loads are under way at once
+constexpr int kLaneTaps = 8;              // of a lane, before another lane takes some
+constexpr int kMaxLanes = 32;
+constexpr int64_t kManyThreads = 1 << 16;  // more lanes would hide no more latency
+
+template <class Element>
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 900
+constexpr int kOutputsBlocks = sizeof(Element) == 8 ? 2 : 5;
+#else
+constexpr int kOutputsBlocks = 1;
+#endif
+
+struct OutputsParams : BlockParams {
+    int32_t lanes_log2;  // of an output
+};
+
+// A thread has kOutputs outputs of one row, as far apart as the row has threads. `lanes` neighbours share
+// them: lane i sums taps i, i + lanes, ... that meet x.
+template <class Element, int kOutputs>
+__global__ void __launch_bounds__(kMaxThreads, kOutputsBlocks<Element>)
+    depthwise_outputs_kernel(const __grid_constant__ OutputsParams params) {
+    using Sum = typename SumOf<Element>::Type;
+    constexpr int kBatch = kBatchTaps<kOutputs>;
+    const Problem& problem = params.problem;
+    const Place place = place_of_thread(params);
+    const Row<Element> row = row_of_block<Element>(params, place.row);
+    const bool valid = row.valid && place.row < params.rows_per_block;  // blocks are whole warps
+    const Sum bias = bias_of<Element>(problem, row.o);
+    const int lanes = 1 << params.lanes_log2, lane = place.lane % lanes;
+    const int taps = static_cast<int>(problem.K), dilation = static_cast<int>(problem.dilation);
+    const int stride = static_cast<int>(problem.stride), L = static_cast<int>(problem.L);
+    const uint32_t x_stride_l = static_cast<uint32_t>(problem.x_stride_l);
+    const uint32_t most_l = L - 1;
+    const int step = params.threads_per_row >> params.lanes_log2, step_l = step * stride;
+    const int p = static_cast<int>(row.p_begin) + (place.lane >> params.lanes_log2);
+    const int l = p * stride - static_cast<int>(problem.pad_left), l_last = l + (kOutputs - 1) * step_l;
+    // Taps that meet x, of one output at least.
+    const int k_begin = l_last >= 0 ? 0 : -l_last / dilation / lanes * lanes;
+    int k_end = l + (taps - 1) * dilation < L ? taps : (L - l + dilation - 1) / dilation;
+    if (!valid) k_end = 0;
+    Sum sum[kOutputs] = {};
+#pragma unroll 1
+    for (int k = k_begin + lane; k < k_end; k += kBatch * lanes) {
+        Element w[kBatch], x[kBatch][kOutputs];
+        // From the nearest that there is, so that no load waits in a branch.
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) {
+            const int tap = min(k + i * lanes, taps - 1);
+            w[i] = row.w[tap];
+#pragma unroll
+            for (int j = 0; j < kOutputs; ++j) {
+                const uint32_t at = l + j * step_l + tap * dilation;
+                x[i][j] = row.x[min(at, most_l) * x_stride_l];
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) {
+            const int tap = k + i * lanes;
+            const Sum factor = tap < taps ? widen(w[i]) : Sum{};
+#pragma unroll
+            for (int j = 0; j < kOutputs; ++j) {
+                const uint32_t at = l + j * step_l + tap * dilation;
+                sum[j] += factor * (tap < taps && at <= most_l ? widen(x[i][j]) : Sum{});
+            }
+        }
+    }
+    for (int distance = lanes / 2; distance > 0; distance /= 2) {
+#pragma unroll
+        for (int j = 0; j < kOutputs; ++j) sum[j] += __shfl_xor_sync(0xFFFFFFFF, sum[j], distance);
+    }
+    const int end = static_cast<int>(row.p_end);
+#pragma unroll
+    for (int j = 0; j < kOutputs; ++j) {
+        const bool wanted = valid && lane == j % lanes && p + j * step < end;
+        if (wanted) row.y[p + j * step] = narrow<Element>(sum[j] + bias);
+    }
+    if (problem.activation == Activation::none || !valid) return;
+#pragma unroll 1
+    for (int j = lane; j < kOutputs && p + j * step < end; j += lanes) {
+        Element* const y = row.y + p + j * step;
+        *y = activate<Element>(problem.activation, widen(*y));
+    }
+}
+
+// Neither an output's lanes nor the outputs that it shares a thread with depend on the number of samples, so
+// that its sum does not.
+inline OutputsParams plan_outputs(const Problem& problem, int64_t outputs) {
+    OutputsParams params = plan_any<OutputsParams>(problem);
+    const int64_t taps = meeting_taps(problem), threads = problem.G * problem.O * problem.P / outputs;
+    int64_t lanes = 1;
+    while (lanes < kMaxLanes && taps > kLaneTaps * lanes && threads * lanes < kManyThreads) {
+        lanes *= 2;
+        ++params.lanes_log2;
+    }
+    const int64_t step = std::min(ceil_div(problem.P, outputs), kMaxThreads / lanes);
+    params.segment = outputs * step;
+    params.segments = static_cast<uint32_t>(ceil_div(problem.P, params.segment));
+    params.threads_per_row = static_cast<int32_t>(step * lanes);
+    params.rows_per_block =
+        params.segments > 1 ? 1 : static_cast<int32_t>(kMaxThreads / params.threads_per_row);
+    params.row_blocks = static_cast<uint32_t>(ceil_div(params.rows, params.rows_per_block));
+    return params;
+}
+
+}  // namespace depthwise
+}  // namespace conv1d
+''',
 "mma.cuh": r'''
 #line 1 "kernels/mma.cuh"
 // One inline function an instruction, named after it: those of sm_80 and all later architectures.
@@ -1766,277 +2312,376 @@ __device__ __forceinline__ uint64_t wgmma_descriptor_plain(uint32_t smem16) {
 }  // namespace ptx
 }  // namespace conv1d
 ''',
-"tile.cuh": r'''
-#line 1 "kernels/tile.cuh"
-// What several kernels share: element types, their sums, and a block's window of x in shared memory.
+"depthwise_rows.cuh": r'''
+#line 1 "kernels/depthwise_rows.cuh"
+// Depthwise rows whose taps lie near each other: a warp takes a row or a segment of one, by itself, in
+// stages. x comes to shared memory as it lies in global memory, by copies of 16 bytes, one stage ahead.
+// Three ways to sum:
+//
+// strips   stride 1, dilation 1: a lane slides over a strip of 12 positions, a new vector of 4 x for 48
+//          multiply-adds. (3 vectors: an odd count, so that a warp's strips meet no bank twice.) y is put in
+//          order where x has been.
+// words    any dilation, and short rows: a lane has words of y, 32 words apart, so that neither the alignment
+//          of x nor that of y matters.
+// strided  some lanes share an output.
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-#include <cuda_runtime.h>
+#include <algorithm>
 
-#include <atomic>
-#include <type_traits>
+
+
 
 
 
 namespace conv1d {
+namespace depthwise {
 
-__host__ __device__ constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-__host__ __device__ constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
-
-// Blocks that one launch may have along x.
-constexpr int64_t kMaxBlocks = 2147483647;
-
-inline Error launch_error() {
-    const cudaError_t error = cudaGetLastError();
-    return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
-}
-
-// Lets a kernel's blocks have all the shared memory that there is, beyond 48 KB. Asked once a device: asking
-// at each launch would cost about 1 us of it.
-template <auto kKernel>
-Error allow_smem(const Device& device) {
-    static std::atomic<uint64_t> allowed{0};  // one bit a device
-    const uint64_t bit = device.index < 64 ? uint64_t{1} << device.index : 0;
-    if (allowed.load(std::memory_order_relaxed) & bit) return nullptr;
-    cudaFuncAttributes attributes;
-    cudaError_t error = cudaFuncGetAttributes(&attributes, kKernel);
-    if (error == cudaSuccess) {
-        const int most = device.smem_bytes - static_cast<int>(attributes.sharedSizeBytes);
-        error = cudaFuncSetAttribute(kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
-    }
-    if (error != cudaSuccess) return cudaGetErrorString(error);
-    allowed.fetch_or(bit, std::memory_order_relaxed);
-    return nullptr;
-}
-
-// The same problem without numbers that do not matter: a stride that no second position uses, or a dilation
-// that no second tap uses, may be huge.
-inline Problem canonical(Problem problem) {
-    if (problem.P == 1) problem.stride = 1;
-    if (problem.K == 1) problem.dilation = 1;
-    return problem;
-}
-
-// Division by a number known at launch: exact where dividend * divisor is below 2^31.
-struct Divisor {
-    uint32_t divisor, reciprocal;
-
-    __device__ __forceinline__ uint32_t quotient(uint32_t dividend) const {
-        return static_cast<uint32_t>(static_cast<uint64_t>(dividend) * reciprocal >> 31);
-    }
-};
-
-inline Divisor plan_divisor(int64_t divisor) {
-    return {static_cast<uint32_t>(divisor), static_cast<uint32_t>(ceil_div(int64_t{1} << 31, divisor))};
-}
-
-// The type in which products of an element type are summed.
+constexpr int kRowsWarps = kMaxThreads / 32;
+constexpr int kMaxStages = 8;    // of a warp, where the GPU is full anyway
+constexpr int kLineBytes = 128;  // where the stores of a warp begin
+constexpr int kWords = 4;        // of y, 4 bytes each, that a lane sums at once
 template <class Element>
-struct SumOf {
-    using Type = float;
-};
-template <>
-struct SumOf<double> {
-    using Type = double;
+constexpr int kPack = 4 / sizeof(Element);  // elements of a word
+constexpr int kStridedOutputs = 4;   // that a lane sums at once
+constexpr int kStridedBytes = 1024;  // of x that a stage has, about
+constexpr int64_t kMaxSpan = 1 << 16;  // of x: no stage is that large
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 900
+template <Way kWay>
+constexpr int kRowsBlocks = kWay == Way::words ? 5 : 4;
+#else
+template <Way kWay>
+constexpr int kRowsBlocks = 1;
+#endif
+
+struct RowsParams : Params {
+    int32_t lanes_log2;       // strided: of an output
+    int32_t stage_positions;  // of y
+    int32_t stage_elems;      // of their x, in shared memory
+    int32_t warp_bytes;       // of two stages and taps
 };
 
-__device__ __forceinline__ float widen(float value) { return value; }
-__device__ __forceinline__ double widen(double value) { return value; }
-__device__ __forceinline__ float widen(__half value) { return __half2float(value); }
-__device__ __forceinline__ float widen(__nv_bfloat16 value) { return __bfloat162float(value); }
-
+// Starts to bring `count` elements of x from row position l on, which is aligned, by one warp.
 template <class Element>
-__device__ __forceinline__ Element narrow(typename SumOf<Element>::Type sum) {
-    return sum;
-}
-template <>
-__device__ __forceinline__ __half narrow<__half>(float sum) {
-    return __float2half_rn(sum);
-}
-template <>
-__device__ __forceinline__ __nv_bfloat16 narrow<__nv_bfloat16>(float sum) {
-    return __float2bfloat16_rn(sum);
-}
-
-// gelu or silu of one value, as PyTorch's kernels compute them.
-template <class Sum>
-__device__ __forceinline__ Sum smooth_activation(Activation activation, Sum value) {
-    if (activation == Activation::silu) return value / (Sum{1} + exp(-value));
-    return value * Sum{0.5} * (Sum{1} + erf(value * Sum{0.70710678118654752440}));
-}
-
-// The same as a call: in the unrolled loops of kernels that store from registers it would be some 50
-// instructions a value.
-template <class Sum>
-__device__ __noinline__ Sum call_smooth_activation(Activation activation, Sum value) {
-    return smooth_activation(activation, value);
-}
-
-// What y holds where an activation follows the sum, bias included. relu hands NaN through.
-template <class Element, bool kCall = false>
-__device__ __forceinline__ Element activate(Activation activation, typename SumOf<Element>::Type sum) {
-    const auto value = widen(narrow<Element>(sum));
-    if (activation == Activation::relu) return narrow<Element>(value < 0 ? 0 : value);
-    if constexpr (kCall) return narrow<Element>(call_smooth_activation(activation, value));
-    else return narrow<Element>(smooth_activation(activation, value));
-}
-
-// What y holds of a sum, bias included.
-template <class Element, bool kActivated>
-__device__ __forceinline__ Element finish(const Problem& problem, typename SumOf<Element>::Type sum) {
-    if constexpr (kActivated) return activate<Element, true>(problem.activation, sum);
-    else return narrow<Element>(sum);
-}
-
-// Calls launch(element, activated) for the problem's element type; activated::value is whether an activation
-// follows. Kernels that store from registers have an instance of their own for that: it costs the other
-// nothing.
-template <class Launch>
-Error launch_instance(const Problem& problem, Launch launch) {
-    const auto with_element = [&](auto element) {
-        return problem.activation == Activation::none ? launch(element, std::false_type{})
-                                                      : launch(element, std::true_type{});
-    };
-    switch (problem.dtype) {
-        case Dtype::float32:
-            return with_element(float{});
-        case Dtype::float64:
-            return with_element(double{});
-        case Dtype::float16:
-            return with_element(__half{});
-        case Dtype::bfloat16:
-            return with_element(__nv_bfloat16{});
-    }
-    return nullptr;
-}
-
-// Values that move together.
-template <class Value, int kCount>
-struct alignas(sizeof(Value) * kCount < 16 ? sizeof(Value) * kCount : 16) Vector {
-    Value at[kCount];
-};
-
-// How many elements `pointer` lies past a multiple of kCount of them.
-template <int kCount, class Element>
-__device__ __forceinline__ int misalignment(const Element* pointer) {
-    return static_cast<int>(reinterpret_cast<uint64_t>(pointer) / sizeof(Element) % kCount);
-}
-
-// Where the input row begins and ends, counted from its position l_first and cut to 0..count.
-struct Inside {
-    int begin, end;
-};
-__device__ __forceinline__ Inside inside_row(int64_t l_first, int64_t L, int count) {
-    const int64_t most = count;
-    return {static_cast<int>(min(max(-l_first, int64_t{0}), most)),
-            static_cast<int>(min(max(L - l_first, int64_t{0}), most))};
-}
-
-// One warp: activates what it has staged in shared memory, in place; what lies between its rows as well,
-// which nobody reads. `count` is a multiple of 4.
-template <class Element>
-__device__ __forceinline__ void activate_staged(Activation activation, Element* staged, int count) {
-    auto* const values = reinterpret_cast<Vector<Element, 4>*>(staged);
+__device__ __forceinline__ void fetch_stage(const Element* row_x, int l, int L, int count, Element* x_smem) {
+    constexpr int kWide = kWideBytes / sizeof(Element);
 #pragma unroll 1
-    for (int i = threadIdx.x % 32; i < count / 4; i += 32) {
-        Vector<Element, 4> value = values[i];
+    for (int i = threadIdx.x % 32 * kWide; i < count; i += 32 * kWide) {
+        const Element* const source = row_x + (l + i);
+        auto* const target = reinterpret_cast<Vector<Element, kWide>*>(x_smem + i);
+        const int begin = -(l + i), end = L - (l + i);  // of the row
+        if (begin <= 0 && end >= kWide) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+            *target = *reinterpret_cast<const Vector<Element, kWide>*>(source);
+#else
+            ptx::cp_async_16(ptx::smem_address(target), source, kWideBytes);
+#endif
+        } else {
+            Vector<Element, kWide> some;
 #pragma unroll
-        for (int j = 0; j < 4; ++j) value.at[j] = activate<Element>(activation, widen(value.at[j]));
-        values[i] = value;
+            for (int j = 0; j < kWide; ++j) {
+                some.at[j] = j >= begin && j < end ? source[j] : narrow<Element>(0);
+            }
+            *target = some;
+        }
     }
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+    ptx::cp_async_commit_group();
+#endif
+}
+
+// Returns once the warp's stages but the last kPending are in shared memory.
+template <int kPending>
+__device__ __forceinline__ void wait_for_stage() {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+    ptx::cp_async_wait_group<kPending>();
+#endif
     __syncwarp();
 }
 
-// One output of fp32 by FFMA, from x and w as they are; padding counts as x = 0.
-__device__ __forceinline__ float finish_exactly(const Problem& problem, int64_t n, int64_t g, int64_t o,
-                                                int64_t p) {
-    const int64_t channel = g * problem.O + o;
-    const float* const w = static_cast<const float*>(problem.w) + channel * problem.C * problem.K;
-    const float* const x =
-        static_cast<const float*>(problem.x) + n * problem.x_stride_n + g * problem.C * problem.x_stride_c;
-    float sum = 0.0f;
-#pragma unroll 1
-    for (int64_t c = 0; c < problem.C; ++c) {
-        float part = 0.0f;
-#pragma unroll 1
-        for (int64_t k = 0; k < problem.K; ++k) {
-            const int64_t l = p * problem.stride + k * problem.dilation - problem.pad_left;
-            const bool inside = l >= 0 && l < problem.L;
-            const float value = inside ? x[c * problem.x_stride_c + l * problem.x_stride_l] : 0.0f;
-            part = fmaf(w[c * problem.K + k], value, part);
-        }
-        sum += part;
-    }
-    if (problem.bias != nullptr) sum += static_cast<const float*>(problem.bias)[channel];
-    return problem.activation == Activation::none ? sum : activate<float>(problem.activation, sum);
-}
-
-// How the x that one block needs for some taps lies in shared memory, one row of slots a channel.
-//
-// Tap k of the window (counted from its first) reads x at offset row*stride + k*dilation, where row counts
-// the block's output positions. Taps whose offsets agree modulo the stride share a plane: a run of rows,
-// `stride` input positions apart. So every tap of every stride and dilation is a shift, and rows are dense:
-//
-//   slot(k, row) = tap_slot[k] + row
-//
-// For example stride 2, dilation 1, 3 taps, 4 positions:
-//
-//   plane 0   offsets 0 2 4 6 8   slots 0..4   tap 0 from slot 0, tap 2 from slot 1
-//   plane 1   offsets 1 3 5 7 9   slots 5..9   tap 1 from slot 5
-template <int kMaxTaps>
-struct Window {
-    int32_t planes;
-    int32_t plane_rows;
-    int32_t tap_slot[kMaxTaps];
-    int64_t plane_offset[kMaxTaps];  // of the plane's row 0, in input positions
-
-    __host__ __device__ constexpr int32_t slots() const { return planes * plane_rows; }
+// What a warp of the rows kernel works on: positions [p, p_end) of a row, of which those before 0 are none.
+// Their x is in shared memory, and their taps.
+template <class Element>
+struct Stage {
+    const Row<Element>& row;
+    int p, p_end;
+    Element* x_smem;
+    const float* w_smem;
+    float bias;
 };
 
-// `shared_planes` false gives each tap a plane of its own: for rows that are not neighbours in x.
-template <int kMaxTaps>
-Window<kMaxTaps> plan_window(int64_t taps, int64_t rows, int64_t stride, int64_t dilation,
-                             bool shared_planes) {
-    Window<kMaxTaps> window{};
-    int64_t longest_shift = 0;
-    int32_t plane_of[kMaxTaps]{};
-    int64_t shift_of[kMaxTaps]{};
-    for (int64_t tap = 0; tap < taps; ++tap) {
-        const int64_t offset = tap * dilation;
-        int32_t plane = 0;
-        // A shift beyond half the rows would load more than a plane of its own does.
-        for (; plane < window.planes; ++plane) {
-            const int64_t distance = offset - window.plane_offset[plane];
-            if (shared_planes && distance % stride == 0 && distance / stride <= rows / 2) break;
+// A lane has words of y, 32 words apart.
+template <class Element>
+__device__ __forceinline__ void sum_words(const Problem& problem, const Stage<Element>& stage, int shift) {
+    using Word = Vector<Element, kPack<Element>>;
+    constexpr int kWordElems = kPack<Element>;
+    const int lane = threadIdx.x % 32;
+    const int taps = static_cast<int>(problem.K), dilation = static_cast<int>(problem.dilation);
+#pragma unroll 1
+    for (int p_first = stage.p; p_first < stage.p_end; p_first += 32 * kWords * kWordElems) {
+        float sum[kWords][kWordElems];
+#pragma unroll
+        for (int i = 0; i < kWords; ++i) {
+#pragma unroll
+            for (int j = 0; j < kWordElems; ++j) sum[i][j] = stage.bias;
         }
-        if (plane == window.planes) window.plane_offset[window.planes++] = offset;
-        plane_of[tap] = plane;
-        shift_of[tap] = (offset - window.plane_offset[plane]) / stride;
-        if (shift_of[tap] > longest_shift) longest_shift = shift_of[tap];
+        int at = p_first - stage.p + shift;
+#pragma unroll 2
+        for (int k = 0; k < taps; ++k, at += dilation) {
+            const float w = stage.w_smem[k];
+            const Word* const x = reinterpret_cast<const Word*>(stage.x_smem) + at / kWordElems + lane;
+            if (at % kWordElems == 0) {
+#pragma unroll
+                for (int i = 0; i < kWords; ++i) {
+#pragma unroll
+                    for (int j = 0; j < kWordElems; ++j) sum[i][j] += w * widen(x[32 * i].at[j]);
+                }
+            } else {
+#pragma unroll
+                for (int i = 0; i < kWords; ++i) {
+                    sum[i][0] += w * widen(x[32 * i].at[kWordElems - 1]);
+                    sum[i][kWordElems - 1] += w * widen(x[32 * i + 1].at[0]);
+                }
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < kWords; ++i) {
+            const int p = p_first + (32 * i + lane) * kWordElems;
+            Word out;
+#pragma unroll
+            for (int j = 0; j < kWordElems; ++j) out.at[j] = narrow<Element>(sum[i][j]);
+            if (p >= 0 && p + kWordElems <= stage.p_end) {
+                *reinterpret_cast<Word*>(stage.row.y + p) = out;
+                continue;
+            }
+#pragma unroll
+            for (int j = 0; j < kWordElems; ++j) {
+                if (p + j >= 0 && p + j < stage.p_end) stage.row.y[p + j] = out.at[j];
+            }
+        }
+        if (problem.activation == Activation::none) continue;
+#pragma unroll 1
+        for (int i = 0; i < kWords * kWordElems; ++i) {
+            const int p = p_first + (i / kWordElems * 32 + lane) * kWordElems + i % kWordElems;
+            if (p < 0 || p >= stage.p_end) continue;
+            stage.row.y[p] = activate<Element>(problem.activation, widen(stage.row.y[p]));
+        }
     }
-    window.plane_rows = static_cast<int32_t>(rows + longest_shift);
-    for (int64_t tap = 0; tap < taps; ++tap) {
-        window.tap_slot[tap] = static_cast<int32_t>(plane_of[tap] * window.plane_rows + shift_of[tap]);
-    }
-    return window;
 }
 
+// A lane has strips of neighbours, which then go through shared memory, where x has been.
+template <class Element>
+__device__ __forceinline__ void sum_strips(const Problem& problem, const Stage<Element>& stage) {
+    using Word = Vector<Element, kPack<Element>>;
+    using ElementVector = Vector<Element, kVector>;
+    constexpr int kWordElems = kPack<Element>, kSpan = 32 * kStrip;
+    const int lane = threadIdx.x % 32, taps = static_cast<int>(problem.K);
+    const SumVector* const w = reinterpret_cast<const SumVector*>(stage.w_smem);
+#pragma unroll 1
+    for (int p_first = stage.p; p_first < stage.p_end; p_first += kSpan) {
+        Element* const span_smem = stage.x_smem + (p_first - stage.p);
+        auto* const strip = reinterpret_cast<ElementVector*>(span_smem + lane * kStrip);
+        float sum[kStrip];
+#pragma unroll
+        for (int i = 0; i < kStrip; ++i) sum[i] = stage.bias;
+        SumVector window[kStripVectors + 1];
+#pragma unroll
+        for (int i = 0; i < kStripVectors; ++i) window[i] = widen_vector(strip[i]);
+#pragma unroll 1
+        for (int k = 0; k < taps; k += kChunkTaps) {
+            if (k + kChunkTaps <= taps) {
+                add_chunk<true, Element>(strip + k / kVector, w + k / kVector, kChunkTaps, window, sum);
+            } else {
+                add_chunk<false, Element>(strip + k / kVector, w + k / kVector, taps - k, window, sum);
+            }
+        }
+        __syncwarp();  // x has been read by all lanes
+#pragma unroll
+        for (int v = 0; v < kStripVectors; ++v) {
+            ElementVector out;
+#pragma unroll
+            for (int i = 0; i < kVector; ++i) out.at[i] = narrow<Element>(sum[v * kVector + i]);
+            strip[v] = out;
+        }
+        if (problem.activation != Activation::none) {
+#pragma unroll 1
+            for (int i = lane * kStrip; i < (lane + 1) * kStrip; ++i) {
+                span_smem[i] = activate<Element>(problem.activation, widen(span_smem[i]));
+            }
+        }
+        __syncwarp();  // y is there
+        Element* const y = stage.row.y + p_first;
+        if (p_first < 0 || p_first + kSpan > stage.p_end) {
+#pragma unroll 1
+            for (int i = lane; i < kSpan; i += 32) {
+                if (p_first + i >= 0 && p_first + i < stage.p_end) y[i] = span_smem[i];
+            }
+        } else if (misalignment<kWordElems>(y) == 0) {
+#pragma unroll
+            for (int i = 0; i < kStrip / kWordElems; ++i) {
+                reinterpret_cast<Word*>(y)[32 * i + lane] =
+                    reinterpret_cast<const Word*>(span_smem)[32 * i + lane];
+            }
+        } else {
+            y[lane == 0 ? 0 : kSpan - 1] = span_smem[lane == 0 ? 0 : kSpan - 1];
+#pragma unroll
+            for (int i = 0; i < kStrip / kWordElems; ++i) {
+                const int at = (32 * i + lane) * kWordElems + 1;
+                Word word;
+                word.at[0] = span_smem[at];
+                word.at[kWordElems - 1] = span_smem[at + kWordElems - 1];
+                if (at + 1 < kSpan) *reinterpret_cast<Word*>(y + at) = word;
+            }
+        }
+    }
+}
+
+// `lanes` neighbours share an output, each with every lanes-th tap, so that a stride that is a power of two
+// brings them to different banks.
+template <class Element>
+__device__ __forceinline__ void sum_strided(const RowsParams& params, const Stage<Element>& stage,
+                                            int shift) {
+    const Problem& problem = params.problem;
+    const int taps = static_cast<int>(problem.K), dilation = static_cast<int>(problem.dilation);
+    const int stride = static_cast<int>(problem.stride), lanes = 1 << params.lanes_log2;
+    const int lane = threadIdx.x % lanes, output = threadIdx.x % 32 >> params.lanes_log2;
+    const int outputs = 32 >> params.lanes_log2;  // at once, kStridedOutputs times
+#pragma unroll 1
+    for (int p_first = stage.p; p_first < stage.p_end; p_first += kStridedOutputs * outputs) {
+        float sum[kStridedOutputs] = {};
+        const Element* x = stage.x_smem + shift + (p_first - stage.p + output) * stride + lane * dilation;
+#pragma unroll 2
+        for (int k = lane; k < taps; k += lanes, x += lanes * dilation) {
+            const float w = stage.w_smem[k];
+#pragma unroll
+            for (int i = 0; i < kStridedOutputs; ++i) sum[i] += w * widen(x[i * outputs * stride]);
+        }
+        for (int distance = lanes / 2; distance > 0; distance /= 2) {
+#pragma unroll
+            for (int i = 0; i < kStridedOutputs; ++i) sum[i] += __shfl_xor_sync(0xFFFFFFFF, sum[i], distance);
+        }
+#pragma unroll
+        for (int i = 0; i < kStridedOutputs; ++i) {
+            const int p = p_first + i * outputs + output;
+            if (i % lanes == lane && p < stage.p_end) stage.row.y[p] = narrow<Element>(sum[i] + stage.bias);
+        }
+        if (problem.activation == Activation::none) continue;
+#pragma unroll 1
+        for (int i = lane; i < kStridedOutputs; i += lanes) {
+            const int p = p_first + i * outputs + output;
+            if (p >= stage.p_end) break;
+            stage.row.y[p] = activate<Element>(problem.activation, widen(stage.row.y[p]));
+        }
+    }
+}
+
+template <class Element, Way kWay>
+__global__ void __launch_bounds__(kMaxThreads, kRowsBlocks<kWay>)
+    depthwise_rows_kernel(const __grid_constant__ RowsParams params) {
+    constexpr int kWide = kWideBytes / sizeof(Element);
+    extern __shared__ __align__(16) unsigned char smem[];
+    const Problem& problem = params.problem;
+    const int warp = threadIdx.x / 32;
+    const uint32_t item = blockIdx.x * kRowsWarps + warp, index = item / params.segments;
+    if (index >= params.rows) return;
+    const uint32_t channels = static_cast<uint32_t>(problem.G * problem.O), n = index / channels;
+    const Row<Element> row = row_at<Element>(problem, n, index - n * channels);
+    const float bias = bias_of<Element>(problem, row.o);
+    const int taps = static_cast<int>(problem.K), L = static_cast<int>(problem.L);
+    const int stride = kWay == Way::strided ? static_cast<int>(problem.stride) : 1;
+    Element* x_smem = reinterpret_cast<Element*>(smem + warp * params.warp_bytes);
+    Element* x_next = x_smem + params.stage_elems;
+    float* const w_smem = reinterpret_cast<float*>(x_next + params.stage_elems);
+    for (int k = threadIdx.x % 32; k < taps; k += 32) w_smem[k] = widen(row.w[k]);
+
+    // Segments of words begin where y is aligned, those of strips where x is.
+    const int segment = static_cast<int>(params.segment), positions = params.stage_positions;
+    const int pad_left = static_cast<int>(problem.pad_left);
+    int p_begin = static_cast<int>(item - index * params.segments) * segment;
+    if (kWay == Way::words) p_begin -= misalignment<kLineBytes / sizeof(Element)>(row.y);
+    if (kWay == Way::strips) p_begin -= misalignment<kWide>(row.x - pad_left);
+    const int p_end = min(p_begin + segment, static_cast<int>(problem.P));
+    int l = p_begin * stride - pad_left;
+    // Through a shuffle, so that the compiler knows it is the same in the whole warp.
+    const int shift =
+        kWay == Way::strips ? 0 : __shfl_sync(0xFFFFFFFF, misalignment<kWide>(row.x + l), 0);
+    l -= shift;
+    // Of x for some positions. Words of odd taps reach one element further.
+    const auto count_of = [&](int some) {
+        const int reach = (taps - 1) * static_cast<int>(problem.dilation);
+        return shift + (min(some, positions) - 1) * stride + reach + 2;
+    };
+    if (p_begin < p_end) fetch_stage(row.x, l, L, count_of(p_end - p_begin), x_smem);
+#pragma unroll 1
+    for (int p = p_begin; p < p_end; p += positions) {
+        const int left = p_end - p - positions;
+        l += positions * stride;
+        if (left > 0) {
+            fetch_stage(row.x, l, L, count_of(left), x_next);
+            wait_for_stage<1>();
+        } else {
+            wait_for_stage<0>();
+        }
+        const Stage<Element> stage = {row, p, min(p + positions, p_end), x_smem, w_smem, bias};
+        if constexpr (kWay == Way::words) sum_words(problem, stage, shift);
+        if constexpr (kWay == Way::strips) sum_strips(problem, stage);
+        if constexpr (kWay == Way::strided) sum_strided(params, stage, shift);
+        __syncwarp();  // x and y have been read by all lanes
+        Element* const now = x_smem;
+        x_smem = x_next;
+        x_next = now;
+    }
+}
+
+// An output's lanes in strided rows: so many that shared memory's banks and short rows are used well, but not
+// more than half of the taps.
+inline int32_t strided_lanes_log2(const Problem& problem) {
+    const int64_t power = problem.stride & -problem.stride;
+    int32_t log2 = 0;
+    for (int64_t lanes = 1; lanes < 32; lanes *= 2, ++log2) {
+        const bool is_far = problem.stride > 4 * lanes, meets_banks = lanes < std::min<int64_t>(power, 8);
+        const bool is_short = 32 / lanes * kStridedOutputs >= 2 * problem.P;
+        if (!is_far && (2 * lanes > problem.K || (!meets_banks && !is_short))) break;
+    }
+    return log2;
+}
+
+// For x contiguous along l. False where taps reach too far, or the stride is too long, for shared memory.
+inline bool plan_rows(RowsParams& params, Way way) {
+    const Problem& problem = params.problem;
+    const int64_t bytes = element_bytes(problem.dtype), wide = kWideBytes / bytes, pack = 4 / bytes;
+    int64_t positions = 32 * pack * (way == Way::words ? 2 * kWords : kStrip), lead = 0;
+    if (way == Way::words) lead = kLineBytes / bytes - 1;
+    if (way == Way::strips) lead = wide - 1;
+    if (way == Way::strided) {
+        params.lanes_log2 = strided_lanes_log2(problem);
+        const int64_t outputs = kStridedOutputs * (32 >> params.lanes_log2);
+        const int64_t times = std::max<int64_t>(kStridedBytes / (outputs * problem.stride * bytes), 1);
+        positions = round_up(outputs * times, wide);  // so that stages of x are aligned alike
+    }
+    // With what lies between aligned x and a row's, and what words and strips read ahead.
+    const int64_t reach = (problem.K - 1) * problem.dilation;
+    if (problem.stride > kMaxSpan / positions || reach > kMaxSpan) return false;
+    const int64_t elems = round_up(positions * problem.stride + reach + 2 * wide, wide);
+    const int64_t warp_bytes = 2 * elems * bytes + round_up(problem.K, kVector) * kSumBytes;
+    if (kRowsWarps * warp_bytes > kSmemSums * kSumBytes) return false;
+    params.stage_positions = static_cast<int32_t>(positions);
+    params.stage_elems = static_cast<int32_t>(elems);
+    params.warp_bytes = static_cast<int32_t>(warp_bytes);
+    const int64_t stages = ceil_div(problem.P + lead, positions);
+    const int64_t full = params.rows * stages / (64 * std::max<int64_t>(problem.device.sm_count, 1));
+    const int64_t some = std::clamp<int64_t>(full, 1, kMaxStages);
+    params.segment = some * positions;
+    params.segments = static_cast<uint32_t>(ceil_div(stages, some));
+    return true;
+}
+
+}  // namespace depthwise
 }  // namespace conv1d
 ''',
-"depthwise.cuh": r'''
-#line 1 "kernels/depthwise.cuh"
-// Depthwise convolution: one input channel a group, any taps, stride and dilation, all dtypes, sm_75 and
-// later. Each element of x and y moves once; from some 60 taps on, multiply-adds bind instead.
-//
-// A block takes one or several rows of y (one sample, one output channel), or segments of long rows.
-// short    stride and dilation 1, at most 8 taps, x contiguous along l. A thread stores 16 bytes of y,
-//          aligned, and reads the 48 aligned bytes of x around its window; a shift in registers undoes the
-//          misalignment.
-// sliding  The segment's window of x lies in shared memory, in runs within which taps are neighbours. A
-//          thread slides over a strip of 12 positions of a run: a new vector of 4 x serves 48 multiply-adds.
-//          (3 vectors: an odd count, so that a warp's strips meet no bank twice.) y is put in order there.
-// strided  all else, and doubles: taps are read through the L1 cache.
+"depthwise_sliding.cuh": r'''
+#line 1 "kernels/depthwise_sliding.cuh"
+// Depthwise rows of many taps, by blocks: a block takes one or several rows of y, or a segment of a long one.
+// The segment's window of x lies in shared memory, in runs within which taps are neighbours. A thread slides
+// over a strip of a run; y is put in order where x has been.
 
 #include <algorithm>
 #include <numeric>
@@ -2050,47 +2695,20 @@ Window<kMaxTaps> plan_window(int64_t taps, int64_t rows, int64_t stride, int64_t
 namespace conv1d {
 namespace depthwise {
 
-constexpr int kMaxThreads = 256;
-constexpr int kMaxO = 4;
-constexpr int kSmemSums = 46080 / 4;  // of a block: below the 48 KB that need no permission
-constexpr int kMaxSegment = 8192;  // positions, of the kernels without shared memory
-constexpr int kPieceTaps = 256;    // summed apart, so that the error of many taps stays that of few
-
 constexpr int kAlignBytes = 32;  // where the stores of a warp begin: of parts of sectors, L2 takes fewer
-constexpr int kWideBytes = 16;   // a thread's part of y
-
-// short
-constexpr int kWides = 2;        // of them at once
-constexpr int kWindowWides = 3;  // aligned loads that hold a window at any shift: 14 + 22 B in 16 bits
-constexpr int kGroupTaps = 4;    // that share a window
-constexpr int kMaxShortTaps = 8;
-constexpr int64_t kRounds = 6;  // over the row where the GPU is full anyway: a thread's start costs as one
-// Blocks that share a multiprocessor, of short those of floats. With as many, ptxas spills for others.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 900
-constexpr int kShortBlocks = 4, kSlidingBlocks = 3;
-#else
-constexpr int kShortBlocks = 1, kSlidingBlocks = 1;
-#endif
-
-// sliding
-constexpr int kVector = 4;
-constexpr int kStripVectors = 3;
-constexpr int kStrip = kStripVectors * kVector;        // positions of a thread
-constexpr int kChunkTaps = kVector * (kStripVectors + 1);  // after these the registers' roles repeat
-static_assert(kStripVectors % 2 == 1, "strips must be an odd number of vectors to avoid bank conflicts");
+constexpr int kPieceTaps = 256;  // summed apart, so that the error of many taps stays that of few
 static_assert(kPieceTaps % kChunkTaps == 0, "pieces must end with a chunk");
-
 constexpr int kSlidingThreads = 128;  // of a block of several rows: small blocks wait and work in turns
 template <class Element>
 constexpr int kBatch = sizeof(Element) == 2 ? 16 : 4;  // loads at once
-constexpr int kManyTaps = 64;         // of which those that see padding are worth to be left out
-constexpr int kLaneRows = 8;          // rows of neighbouring channels that a warp loads at once
-constexpr int kRowGroups = 4;         // of these in a block, at most
-
-// strided
-constexpr int kSlots = 4;     // products of a thread at once
-constexpr int kLittle = 512;  // outputs a multiprocessor: so few take no time but that of one
-constexpr int kFewTaps = 8;   // of so few outputs, through the L1 cache
+constexpr int kManyTaps = 64;  // of which those that see padding are worth to be left out
+constexpr int kLaneRows = 8;   // rows of neighbouring channels that a warp loads at once
+constexpr int kRowGroups = 4;  // of these in a block, at most
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 900
+constexpr int kSlidingBlocks = 3;
+#else
+constexpr int kSlidingBlocks = 1;
+#endif
 
 // The runs of sliding. With s = stride / gcd(stride, dilation) and d = dilation / gcd(stride, dilation), taps
 // q, q + s, q + 2*s, ... read x d output positions apart: they share plane q, which holds x from offset
@@ -2111,259 +2729,14 @@ struct Runs {
     int32_t row_pitch;  // of all of a row
 };
 
-struct Params {
-    Problem problem;
-    int64_t segment;         // positions of a row that one block takes
-    uint32_t rows;           // of y
-    uint32_t segments;       // of a row
-    uint32_t row_blocks;     // blocks for one segment of all rows
-    int32_t rows_per_block;
-    int32_t threads_per_row;
-    bool little;      // strided: a thread has one output
-    int64_t tap_step;  // strided: as in Runs, at most K
-    bool by_channel;  // sliding: x is contiguous along channels, and a block's rows are of one sample
+struct SlidingParams : BlockParams {
     Runs runs;
 };
-
-// The part of one row of y that one thread works on.
-template <class Element>
-struct Row {
-    const Element* x;  // position 0 of the input row
-    const Element* w;  // its K taps
-    Element* y;        // position 0
-    int64_t p_begin, p_end;
-    uint32_t o;  // output channel
-    bool valid;
-};
-
-// The block's row `place`. Rows and blocks are fewer than 2^31 (fits_depthwise): divisions are of 32 bits.
-template <class Element>
-__device__ __forceinline__ Row<Element> row_of_block(const Params& params, int place) {
-    const Problem& problem = params.problem;
-    const uint32_t channels = static_cast<uint32_t>(problem.G * problem.O);
-    Row<Element> row;
-    uint32_t n, segment;
-    // Blocks that run together should share what they read: a row, or rows of neighbouring channels.
-    if (params.by_channel) {
-        const uint32_t row_block = blockIdx.x % params.row_blocks, samples = static_cast<uint32_t>(problem.N);
-        segment = blockIdx.x / params.row_blocks;
-        n = row_block % samples;
-        row.o = row_block / samples * params.rows_per_block + place;
-        row.valid = row.o < channels;
-    } else {
-        uint32_t row_block = blockIdx.x;
-        segment = 0;
-        if (params.segments > 1) {
-            row_block = blockIdx.x / params.segments;
-            segment = blockIdx.x - row_block * params.segments;
-        }
-        const uint32_t index = row_block * params.rows_per_block + place;
-        n = index / channels;
-        row.o = index - n * channels;
-        row.valid = index < params.rows;
-    }
-    row.p_begin = segment * params.segment;
-    row.p_end = min(row.p_begin + params.segment, problem.P);
-    if (!row.valid) n = row.o = 0;
-    row.x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n +
-            (problem.O == 1 ? row.o : row.o / static_cast<uint32_t>(problem.O)) * problem.x_stride_c;
-    row.w = static_cast<const Element*>(problem.w) + row.o * problem.K;
-    row.y = static_cast<Element*>(problem.y) + (n * static_cast<int64_t>(channels) + row.o) * problem.P;
-    return row;
-}
-
-// The thread's row in the block, and its place among the row's threads.
-struct Place {
-    int row, lane;
-};
-__device__ __forceinline__ Place place_of_thread(const Params& params) {
-    const int thread = threadIdx.x;
-    if (params.rows_per_block == 1) return {0, thread};
-    const int row = threadIdx.x / static_cast<uint32_t>(params.threads_per_row);
-    return {row, thread - row * params.threads_per_row};
-}
-
-template <class Element>
-__device__ __forceinline__ typename SumOf<Element>::Type bias_of(const Problem& problem, uint32_t o) {
-    return problem.bias == nullptr ? 0 : widen(static_cast<const Element*>(problem.bias)[o]);
-}
-
-// kWideBytes of y from `place` on, of which those within [begin, end) are stored; y + place is aligned.
-template <class Element, int kCount>
-__device__ __forceinline__ void store_wide(const Problem& problem, Element* y, int place, int begin, int end,
-                                           const float (&sum)[kCount]) {
-    static_assert(kCount * sizeof(Element) == kWideBytes, "one store");
-    alignas(16) Element out[kCount];
-#pragma unroll
-    for (int i = 0; i < kCount; ++i) out[i] = narrow<Element>(sum[i]);
-    if (problem.activation != Activation::none) {
-#pragma unroll
-        for (int i = 0; i < kCount; ++i) out[i] = activate<Element, true>(problem.activation, sum[i]);
-    }
-    if (place >= begin && place + kCount <= end) {
-        // Of plain stores the compiler makes narrow ones, to share them with what follows.
-        __stwb(reinterpret_cast<uint4*>(y + place), *reinterpret_cast<const uint4*>(out));
-        return;
-    }
-#pragma unroll
-    for (int i = 0; i < kCount; ++i) {
-        if (place + i >= begin && place + i < end) y[place + i] = out[i];
-    }
-}
-
-// 48 bytes as they were loaded.
-struct alignas(16) Words {
-    uint32_t at[kWindowWides * kWideBytes / sizeof(uint32_t)];
-};
-
-// Moves the words down by `bytes`, 0 to 14 and a multiple of the element's size; the top becomes undefined.
-template <class Element>
-__device__ __forceinline__ void shift_down(Words& words, int bytes) {
-    constexpr int kCount = sizeof(words.at) / sizeof(uint32_t);
-    if (sizeof(Element) <= 8) {
-#pragma unroll
-        for (int i = 0; i + 2 < kCount; ++i) words.at[i] = bytes & 8 ? words.at[i + 2] : words.at[i];
-    }
-    if (sizeof(Element) <= 4) {
-#pragma unroll
-        for (int i = 0; i + 1 < kCount; ++i) words.at[i] = bytes & 4 ? words.at[i + 1] : words.at[i];
-    }
-    if (sizeof(Element) <= 2) {
-        const int bits = (bytes & 2) * 8;
-#pragma unroll
-        for (int i = 0; i + 1 < kCount; ++i) {
-            const uint64_t pair = uint64_t{words.at[i + 1]} << 32 | words.at[i];
-            words.at[i] = static_cast<uint32_t>(pair >> bits);  // one funnel shift
-        }
-    }
-}
-
-template <class Element>
-__global__ void __launch_bounds__(kMaxThreads, sizeof(Element) == 4 ? kShortBlocks : 1)
-    depthwise_short_kernel(const __grid_constant__ Params params) {
-    constexpr int kWide = kWideBytes / sizeof(Element);
-    constexpr int kWindow = kWide + kGroupTaps - 1;
-    static_assert((kWide - 1 + kWindow) * sizeof(Element) <= sizeof(Words),
-                  "a shifted window must lie within its loads");
-    const Problem& problem = params.problem;
-    const Place place = place_of_thread(params);
-    const int lane = place.lane;
-    const Row<Element> row = row_of_block<Element>(params, place.row);
-    if (!row.valid) return;
-    const float bias = bias_of<Element>(problem, row.o);
-    const int taps = static_cast<int>(problem.K);
-    float w[kMaxShortTaps];
-#pragma unroll
-    for (int k = 0; k < kMaxShortTaps; ++k) w[k] = k < taps ? widen(row.w[k]) : 0.0f;
-
-    // All places count from p_first in y, and from the x under its tap 0.
-    const int y_begin = misalignment<kAlignBytes / sizeof(Element)>(row.y + row.p_begin);
-    const int64_t p_first = row.p_begin - y_begin;
-    const int y_end = static_cast<int>(row.p_end - p_first);
-    Element* y = row.y + p_first;
-    const int64_t l_first = p_first - problem.pad_left;
-    const Element* x = row.x + l_first;
-    const Inside inside = inside_row(l_first, problem.L, 1 << 30);
-    const int wides = (y_end + kWide - 1) / kWide;
-
-    for (int v = lane; v < wides; v += kWides * params.threads_per_row) {
-        int at_y[kWides];
-        float sum[kWides][kWide];
-#pragma unroll
-        for (int j = 0; j < kWides; ++j) {
-            // Past the row's last one, that one is repeated and not stored.
-            at_y[j] = min(v + j * params.threads_per_row, wides - 1) * kWide;
-#pragma unroll
-            for (int i = 0; i < kWide; ++i) sum[j][i] = bias;
-        }
-#pragma unroll
-        for (int k = 0; k < kMaxShortTaps; k += kGroupTaps) {
-            if (k >= taps) break;
-            const int shift = misalignment<kWide>(x + k);
-            float window[kWides][kWindow];
-            Words words[kWides];
-#pragma unroll
-            for (int j = 0; j < kWides; ++j) {
-#pragma unroll
-                for (int i = 0; i < kWindowWides; ++i) {
-                    const int at = at_y[j] + k - shift + i * kWide;
-                    uint4 wide = {};
-                    if (at >= inside.begin && at + kWide <= inside.end) {
-                        wide = *reinterpret_cast<const uint4*>(x + at);
-                    }
-                    reinterpret_cast<uint4*>(words[j].at)[i] = wide;
-                }
-            }
-            // The 16 bytes in which a row begins or ends, element by element.
-#pragma unroll
-            for (int j = 0; j < kWides; ++j) {
-                const int first = at_y[j] + k - shift, last = first + kWindowWides * kWide;
-                if (first >= inside.begin && last <= inside.end) continue;
-#pragma unroll
-                for (int i = 0; i < kWindowWides * kWide; ++i) {
-                    const int begin = first + i / kWide * kWide, end = begin + kWide;
-                    if (begin >= inside.begin && end <= inside.end) continue;
-                    if (first + i < inside.begin || first + i >= inside.end) continue;
-                    reinterpret_cast<Element*>(words[j].at)[i] = x[first + i];
-                }
-            }
-#pragma unroll
-            for (int j = 0; j < kWides; ++j) {
-                shift_down<Element>(words[j], shift * sizeof(Element));
-#pragma unroll
-                for (int i = 0; i < kWindow; ++i) {
-                    window[j][i] = widen(reinterpret_cast<const Element*>(words[j].at)[i]);
-                }
-            }
-#pragma unroll
-            for (int t = 0; t < kGroupTaps; ++t) {
-                if (k + t >= taps) break;
-#pragma unroll
-                for (int j = 0; j < kWides; ++j) {
-#pragma unroll
-                    for (int i = 0; i < kWide; ++i) sum[j][i] += w[k + t] * window[j][i + t];
-                }
-            }
-        }
-#pragma unroll
-        for (int j = 0; j < kWides; ++j) {
-            if (v + j * params.threads_per_row < wides) {
-                store_wide(problem, y, at_y[j], y_begin, y_end, sum[j]);
-            }
-        }
-    }
-}
-
-using SumVector = Vector<float, kVector>;
-
-// Adds kChunkTaps taps, or, where not kWhole, the `taps_left` that there are. `x` and `w` are at the first
-// of them; vectors 0 to 2 of the strip's window are in registers on entry and, for the next chunk, on
-// return: vector i in window[i % 4].
-template <bool kWhole>
-__device__ __forceinline__ void add_chunk(const SumVector* x, const SumVector* w, int taps_left,
-                                          SumVector (&window)[kStripVectors + 1], float (&part)[kStrip]) {
-    constexpr int kGroups = kChunkTaps / kVector;
-#pragma unroll
-    for (int g = 0; g < kGroups; ++g) {
-        if (!kWhole && g * kVector >= taps_left) break;
-        window[(g + kStripVectors) % kGroups] = x[g + kStripVectors];
-        const SumVector w_frag = w[g];
-#pragma unroll
-        for (int t = 0; t < kVector; ++t) {
-            if (!kWhole && g * kVector + t >= taps_left) break;
-#pragma unroll
-            for (int i = 0; i < kStrip; ++i) {
-                const int at = i + t;
-                part[i] += w_frag.at[t] * window[(g + at / kVector) % kGroups].at[at % kVector];
-            }
-        }
-    }
-}
 
 // Where a row's positions begin in its plan: of runs of neighbours, at the aligned y before, so that vectors
 // of a strip are aligned.
 template <class Element>
-__device__ __forceinline__ int lead_of(const Params& params, const Row<Element>& row) {
+__device__ __forceinline__ int lead_of(const SlidingParams& params, const Row<Element>& row) {
     return params.runs.residues == 1 ? misalignment<kWideBytes / sizeof(Element)>(row.y + row.p_begin) : 0;
 }
 
@@ -2388,7 +2761,7 @@ __device__ __forceinline__ int place_in_plane(const Runs& runs, int i) {
 // Brings what a row reads of x, plane after plane, by the threads of that row; `x` is under the segment's
 // first position and tap 0, and a plane needs `count` positions.
 template <class Element>
-__device__ __forceinline__ void fetch_row(const Params& params, const Element* x, const Inside& inside,
+__device__ __forceinline__ void fetch_row(const SlidingParams& params, const Element* x, const Inside& inside,
                                           int count, int lead, int lane, float* x_smem) {
     const Problem& problem = params.problem;
     const Runs& runs = params.runs;
@@ -2477,7 +2850,7 @@ __device__ __forceinline__ void fetch_row(const Params& params, const Element* x
 // Brings one plane of all the block's rows: a warp loads kLaneRows neighbours along channels from some
 // neighbouring positions, and the same of kRowGroups groups of rows at once. `inside` is the plane's.
 template <class Element>
-__device__ __forceinline__ void fetch_channels(const Params& params, int plane, int64_t l, int count,
+__device__ __forceinline__ void fetch_channels(const SlidingParams& params, int plane, int64_t l, int count,
                                                float* x_smem) {
     const Problem& problem = params.problem;
     const Runs& runs = params.runs;
@@ -2531,7 +2904,7 @@ __device__ __forceinline__ void fetch_channels(const Params& params, int plane, 
 
 template <class Element>
 __global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
-    depthwise_sliding_kernel(const __grid_constant__ Params params) {
+    depthwise_sliding_kernel(const __grid_constant__ SlidingParams params) {
     constexpr int kWide = kWideBytes / sizeof(Element);
     extern __shared__ __align__(16) unsigned char smem[];
     const Problem& problem = params.problem;
@@ -2603,9 +2976,9 @@ __global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
         }
         for (int k = chunks_begin; k < k_end; k += kChunkTaps) {
             if (k + kChunkTaps <= plane_taps) {
-                add_chunk<true>(x + k / kVector, w + k / kVector, kChunkTaps, window, part);
+                add_chunk<true, float>(x + k / kVector, w + k / kVector, kChunkTaps, window, part);
             } else {
-                add_chunk<false>(x + k / kVector, w + k / kVector, plane_taps - k, window, part);
+                add_chunk<false, float>(x + k / kVector, w + k / kVector, plane_taps - k, window, part);
             }
             if ((k + kChunkTaps) % kPieceTaps == 0) {
 #pragma unroll
@@ -2654,66 +3027,6 @@ __global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
     }
 }
 
-// Any stride, any dilation. A thread has kSlots products at once: of one tap and positions threads_per_row
-// apart or, where there are few outputs, of one position and several taps. Either way, and in the sliding
-// kernel, an output's products are summed in the same order, plane by plane: the number of samples, on which
-// the choice depends, does not show.
-template <class Element>
-__global__ void __launch_bounds__(kMaxThreads)
-    depthwise_strided_kernel(const __grid_constant__ Params params) {
-    using Sum = typename SumOf<Element>::Type;
-    const Problem& problem = params.problem;
-    const Place place = place_of_thread(params);
-    const Row<Element> row = row_of_block<Element>(params, place.row);
-    if (!row.valid) return;
-    const Sum bias = bias_of<Element>(problem, row.o);
-    const bool little = params.little;
-    const int slot_positions = little ? 0 : params.threads_per_row;
-    const int step = little ? params.threads_per_row : kSlots * params.threads_per_row;
-    for (int64_t p = row.p_begin + place.lane; p < row.p_end; p += step) {
-        Sum sum[kSlots] = {}, part[kSlots] = {};
-        int64_t k = 0, plane = 0;
-        for (int64_t done = 0; done < problem.K;) {
-            Sum w = 0, products[kSlots][2];
-#pragma unroll
-            for (int i = 0; i < kSlots; ++i) {
-                const int64_t at = p + i * slot_positions;
-                const int64_t l = at * problem.stride + k * problem.dilation - problem.pad_left;
-                if (i == 0 || little) w = k < problem.K ? widen(row.w[k]) : Sum{};
-                const bool wanted = k < problem.K && at < row.p_end && l >= 0 && l < problem.L;
-                products[i][0] = w;  // inf times padding is NaN, as it is in the sliding kernel
-                products[i][1] = wanted ? widen(row.x[l * problem.x_stride_l]) : Sum{};
-                if (little || i == kSlots - 1) {
-                    k += params.tap_step;
-                    if (k >= problem.K) k = ++plane < params.tap_step ? plane : problem.K;
-                }
-            }
-#pragma unroll
-            for (int i = 0; i < kSlots; ++i) part[little ? 0 : i] += products[i][0] * products[i][1];
-            done += little ? kSlots : 1;
-            if (done % kPieceTaps == 0 || done >= problem.K) {
-#pragma unroll
-                for (int i = 0; i < kSlots; ++i) {
-                    sum[i] += part[i];
-                    part[i] = 0;
-                }
-            }
-        }
-#pragma unroll
-        for (int i = 0; i < kSlots; ++i) {
-            const int64_t at = p + i * slot_positions;
-            if (at >= row.p_end || (little && i > 0)) break;
-            row.y[at] = narrow<Element>(sum[i] + bias);
-        }
-        if (problem.activation == Activation::none) continue;
-#pragma unroll 1
-        for (int i = 0; i < (little ? 1 : kSlots); ++i) {
-            const int64_t at = p + i * slot_positions;
-            if (at < row.p_end) row.y[at] = activate<Element>(problem.activation, widen(row.y[at]));
-        }
-    }
-}
-
 // Shared memory of a row of sliding, in sums: its taps, and runs of x with what the last strip's vectors add.
 // Odd numbers of vectors, so that neighbouring runs, and rows, begin in different banks.
 inline Runs plan_runs(const Problem& problem, int64_t strips_of_run) {
@@ -2736,60 +3049,9 @@ inline Runs plan_runs(const Problem& problem, int64_t strips_of_run) {
     return runs;
 }
 
-// Cuts few rows into more segments, until each multiprocessor has work.
-inline void cut_segments(Params& params, int64_t segments) {
-    const Problem& problem = params.problem;
-    while (params.rows * segments < 4 * problem.device.sm_count && problem.P > 2048 * segments) segments *= 2;
-    params.segment = ceil_div(problem.P, segments);
-    params.segments = static_cast<uint32_t>(ceil_div(problem.P, params.segment));
-}
-
-inline Params plan_any(const Problem& problem) {
-    Params params{};
-    params.problem = problem;
-    params.rows = static_cast<uint32_t>(problem.N * problem.G * problem.O);
-    return params;
-}
-
-// Ways without shared memory: of `work` units of `most` threads and at least `rounds` rounds over a row.
-inline void plan_threads(Params& params, int64_t work, int64_t rounds) {
-    // As many rounds over the row as kMaxThreads need, and no more threads than those need.
-    int64_t threads = ceil_div(work, std::max(rounds, ceil_div(work, kMaxThreads)));
-    if (threads > kMaxThreads / 2) threads = round_up(threads, 32);
-    params.threads_per_row = static_cast<int32_t>(threads);
-    params.rows_per_block = params.segments > 1 ? 1 : static_cast<int32_t>(kMaxThreads / threads);
-    params.row_blocks = static_cast<uint32_t>(ceil_div(params.rows, params.rows_per_block));
-}
-
-// stride and dilation 1, few taps, x contiguous along l.
-inline Params plan_short(const Problem& problem) {
-    Params params = plan_any(problem);
-    cut_segments(params, ceil_div(problem.P, kMaxSegment));
-    const int64_t wide = kWideBytes / element_bytes(problem.dtype);
-    const int64_t most = params.segment + kAlignBytes / element_bytes(problem.dtype) - 1;
-    const int64_t work = ceil_div(ceil_div(most, wide), kWides);
-    const int64_t full =
-        params.rows * int64_t{params.segments} * work / (2048 * std::max(problem.device.sm_count, 1));
-    plan_threads(params, work, std::min(full, kRounds));
-    return params;
-}
-
-inline bool is_little(const Problem& problem) {
-    return problem.N * problem.G * problem.O * problem.P < int64_t{kLittle} * problem.device.sm_count;
-}
-
-inline Params plan_strided(const Problem& problem) {
-    Params params = plan_any(problem);
-    cut_segments(params, ceil_div(problem.P, kMaxSegment));
-    params.little = is_little(problem);
-    params.tap_step = std::min(problem.stride / std::gcd(problem.stride, problem.dilation), problem.K);
-    plan_threads(params, params.little ? params.segment : ceil_div(params.segment, kSlots), 1);
-    return params;
-}
-
 // A row by so many threads, a strip each: false where its shared memory or its threads are more than a block
 // has, or most of x would be loaded twice.
-inline bool plan_sliding_rows(Params& params, int64_t threads, int64_t rows_per_block) {
+inline bool plan_sliding_rows(SlidingParams& params, int64_t threads, int64_t rows_per_block) {
     const Problem& problem = params.problem;
     const int64_t residues = problem.dilation / std::gcd(problem.stride, problem.dilation);
     const int64_t wide = kWideBytes / element_bytes(problem.dtype);
@@ -2821,11 +3083,10 @@ inline bool plan_sliding_rows(Params& params, int64_t threads, int64_t rows_per_
 }
 
 // threads_per_row stays 0 where sliding does not take the problem.
-inline Params plan_sliding(const Problem& problem) {
-    Params params = plan_any(problem), none = params;
+inline SlidingParams plan_sliding(const Problem& problem) {
+    SlidingParams params = plan_any<SlidingParams>(problem), none = params;
     if (problem.dtype == Dtype::float64 || problem.K > 2048) return none;
     if (problem.stride > 1024 || problem.dilation > 1024) return none;
-    if (problem.K <= kFewTaps && is_little(problem)) return none;
     if (problem.x_stride_l != 1 && problem.x_stride_c == 1 && problem.G > 1) {
         params.by_channel = true;
         // First of many channels and few positions, whose taps reach furthest into what others load.
@@ -2851,38 +3112,112 @@ inline Params plan_sliding(const Problem& problem) {
     return none;
 }
 
+}  // namespace depthwise
+}  // namespace conv1d
+''',
+"depthwise.cuh": r'''
+#line 1 "kernels/depthwise.cuh"
+// Depthwise convolution: one input channel a group, any taps, stride and dilation, all dtypes, sm_75 and
+// later. Each element of x and y moves once; from some 60 taps on, multiply-adds bind instead. Which of three
+// kernels sums an output, and in what order, depends on nothing but one sample:
+//
+// rows     taps that lie near each other, a warp a row (depthwise_rows.cuh)
+// sliding  many taps, a block a row or several (depthwise_sliding.cuh)
+// outputs  all else, and doubles, a thread or some an output (depthwise_outputs.cuh)
+
+#include <algorithm>
+#include <numeric>
+#include <type_traits>
+
+
+
+
+
+
+
+namespace conv1d {
+namespace depthwise {
+
+constexpr int kMaxO = 4;
+constexpr int64_t kMaxReach = 1 << 30;
+
+// Who sums the outputs, by the numbers of one sample: the number of samples must not change the order of a
+// sum. The bounds are those of measurements on an H200 (results/findings.md).
+inline Way way_of(const Problem& problem) {
+    const int64_t K = problem.K, P = problem.P, stride = problem.stride;
+    const int64_t common = std::gcd(stride, problem.dilation);
+    const int64_t planes = stride / common;  // of x, in each of which taps are neighbours
+    const bool by_channel = problem.x_stride_l != 1 && problem.x_stride_c == 1;
+    if (problem.dtype == Dtype::float64) return Way::outputs;
+    if (by_channel) return Way::sliding;
+    if (2 * meeting_taps(problem) <= K) return Way::outputs;
+    if (problem.x_stride_l != 1) return P < 64 ? Way::outputs : Way::sliding;
+    if (stride == 1) {
+        const bool fills_strips = problem.dtype == Dtype::float32 ? K > 8 : K > (P < 1024 ? 8 : 2);
+        if (problem.dilation == 1 && P >= 192 && fills_strips && K <= 128) return Way::strips;
+        if (K <= 4 && P < 128) return Way::outputs;
+        if (K <= (P < 48 ? 32 : P < 128 ? 6 : P < 192 ? 8 : 12)) return Way::words;
+        return P < 48 ? Way::outputs : Way::sliding;
+    }
+    if (common == 1 && P >= 16 && P < 64 && K > 16 && K <= 96) return Way::strided;
+    if (common == 1 && P >= 64 && stride % 2 == 1 && K > (P < 512 ? 4 : 2) && K <= 32) return Way::strided;
+    if (K <= 4 || 2 * K <= 3 * planes) return Way::outputs;
+    return P < 64 && (planes > 2 || K < 16 || K > 64) ? Way::outputs : Way::sliding;
+}
+
 template <class Element>
 Error launch_element(const Problem& problem, cudaStream_t stream) {
-    const auto blocks_of = [](const Params& params) { return params.row_blocks * params.segments; };
-    const auto threads_of = [](const Params& params) {
+    const auto blocks_of = [](const BlockParams& params) { return params.row_blocks * params.segments; };
+    const auto threads_of = [](const BlockParams& params) {
         return params.rows_per_block * params.threads_per_row;
     };
     if constexpr (!std::is_same<Element, double>::value) {
-        const bool neighbours = problem.stride == 1 && problem.dilation == 1 && problem.x_stride_l == 1;
-        if (neighbours && problem.K <= kMaxShortTaps) {
-            const Params params = plan_short(problem);
-            depthwise_short_kernel<Element><<<blocks_of(params), threads_of(params), 0, stream>>>(params);
+        Way way = way_of(problem);
+        RowsParams rows = plan_any<RowsParams>(problem);
+        if (way <= Way::strided && !plan_rows(rows, way)) way = Way::sliding;
+        const auto launch_rows = [&](auto* kernel) {
+            const int64_t blocks = ceil_div(int64_t{rows.rows} * rows.segments, kRowsWarps);
+            const int smem_bytes = kRowsWarps * rows.warp_bytes;
+            kernel<<<static_cast<unsigned>(blocks), kRowsWarps * 32, smem_bytes, stream>>>(rows);
             return launch_error();
-        }
-        const Params params = plan_sliding(problem);
-        if (params.threads_per_row > 0) {
-            const size_t smem_bytes = params.rows_per_block * params.runs.row_pitch * sizeof(float);
-            depthwise_sliding_kernel<Element>
-                <<<blocks_of(params), threads_of(params), smem_bytes, stream>>>(params);
-            return launch_error();
+        };
+        if (way == Way::strips) return launch_rows(depthwise_rows_kernel<Element, Way::strips>);
+        if (way == Way::words) return launch_rows(depthwise_rows_kernel<Element, Way::words>);
+        if (way == Way::strided) return launch_rows(depthwise_rows_kernel<Element, Way::strided>);
+        if (way == Way::sliding) {
+            const SlidingParams params = plan_sliding(problem);
+            if (params.threads_per_row > 0) {
+                const size_t smem_bytes = params.rows_per_block * params.runs.row_pitch * sizeof(float);
+                depthwise_sliding_kernel<Element>
+                    <<<blocks_of(params), threads_of(params), smem_bytes, stream>>>(params);
+                return launch_error();
+            }
         }
     }
-    const Params params = plan_strided(problem);
-    depthwise_strided_kernel<Element><<<blocks_of(params), threads_of(params), 0, stream>>>(params);
-    return launch_error();
+    const auto launch_outputs = [&](auto* kernel, int outputs) {
+        const OutputsParams params = plan_outputs(problem, outputs);
+        const auto threads = static_cast<unsigned>(round_up(threads_of(params), 32));
+        kernel<<<blocks_of(params), threads, 0, stream>>>(params);
+        return launch_error();
+    };
+    // Outputs that share a thread share taps, unless most taps see padding.
+    return 2 * meeting_taps(problem) <= problem.K ? launch_outputs(depthwise_outputs_kernel<Element, 1>, 1)
+                                                  : launch_outputs(depthwise_outputs_kernel<Element, 4>, 4);
 }
 
 }  // namespace depthwise
 
-// A block takes at least one row, and segments are at least 512 positions long where there are several.
-inline bool fits_depthwise(const Problem& problem) {
-    return problem.C == 1 && problem.O <= depthwise::kMaxO &&
-           problem.N * problem.G * problem.O * ceil_div(problem.P, 512) <= kMaxBlocks;
+// Places in a row are numbers of 32 bits. A block takes at least one row, or a segment of
+// kMaxThreads / kMaxLanes positions.
+inline bool fits_depthwise(const Problem& any_problem) {
+    using namespace depthwise;
+    const Problem problem = canonical(any_problem);
+    const int64_t reach = (problem.P - 1) * problem.stride + (problem.K - 1) * problem.dilation;
+    const int64_t most = std::max({reach, problem.L, problem.pad_left});
+    const int64_t rows = problem.N * problem.G * problem.O;
+    return problem.C == 1 && problem.O <= kMaxO && most < kMaxReach &&
+           problem.x_stride_l < kMaxReach / problem.L &&
+           rows * ceil_div(problem.P, kMaxThreads / kMaxLanes) <= kMaxBlocks;
 }
 
 inline Error launch_depthwise(const Problem& any_problem, cudaStream_t stream) {
@@ -9550,8 +9885,7 @@ constexpr int kBlocksPerSm = 2;
 #else
 constexpr int kBlocksPerSm = 3;
 #endif
-constexpr int kFewTaps = 8;      // of floats that multiply-adds take: neighbours, or
-constexpr int kFarTaps = 16;     // so far apart
+constexpr int kFewTaps = 8, kFarTaps = 16, kNearBytes = 1536;  // see prefers_sums
 constexpr int kGapTaps = 128, kGapTaps16 = 32;  // likewise where x has gaps, of floats and in 16 bits
 constexpr int kAlignBytes = 32;  // where the stores of a warp begin: of parts of sectors, L2 takes fewer
 
@@ -10063,6 +10397,18 @@ Result with_traits(const Problem& problem, Visitor visit) {
     return visit(Traits<float>{});
 }
 
+// Where the next route's multiply-adds are faster: of few taps that lie near each other, of short rows, and
+// of floats some positions apart, whose T would be mostly zeros.
+inline bool prefers_sums(const Problem& problem) {
+    const bool is_float = problem.dtype == Dtype::float32, neighbours = problem.dilation == 1;
+    const int64_t taps = std::min(problem.K, ceil_div(problem.L, problem.dilation));  // that can meet x
+    const int64_t reach_bytes = (problem.K - 1) * problem.dilation * element_bytes(problem.dtype);
+    const int64_t few = is_float ? (neighbours ? 32 : 12) : (neighbours ? 16 : 8);
+    if (problem.x_stride_l == 1 && problem.K <= few && reach_bytes <= kNearBytes) return true;
+    if (problem.P < (is_float ? 512 : 192) && taps <= (is_float ? 64 : 48)) return true;
+    return is_float && (problem.K <= kFewTaps || (problem.dilation > 4 && problem.dilation < kFarTaps));
+}
+
 }  // namespace toeplitz
 
 inline bool fits_toeplitz(const Problem& any_problem) {
@@ -10070,13 +10416,11 @@ inline bool fits_toeplitz(const Problem& any_problem) {
     if (problem.dtype == Dtype::float64 || problem.device.arch < 80) return false;
     const bool is_float = problem.dtype == Dtype::float32;
     if (is_float && problem.precision != Precision::tf32) return false;
-    const bool apart = problem.dilation == 1 || problem.dilation >= toeplitz::kFarTaps;
-    if (is_float && apart && problem.K <= toeplitz::kFewTaps) return false;
     // Rows with gaps come element by element. Neighbouring channels the next route loads together.
     const bool by_channel = problem.x_stride_l != 1 && problem.x_stride_c == 1 && problem.G > 1;
     if (by_channel && problem.K <= (is_float ? toeplitz::kGapTaps : toeplitz::kGapTaps16)) return false;
     if (problem.C != 1 || problem.O > toeplitz::kMaxO || problem.stride != 1) return false;
-    if (toeplitz::span(problem) > toeplitz::kMaxSpan) return false;
+    if (toeplitz::span(problem) > toeplitz::kMaxSpan || toeplitz::prefers_sums(problem)) return false;
     // A block takes at least a warp's work of a row, of which there are fewer than P / 16 + 1.
     if (problem.N * problem.G * problem.O * (problem.P / 16 + 1) > kMaxBlocks) return false;
     return toeplitz::with_traits<bool>(problem, [&](auto traits) {
@@ -10584,9 +10928,13 @@ _conv1d_units = {
     ],
     "depthwise.cu": [
         "problem.h",
+        "tile.cuh",
+        "depthwise_row.cuh",
+        "depthwise_outputs.cuh",
         "mma.cuh",
         "ptx.cuh",
-        "tile.cuh",
+        "depthwise_rows.cuh",
+        "depthwise_sliding.cuh",
         "depthwise.cuh",
         "dispatch.cuh",
         "depthwise.cu",

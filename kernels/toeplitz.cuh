@@ -39,8 +39,7 @@ constexpr int kBlocksPerSm = 2;
 #else
 constexpr int kBlocksPerSm = 3;
 #endif
-constexpr int kFewTaps = 8;      // of floats that multiply-adds take: neighbours, or
-constexpr int kFarTaps = 16;     // so far apart
+constexpr int kFewTaps = 8, kFarTaps = 16, kNearBytes = 1536;  // see prefers_sums
 constexpr int kGapTaps = 128, kGapTaps16 = 32;  // likewise where x has gaps, of floats and in 16 bits
 constexpr int kAlignBytes = 32;  // where the stores of a warp begin: of parts of sectors, L2 takes fewer
 
@@ -552,6 +551,18 @@ Result with_traits(const Problem& problem, Visitor visit) {
     return visit(Traits<float>{});
 }
 
+// Where the next route's multiply-adds are faster: of few taps that lie near each other, of short rows, and
+// of floats some positions apart, whose T would be mostly zeros.
+inline bool prefers_sums(const Problem& problem) {
+    const bool is_float = problem.dtype == Dtype::float32, neighbours = problem.dilation == 1;
+    const int64_t taps = std::min(problem.K, ceil_div(problem.L, problem.dilation));  // that can meet x
+    const int64_t reach_bytes = (problem.K - 1) * problem.dilation * element_bytes(problem.dtype);
+    const int64_t few = is_float ? (neighbours ? 32 : 12) : (neighbours ? 16 : 8);
+    if (problem.x_stride_l == 1 && problem.K <= few && reach_bytes <= kNearBytes) return true;
+    if (problem.P < (is_float ? 512 : 192) && taps <= (is_float ? 64 : 48)) return true;
+    return is_float && (problem.K <= kFewTaps || (problem.dilation > 4 && problem.dilation < kFarTaps));
+}
+
 }  // namespace toeplitz
 
 inline bool fits_toeplitz(const Problem& any_problem) {
@@ -559,13 +570,11 @@ inline bool fits_toeplitz(const Problem& any_problem) {
     if (problem.dtype == Dtype::float64 || problem.device.arch < 80) return false;
     const bool is_float = problem.dtype == Dtype::float32;
     if (is_float && problem.precision != Precision::tf32) return false;
-    const bool apart = problem.dilation == 1 || problem.dilation >= toeplitz::kFarTaps;
-    if (is_float && apart && problem.K <= toeplitz::kFewTaps) return false;
     // Rows with gaps come element by element. Neighbouring channels the next route loads together.
     const bool by_channel = problem.x_stride_l != 1 && problem.x_stride_c == 1 && problem.G > 1;
     if (by_channel && problem.K <= (is_float ? toeplitz::kGapTaps : toeplitz::kGapTaps16)) return false;
     if (problem.C != 1 || problem.O > toeplitz::kMaxO || problem.stride != 1) return false;
-    if (toeplitz::span(problem) > toeplitz::kMaxSpan) return false;
+    if (toeplitz::span(problem) > toeplitz::kMaxSpan || toeplitz::prefers_sums(problem)) return false;
     // A block takes at least a warp's work of a row, of which there are fewer than P / 16 + 1.
     if (problem.N * problem.G * problem.O * (problem.P / 16 + 1) > kMaxBlocks) return false;
     return toeplitz::with_traits<bool>(problem, [&](auto traits) {

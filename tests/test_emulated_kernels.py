@@ -27,6 +27,9 @@ HEADERS = {
     "direct": "direct.cuh",
 }
 
+# What a route's header includes beyond what all share.
+PARTS = {"depthwise": [f"depthwise_{part}.cuh" for part in ("row", "rows", "sliding", "outputs")]}
+
 # What the kernel takes, where the table gives it large problems only.
 FITS = {"stem_sm80": "conv1d::stem::takes"}
 
@@ -47,6 +50,9 @@ MISTAKES = {
         "toeplitz_sm90", "ptx::fence_proxy_async();\n    __syncthreads();", "ptx::fence_proxy_async();", "race"
     ),
     "y_before_x_is_read": ("depthwise", "__syncthreads();  // x has been read", "", "race"),
+    "stage_before_x_is_read": (
+        "depthwise", "__syncwarp();  // x and y have been read by all lanes", "", "race"
+    ),
     "one_group_too_late": ("gemm_sm80", "cp_async_wait_group<1>", "cp_async_wait_group<2>", "race"),
     "chunk_before_is_read": (
         "small_sm80", "sync_team<Tile>();  // the chunk before has been read", ";", "race"
@@ -86,11 +92,13 @@ def start_build(folder, route, edit=None):
     folder.mkdir()
     for name in INSTRUCTIONS:
         (folder / name).write_text('#include "emulator.h"\n')
-    for name in ("problem.h", "tile.cuh", HEADERS[route]):
-        text = (ROOT / "kernels" / name).read_text()
-        if edit is not None and name == HEADERS[route]:
-            assert text.count(edit[0]) == 1, f"{name} must hold {edit[0]!r} once: adapt the mistake"
-            text = text.replace(*edit)
+    own = [HEADERS[route], *PARTS.get(route, [])]
+    texts = {name: (ROOT / "kernels" / name).read_text() for name in ["problem.h", "tile.cuh", *own]}
+    if edit is not None:
+        found = [name for name in own for _ in range(texts[name].count(edit[0]))]
+        assert len(found) == 1, f"{own} must hold {edit[0]!r} once: adapt the mistake"
+        texts[found[0]] = texts[found[0]].replace(*edit)
+    for name, text in texts.items():
         (folder / name).write_text(as_plain_cpp(text))
     workspace = f"conv1d::workspace_{route}(*problem)" if route.startswith("gemm") else "0"
     unit = folder / "unit.cpp"

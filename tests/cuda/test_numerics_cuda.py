@@ -80,6 +80,13 @@ EDGES = {
     "depthwise, strided": Problem(3, 1, 1, 1001, 5, stride=3, dilation=2, padding=(4, 4), groups=20),
     "depthwise, strided, many rows": Problem(9, 1, 1, 901, 19, stride=4, padding=(9, 9), groups=200),
     "depthwise, strided and dilated runs": Problem(9, 1, 2, 901, 9, stride=4, dilation=6, groups=70),
+    "depthwise, stride 8": Problem(3, 1, 1, 2001, 13, stride=8, padding=(6, 6), groups=20),
+    "depthwise, stride 8, short rows": Problem(5, 1, 1, 50, 61, stride=8, padding=(30, 30), groups=70),
+    "depthwise, stride 3, dilated": Problem(5, 1, 1, 900, 7, stride=3, dilation=9, groups=70),
+    "depthwise, short rows": Problem(9, 1, 1, 45, 6, padding=(45, 45), dilation=9, groups=70),
+    "depthwise, most taps see padding": Problem(
+        3, 1, 1, 60, 400, stride=2, padding=(1197, 1197), dilation=3, groups=9
+    ),
     "depthwise, channels last": Problem(3, 1, 1, 901, 9, padding=(8, 0), groups=130, layout="transposed"),
     "depthwise, channels last, strided": Problem(
         3, 1, 2, 901, 5, stride=2, dilation=3, groups=70, layout="transposed"

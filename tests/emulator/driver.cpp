@@ -75,7 +75,7 @@ static bool draw_numbers(const std::string& route) {
         p.K = one_of({1, 2, 3, 4, 5, 7, 8, 9, 15, 31, between(9, 64), between(60, 300)});
         if (chance(2)) p.K = between(300, 2100);
         p.dilation = one_of({1, 1, 1, 1, 2, 3, 4, 23, 24, 25, between(1, 40), between(5, 200)});
-        p.stride = chance(route == "depthwise" ? 30 : 3) ? between(2, 5) : 1;
+        p.stride = chance(route == "depthwise" ? 30 : 3) ? between(2, 9) : 1;
     } else if (route == "fold_sm80") {
         p.C = chance(30) ? 1 : chance(60) ? between(1, 4) : between(1, 15);
         p.O = chance(60) ? between(8, 40) : between(8, 200);
@@ -319,8 +319,9 @@ static bool run_problem(const std::string& route, uint64_t seed) {
             }
         }
     }
-    const bool depends = p.dtype == Dtype::float32 && p.precision == Precision::ieee && route != "small_sm80";
-    if (p.N > 1 && chance(30) && !depends) {
+    const bool is_ieee = p.dtype == Dtype::float32 && p.precision == Precision::ieee;
+    const bool same_bits = !is_ieee || route == "small_sm80" || route == "depthwise";
+    if (p.N > 1 && chance(30) && same_bits) {
         check_last_sample_alone(between(0, 9) * element_size());
     }
     return true;

@@ -1,0 +1,118 @@
+// Depthwise outputs one by one: any strides, and paddings beyond the row. x and w are read through the L1
+// cache.
+#pragma once
+#include <algorithm>
+
+#include "problem.h"
+#include "depthwise_row.cuh"
+
+namespace conv1d {
+namespace depthwise {
+
+template <int kOutputs>
+constexpr int kBatchTaps = kOutputs == 1 ? 4 : 2;  // whose loads are under way at once
+constexpr int kLaneTaps = 8;              // of a lane, before another lane takes some
+constexpr int kMaxLanes = 32;
+constexpr int64_t kManyThreads = 1 << 16;  // more lanes would hide no more latency
+
+template <class Element>
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 900
+constexpr int kOutputsBlocks = sizeof(Element) == 8 ? 2 : 5;
+#else
+constexpr int kOutputsBlocks = 1;
+#endif
+
+struct OutputsParams : BlockParams {
+    int32_t lanes_log2;  // of an output
+};
+
+// A thread has kOutputs outputs of one row, as far apart as the row has threads. `lanes` neighbours share
+// them: lane i sums taps i, i + lanes, ... that meet x.
+template <class Element, int kOutputs>
+__global__ void __launch_bounds__(kMaxThreads, kOutputsBlocks<Element>)
+    depthwise_outputs_kernel(const __grid_constant__ OutputsParams params) {
+    using Sum = typename SumOf<Element>::Type;
+    constexpr int kBatch = kBatchTaps<kOutputs>;
+    const Problem& problem = params.problem;
+    const Place place = place_of_thread(params);
+    const Row<Element> row = row_of_block<Element>(params, place.row);
+    const bool valid = row.valid && place.row < params.rows_per_block;  // blocks are whole warps
+    const Sum bias = bias_of<Element>(problem, row.o);
+    const int lanes = 1 << params.lanes_log2, lane = place.lane % lanes;
+    const int taps = static_cast<int>(problem.K), dilation = static_cast<int>(problem.dilation);
+    const int stride = static_cast<int>(problem.stride), L = static_cast<int>(problem.L);
+    const uint32_t x_stride_l = static_cast<uint32_t>(problem.x_stride_l);
+    const uint32_t most_l = L - 1;
+    const int step = params.threads_per_row >> params.lanes_log2, step_l = step * stride;
+    const int p = static_cast<int>(row.p_begin) + (place.lane >> params.lanes_log2);
+    const int l = p * stride - static_cast<int>(problem.pad_left), l_last = l + (kOutputs - 1) * step_l;
+    // Taps that meet x, of one output at least.
+    const int k_begin = l_last >= 0 ? 0 : -l_last / dilation / lanes * lanes;
+    int k_end = l + (taps - 1) * dilation < L ? taps : (L - l + dilation - 1) / dilation;
+    if (!valid) k_end = 0;
+    Sum sum[kOutputs] = {};
+#pragma unroll 1
+    for (int k = k_begin + lane; k < k_end; k += kBatch * lanes) {
+        Element w[kBatch], x[kBatch][kOutputs];
+        // From the nearest that there is, so that no load waits in a branch.
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) {
+            const int tap = min(k + i * lanes, taps - 1);
+            w[i] = row.w[tap];
+#pragma unroll
+            for (int j = 0; j < kOutputs; ++j) {
+                const uint32_t at = l + j * step_l + tap * dilation;
+                x[i][j] = row.x[min(at, most_l) * x_stride_l];
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) {
+            const int tap = k + i * lanes;
+            const Sum factor = tap < taps ? widen(w[i]) : Sum{};
+#pragma unroll
+            for (int j = 0; j < kOutputs; ++j) {
+                const uint32_t at = l + j * step_l + tap * dilation;
+                sum[j] += factor * (tap < taps && at <= most_l ? widen(x[i][j]) : Sum{});
+            }
+        }
+    }
+    for (int distance = lanes / 2; distance > 0; distance /= 2) {
+#pragma unroll
+        for (int j = 0; j < kOutputs; ++j) sum[j] += __shfl_xor_sync(0xFFFFFFFF, sum[j], distance);
+    }
+    const int end = static_cast<int>(row.p_end);
+#pragma unroll
+    for (int j = 0; j < kOutputs; ++j) {
+        const bool wanted = valid && lane == j % lanes && p + j * step < end;
+        if (wanted) row.y[p + j * step] = narrow<Element>(sum[j] + bias);
+    }
+    if (problem.activation == Activation::none || !valid) return;
+#pragma unroll 1
+    for (int j = lane; j < kOutputs && p + j * step < end; j += lanes) {
+        Element* const y = row.y + p + j * step;
+        *y = activate<Element>(problem.activation, widen(*y));
+    }
+}
+
+// Neither an output's lanes nor the outputs that it shares a thread with depend on the number of samples, so
+// that its sum does not.
+inline OutputsParams plan_outputs(const Problem& problem, int64_t outputs) {
+    OutputsParams params = plan_any<OutputsParams>(problem);
+    const int64_t taps = meeting_taps(problem), threads = problem.G * problem.O * problem.P / outputs;
+    int64_t lanes = 1;
+    while (lanes < kMaxLanes && taps > kLaneTaps * lanes && threads * lanes < kManyThreads) {
+        lanes *= 2;
+        ++params.lanes_log2;
+    }
+    const int64_t step = std::min(ceil_div(problem.P, outputs), kMaxThreads / lanes);
+    params.segment = outputs * step;
+    params.segments = static_cast<uint32_t>(ceil_div(problem.P, params.segment));
+    params.threads_per_row = static_cast<int32_t>(step * lanes);
+    params.rows_per_block =
+        params.segments > 1 ? 1 : static_cast<int32_t>(kMaxThreads / params.threads_per_row);
+    params.row_blocks = static_cast<uint32_t>(ceil_div(params.rows, params.rows_per_block));
+    return params;
+}
+
+}  // namespace depthwise
+}  // namespace conv1d

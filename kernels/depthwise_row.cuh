@@ -1,0 +1,164 @@
+// What the depthwise kernels share: rows of y, and the strip of positions that a thread sums.
+#pragma once
+#include <algorithm>
+
+#include "problem.h"
+#include "tile.cuh"
+
+namespace conv1d {
+namespace depthwise {
+
+// What sums an output: kernels, and ways of the rows kernel.
+enum class Way { strips, words, strided, sliding, outputs };
+
+constexpr int kMaxThreads = 256;
+constexpr int kSumBytes = 4;
+constexpr int kSmemSums = 46080 / kSumBytes;  // of a block: below the 48 KB that need no permission
+constexpr int kWideBytes = 16;  // what a thread loads or stores at once
+
+// A thread's strip of positions, and what it slides over.
+constexpr int kVector = 4;
+constexpr int kStripVectors = 3;
+constexpr int kStrip = kStripVectors * kVector;
+constexpr int kChunkTaps = kVector * (kStripVectors + 1);  // after these the registers' roles repeat
+using SumVector = Vector<float, kVector>;
+static_assert(kStripVectors % 2 == 1, "strips must be an odd number of vectors to avoid bank conflicts");
+
+struct Params {
+    Problem problem;
+    int64_t segment;    // positions of a row that one block or warp takes
+    uint32_t rows;      // of y
+    uint32_t segments;  // of a row
+};
+
+// Where blocks take whole rows, or one segment of one.
+struct BlockParams : Params {
+    uint32_t row_blocks;  // blocks for one segment of all rows
+    int32_t rows_per_block;
+    int32_t threads_per_row;
+    bool by_channel;  // x is contiguous along channels, and a block's rows are of one sample
+};
+
+// The part of one row of y that one thread works on.
+template <class Element>
+struct Row {
+    const Element* x;  // position 0 of the input row
+    const Element* w;  // its K taps
+    Element* y;        // position 0
+    int64_t p_begin, p_end;
+    uint32_t o;  // output channel
+    bool valid;
+};
+
+// Rows and blocks are fewer than 2^31 (fits_depthwise): divisions are of 32 bits.
+template <class Element>
+__device__ __forceinline__ Row<Element> row_at(const Problem& problem, uint32_t n, uint32_t o) {
+    const int64_t channels = problem.G * problem.O;
+    Row<Element> row;
+    row.o = o;
+    row.x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n +
+            (problem.O == 1 ? o : o / static_cast<uint32_t>(problem.O)) * problem.x_stride_c;
+    row.w = static_cast<const Element*>(problem.w) + o * problem.K;
+    row.y = static_cast<Element*>(problem.y) + (n * channels + o) * problem.P;
+    return row;
+}
+
+// The block's row `place`.
+template <class Element>
+__device__ __forceinline__ Row<Element> row_of_block(const BlockParams& params, int place) {
+    const Problem& problem = params.problem;
+    const uint32_t channels = static_cast<uint32_t>(problem.G * problem.O);
+    uint32_t n, o, segment;
+    bool valid;
+    // Blocks that run together should share what they read: a row, or rows of neighbouring channels.
+    if (params.by_channel) {
+        const uint32_t row_block = blockIdx.x % params.row_blocks, samples = static_cast<uint32_t>(problem.N);
+        segment = blockIdx.x / params.row_blocks;
+        n = row_block % samples;
+        o = row_block / samples * params.rows_per_block + place;
+        valid = o < channels;
+    } else {
+        uint32_t row_block = blockIdx.x;
+        segment = 0;
+        if (params.segments > 1) {
+            row_block = blockIdx.x / params.segments;
+            segment = blockIdx.x - row_block * params.segments;
+        }
+        const uint32_t index = row_block * params.rows_per_block + place;
+        n = index / channels;
+        o = index - n * channels;
+        valid = index < params.rows;
+    }
+    Row<Element> row = row_at<Element>(problem, valid ? n : 0, valid ? o : 0);
+    row.p_begin = segment * params.segment;
+    row.p_end = min(row.p_begin + params.segment, problem.P);
+    row.valid = valid;
+    return row;
+}
+
+// The thread's row in the block, and its place among the row's threads.
+struct Place {
+    int row, lane;
+};
+__device__ __forceinline__ Place place_of_thread(const BlockParams& params) {
+    const int thread = threadIdx.x;
+    if (params.rows_per_block == 1) return {0, thread};
+    const int row = threadIdx.x / static_cast<uint32_t>(params.threads_per_row);
+    return {row, thread - row * params.threads_per_row};
+}
+
+template <class Element>
+__device__ __forceinline__ typename SumOf<Element>::Type bias_of(const Problem& problem, uint32_t o) {
+    return problem.bias == nullptr ? 0 : widen(static_cast<const Element*>(problem.bias)[o]);
+}
+
+// Four neighbours of x, as they are multiplied.
+template <class Element>
+__device__ __forceinline__ Vector<float, kVector> widen_vector(const Vector<Element, kVector>& vector) {
+    Vector<float, kVector> result;
+#pragma unroll
+    for (int i = 0; i < kVector; ++i) result.at[i] = widen(vector.at[i]);
+    return result;
+}
+
+// Adds kChunkTaps taps, or, where not kWhole, the `taps_left` that there are. `x` and `w` are at the first
+// of them; vectors 0 to 2 of the strip's window are in registers on entry and, for the next chunk, on
+// return: vector i in window[i % 4].
+template <bool kWhole, class Element>
+__device__ __forceinline__ void add_chunk(const Vector<Element, kVector>* x, const SumVector* w,
+                                          int taps_left, SumVector (&window)[kStripVectors + 1],
+                                          float (&part)[kStrip]) {
+    constexpr int kGroups = kChunkTaps / kVector;
+#pragma unroll
+    for (int g = 0; g < kGroups; ++g) {
+        if (!kWhole && g * kVector >= taps_left) break;
+        window[(g + kStripVectors) % kGroups] = widen_vector(x[g + kStripVectors]);
+        const SumVector w_frag = w[g];
+#pragma unroll
+        for (int t = 0; t < kVector; ++t) {
+            if (!kWhole && g * kVector + t >= taps_left) break;
+#pragma unroll
+            for (int i = 0; i < kStrip; ++i) {
+                const int at = i + t;
+                part[i] += w_frag.at[t] * window[(g + at / kVector) % kGroups].at[at % kVector];
+            }
+        }
+    }
+}
+
+// A plan without its own numbers.
+template <class Params>
+Params plan_any(const Problem& problem) {
+    Params params{};
+    params.problem = problem;
+    params.rows = static_cast<uint32_t>(problem.N * problem.G * problem.O);
+    return params;
+}
+
+// Of an output's taps, those that can meet x.
+inline int64_t meeting_taps(const Problem& problem) {
+    return std::min(problem.K, ceil_div(problem.L, problem.dilation));
+}
+
+}  // namespace depthwise
+}  // namespace conv1d
