@@ -20,7 +20,7 @@ namespace conv1d {
 namespace depthwise {
 
 constexpr int kMaxO = 4;
-constexpr int64_t kMaxReach = 1 << 30;
+constexpr int64_t kMaxReach = 1 << 27;  // positions: sums of some of them have 32 bits
 
 // Who sums the outputs, by the numbers of one sample: the number of samples must not change the order of a
 // sum. The bounds are those of measurements on an H200 (results/findings.md).
@@ -42,7 +42,8 @@ inline Way way_of(const Problem& problem) {
     }
     if (common == 1 && P >= 16 && P < 64 && K > 16 && K <= 96) return Way::strided;
     if (common == 1 && P >= 64 && stride % 2 == 1 && K > (P < 512 ? 4 : 2) && K <= 32) return Way::strided;
-    if (K <= 4 || 2 * K <= 3 * planes) return Way::outputs;
+    if ((K <= 4 && (planes > 1 || P < 64)) || 2 * K <= 3 * planes) return Way::outputs;
+    if (common == 1 && P >= 64 && stride >= 8 && K <= 32) return Way::strided;
     return P < 64 && (planes > 2 || K < 16 || K > 64) ? Way::outputs : Way::sliding;
 }
 
@@ -75,15 +76,10 @@ Error launch_element(const Problem& problem, cudaStream_t stream) {
             }
         }
     }
-    const auto launch_outputs = [&](auto* kernel, int outputs) {
-        const OutputsParams params = plan_outputs(problem, outputs);
-        const auto threads = static_cast<unsigned>(round_up(threads_of(params), 32));
-        kernel<<<blocks_of(params), threads, 0, stream>>>(params);
-        return launch_error();
-    };
-    // Outputs that share a thread share taps, unless most taps see padding.
-    return 2 * meeting_taps(problem) <= problem.K ? launch_outputs(depthwise_outputs_kernel<Element, 1>, 1)
-                                                  : launch_outputs(depthwise_outputs_kernel<Element, 4>, 4);
+    const OutputsParams params = plan_outputs(problem);
+    const auto threads = static_cast<unsigned>(round_up(threads_of(params), 32));
+    depthwise_outputs_kernel<Element><<<blocks_of(params), threads, 0, stream>>>(params);
+    return launch_error();
 }
 
 }  // namespace depthwise
@@ -97,7 +93,7 @@ inline bool fits_depthwise(const Problem& any_problem) {
     const int64_t most = std::max({reach, problem.L, problem.pad_left});
     const int64_t rows = problem.N * problem.G * problem.O;
     return problem.C == 1 && problem.O <= kMaxO && most < kMaxReach &&
-           problem.x_stride_l < kMaxReach / problem.L &&
+           problem.x_stride_l <= (int64_t{1} << 31) / problem.L &&
            rows * ceil_div(problem.P, kMaxThreads / kMaxLanes) <= kMaxBlocks;
 }
 

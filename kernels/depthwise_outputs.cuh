@@ -9,9 +9,9 @@
 namespace conv1d {
 namespace depthwise {
 
-template <int kOutputs>
-constexpr int kBatchTaps = kOutputs == 1 ? 4 : 2;  // whose loads are under way at once
-constexpr int kLaneTaps = 8;              // of a lane, before another lane takes some
+constexpr int kOutputs = 4;    // of a thread
+constexpr int kBatchTaps = 2;  // whose loads are under way at once
+constexpr int kLaneTaps = 8;   // of a lane, before another lane takes some
 constexpr int kMaxLanes = 32;
 constexpr int64_t kManyThreads = 1 << 16;  // more lanes would hide no more latency
 
@@ -23,16 +23,16 @@ constexpr int kOutputsBlocks = 1;
 #endif
 
 struct OutputsParams : BlockParams {
-    int32_t lanes_log2;  // of an output
+    int32_t lanes_log2;          // of an output
+    int32_t p_step, p_distance;  // from thread to thread, and between a thread's outputs
 };
 
-// A thread has kOutputs outputs of one row, as far apart as the row has threads. `lanes` neighbours share
-// them: lane i sums taps i, i + lanes, ... that meet x.
-template <class Element, int kOutputs>
+// A thread has outputs of one row. `lanes` neighbours share them: lane i sums taps i, i + lanes, ... that
+// meet x.
+template <class Element>
 __global__ void __launch_bounds__(kMaxThreads, kOutputsBlocks<Element>)
     depthwise_outputs_kernel(const __grid_constant__ OutputsParams params) {
     using Sum = typename SumOf<Element>::Type;
-    constexpr int kBatch = kBatchTaps<kOutputs>;
     const Problem& problem = params.problem;
     const Place place = place_of_thread(params);
     const Row<Element> row = row_of_block<Element>(params, place.row);
@@ -43,8 +43,8 @@ __global__ void __launch_bounds__(kMaxThreads, kOutputsBlocks<Element>)
     const int stride = static_cast<int>(problem.stride), L = static_cast<int>(problem.L);
     const uint32_t x_stride_l = static_cast<uint32_t>(problem.x_stride_l);
     const uint32_t most_l = L - 1;
-    const int step = params.threads_per_row >> params.lanes_log2, step_l = step * stride;
-    const int p = static_cast<int>(row.p_begin) + (place.lane >> params.lanes_log2);
+    const int step = params.p_distance, step_l = step * stride;
+    const int p = static_cast<int>(row.p_begin) + (place.lane >> params.lanes_log2) * params.p_step;
     const int l = p * stride - static_cast<int>(problem.pad_left), l_last = l + (kOutputs - 1) * step_l;
     // Taps that meet x, of one output at least.
     const int k_begin = l_last >= 0 ? 0 : -l_last / dilation / lanes * lanes;
@@ -52,11 +52,11 @@ __global__ void __launch_bounds__(kMaxThreads, kOutputsBlocks<Element>)
     if (!valid) k_end = 0;
     Sum sum[kOutputs] = {};
 #pragma unroll 1
-    for (int k = k_begin + lane; k < k_end; k += kBatch * lanes) {
-        Element w[kBatch], x[kBatch][kOutputs];
+    for (int k = k_begin + lane; k < k_end; k += kBatchTaps * lanes) {
+        Element w[kBatchTaps], x[kBatchTaps][kOutputs];
         // From the nearest that there is, so that no load waits in a branch.
 #pragma unroll
-        for (int i = 0; i < kBatch; ++i) {
+        for (int i = 0; i < kBatchTaps; ++i) {
             const int tap = min(k + i * lanes, taps - 1);
             w[i] = row.w[tap];
 #pragma unroll
@@ -66,7 +66,7 @@ __global__ void __launch_bounds__(kMaxThreads, kOutputsBlocks<Element>)
             }
         }
 #pragma unroll
-        for (int i = 0; i < kBatch; ++i) {
+        for (int i = 0; i < kBatchTaps; ++i) {
             const int tap = k + i * lanes;
             const Sum factor = tap < taps ? widen(w[i]) : Sum{};
 #pragma unroll
@@ -96,16 +96,20 @@ __global__ void __launch_bounds__(kMaxThreads, kOutputsBlocks<Element>)
 
 // Neither an output's lanes nor the outputs that it shares a thread with depend on the number of samples, so
 // that its sum does not.
-inline OutputsParams plan_outputs(const Problem& problem, int64_t outputs) {
+inline OutputsParams plan_outputs(const Problem& problem) {
     OutputsParams params = plan_any<OutputsParams>(problem);
-    const int64_t taps = meeting_taps(problem), threads = problem.G * problem.O * problem.P / outputs;
+    const int64_t taps = meeting_taps(problem), threads = problem.G * problem.O * problem.P / kOutputs;
     int64_t lanes = 1;
     while (lanes < kMaxLanes && taps > kLaneTaps * lanes && threads * lanes < kManyThreads) {
         lanes *= 2;
         ++params.lanes_log2;
     }
-    const int64_t step = std::min(ceil_div(problem.P, outputs), kMaxThreads / lanes);
-    params.segment = outputs * step;
+    const int64_t step = std::min(ceil_div(problem.P, kOutputs), kMaxThreads / lanes);
+    params.segment = kOutputs * step;
+    // Neighbours load neighbours, unless that were mostly padding.
+    const bool is_padded = 2 * taps <= problem.K;
+    params.p_step = is_padded ? kOutputs : 1;
+    params.p_distance = static_cast<int32_t>(is_padded ? 1 : step);
     params.segments = static_cast<uint32_t>(ceil_div(problem.P, params.segment));
     params.threads_per_row = static_cast<int32_t>(step * lanes);
     params.rows_per_block =

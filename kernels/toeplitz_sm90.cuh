@@ -375,7 +375,7 @@ __global__ void __launch_bounds__(kThreads, Traits::kBlocksPerSm)
 #endif
 }
 
-constexpr int64_t kMinTaps = 512, kMinTapsSplit = 128;  // where the others are slower
+constexpr int64_t kMinTaps = 512, kMinTapsSplit = 256;  // where the others are slower
 constexpr int64_t kMaxSpan = 1 << 14;
 
 // taps_blocks is 0 where no block's shared memory suffices, or most products would be of nothing.
