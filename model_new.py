@@ -977,7 +977,7 @@ struct Route {
 inline size_t no_workspace(const Problem&) { return 0; }
 
 // Each is defined in a translation unit of its own, so that they compile side by side.
-extern const Route kToeplitzSm90, kToeplitz, kDepthwise, kStemSm80, kFoldSm80, kStreamSm90, kSmallSm80,
+extern const Route kToeplitzSm90, kToeplitz, kDepthwise, kStemSm80, kFoldSm80, kFewOutputs, kStreamSm90,
     kGemmSm90, kGemmSm80, kDirect;
 
 constexpr const Route* kRoutes[] = {
@@ -986,8 +986,8 @@ constexpr const Route* kRoutes[] = {
     &kDepthwise,     // one input channel a group
     &kStemSm80,      // fewer than 16 channels a group and sums of some 64 products: bound by stores
     &kFoldSm80,      // fewer than 16 channels a group
+    &kFewOutputs,    // one to eight output channels a group: bound by reading x
     &kStreamSm90,    // short sums on Hopper, bound by memory
-    &kSmallSm80,     // dense problems of few products: one launch
     &kGemmSm90,      // every other dense problem on Hopper
     &kGemmSm80,      // and on other cards since Ampere
     &kDirect,        // fits every valid problem: the last row
@@ -2036,15 +2036,6 @@ __device__ __forceinline__ uint32_t cvt_rna_tf32(float value) {
     uint32_t bits;
     asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(value));
     return bits;
-}
-
-// 9.7.15.5.15: four matrices of 8 rows of 4 words. Lane 8*m + i gives the address of row i of matrix m, 16
-// bytes; word m of lane t is word t%4 of its row t/4.
-__device__ __forceinline__ void ldmatrix_x4(uint32_t (&words)[4], uint32_t source) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
-                 : "r"(source)
-                 : "memory");
 }
 
 // 9.7.14.5: sum[16][8] += a[16][depth] * b[depth][8], where depth is 8 TF32 or 16 16-bit numbers: 8 words.
@@ -3248,9 +3239,8 @@ const conv1d::Route conv1d::kDepthwise = {"depthwise", fits_depthwise, no_worksp
 "direct.cuh": r'''
 #line 1 "kernels/direct.cuh"
 // The route that is right for every valid problem, in plain multiply-adds: fp32 at full accuracy, fp64,
-// 16-bit with fp32 sums; any strides, any sizes, sm_75 and later. Four kernels: "project" for few outputs
-// of few taps (bound by loads), "short" for few products an output (bound by stores), "small" for problems
-// that fill no multiprocessors otherwise, and the general one.
+// 16-bit with fp32 sums; any strides, any sizes, sm_75 and later. Three kernels: "short" for few products an
+// output (bound by stores), "small" for problems that fill no multiprocessors otherwise, and the general one.
 //
 // A block of the general one computes kO output channels x kP output positions; a step of the reduction
 // brings some channels x some taps into shared memory: x as a Window (tile.cuh), w as [channel][tap][kO]. A
@@ -3261,8 +3251,6 @@ const conv1d::Route conv1d::kDepthwise = {"depthwise", fits_depthwise, no_worksp
 
 #include <algorithm>
 #include <type_traits>
-
-
 
 
 
@@ -3801,6 +3789,238 @@ Error launch_short(const ShortParams& params, cudaStream_t stream) {
     return launch_error();
 }
 
+// Problems whose general tiles would leave multiprocessors without work: a block computes 8 output channels x
+// 32 positions, counted through all samples, and its warps share the reduction. One position a lane; x comes
+// straight from global memory, and a warp's next 32 products of weights by way of its shared memory.
+constexpr int kSmallO = 8;
+constexpr int kSmallP = 32;
+constexpr int kMaxSmallWarps = 16;
+constexpr int kSmallProducts = 32;  // of weights in a warp's shared memory
+constexpr int kSmallPiece = 256;    // products summed before they join the sum of all
+constexpr int kShortSum = 64;       // products up to which one warp sums all, in the order of other kernels
+
+// Blocks that registers are shared by. With two, ptxas for sm_100 spills some.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+constexpr int kSmallBlocks = 1;
+#else
+constexpr int kSmallBlocks = 2;
+#endif
+
+struct SmallParams {
+    Problem problem;
+    int32_t warps;     // of a block
+    int32_t products;  // of a warp
+    int64_t o_tiles, p_tiles, tiles;
+};
+
+struct alignas(16) SmallMemory {
+    float w[kMaxSmallWarps][kSmallProducts][kSmallO];  // and then the warps' sums, [warp][channel][position]
+};
+
+template <class Element>
+__global__ void __launch_bounds__(32 * kMaxSmallWarps, kSmallBlocks)
+    direct_small_kernel(const __grid_constant__ SmallParams params) {
+    __shared__ SmallMemory memory;
+    const Problem& problem = params.problem;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const uint32_t row = blockIdx.x / static_cast<uint32_t>(params.o_tiles);
+    const int64_t o_begin = (blockIdx.x - row * params.o_tiles) * kSmallO;
+    const int64_t g = row / static_cast<uint32_t>(params.p_tiles);
+    const int64_t index = (row - g * params.p_tiles) * kSmallP + lane;
+    const int64_t n = index / problem.P, p = index - n * problem.P;
+    const int rows = static_cast<int>(min(problem.O - o_begin, int64_t{kSmallO}));
+    const int K = static_cast<int>(problem.K), all = static_cast<int>(problem.C) * K;
+    const int end = min((warp + 1) * params.products, all);
+    const Element* const w = static_cast<const Element*>(problem.w) + (g * problem.O + o_begin) * all;
+    const int64_t l_begin = p * problem.stride - problem.pad_left;
+    const Element* const x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n +
+                             g * problem.C * problem.x_stride_c;
+    float(&w_smem)[kSmallProducts][kSmallO] = memory.w[warp];
+    float total[kSmallO] = {}, sum[kSmallO] = {};
+    int summed = 0;
+    for (int begin = warp * params.products; begin < end; begin += kSmallProducts) {
+        const int count = min(end - begin, kSmallProducts);
+        float weight[kSmallO];
+#pragma unroll
+        for (int o = 0; o < kSmallO; ++o)
+            weight[o] = o < rows && lane < count ? widen(w[o * all + begin + lane]) : 0.0f;
+        __syncwarp();  // the products before have been read
+#pragma unroll
+        for (int o = 0; o < kSmallO; ++o) w_smem[lane][o] = weight[o];
+        __syncwarp();
+        int c = begin / K, k = begin - c * K;
+        constexpr int kUnroll = 8;
+#pragma unroll 1
+        for (int i = 0; i < count; i += kUnroll) {
+            float value[kUnroll];
+#pragma unroll
+            for (int j = 0; j < kUnroll; ++j) {
+                const int64_t l = l_begin + k * problem.dilation;
+                const bool inside = n < problem.N && i + j < count && l >= 0 && l < problem.L;
+                value[j] = inside ? widen(x[c * problem.x_stride_c + l * problem.x_stride_l]) : 0.0f;
+                if (++k == K) k = 0, ++c;
+            }
+#pragma unroll
+            for (int j = 0; j < kUnroll; ++j) {
+#pragma unroll
+                for (int o = 0; o < kSmallO; ++o) sum[o] += w_smem[i + j][o] * value[j];
+            }
+        }
+        summed += count;
+        if (summed >= kSmallPiece) {
+            summed = 0;
+#pragma unroll
+            for (int o = 0; o < kSmallO; ++o) total[o] += sum[o], sum[o] = 0.0f;
+        }
+    }
+    if (params.warps > 1) {
+        float* const sums = &memory.w[0][0][0];
+        __syncthreads();  // all weights have been read
+#pragma unroll
+        for (int o = 0; o < kSmallO; ++o) sums[(warp * kSmallO + o) * kSmallP + lane] = total[o] + sum[o];
+        __syncthreads();
+    }
+    for (int o = warp; o < rows; o += params.warps) {
+        float value = 0.0f;
+        if (params.warps > 1) {
+            for (int i = 0; i < params.warps; ++i)
+                value += (&memory.w[0][0][0])[(i * kSmallO + o) * kSmallP + lane];
+        } else {
+#pragma unroll
+            for (int i = 0; i < kSmallO; ++i) value = i == o ? total[i] + sum[i] : value;
+        }
+        const int64_t channel = g * problem.O + o_begin + o;
+        if (problem.bias != nullptr) value += widen(static_cast<const Element*>(problem.bias)[channel]);
+        if (n >= problem.N) continue;
+        Element* const y =
+            static_cast<Element*>(problem.y) + (n * problem.G * problem.O + channel) * problem.P + p;
+        *y = problem.activation == Activation::none ? narrow<Element>(value)
+                                                    : activate<Element, true>(problem.activation, value);
+    }
+}
+
+// tiles is 0 where the problem does not suit.
+inline SmallParams plan_small(const Problem& problem) {
+    SmallParams params{};
+    params.problem = problem;
+    const int64_t products = problem.C * problem.K;
+    params.o_tiles = ceil_div(problem.O, kSmallO);
+    params.p_tiles = ceil_div(problem.N * problem.P, kSmallP);
+    const int64_t tiles = params.o_tiles * params.p_tiles * problem.G;
+    if (products * kSmallO > kMaxBlocks || tiles > kMaxBlocks || problem.N * problem.P > kMaxBlocks)
+        return params;
+    // Not by the number of samples: a sample's sums must not depend on others.
+    const int64_t sample_tiles = params.o_tiles * ceil_div(problem.P, kSmallP) * problem.G;
+    params.warps = 1;
+    while (params.warps < kMaxSmallWarps && products > kShortSum * params.warps &&
+           sample_tiles * params.warps < 8 * problem.device.sm_count)
+        params.warps *= 2;
+    params.products = static_cast<int32_t>(ceil_div(products, params.warps));
+    params.tiles = tiles;
+    return params;
+}
+
+// Whether the busiest multiprocessor takes longer over its share of other tiles, of some 25 products a cycle
+// and `least_cycles` each, than over its share of small ones, of some 10.
+inline bool prefers_small(int64_t tiles, int64_t tile_outputs, double least_cycles,
+                          const SmallParams& small) {
+    if (small.tiles == 0) return false;
+    const double products = static_cast<double>(small.problem.C * small.problem.K);
+    const int64_t sms = small.problem.device.sm_count;
+    const double other = std::max(products * static_cast<double>(tile_outputs) / 25, least_cycles);
+    return static_cast<double>(ceil_div(small.tiles, sms)) * (products * kSmallO * kSmallP / 10) <
+           static_cast<double>(ceil_div(tiles, sms)) * other;
+}
+
+template <class Element>
+Error launch_small(const SmallParams& params, cudaStream_t stream) {
+    direct_small_kernel<Element>
+        <<<static_cast<unsigned>(params.tiles), 32 * params.warps, 0, stream>>>(params);
+    return launch_error();
+}
+
+template <class Element>
+Error launch_element(const Problem& problem, cudaStream_t stream) {
+    if constexpr (std::is_same<Element, double>::value) {
+        if (problem.O <= 4) return launch_tile<Tile<double, 2, 2>>(problem, stream);
+        return launch_tile<Tile<double, 4, 8>>(problem, stream);
+    } else {
+        using Short = ShortTile<Element, 8, 2>;
+        const SmallParams small = plan_small(problem);
+        // Where sums differ by the kernel, it is chosen as for one sample.
+        Problem sample = problem;
+        sample.N = 1;
+        const bool sums_alike = problem.C * problem.K <= kShortSum;
+        const Problem& probe = sums_alike ? problem : sample;
+        if (problem.O > 4) {
+            const ShortParams params = plan_short<Short>(problem), probed = plan_short<Short>(probe);
+            const int64_t warps = probed.rounds * probed.warps_o * probed.warps_p;
+            const int64_t outputs = warps * Short::kThreadO * Short::kWarpP;
+            // Bringing x, 8 elements a thread at a time, takes some 1500 cycles each time.
+            const double cycles = 1500.0 * probed.x_slots / (8 * 32 * probed.warps_o * probed.warps_p);
+            if (params.tiles > 0 && !prefers_small(probed.tiles, outputs, cycles, plan_small(probe)))
+                return launch_short<Short>(params, stream);
+        }
+        const auto launch_general = [&](auto tile) {
+            using General = decltype(tile);
+            const bool alike = sums_alike && (problem.C == 1 || plan<General>(problem).taps == problem.K);
+            const Problem& chosen_for = alike ? problem : sample;
+            const int64_t tiles = plan<General>(chosen_for).tiles;
+            if (prefers_small(tiles, General::kO * General::kP, 0, plan_small(chosen_for)))
+                return launch_small<Element>(small, stream);
+            return launch_tile<General>(problem, stream);
+        };
+        if (problem.O <= 4) return launch_general(Tile<Element, 4, 1>{});
+        if (problem.O <= 16) return launch_general(Tile<Element, 4, 4>{});
+        return launch_general(Tile<Element, 8, 8>{});
+    }
+}
+
+}  // namespace direct
+
+inline bool fits_direct(const Problem&) { return true; }
+
+inline Error launch_direct(const Problem& any_problem, cudaStream_t stream) {
+    const Problem problem = canonical(any_problem);
+    switch (problem.dtype) {
+        case Dtype::float32:
+            return direct::launch_element<float>(problem, stream);
+        case Dtype::float64:
+            return direct::launch_element<double>(problem, stream);
+        case Dtype::float16:
+            return direct::launch_element<__half>(problem, stream);
+        default:
+            return direct::launch_element<__nv_bfloat16>(problem, stream);
+    }
+}
+
+}  // namespace conv1d
+''',
+"direct.cu": r'''
+#line 1 "kernels/direct.cu"
+// The translation unit of route "direct".
+
+
+
+const conv1d::Route conv1d::kDirect = {"direct", fits_direct, no_workspace, launch_direct};
+''',
+"few_outputs.cuh": r'''
+#line 1 "kernels/few_outputs.cuh"
+// One to eight output channels a group: bound by reading x. "project", for few taps, reads each x once.
+
+#include <algorithm>
+
+
+
+
+
+
+namespace conv1d {
+namespace few {
+
+constexpr int kSmemBytes = 46080;  // below the 48 KB that need no permission
+constexpr int kPieceProducts = 512;
+
 // Few outputs of few taps (O*K <= kRows): t[o, k, l] = sum over c of w[o, c, k] * x[c, l], which reads each x
 // once, from memory straight to registers; then y[o, p] = sum over k of t[o, k, l], through shared memory.
 template <class Element_>
@@ -3843,7 +4063,7 @@ __device__ __forceinline__ void project(const typename Tile::Sum* w_row, int beg
 
 template <class Tile>
 __global__ void __launch_bounds__(kProjectThreads, 4)
-    direct_project_kernel(const __grid_constant__ ProjectParams params) {
+    few_outputs_project_kernel(const __grid_constant__ ProjectParams params) {
     using Element = typename Tile::Element;
     using Sum = typename Tile::Sum;
     using Values = Vector<Element, Tile::kThreadL>;
@@ -4033,235 +4253,57 @@ ProjectParams plan_project(const Problem& problem) {
 
 template <class Tile>
 Error launch_project(const ProjectParams& params, cudaStream_t stream) {
-    direct_project_kernel<Tile>
+    few_outputs_project_kernel<Tile>
         <<<static_cast<unsigned>(params.tiles), params.threads, params.smem_bytes, stream>>>(params);
     return launch_error();
 }
-
-// Problems whose general tiles would leave multiprocessors without work: a block computes 8 output channels x
-// 32 positions, counted through all samples, and its warps share the reduction. One position a lane; x comes
-// straight from global memory, and a warp's next 32 products of weights by way of its shared memory.
-constexpr int kSmallO = 8;
-constexpr int kSmallP = 32;
-constexpr int kMaxSmallWarps = 16;
-constexpr int kSmallProducts = 32;  // of weights in a warp's shared memory
-constexpr int kSmallPiece = 256;    // products summed before they join the sum of all
-constexpr int kShortSum = 64;       // products up to which one warp sums all, in the order of other kernels
-
-// Blocks that registers are shared by. With two, ptxas for sm_100 spills some.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
-constexpr int kSmallBlocks = 1;
-#else
-constexpr int kSmallBlocks = 2;
-#endif
-
-struct SmallParams {
-    Problem problem;
-    int32_t warps;     // of a block
-    int32_t products;  // of a warp
-    int64_t o_tiles, p_tiles, tiles;
-};
-
-struct alignas(16) SmallMemory {
-    float w[kMaxSmallWarps][kSmallProducts][kSmallO];  // and then the warps' sums, [warp][channel][position]
-};
-
-template <class Element>
-__global__ void __launch_bounds__(32 * kMaxSmallWarps, kSmallBlocks)
-    direct_small_kernel(const __grid_constant__ SmallParams params) {
-    __shared__ SmallMemory memory;
-    const Problem& problem = params.problem;
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const uint32_t row = blockIdx.x / static_cast<uint32_t>(params.o_tiles);
-    const int64_t o_begin = (blockIdx.x - row * params.o_tiles) * kSmallO;
-    const int64_t g = row / static_cast<uint32_t>(params.p_tiles);
-    const int64_t index = (row - g * params.p_tiles) * kSmallP + lane;
-    const int64_t n = index / problem.P, p = index - n * problem.P;
-    const int rows = static_cast<int>(min(problem.O - o_begin, int64_t{kSmallO}));
-    const int K = static_cast<int>(problem.K), all = static_cast<int>(problem.C) * K;
-    const int end = min((warp + 1) * params.products, all);
-    const Element* const w = static_cast<const Element*>(problem.w) + (g * problem.O + o_begin) * all;
-    const int64_t l_begin = p * problem.stride - problem.pad_left;
-    const Element* const x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n +
-                             g * problem.C * problem.x_stride_c;
-    float(&w_smem)[kSmallProducts][kSmallO] = memory.w[warp];
-    float total[kSmallO] = {}, sum[kSmallO] = {};
-    int summed = 0;
-    for (int begin = warp * params.products; begin < end; begin += kSmallProducts) {
-        const int count = min(end - begin, kSmallProducts);
-        float weight[kSmallO];
-#pragma unroll
-        for (int o = 0; o < kSmallO; ++o)
-            weight[o] = o < rows && lane < count ? widen(w[o * all + begin + lane]) : 0.0f;
-        __syncwarp();  // the products before have been read
-#pragma unroll
-        for (int o = 0; o < kSmallO; ++o) w_smem[lane][o] = weight[o];
-        __syncwarp();
-        int c = begin / K, k = begin - c * K;
-        constexpr int kUnroll = 8;
-#pragma unroll 1
-        for (int i = 0; i < count; i += kUnroll) {
-            float value[kUnroll];
-#pragma unroll
-            for (int j = 0; j < kUnroll; ++j) {
-                const int64_t l = l_begin + k * problem.dilation;
-                const bool inside = n < problem.N && i + j < count && l >= 0 && l < problem.L;
-                value[j] = inside ? widen(x[c * problem.x_stride_c + l * problem.x_stride_l]) : 0.0f;
-                if (++k == K) k = 0, ++c;
-            }
-#pragma unroll
-            for (int j = 0; j < kUnroll; ++j) {
-#pragma unroll
-                for (int o = 0; o < kSmallO; ++o) sum[o] += w_smem[i + j][o] * value[j];
-            }
-        }
-        summed += count;
-        if (summed >= kSmallPiece) {
-            summed = 0;
-#pragma unroll
-            for (int o = 0; o < kSmallO; ++o) total[o] += sum[o], sum[o] = 0.0f;
-        }
-    }
-    if (params.warps > 1) {
-        float* const sums = &memory.w[0][0][0];
-        __syncthreads();  // all weights have been read
-#pragma unroll
-        for (int o = 0; o < kSmallO; ++o) sums[(warp * kSmallO + o) * kSmallP + lane] = total[o] + sum[o];
-        __syncthreads();
-    }
-    for (int o = warp; o < rows; o += params.warps) {
-        float value = 0.0f;
-        if (params.warps > 1) {
-            for (int i = 0; i < params.warps; ++i)
-                value += (&memory.w[0][0][0])[(i * kSmallO + o) * kSmallP + lane];
-        } else {
-#pragma unroll
-            for (int i = 0; i < kSmallO; ++i) value = i == o ? total[i] + sum[i] : value;
-        }
-        const int64_t channel = g * problem.O + o_begin + o;
-        if (problem.bias != nullptr) value += widen(static_cast<const Element*>(problem.bias)[channel]);
-        if (n >= problem.N) continue;
-        Element* const y =
-            static_cast<Element*>(problem.y) + (n * problem.G * problem.O + channel) * problem.P + p;
-        *y = problem.activation == Activation::none ? narrow<Element>(value)
-                                                    : activate<Element, true>(problem.activation, value);
-    }
-}
-
-// tiles is 0 where the problem does not suit.
-inline SmallParams plan_small(const Problem& problem) {
-    SmallParams params{};
-    params.problem = problem;
-    const int64_t products = problem.C * problem.K;
-    params.o_tiles = ceil_div(problem.O, kSmallO);
-    params.p_tiles = ceil_div(problem.N * problem.P, kSmallP);
-    const int64_t tiles = params.o_tiles * params.p_tiles * problem.G;
-    if (products * kSmallO > kMaxBlocks || tiles > kMaxBlocks || problem.N * problem.P > kMaxBlocks)
-        return params;
-    // Not by the number of samples: a sample's sums must not depend on others.
-    const int64_t sample_tiles = params.o_tiles * ceil_div(problem.P, kSmallP) * problem.G;
-    params.warps = 1;
-    while (params.warps < kMaxSmallWarps && products > kShortSum * params.warps &&
-           sample_tiles * params.warps < 8 * problem.device.sm_count)
-        params.warps *= 2;
-    params.products = static_cast<int32_t>(ceil_div(products, params.warps));
-    params.tiles = tiles;
-    return params;
-}
-
-// Whether the busiest multiprocessor takes longer over its share of other tiles, of some 25 products a cycle
-// and `least_cycles` each, than over its share of small ones, of some 10.
-inline bool prefers_small(int64_t tiles, int64_t tile_outputs, double least_cycles,
-                          const SmallParams& small) {
-    if (small.tiles == 0) return false;
-    const double products = static_cast<double>(small.problem.C * small.problem.K);
-    const int64_t sms = small.problem.device.sm_count;
-    const double other = std::max(products * static_cast<double>(tile_outputs) / 25, least_cycles);
-    return static_cast<double>(ceil_div(small.tiles, sms)) * (products * kSmallO * kSmallP / 10) <
-           static_cast<double>(ceil_div(tiles, sms)) * other;
-}
-
-template <class Element>
-Error launch_small(const SmallParams& params, cudaStream_t stream) {
-    direct_small_kernel<Element>
-        <<<static_cast<unsigned>(params.tiles), 32 * params.warps, 0, stream>>>(params);
-    return launch_error();
-}
-
-template <class Element>
-Error launch_element(const Problem& problem, cudaStream_t stream) {
-    if constexpr (std::is_same<Element, double>::value) {
-        if (problem.O <= 4) return launch_tile<Tile<double, 2, 2>>(problem, stream);
-        return launch_tile<Tile<double, 4, 8>>(problem, stream);
-    } else {
-        using Project = ProjectTile<Element>;
-        using Short = ShortTile<Element, 8, 2>;
-        const SmallParams small = plan_small(problem);
-        // Where sums differ by the kernel, it is chosen as for one sample.
-        Problem sample = problem;
-        sample.N = 1;
-        const bool sums_alike = problem.C * problem.K <= kShortSum;
-        const Problem& probe = sums_alike ? problem : sample;
-        if (problem.O * problem.K <= Project::kRows) {
-            const ProjectParams params = plan_project<Project>(problem);
-            const ProjectParams probed = plan_project<Project>(sample);
-            // Where blocks are few, loads take them some 200 cycles a channel.
-            const double cycles = 200.0 * static_cast<double>(problem.C);
-            if (params.tiles > 0 &&
-                !prefers_small(probed.tiles, problem.O * probed.tile_p, cycles, plan_small(sample)))
-                return launch_project<Project>(params, stream);
-        }
-        if (problem.O > 4) {
-            const ShortParams params = plan_short<Short>(problem), probed = plan_short<Short>(probe);
-            const int64_t warps = probed.rounds * probed.warps_o * probed.warps_p;
-            const int64_t outputs = warps * Short::kThreadO * Short::kWarpP;
-            // Bringing x, 8 elements a thread at a time, takes some 1500 cycles each time.
-            const double cycles = 1500.0 * probed.x_slots / (8 * 32 * probed.warps_o * probed.warps_p);
-            if (params.tiles > 0 && !prefers_small(probed.tiles, outputs, cycles, plan_small(probe)))
-                return launch_short<Short>(params, stream);
-        }
-        const auto launch_general = [&](auto tile) {
-            using General = decltype(tile);
-            const bool alike = sums_alike && (problem.C == 1 || plan<General>(problem).taps == problem.K);
-            const Problem& chosen_for = alike ? problem : sample;
-            const int64_t tiles = plan<General>(chosen_for).tiles;
-            if (prefers_small(tiles, General::kO * General::kP, 0, plan_small(chosen_for)))
-                return launch_small<Element>(small, stream);
-            return launch_tile<General>(problem, stream);
-        };
-        if (problem.O <= 4) return launch_general(Tile<Element, 4, 1>{});
-        if (problem.O <= 16) return launch_general(Tile<Element, 4, 4>{});
-        return launch_general(Tile<Element, 8, 8>{});
-    }
-}
-
-}  // namespace direct
-
-inline bool fits_direct(const Problem&) { return true; }
-
-inline Error launch_direct(const Problem& any_problem, cudaStream_t stream) {
-    const Problem problem = canonical(any_problem);
+// Calls launch(element) for the problem's element type.
+template <class Launch>
+Error with_element(const Problem& problem, Launch launch) {
     switch (problem.dtype) {
-        case Dtype::float32:
-            return direct::launch_element<float>(problem, stream);
-        case Dtype::float64:
-            return direct::launch_element<double>(problem, stream);
         case Dtype::float16:
-            return direct::launch_element<__half>(problem, stream);
+            return launch(__half{});
+        case Dtype::bfloat16:
+            return launch(__nv_bfloat16{});
         default:
-            return direct::launch_element<__nv_bfloat16>(problem, stream);
+            return launch(float{});
     }
+}
+
+}  // namespace few
+
+// Enough blocks for half the multiprocessors, whatever the batch.
+inline bool fits_few_outputs(const Problem& any_problem) {
+    if (any_problem.dtype == Dtype::float64) return false;
+    const Problem problem = canonical(any_problem);
+    Problem sample = problem;
+    sample.N = 1;
+    const auto fits = [&](auto element) {
+        using Tile = few::ProjectTile<decltype(element)>;
+        return few::plan_project<Tile>(problem).tiles > 0 &&
+               2 * few::plan_project<Tile>(sample).tiles >= problem.device.sm_count;
+    };
+    if (problem.dtype == Dtype::float32) return fits(float{});
+    return fits(__half{});
+}
+
+inline Error launch_few_outputs(const Problem& any_problem, cudaStream_t stream) {
+    const Problem problem = canonical(any_problem);
+    return few::with_element(problem, [&](auto element) {
+        using Tile = few::ProjectTile<decltype(element)>;
+        return few::launch_project<Tile>(few::plan_project<Tile>(problem), stream);
+    });
 }
 
 }  // namespace conv1d
 ''',
-"direct.cu": r'''
-#line 1 "kernels/direct.cu"
-// The translation unit of route "direct".
+"few_outputs.cu": r'''
+#line 1 "kernels/few_outputs.cu"
+// The translation unit of route "few_outputs".
 
 
 
-const conv1d::Route conv1d::kDirect = {"direct", fits_direct, no_workspace, launch_direct};
+const conv1d::Route conv1d::kFewOutputs = {"few_outputs", fits_few_outputs, no_workspace, launch_few_outputs};
 ''',
 "fold.cuh": r'''
 #line 1 "kernels/fold.cuh"
@@ -7537,586 +7579,6 @@ CONV1D_SM90_CHANNELS_LAST(template)
 }  // namespace sm90
 }  // namespace conv1d
 ''',
-"small.cuh": r'''
-#line 1 "kernels/small.cuh"
-// Small dense problems on tensor cores, sm_80 and later: an implicit GEMM by mma.sync in one launch, with no
-// packed weights and no workspace. TF32, fp16, bf16, and fp32 at full accuracy as three TF32 products.
-//
-// D[o][position] = sum of W[o][r] * X[r][position], where r = c*K + k counts in the weights' own order: their
-// rows are read as they lie. Positions count through all samples. A lane gathers x for one position; a table
-// says where each r is and which tap of its row. Loads run one chunk of the depth ahead, in registers.
-//
-// The depth is cut into parts. Each is summed by itself, then their sums are added in order. So a team of
-// warps may take one part or all of them, and tiles may have any size: how many samples there are decides
-// that, but no bit of the result. Few outputs: a warp a part, 16 x 16 outputs. Many: all parts, 64 x 64
-// outputs of four warps. Cost: x is gathered once per 16, 32 or 64 output channels and tap, through L1.
-
-#include <cstring>
-#include <type_traits>
-
-
-
-
-
-
-namespace conv1d {
-namespace small {
-
-constexpr int kMmaWords = 8;       // depth of one product; a word is one fp32 operand or two 16-bit ones
-constexpr int kLaneElements = 16;  // of x, and of w, that a thread loads of a chunk
-constexpr int kGranule = 32;       // elements of depth: parts are multiples, as all tiles' chunks divide it
-constexpr int kSmallGranule = 16;  // divided by those of one tile only
-constexpr int kMaxParts = 16;
-constexpr int kFarAway = 1 << 30;  // a position outside of every row, alone or added to one inside
-constexpr int64_t kMostPositions = int64_t{1} << 28;
-
-// A team of warps shares the chunks of its parts. kSplit: each fp32 operand is a high and a low number, and
-// three products of those make one.
-template <class Element_, bool kSplit_, int kWarpO_, int kWarpP_, int kTeamWarpsO_, int kTeamWarpsP_>
-struct Tile {
-    using Element = Element_;
-    static constexpr bool kSplit = kSplit_;
-    static constexpr int kWarpO = kWarpO_;  // output channels of a warp
-    static constexpr int kWarpP = kWarpP_;  // positions of a warp
-    static constexpr int kMTiles = kWarpO / 16;
-    static constexpr int kNTiles = kWarpP / 8;
-    static constexpr int kLaneRows = 32 / kWarpP;  // lanes that share a position, of x and of y
-    static constexpr int kTeamWarpsO = kTeamWarpsO_;
-    static constexpr int kTeamWarpsP = kTeamWarpsP_;
-    static constexpr int kTeamWarps = kTeamWarpsO * kTeamWarpsP;
-    static constexpr int kTeamThreads = 32 * kTeamWarps;
-    static constexpr int kMaxTeams = kTeamWarps > 1 ? 1 : kMaxParts;
-    static constexpr int kMaxThreads = kTeamThreads * kMaxTeams;
-    static constexpr int kO = kWarpO * kTeamWarpsO;
-    static constexpr int kP = kWarpP * kTeamWarpsP;
-    static constexpr int kPerWord = 4 / sizeof(Element);
-    static constexpr int kWarpElements = kLaneElements * kLaneRows;  // of a chunk, that a warp gathers
-    static constexpr int kElements = kWarpElements * kTeamWarpsO;    // of a chunk
-    static constexpr int kDepth = kElements / kPerWord;              // of a chunk, in words
-    static constexpr int kPitch = kDepth + 4;  // words; 8 rows of 16 bytes fall into all banks
-    static constexpr int kStages = kTeamWarps > 1 ? 2 : 1;
-    static constexpr int kStageWords = (kO + kP) * kPitch;
-    static constexpr int kSumPitch = kP + 8;  // floats; pairs of 4 rows fall into all banks
-    static constexpr int kTeamWords = kStages * kStageWords + kO * kSumPitch;  // of shared memory
-    static constexpr int kTeamBytes = 4 * kTeamWords + kTeamWarps * kWarpElements * 8;  // with the tables
-    // That share a multiprocessor; four of the split large tile would spill registers.
-    static constexpr int kBlocks = kTeamWarps == 1 ? 1 : kSplit ? 3 : 4;
-    static_assert(kGranule % kElements == 0, "parts must have whole chunks");
-    static_assert(kO * kElements / kTeamThreads == kLaneElements, "a thread loads as much of w as of x");
-};
-
-struct Params {
-    Problem problem;
-    bool w_vectors;   // rows of w start at multiples of 16 bytes
-    bool w_words;     // ... of 4 bytes
-    Divisor taps;     // K
-    int32_t depth;    // C*K
-    int32_t chunks;   // of the depth
-    int32_t part_chunks;  // of a part; the last one may have fewer
-    int32_t teams;        // of a block: one for each part, or one for all
-    int64_t o_tiles;      // of a group
-    int64_t blocks;
-};
-
-// Depth of a part, decided by one sample: short sums of few outputs are cut into single chunks, long ones
-// into at most 8 parts, or 16.
-inline int64_t part_depth(const Problem& problem) {
-    const int64_t depth = problem.C * problem.K;
-    const int64_t large_tiles = problem.G * ceil_div(problem.O, 64) * ceil_div(problem.P, 64);
-    if (depth <= 8 * kSmallGranule && 2 * large_tiles < problem.device.sm_count) return kSmallGranule;
-    const int64_t granules = ceil_div(depth, kGranule);
-    return ceil_div(granules, granules > 32 ? kMaxParts : kMaxParts / 2) * kGranule;
-}
-
-// Where r = c*K + k lies in x, in elements from channel 0 and tap 0, and k*dilation.
-struct Entry {
-    int32_t offset, tap;
-};
-
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-
-template <class Tile>
-__device__ __forceinline__ void sync_team() {
-    if constexpr (Tile::kTeamWarps == 1) __syncwarp();
-    else __syncthreads();  // the block is one team
-}
-
-// What one thread reads from, and its position of y.
-template <class Element>
-struct Source {
-    const Element* x;  // channel 0 of the group, tap 0
-    int32_t l;         // of tap 0; kFarAway where the position is none
-    const Element* w;  // the team's first output channel
-    int32_t outputs;   // that w has from there on
-};
-
-// A chunk on its way from global to shared memory.
-template <class Element>
-struct Chunk {
-    Element x[kLaneElements];
-    uint32_t w[kLaneElements];  // words, or, where rows begin at odd 16-bit elements, such elements
-};
-
-template <class Element>
-__device__ __forceinline__ uint32_t pack(Element first, Element second) {
-    const Element pair[2] = {first, second};
-    uint32_t bits;
-    memcpy(&bits, pair, 4);
-    return bits;
-}
-
-// Starts to load x at this warp's words of the chunk.
-template <class Tile>
-__device__ __forceinline__ void load_x(const Params& params, const Source<typename Tile::Element>& source,
-                                       int r_begin, Entry* table, Chunk<typename Tile::Element>& chunk) {
-    using Element = typename Tile::Element;
-    const Problem& problem = params.problem;
-    const int lane = threadIdx.x % 32;
-    __syncwarp();  // the table has been read
-    if (lane < Tile::kWarpElements) {
-        const int r = r_begin + lane;
-        const int c = static_cast<int>(params.taps.quotient(r));
-        const int k = r - c * static_cast<int>(params.taps.divisor);
-        const int tap = k * static_cast<int>(problem.dilation);
-        const int offset =
-            c * static_cast<int>(problem.x_stride_c) + tap * static_cast<int>(problem.x_stride_l);
-        table[lane] = r < params.depth ? Entry{offset, tap} : Entry{0, kFarAway};
-    }
-    __syncwarp();
-    table += lane / Tile::kWarpP * kLaneElements;
-#pragma unroll
-    for (int i = 0; i < kLaneElements; i += 2) {
-        const auto entries = *reinterpret_cast<const Vector<Entry, 2>*>(table + i);
-#pragma unroll
-        for (int j = 0; j < 2; ++j) {
-            const uint32_t l = static_cast<uint32_t>(source.l) + static_cast<uint32_t>(entries.at[j].tap);
-            const bool inside = l < static_cast<uint32_t>(problem.L);
-            chunk.x[i + j] = inside ? source.x[entries.at[j].offset] : Element{};
-        }
-    }
-}
-
-// How a team's threads share a chunk of w, in pieces of kPiece elements: thread by thread along its rows,
-// kCount times, kRows rows apart.
-template <class Tile, int kPiece>
-struct Pieces {
-    static constexpr int kInRow = Tile::kElements / kPiece;
-    static constexpr int kRows = Tile::kTeamThreads / kInRow;
-    static constexpr int kCount = kLaneElements / kPiece;
-    int row, element;  // of the first piece
-
-    __device__ __forceinline__ Pieces()
-        : row(threadIdx.x % Tile::kTeamThreads / kInRow), element(threadIdx.x % kInRow * kPiece) {}
-};
-
-// Starts to load w, from `depth_begin` on in each row.
-template <class Tile>
-__device__ __forceinline__ void load_w(const Params& params, const Source<typename Tile::Element>& source,
-                                       int depth_begin, Chunk<typename Tile::Element>& chunk) {
-    using Element = typename Tile::Element;
-    constexpr int kPerWord = Tile::kPerWord;
-    const auto load = [&](const auto& pieces, auto read) {
-        const int r = depth_begin + pieces.element;
-        const Element* w = source.w + static_cast<int64_t>(pieces.row) * params.depth + r;
-        const int64_t step = static_cast<int64_t>(pieces.kRows) * params.depth;
-#pragma unroll
-        for (int i = 0; i < pieces.kCount; ++i, w += step)
-            read(i, w, r < params.depth && pieces.row + i * pieces.kRows < source.outputs);
-    };
-    if (params.w_vectors) {
-        load(Pieces<Tile, 4 * kPerWord>(), [&](int i, const Element* w, bool inside) {
-            const uint4 piece = inside ? *reinterpret_cast<const uint4*>(w) : make_uint4(0, 0, 0, 0);
-            chunk.w[4 * i] = piece.x;
-            chunk.w[4 * i + 1] = piece.y;
-            chunk.w[4 * i + 2] = piece.z;
-            chunk.w[4 * i + 3] = piece.w;
-        });
-    } else if (kPerWord == 1 || params.w_words) {
-        load(Pieces<Tile, kPerWord>(), [&](int i, const Element* w, bool inside) {
-            chunk.w[i] = inside ? *reinterpret_cast<const uint32_t*>(w) : 0;
-        });
-    } else {
-        load(Pieces<Tile, 1>(), [&](int i, const Element* w, bool inside) {
-            chunk.w[i] = inside ? *reinterpret_cast<const uint16_t*>(w) : 0;
-        });
-    }
-}
-
-// An operand as it lies in shared memory: TF32 rounded, ties away from zero, as cuDNN rounds; fp32 whole, to
-// be split at each use.
-template <class Tile>
-__device__ __forceinline__ uint32_t operand(uint32_t bits) {
-    if constexpr (Tile::kPerWord == 1 && !Tile::kSplit) return ptx::cvt_rna_tf32(__uint_as_float(bits));
-    else return bits;
-}
-
-// Puts a chunk where products read it: w[kO][kPitch], then x[kP][kPitch].
-template <class Tile>
-__device__ __forceinline__ void store(const Params& params, const Chunk<typename Tile::Element>& chunk,
-                                      uint32_t* w_smem) {
-    constexpr int kPerWord = Tile::kPerWord, kPitch = Tile::kPitch;
-    const int warp = threadIdx.x % Tile::kTeamThreads / 32, lane = threadIdx.x % 32;
-    const int column = warp % Tile::kTeamWarpsP * Tile::kWarpP + lane % Tile::kWarpP;
-    const int element =
-        warp / Tile::kTeamWarpsP * Tile::kWarpElements + lane / Tile::kWarpP * kLaneElements;
-    uint32_t* const x_smem = w_smem + (Tile::kO + column) * kPitch + element / kPerWord;
-#pragma unroll
-    for (int i = 0; i < kLaneElements / kPerWord; i += 4) {
-        uint32_t word[4];
-#pragma unroll
-        for (int j = 0; j < 4; ++j) {
-            if constexpr (kPerWord == 1) word[j] = operand<Tile>(__float_as_uint(chunk.x[i + j]));
-            else word[j] = pack(chunk.x[2 * (i + j)], chunk.x[2 * (i + j) + 1]);
-        }
-        *reinterpret_cast<uint4*>(x_smem + i) = make_uint4(word[0], word[1], word[2], word[3]);
-    }
-    if (params.w_vectors) {
-        const Pieces<Tile, 4 * kPerWord> pieces;
-        uint32_t* const target = w_smem + pieces.row * kPitch + pieces.element / kPerWord;
-#pragma unroll
-        for (int i = 0; i < pieces.kCount; ++i) {
-            *reinterpret_cast<uint4*>(target + i * pieces.kRows * kPitch) =
-                make_uint4(operand<Tile>(chunk.w[4 * i]), operand<Tile>(chunk.w[4 * i + 1]),
-                           operand<Tile>(chunk.w[4 * i + 2]), operand<Tile>(chunk.w[4 * i + 3]));
-        }
-    } else if (kPerWord == 1 || params.w_words) {
-        const Pieces<Tile, kPerWord> pieces;
-        uint32_t* const target = w_smem + pieces.row * kPitch + pieces.element / kPerWord;
-#pragma unroll
-        for (int i = 0; i < pieces.kCount; ++i)
-            target[i * pieces.kRows * kPitch] = operand<Tile>(chunk.w[i]);
-    } else {
-        const Pieces<Tile, 1> pieces;
-        uint16_t* const target =
-            reinterpret_cast<uint16_t*>(w_smem) + pieces.row * 2 * kPitch + pieces.element;
-#pragma unroll
-        for (int i = 0; i < pieces.kCount; ++i)
-            target[i * pieces.kRows * 2 * kPitch] = static_cast<uint16_t>(chunk.w[i]);
-    }
-}
-
-// Splits fp32 numbers: leaves the high ones, of 11 significant bits, ties away from zero, and returns the low
-// ones. They have 12 bits, of which the product drops the last.
-__device__ __forceinline__ uint32_t split(uint32_t& bits) {
-    const float value = __uint_as_float(bits);
-    bits = (bits + 0x1000) & 0xFFFFE000;
-    return __float_as_uint(value - __uint_as_float(bits));
-}
-__device__ __forceinline__ uint2 split(uint2& pair) {
-    const uint32_t x = split(pair.x), y = split(pair.y);
-    return make_uint2(x, y);
-}
-__device__ __forceinline__ uint4 split(uint4& four) {
-    const uint32_t x = split(four.x), y = split(four.y), z = split(four.z), w = split(four.w);
-    return make_uint4(x, y, z, w);
-}
-
-// The products of a chunk.
-template <class Tile>
-__device__ __forceinline__ void multiply(const uint32_t* w_smem,
-                                         float (&sum)[Tile::kMTiles][Tile::kNTiles][4]) {
-    using Element = typename Tile::Element;
-    const int warp = threadIdx.x % Tile::kTeamThreads / 32;
-    const int lane = threadIdx.x % 32;
-    const uint32_t* const x_smem = w_smem + Tile::kO * Tile::kPitch;
-    // As ldmatrix and mma take them, in rows of 4 words: 8 channels, 8 more, and both of the next 4 words;
-    // 8 positions, the same of the next 4 words, and then 8 positions more.
-    const int w_row = warp / Tile::kTeamWarpsP * Tile::kWarpO + lane % 16;
-    const int x_row = warp % Tile::kTeamWarpsP * Tile::kWarpP + lane / 16 * 8 + lane % 8;
-    const uint32_t w_lane = ptx::smem_address(w_smem + w_row * Tile::kPitch + lane / 16 * 4);
-    const uint32_t x_lane = ptx::smem_address(x_smem + x_row * Tile::kPitch + lane / 8 % 2 * 4);
-    // Two steps of split operands at once would spill registers.
-    constexpr int kUnroll = Tile::kSplit ? 1 : Tile::kDepth / kMmaWords;
-#pragma unroll kUnroll
-    for (int step = 0; step < Tile::kDepth / kMmaWords; ++step) {
-        uint4 w[Tile::kMTiles], w_low[Tile::kMTiles];
-#pragma unroll
-        for (int m = 0; m < Tile::kMTiles; ++m) {
-            uint32_t words[4];
-            ptx::ldmatrix_x4(words, w_lane + (m * 16 * Tile::kPitch + step * kMmaWords) * 4);
-            w[m] = make_uint4(words[0], words[1], words[2], words[3]);
-            if constexpr (Tile::kSplit) w_low[m] = split(w[m]);
-        }
-#pragma unroll
-        for (int n = 0; n < Tile::kNTiles; n += 2) {
-            uint32_t words[4];
-            ptx::ldmatrix_x4(words, x_lane + (n * 8 * Tile::kPitch + step * kMmaWords) * 4);
-            uint2 x[2] = {make_uint2(words[0], words[1]), make_uint2(words[2], words[3])};
-            if constexpr (!Tile::kSplit) {
-#pragma unroll
-                for (int m = 0; m < Tile::kMTiles; ++m) {
-                    ptx::mma<Element>(sum[m][n], w[m], x[0]);
-                    ptx::mma<Element>(sum[m][n + 1], w[m], x[1]);
-                }
-            } else {
-                const uint2 x_low[2] = {split(x[0]), split(x[1])};
-#pragma unroll
-                for (int m = 0; m < Tile::kMTiles; ++m) {
-                    // Small terms first; products truncate their sum, the addition rounds to nearest.
-                    float part[2][4] = {};
-#pragma unroll
-                    for (int j = 0; j < 2; ++j) ptx::mma<float>(part[j], w_low[m], x[j]);
-#pragma unroll
-                    for (int j = 0; j < 2; ++j) ptx::mma<float>(part[j], w[m], x_low[j]);
-#pragma unroll
-                    for (int j = 0; j < 2; ++j) ptx::mma<float>(part[j], w[m], x[j]);
-#pragma unroll
-                    for (int i = 0; i < 8; ++i) sum[m][n + i / 4][i % 4] += part[i / 4][i % 4];
-                }
-            }
-        }
-    }
-}
-
-// Adds the sums of a part to those of the parts before, in shared memory: [kO][kSumPitch]. Begins the next.
-template <class Tile>
-__device__ __forceinline__ void add_part(bool first, float (&sum)[Tile::kMTiles][Tile::kNTiles][4],
-                                         float* total) {
-    const int warp = threadIdx.x % Tile::kTeamThreads / 32;
-    const int lane = threadIdx.x % 32;
-    const int row = warp / Tile::kTeamWarpsP * Tile::kWarpO + lane / 4;
-    const int column = warp % Tile::kTeamWarpsP * Tile::kWarpP + lane % 4 * 2;
-#pragma unroll
-    for (int m = 0; m < 2 * Tile::kMTiles; ++m) {
-        auto* const targets = reinterpret_cast<float2*>(total + (row + m * 8) * Tile::kSumPitch + column);
-#pragma unroll
-        for (int n = 0; n < Tile::kNTiles; ++n) {
-            float (&fragment)[4] = sum[m / 2][n];
-            const float2 before = first ? make_float2(0, 0) : targets[4 * n];
-            targets[4 * n] =
-                make_float2(before.x + fragment[m % 2 * 2], before.y + fragment[m % 2 * 2 + 1]);
-            fragment[m % 2 * 2] = fragment[m % 2 * 2 + 1] = 0;
-        }
-    }
-}
-
-#endif  // sm_80
-
-template <class Tile>
-__global__ void __launch_bounds__(Tile::kMaxThreads, Tile::kBlocks)
-    small_sm80_forward_kernel(const __grid_constant__ Params params) {
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-    using Element = typename Tile::Element;
-    extern __shared__ __align__(16) unsigned char smem[];  // [teams]{operands, sums}, [warps]{table}
-    const Problem& problem = params.problem;
-    const int lane = threadIdx.x % 32;
-    const int team = threadIdx.x / Tile::kTeamThreads;
-    const int warp = threadIdx.x % Tile::kTeamThreads / 32;  // of the team
-    float* const totals = reinterpret_cast<float*>(smem) + Tile::kStages * Tile::kStageWords;
-    uint32_t* const team_smem = reinterpret_cast<uint32_t*>(smem) + team * Tile::kTeamWords;
-    Entry* const table = reinterpret_cast<Entry*>(smem + params.teams * Tile::kTeamWords * 4) +
-                         threadIdx.x / 32 * Tile::kWarpElements;
-
-    const uint32_t rest = blockIdx.x / static_cast<uint32_t>(params.o_tiles);
-    const uint32_t p_tile = rest / static_cast<uint32_t>(problem.G);
-    const int64_t g = rest - p_tile * static_cast<uint32_t>(problem.G);
-    const int64_t o_begin = (blockIdx.x - rest * params.o_tiles) * Tile::kO;
-    const int lane_column = warp % Tile::kTeamWarpsP * Tile::kWarpP + lane % Tile::kWarpP;
-    const uint64_t position = uint64_t{p_tile} * Tile::kP + lane_column;
-    const int64_t n = position / static_cast<uint64_t>(problem.P);
-    const int64_t p = position - n * problem.P;
-
-    Source<Element> source;
-    const int64_t l = p * problem.stride - problem.pad_left;
-    source.l = n < problem.N ? static_cast<int32_t>(l) : kFarAway;
-    source.x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n +
-               g * problem.C * problem.x_stride_c + l * problem.x_stride_l;
-    source.w = static_cast<const Element*>(problem.w) + (g * problem.O + o_begin) * params.depth;
-    source.outputs = static_cast<int32_t>(min(problem.O - o_begin, int64_t{Tile::kO}));
-
-    // Of the warp's outputs, one channel a lane; loaded now, as it takes a while.
-    const int warp_o = warp / Tile::kTeamWarpsP * Tile::kWarpO;
-    const int64_t channel = g * problem.O + o_begin + warp_o;
-    const Element* const bias = static_cast<const Element*>(problem.bias) + channel;
-    const Element lane_bias = problem.bias != nullptr && warp_o + lane < source.outputs
-                                  ? bias[lane] : Element{};
-
-    Element* const y =
-        static_cast<Element*>(problem.y) + (n * problem.G * problem.O + channel) * problem.P + p;
-
-    float sum[Tile::kMTiles][Tile::kNTiles][4] = {};
-    Chunk<Element> chunk;
-    uint32_t* operands = team_smem;
-    const int begin = team * params.part_chunks;
-    const int end = params.teams == 1 ? params.chunks : min(begin + params.part_chunks, params.chunks);
-    int part_left = params.part_chunks;
-    // Loads of a chunk pass behind products of the one before. One more round multiplies the last.
-#pragma unroll 1
-    for (int index = begin; index <= end; ++index) {
-        const bool loads = index < end;
-        if (loads) {
-            const int depth_begin = index * Tile::kElements;
-            load_w<Tile>(params, source, depth_begin, chunk);
-            const int r_begin = depth_begin + warp / Tile::kTeamWarpsP * Tile::kWarpElements;
-            load_x<Tile>(params, source, r_begin, table, chunk);
-        }
-        if (index > begin) {
-            multiply<Tile>(operands, sum);
-            if (--part_left == 0 || !loads) {
-                part_left = params.part_chunks;
-                const bool first = index - params.part_chunks <= begin;
-                add_part<Tile>(first, sum, totals + team * Tile::kTeamWords);
-            }
-        }
-        if (loads) {
-            if constexpr (Tile::kStages == 1) sync_team<Tile>();  // the chunk before has been read
-            else operands = team_smem + (index & 1) * Tile::kStageWords;
-            store<Tile>(params, chunk, operands);
-            sync_team<Tile>();
-        }
-    }
-    __syncthreads();
-
-    const int rows = min(source.outputs - warp_o, Tile::kWarpO);
-    const int lane_row = lane / Tile::kWarpP;
-    const float* const column = totals + warp_o * Tile::kSumPitch + lane_column;
-    bool finite = true;
-    const auto write = [&](auto activated) {
-        constexpr int kUnroll = decltype(activated)::value ? 1 : 4;
-#pragma unroll kUnroll
-        for (int begin = team * Tile::kLaneRows; begin < rows; begin += params.teams * Tile::kLaneRows) {
-            const int row = begin + lane_row;
-            float total = column[row * Tile::kSumPitch];
-#pragma unroll
-            for (int i = 1; i < Tile::kMaxTeams; ++i) {
-                if (i < params.teams) total += column[i * Tile::kTeamWords + row * Tile::kSumPitch];
-            }
-            total += __shfl_sync(0xFFFFFFFF, widen(lane_bias), row);
-            if (source.l == kFarAway || row >= rows) continue;
-            finite = finite && isfinite(total);
-            y[row * problem.P] = finish<Element, decltype(activated)::value>(problem, total);
-        }
-    };
-    if (problem.activation == Activation::none) write(std::false_type{});
-    else write(std::true_type{});
-
-    // Split operands: outputs that are not finite are computed again, as an infinity's two numbers cancel to
-    // NaN.
-    if constexpr (Tile::kSplit) {
-        if (finite) return;
-#pragma unroll 1
-        for (int row = team * Tile::kLaneRows + lane_row; row < rows; row += params.teams * Tile::kLaneRows) {
-            float* const value = y + row * problem.P;
-            if (isfinite(*value)) continue;
-            // Where it lies says which it is: indices kept until here would cost registers.
-            const int64_t index = value - static_cast<float*>(problem.y);
-            const int64_t line = index / problem.P, group = line / problem.O;
-            *value = finish_exactly(problem, group / problem.G, group % problem.G, line % problem.O,
-                                    index % problem.P);
-        }
-    }
-#endif
-}
-
-template <class Tile>
-Params plan(const Problem& problem, bool all_parts) {
-    using Element = typename Tile::Element;
-    Params params{};
-    params.problem = problem;
-    const int64_t depth = problem.C * problem.K;
-    const auto starts_at = [&](int64_t elements) {  // multiples of so many elements
-        const int64_t bytes = elements * static_cast<int64_t>(sizeof(Element));
-        return depth % elements == 0 && reinterpret_cast<uintptr_t>(problem.w) % bytes == 0;
-    };
-    params.w_vectors = starts_at(4 * Tile::kPerWord);
-    params.w_words = starts_at(Tile::kPerWord);
-    params.taps = plan_divisor(problem.K);
-    params.depth = static_cast<int32_t>(depth);
-    params.chunks = static_cast<int32_t>(ceil_div(depth, Tile::kElements));
-    params.part_chunks = static_cast<int32_t>(part_depth(problem) / Tile::kElements);
-    const int64_t parts = ceil_div(params.chunks, params.part_chunks);
-    params.teams = all_parts || parts * Tile::kTeamBytes > problem.device.smem_bytes
-                       ? 1 : static_cast<int32_t>(parts);
-    params.o_tiles = ceil_div(problem.O, Tile::kO);
-    params.blocks = params.o_tiles * problem.G * ceil_div(problem.N * problem.P, Tile::kP);
-    return params;
-}
-
-template <class Tile>
-Error launch(const Problem& problem, bool all_parts, cudaStream_t stream) {
-    const Params params = plan<Tile>(problem, all_parts);
-    const auto blocks = static_cast<unsigned>(params.blocks);
-    const Error error = allow_smem<small_sm80_forward_kernel<Tile>>(problem.device);
-    if (error != nullptr) return error;
-    small_sm80_forward_kernel<Tile>
-        <<<blocks, Tile::kTeamThreads * params.teams, Tile::kTeamBytes * params.teams, stream>>>(params);
-    return launch_error();
-}
-
-// Takes the tile that suits, of those that give the same bits. Small ones, with a warp a part, as long as all
-// warps run at once; from some ten tiles a multiprocessor on, a warp for all parts; large ones where they are
-// not half empty.
-template <class Element, bool kSplit>
-Error launch_tiles(const Problem& problem, cudaStream_t stream) {
-    const int64_t sms = problem.device.sm_count;
-    const auto tiles_of = [&](int64_t side) {
-        return problem.G * ceil_div(problem.O, side) * ceil_div(problem.N * problem.P, side);
-    };
-    if (part_depth(problem) % kGranule == 0) {
-        if (tiles_of(16) * ceil_div(problem.C * problem.K, part_depth(problem)) <= 20 * sms)
-            return launch<Tile<Element, kSplit, 16, 16, 1, 1>>(problem, false, stream);
-        const bool fills_large = 4 * round_up(problem.O, 64) <= 5 * round_up(problem.O, 32);
-        if (fills_large && tiles_of(64) >= sms)
-            return launch<Tile<Element, kSplit, 32, 32, 2, 2>>(problem, true, stream);
-    }
-    return launch<Tile<Element, kSplit, 32, 32, 1, 1>>(problem, tiles_of(32) >= 10 * sms, stream);
-}
-
-}  // namespace small
-
-// Few products of one sample: how many samples there are must not decide. The first bound suits up to some 30
-// samples (us by this route and by gemm_sm90, TF32: 1x988x87 to 368, K1 9.9 and 37; 7x703x300 to 216, K1 17
-// and 25; 61x164x34 to 940, K28 76 and 58). One group of few outputs in many samples is worst (tcn_d64, 64
-// samples: 43 and 23), but not where gemm_sm90 takes three products for one (49 and 47).
-inline bool is_small(const Problem& problem) {
-    const double products = static_cast<double>(problem.G * round_up(problem.O, 32)) *
-                            static_cast<double>(problem.P) * static_cast<double>(problem.C * problem.K);
-    const bool is_split = problem.dtype == Dtype::float32 && problem.precision == Precision::ieee;
-    return products <= (problem.O <= 32 && problem.G == 1 && !is_split ? 4e6 : 30e6);
-}
-
-// fp32, fp16 and bf16 from sm_80 on, 16 input channels a group and more.
-inline bool fits_small_sm80(const Problem& any_problem) {
-    const Problem problem = canonical(any_problem);
-    if (problem.dtype == Dtype::float64 || problem.device.arch < 80 || problem.C < 16 || problem.O < 8)
-        return false;
-    // Positions of x, and what one sample's group spans, are counted in 32 bits.
-    const int64_t reach = problem.K * problem.dilation;
-    constexpr int64_t kMost = small::kMostPositions;
-    const bool counts = problem.L < kMost && problem.P < kMost && problem.stride < kMost &&
-                        problem.P * problem.stride < kMost && problem.dilation < kMost && reach < kMost &&
-                        problem.pad_left < kMost && problem.x_stride_c < kMost &&
-                        problem.x_stride_l < kMost && problem.K < kMost && problem.C < kMost &&
-                        problem.C * problem.x_stride_c + reach * problem.x_stride_l < kMost &&
-                        problem.C * problem.K * problem.K < (int64_t{1} << 31);
-    const int64_t blocks = problem.G * ceil_div(problem.O, 16) * ceil_div(problem.N * problem.P, 16);
-    return counts && blocks <= kMaxBlocks && is_small(problem);
-}
-
-inline Error launch_small_sm80(const Problem& any_problem, cudaStream_t stream) {
-    const Problem problem = canonical(any_problem);
-    switch (problem.dtype) {
-        case Dtype::float16:
-            return small::launch_tiles<__half, false>(problem, stream);
-        case Dtype::bfloat16:
-            return small::launch_tiles<__nv_bfloat16, false>(problem, stream);
-        default:
-            if (problem.precision == Precision::tf32)
-                return small::launch_tiles<float, false>(problem, stream);
-            return small::launch_tiles<float, true>(problem, stream);
-    }
-}
-
-}  // namespace conv1d
-''',
-"small.cu": r'''
-#line 1 "kernels/small.cu"
-// The translation unit of route "small_sm80".
-
-
-
-const conv1d::Route conv1d::kSmallSm80 = {"small_sm80", fits_small_sm80, no_workspace, launch_small_sm80};
-''',
 "stem.cuh": r'''
 #line 1 "kernels/stem.cuh"
 // Short sums of few channels on tensor cores, sm_80 and later, bound by the stores of y: TF32, fp16, bf16,
@@ -10940,13 +10402,20 @@ _conv1d_units = {
         "depthwise.cu",
     ],
     "direct.cu": [
-        "mma.cuh",
         "problem.h",
-        "ptx.cuh",
         "tile.cuh",
         "direct.cuh",
         "dispatch.cuh",
         "direct.cu",
+    ],
+    "few_outputs.cu": [
+        "mma.cuh",
+        "problem.h",
+        "ptx.cuh",
+        "tile.cuh",
+        "few_outputs.cuh",
+        "dispatch.cuh",
+        "few_outputs.cu",
     ],
     "fold.cu": [
         "mma.cuh",
@@ -10991,15 +10460,6 @@ _conv1d_units = {
         "gemm_sm90_product.cuh",
         "gemm_sm90_kernel.cuh",
         "gemm_sm90_channels_last.cu",
-    ],
-    "small.cu": [
-        "mma.cuh",
-        "problem.h",
-        "ptx.cuh",
-        "tile.cuh",
-        "small.cuh",
-        "dispatch.cuh",
-        "small.cu",
     ],
     "stem.cu": [
         "mma.cuh",

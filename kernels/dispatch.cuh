@@ -17,8 +17,8 @@ struct Route {
 inline size_t no_workspace(const Problem&) { return 0; }
 
 // Each is defined in a translation unit of its own, so that they compile side by side.
-extern const Route kToeplitzSm90, kToeplitz, kDepthwise, kStemSm80, kFoldSm80, kStreamSm90, kSmallSm80,
-    kGemmSm90, kGemmSm80, kDirect;
+extern const Route kToeplitzSm90, kToeplitz, kDepthwise, kStemSm80, kFoldSm80, kFewOutputs, kStreamSm90,
+    kSmallSm80, kGemmSm90, kGemmSm80, kDirect;
 
 constexpr const Route* kRoutes[] = {
     &kToeplitzSm90,  // depthwise: long filters on Hopper
@@ -26,6 +26,7 @@ constexpr const Route* kRoutes[] = {
     &kDepthwise,     // one input channel a group
     &kStemSm80,      // fewer than 16 channels a group and sums of some 64 products: bound by stores
     &kFoldSm80,      // fewer than 16 channels a group
+    &kFewOutputs,    // one to eight output channels a group: bound by reading x
     &kStreamSm90,    // short sums on Hopper, bound by memory
     &kSmallSm80,     // dense problems of few products: one launch
     &kGemmSm90,      // every other dense problem on Hopper

@@ -24,6 +24,7 @@ HEADERS = {
     "fold_sm80": "fold.cuh",
     "small_sm80": "small.cuh",
     "gemm_sm80": "gemm_sm80.cuh",
+    "few_outputs": "few_outputs.cuh",
     "direct": "direct.cuh",
 }
 
@@ -57,7 +58,7 @@ MISTAKES = {
     "chunk_before_is_read": (
         "small_sm80", "sync_team<Tile>();  // the chunk before has been read", ";", "race"
     ),
-    "first_position_lost": ("direct", "(in) << j", "(in && l_begin + j * step_l > 0) << j", "wrong result"),
+    "first_position_lost": ("few_outputs", "(in) << j", "(in && l_begin + j * step_l > 0) << j", "wrong result"),
 }
 
 

@@ -1,0 +1,5 @@
+// The translation unit of route "few_outputs".
+#include "few_outputs.cuh"
+#include "dispatch.cuh"
+
+const conv1d::Route conv1d::kFewOutputs = {"few_outputs", fits_few_outputs, no_workspace, launch_few_outputs};
