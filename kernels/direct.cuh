@@ -1,6 +1,6 @@
 // The route that is right for every valid problem, in plain multiply-adds: fp32 at full accuracy, fp64,
-// 16-bit with fp32 sums; any strides, any sizes, sm_75 and later. Three kernels: "short" for few products an
-// output (bound by stores), "small" for problems that fill no multiprocessors otherwise, and the general one.
+// 16-bit with fp32 sums; any strides, any sizes, sm_75 and later. Two kernels: "chunk" for few products, few
+// channels or few outputs, and the general one.
 //
 // A block of the general one computes kO output channels x kP output positions; a step of the reduction
 // brings some channels x some taps into shared memory: x as a Window (tile.cuh), w as [channel][tap][kO]. A
@@ -10,9 +10,12 @@
 // y: the error stays that of a short sum. Cost: at 64 x 256 outputs 10 shared reads for 64 multiply-adds.
 #pragma once
 #include <algorithm>
+#include <numeric>
 #include <type_traits>
 
+#include "mma.cuh"
 #include "problem.h"
+#include "ptx.cuh"
 #include "tile.cuh"
 
 namespace conv1d {
@@ -312,390 +315,638 @@ Error launch_tile(const Problem& problem, cudaStream_t stream) {
     return launch_error();
 }
 
-// Few products an output (C*K up to some hundreds): the whole reduction lies in shared memory at once, so a
-// block fills and waits once, then each warp goes its own way over its outputs, stores overlapping products.
-// x lies as [channel][phase][row], l - l_begin = row*stride + phase: a tap of every stride is a shift.
-template <class Element_, int kThreadO_, int kThreadP_>
-struct ShortTile {
+// Few products an output, few channels or few outputs: a block brings a chunk of the reduction, weights and
+// the window of x, into shared memory at once; often that is all of it. Then each warp goes its own way over
+// its outputs, kThreadO channels x 128 positions. x lies as [channel][plane][row]: a plane holds positions
+// `stride` apart, so that a tap is a shift. Samples too short for a warp lie one after another, `pitch` rows
+// apart, and positions count through them. Sums are cut into pieces of up to 64 products, added up in order;
+// where one sample makes little work, warps share the pieces of the same outputs.
+constexpr int kPieceSize = 64;
+constexpr int64_t kChunkP = 128;  // positions of a warp
+
+// Where ptxas spills some registers otherwise, one block less shares them.
+#if defined(__CUDA_ARCH__) && (__CUDA_ARCH__ < 800 || __CUDA_ARCH__ >= 1000)
+constexpr int kFewerBlocks = 1;
+#else
+constexpr int kFewerBlocks = 0;
+#endif
+
+template <class Element_, int kThreadO_>
+struct ChunkTile {
     using Element = Element_;
-    using Sum = typename SumOf<Element>::Type;
     static constexpr int kThreadO = kThreadO_;
-    static constexpr int kThreadP = kThreadP_;
-    static constexpr int kWarpP = 32 * kThreadP;  // positions of a warp, a thread's 32 apart
+    static constexpr int kThreadP = kChunkP / 32;  // 32 apart
+    static constexpr int kValues = kThreadO * kThreadP;
+    // Blocks that registers are shared by; elements that a thread loads before it stores any, unless copies
+    // go straight to shared memory. Larger numbers spill.
+    static constexpr int kBlocks = kValues > 16 || sizeof(Element) == 2 ? 2 : 3;
+    static constexpr int kBatch = kValues > 16 ? 3 : 8;
+    static_assert(kThreadO % 4 == 0, "weights are read 4 at a time");
 };
 
-struct ShortParams {
+struct ChunkParams {
     Problem problem;
-    int32_t warps_o, warps_p;  // of a block
-    int32_t rounds;            // runs of warps_p warps that a block computes
-    int32_t products;          // C*K
-    Divisor w_rows;            // products + 1: the last is the bias
-    Divisor positions;         // of x that a block reads
-    Divisor stride;
-    int32_t plane_rows;        // of one phase of one channel
-    int32_t w_pitch;           // output channels of a block + 4
-    int32_t x_slot;            // where x begins in shared memory: after products + 1 rows of weights
-    int32_t x_slots;
-    int64_t o_tiles, p_tiles, tiles;
+    int32_t threads;
+    int32_t warps_p;            // of a block, along positions
+    Divisor warps_o, warps_k;   // along output channels; warps_k share the pieces of the same outputs
+    int32_t rounds;             // runs of warps_p warps that a block computes, where one chunk is all
+    int32_t channels;           // of a chunk: more than one only with all taps
+    Divisor taps;               // of a chunk
+    Divisor tap_chunks;
+    int32_t chunks;
+    int32_t piece;              // products of a piece, at most
+    int32_t group;              // products that pieces begin anew with
+    Divisor group_pieces;
+    int32_t chunk_pieces;
+    int32_t w_pitch;            // output channels of a block + 4
+    // Planes are all residues of l modulo the stride, a tap's that of its offset ("dense"), or those of the
+    // first taps, which repeat after some, `cycle_rows` rows on.
+    bool dense;
+    Divisor cycle;              // positions, or taps, after which planes repeat
+    int32_t cycle_rows;
+    Divisor samples;            // of a block
+    Divisor planes;
+    int32_t line_rows;          // of one plane of one channel of one sample
+    // What threads bring at a time: of x [line][row][plane], of weights [8 products][4 output channels]. A
+    // line is a channel of a sample.
+    Divisor step_rows;
+    int32_t step_lines;
+    Divisor step_quads;
+    int32_t step_eights;
+    int32_t plane_step;         // input positions from a plane's row 0 to the next's
+    int32_t plane_rows, channel_slots;
+    Divisor pitch;              // rows from a sample to the next
+    int32_t w_slot, x_slot;     // in shared memory, after the bias and the products' slots
+    bool few_tiles;                     // whether Divisor divides their number
+    Divisor o_tiles, p_tiles, g_tiles;  // tiles count in [sample][group][position][output channel]
+    int64_t tiles;
     size_t smem_bytes;
+
+    // Where row 0 of a product's x lies in shared memory.
+    __device__ __forceinline__ int32_t slot_of(uint32_t product) const {
+        const uint32_t c = taps.quotient(product), k = product - c * taps.divisor;
+        const uint32_t at = dense ? k * static_cast<uint32_t>(problem.dilation) : k;
+        const uint32_t turn = cycle.quotient(at), plane = at - turn * cycle.divisor;
+        return x_slot + c * channel_slots + plane * plane_rows + turn * cycle_rows;
+    }
 };
 
-// Brings weights and bias, then x, in one run of items: all loads of a thread are in flight at once.
+// What one block computes: some outputs of `samples` samples.
+struct ChunkPlace {
+    int64_t n, g, o_begin, p_begin;
+    int32_t outputs, samples;  // that there are
+};
+
+// Moves elements into shared memory, 4 bytes straight, others through registers, several in flight. next()
+// returns whether there is another, and where: target(slot, source, whether it is no zero).
+template <class Tile, class Next>
+__device__ __forceinline__ void bring(float* smem, Next next) {
+    using Element = typename Tile::Element;
+    int32_t slot;
+    const Element* source;
+    bool inside;
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+    constexpr bool kAsync = sizeof(Element) == 4;
+#else
+    constexpr bool kAsync = false;
+#endif
+    if constexpr (kAsync) {
+#pragma unroll 2
+        while (next(slot, source, inside)) {
+            ptx::cp_async<4>(ptx::smem_address(smem + slot), source, inside ? 4 : 0);
+        }
+    } else {
+        bool more = true;
+#pragma unroll 1
+        while (more) {
+            Element value[Tile::kBatch];
+            int32_t slots[Tile::kBatch];
+#pragma unroll
+            for (int i = 0; i < Tile::kBatch; ++i) {
+                more = more && next(slot, source, inside);
+                slots[i] = more ? slot : -1;
+                value[i] = more && inside ? *source : Element{};
+            }
+#pragma unroll
+            for (int i = 0; i < Tile::kBatch; ++i) {
+                if (slots[i] >= 0) smem[slots[i]] = widen(value[i]);
+            }
+        }
+    }
+}
+
+// Weights of `products` products from a channel's tap on. A warp brings 8 neighbours of 4 rows, which fall
+// into different banks.
 template <class Tile>
-__device__ __forceinline__ void fill_short(const ShortParams& params, int64_t n, int64_t g, int64_t o_begin,
-                                           int64_t l_begin, typename Tile::Sum* smem) {
+__device__ __forceinline__ void fill_chunk_w(const ChunkParams& params, const ChunkPlace& place,
+                                             int32_t channel, int32_t tap, int32_t products, float* smem) {
     using Element = typename Tile::Element;
     const Problem& problem = params.problem;
-    const int64_t channel = g * problem.O + o_begin;
-    const Element* w = static_cast<const Element*>(problem.w) + channel * params.products;
-    const Element* bias = static_cast<const Element*>(problem.bias) + (problem.bias == nullptr ? 0 : channel);
-    const Element* x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n +
-                       g * problem.C * problem.x_stride_c + l_begin * problem.x_stride_l;
-    // Whole warps bring either weights or x.
-    const uint32_t w_items = (params.w_rows.divisor * (params.w_pitch - 4) + 31) / 32 * 32;
-    const uint32_t items = w_items + static_cast<uint32_t>(problem.C) * params.positions.divisor;
-    constexpr int kBatch = 8;
-    for (uint32_t begin = threadIdx.x; begin < items; begin += kBatch * blockDim.x) {
-        Element value[kBatch];
-        int32_t slot[kBatch];
-#pragma unroll
-        for (int i = 0; i < kBatch; ++i) {
-            const uint32_t item = begin + i * blockDim.x;
-            const Element* source = nullptr;
-            slot[i] = -1;
-            if (item < w_items) {
-                const uint32_t o = params.w_rows.quotient(item);
-                const uint32_t product = item - o * params.w_rows.divisor;
-                const bool is_bias = product + 1 == params.w_rows.divisor;
-                if (o + 4 < params.w_pitch) slot[i] = product * params.w_pitch + o;
-                if (o_begin + o < problem.O && !(is_bias && problem.bias == nullptr))
-                    source = is_bias ? bias + o : w + (o * params.products + product);
-            } else if (item < items) {
-                const uint32_t c = params.positions.quotient(item - w_items);
-                const uint32_t offset = item - w_items - c * params.positions.divisor;
-                const uint32_t row = params.stride.quotient(offset);
-                const uint32_t plane = (c - row) * params.stride.divisor + offset;
-                slot[i] = params.x_slot + plane * params.plane_rows + row;
-                if (static_cast<uint64_t>(l_begin + offset) < static_cast<uint64_t>(problem.L))
-                    source = x + c * problem.x_stride_c + offset * problem.x_stride_l;
-            }
-            value[i] = source == nullptr ? Element{} : *source;
+    const int32_t step_quads = params.step_quads.divisor, step_products = params.step_eights * 8;
+    const int32_t eight = params.step_quads.quotient(threadIdx.x / 32);
+    const int32_t first = eight < params.step_eights ? eight * 8 + threadIdx.x % 32 / 4 : products;
+    int32_t o = (threadIdx.x / 32 - eight * step_quads) * 4 + threadIdx.x % 4;
+    int32_t product = first, at_slot;
+    const int64_t row_products = problem.C * problem.K;
+    const Element* at;
+    const auto set_row = [&] {
+        at = static_cast<const Element*>(problem.w) + channel * problem.K + tap + product +
+             (place.g * problem.O + place.o_begin + o) * row_products;
+        at_slot = params.w_slot + product * params.w_pitch + o;
+    };
+    set_row();
+    bring<Tile>(smem, [&](int32_t& slot, const Element*& source, bool& inside) {
+        if (product >= products) {
+            if (o + step_quads * 4 >= params.w_pitch - 4 || first >= products) return false;
+            o += step_quads * 4;
+            product = first;
+            set_row();
         }
+        slot = at_slot;
+        source = at;
+        inside = o < place.outputs;
+        product += step_products;
+        at += step_products;
+        at_slot += step_products * params.w_pitch;
+        return true;
+    });
+}
+
+// The x that taps from `tap` on of some channels need, zeros outside 0 <= l < L.
+template <class Tile>
+__device__ __forceinline__ void fill_chunk_x(const ChunkParams& params, const ChunkPlace& place,
+                                             int32_t channel, int32_t tap, int32_t channels, float* smem) {
+    using Element = typename Tile::Element;
+    const Problem& problem = params.problem;
+    const uint32_t first = params.planes.quotient(threadIdx.x);
+    const int32_t plane = threadIdx.x - first * params.planes.divisor;
+    int32_t line = params.step_rows.quotient(first);
+    const int32_t first_row = first - line * params.step_rows.divisor;
+    if (line >= params.step_lines) return;
+    const int32_t lines = channels * params.samples.divisor, step_rows = params.step_rows.divisor;
+    const int32_t stride = static_cast<int32_t>(problem.stride), row_offset = step_rows * stride;
+    const int64_t step = row_offset * problem.x_stride_l;
+    const Element* at;
+    int32_t row, at_slot;
+    Inside range;  // of the row, from this thread's position on
+    const auto set_line = [&] {
+        const int32_t c = params.samples.quotient(line), sample = line - c * params.samples.divisor;
+        const int64_t l = place.p_begin * problem.stride - problem.pad_left + tap * problem.dilation +
+                          first_row * stride + plane * params.plane_step;
+        at = static_cast<const Element*>(problem.x) + (place.n + sample) * problem.x_stride_n +
+             (place.g * problem.C + channel + c) * problem.x_stride_c + l * problem.x_stride_l;
+        at_slot = params.x_slot + c * params.channel_slots + plane * params.plane_rows +
+                  sample * params.pitch.divisor + first_row;
+        row = first_row;
+        range = inside_row(l, problem.L, 1 << 30);
+        if (sample >= place.samples) range.end = 0;
+    };
+    row = params.line_rows;
+    line -= params.step_lines;
+    bring<Tile>(smem, [&](int32_t& slot, const Element*& source, bool& inside) {
+        if (row >= params.line_rows) {
+            line += params.step_lines;
+            if (line >= lines) return false;
+            set_line();
+        }
+        slot = at_slot;
+        source = at;
+        inside = range.begin <= 0 && range.end > 0;
+        row += step_rows;
+        range.begin -= row_offset;
+        range.end -= row_offset;
+        at += step;
+        at_slot += step_rows;
+        return true;
+    });
+}
+
+// total += the sum of `count` products of this thread, whose x begins at `slots` bytes from x.
+template <class Tile>
+__device__ __forceinline__ void multiply_piece(const ChunkParams& params, const float* x,
+                                               const int32_t* slots, const float* w_row, int32_t count,
+                                               float (&total)[Tile::kThreadO][Tile::kThreadP]) {
+    float sum[Tile::kThreadO][Tile::kThreadP] = {};
+    const auto multiply_one = [&](int32_t slot) {
+        const float* const x_row = reinterpret_cast<const float*>(reinterpret_cast<const char*>(x) + slot);
+        float x_frag[Tile::kThreadP];
 #pragma unroll
-        for (int i = 0; i < kBatch; ++i) {
-            if (slot[i] >= 0) smem[slot[i]] = widen(value[i]);
+        for (int j = 0; j < Tile::kThreadP; ++j) x_frag[j] = x_row[32 * j];
+#pragma unroll
+        for (int i = 0; i < Tile::kThreadO; i += 4) {
+            const auto w_frag = *reinterpret_cast<const Vector<float, 4>*>(w_row + i);
+#pragma unroll
+            for (int v = 0; v < 4; ++v) {
+#pragma unroll
+                for (int j = 0; j < Tile::kThreadP; ++j) sum[i + v][j] += w_frag.at[v] * x_frag[j];
+            }
+        }
+        w_row += params.w_pitch;
+    };
+    int32_t product = 0;
+#pragma unroll 1
+    for (; product + 4 <= count; product += 4) {
+        const auto four = *reinterpret_cast<const Vector<int32_t, 4>*>(slots + product);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) multiply_one(four.at[i]);
+    }
+#pragma unroll 1
+    for (; product < count; ++product) multiply_one(slots[product]);
+#pragma unroll
+    for (int i = 0; i < Tile::kThreadO; ++i) {
+#pragma unroll
+        for (int j = 0; j < Tile::kThreadP; ++j) total[i][j] += sum[i][j];
+    }
+}
+
+// What one warp computes: some outputs of its block, or its share of their sums.
+struct ChunkWarp {
+    int32_t first;   // of the warps that share these outputs
+    int32_t k;       // among them
+    int32_t o, row;  // first output channel and position in the block
+    int32_t rows;    // output channels that there are from o on
+    bool active;     // some warps only bring
+};
+
+template <class Tile>
+__device__ __forceinline__ ChunkWarp find_warp(const ChunkParams& params, const ChunkPlace& place,
+                                               int32_t warp, int32_t round) {
+    const int32_t warp_op = params.warps_k.quotient(warp), warp_p = params.warps_o.quotient(warp_op);
+    ChunkWarp found;
+    found.first = warp_op * params.warps_k.divisor;
+    found.k = warp - found.first;
+    found.o = (warp_op - warp_p * params.warps_o.divisor) * Tile::kThreadO;
+    found.row = (round * params.warps_p + warp_p) * static_cast<int32_t>(kChunkP);
+    found.rows = place.outputs - found.o;
+    found.active = warp_p < params.warps_p && found.rows > 0 &&
+                   (params.samples.divisor > 1
+                        ? found.row < place.samples * static_cast<int32_t>(params.pitch.divisor)
+                        : place.p_begin + found.row < params.problem.P);
+    return found;
+}
+
+// Outputs to y. All threads of a block call this.
+template <class Tile>
+__device__ __forceinline__ void store_chunk(const ChunkParams& params, const ChunkPlace& place, int32_t round,
+                                            float* bias_smem,
+                                            const float (&total)[Tile::kThreadO][Tile::kThreadP]) {
+    using Element = typename Tile::Element;
+    const Problem& problem = params.problem;
+    const int32_t thread = ptx::anew(threadIdx.x);  // registers do not last for what was known of it
+    const ChunkWarp warp = find_warp<Tile>(params, place, thread / 32, round);
+    // Where the thread's position of index j lies in y, and whether it is there.
+    const auto find = [&](int j, int64_t& offset) {
+        const int32_t at = warp.row + thread % 32 + 32 * j;
+        const int32_t sample = params.pitch.quotient(at);
+        const int64_t p = place.p_begin + at - sample * static_cast<int32_t>(params.pitch.divisor);
+        offset = sample * (problem.G * problem.O * problem.P) + p;
+        return warp.active && sample < place.samples && p < problem.P;
+    };
+    Element* y = static_cast<Element*>(problem.y) +
+                 ((place.n * problem.G + place.g) * problem.O + place.o_begin + warp.o) * problem.P;
+    const int32_t warps_k = params.warps_k.divisor;
+    if (warps_k > 1) {  // the sums of warps that share outputs, [warp][value][lane]
+        float* const sums = bias_smem + params.w_slot + thread % 32;
+        __syncthreads();  // all products have been read
+#pragma unroll
+        for (int value = 0; value < Tile::kValues; ++value) {
+            if (warp.active)
+                sums[((warp.first + warp.k) * Tile::kValues + value) * 32] =
+                    total[value / Tile::kThreadP][value % Tile::kThreadP];
+        }
+        __syncthreads();
+#pragma unroll 1
+        for (int value = warp.k; value < Tile::kValues; value += warps_k) {
+            const int i = value / Tile::kThreadP;
+            int64_t offset;
+            if (!find(value % Tile::kThreadP, offset) || i >= warp.rows) continue;
+            float sum = bias_smem[warp.o + i];
+            for (int k = 0; k < warps_k; ++k)
+                sum += sums[((warp.first + k) * Tile::kValues + value) * 32];
+            y[i * problem.P + offset] = problem.activation == Activation::none
+                                            ? narrow<Element>(sum)
+                                            : activate<Element, true>(problem.activation, sum);
+        }
+        return;
+    }
+    int64_t first, offset;
+    int32_t step[Tile::kThreadP];  // from index 0 on
+    bool valid[Tile::kThreadP];
+    valid[0] = find(0, first);
+    step[0] = 0;
+#pragma unroll
+    for (int j = 1; j < Tile::kThreadP; ++j) {
+        valid[j] = find(j, offset);
+        step[j] = static_cast<int32_t>(offset - first);
+    }
+    y += first;
+#pragma unroll
+    for (int i = 0; i < Tile::kThreadO; ++i) {
+        if (i >= warp.rows) break;
+        const float bias = bias_smem[warp.o + i];
+#pragma unroll
+        for (int j = 0; j < Tile::kThreadP; ++j) {
+            if (valid[j]) y[step[j]] = narrow<Element>(total[i][j] + bias);
+        }
+        y += problem.P;
+    }
+    if (problem.activation == Activation::none) return;
+#pragma unroll 1
+    for (int i = 0; i < min(warp.rows, Tile::kThreadO); ++i) {  // reads back what this thread has stored
+        y -= problem.P;
+#pragma unroll
+        for (int j = 0; j < Tile::kThreadP; ++j) {
+            if (valid[j]) y[step[j]] = activate<Element, true>(problem.activation, widen(y[step[j]]));
         }
     }
 }
 
 template <class Tile>
-__global__ void __launch_bounds__(kThreads, 2)
-    direct_short_kernel(const __grid_constant__ ShortParams params) {
+__global__ void __launch_bounds__(kThreads, Tile::kBlocks - kFewerBlocks)
+    direct_chunk_kernel(const __grid_constant__ ChunkParams params) {
     using Element = typename Tile::Element;
-    using Sum = typename Tile::Sum;
-    constexpr int kVector = 16 / sizeof(Sum);
     extern __shared__ __align__(16) unsigned char smem[];
-    Sum* w_smem = reinterpret_cast<Sum*>(smem);  // [product][w_pitch], then the bias
-    Sum* x_smem = w_smem + params.x_slot;        // [channel][phase][row]
-    int32_t* slot_smem = reinterpret_cast<int32_t*>(x_smem + params.x_slots);  // [product]: where row 0 lies
+    float* const bias_smem = reinterpret_cast<float*>(smem);
+    int32_t* const slots_smem = reinterpret_cast<int32_t*>(bias_smem + params.w_pitch);  // [product]
+    float* const w_smem = bias_smem + params.w_slot;                                    // [product][w_pitch]
 
     const Problem& problem = params.problem;
-    const uint32_t tile = blockIdx.x / static_cast<uint32_t>(params.o_tiles);
-    const uint32_t sample = tile / static_cast<uint32_t>(params.p_tiles);
-    const int64_t n = sample / static_cast<uint32_t>(problem.G);
-    const int64_t g = sample - n * problem.G;
-    const int64_t o_begin =
-        (blockIdx.x - tile * params.o_tiles) * static_cast<int64_t>(params.w_pitch - 4);
-    const int32_t round_p = params.warps_p * Tile::kWarpP;
-    const int64_t p_begin = (tile - sample * params.p_tiles) * params.rounds * round_p;
-
-    fill_short<Tile>(params, n, g, o_begin, p_begin * problem.stride - problem.pad_left, w_smem);
-    for (uint32_t product = threadIdx.x; product < params.products; product += blockDim.x) {
-        const uint32_t c = product / static_cast<uint32_t>(problem.K);
-        const uint32_t offset = (product - c * static_cast<uint32_t>(problem.K)) * problem.dilation;
-        const uint32_t row = params.stride.quotient(offset);
-        slot_smem[product] = ((c - row) * params.stride.divisor + offset) * params.plane_rows + row;
+    const int32_t round_p = params.warps_p * kChunkP;
+    __shared__ ChunkPlace place;
+    if (threadIdx.x == 0) {
+        const auto quotient = [&](uint32_t tile, const Divisor& by) {
+            return params.few_tiles ? by.quotient(tile) : tile / by.divisor;
+        };
+        const uint32_t run = quotient(blockIdx.x, params.o_tiles);
+        const uint32_t run_g = quotient(run, params.p_tiles);
+        const uint32_t run_n = quotient(run_g, params.g_tiles);
+        const int32_t block_o = params.w_pitch - 4, block_n = params.samples.divisor;
+        place.n = static_cast<int64_t>(run_n) * block_n;
+        place.g = run_g - run_n * params.g_tiles.divisor;
+        place.o_begin = static_cast<int64_t>(blockIdx.x - run * params.o_tiles.divisor) * block_o;
+        place.p_begin = static_cast<int64_t>(run - run_g * params.p_tiles.divisor) * params.rounds * round_p;
+        place.outputs = static_cast<int32_t>(min(problem.O - place.o_begin, int64_t{block_o}));
+        place.samples = static_cast<int32_t>(min(problem.N - place.n, int64_t{block_n}));
     }
     __syncthreads();
 
-    const uint32_t warp = threadIdx.x / 32;
-    const uint32_t thread_o = warp % params.warps_o * Tile::kThreadO;
-    const int rows = static_cast<int>(min(problem.O - o_begin - thread_o, int64_t{Tile::kThreadO}));
-    if (rows <= 0) return;
+    bool ready = false;  // whether bias and slots lie in shared memory
+#pragma unroll 1
     for (int32_t round = 0; round < params.rounds; ++round) {
-        const int32_t warp_p = round * round_p + warp / params.warps_o * Tile::kWarpP;
-        if (p_begin + warp_p >= problem.P) break;
-        const int32_t thread_p = warp_p + threadIdx.x % 32;
-        const Sum* w_row = w_smem + thread_o;
-        Sum sum[Tile::kThreadO][Tile::kThreadP] = {};
-#pragma unroll 2
-        for (int32_t product = 0; product < params.products; ++product) {
-            const Sum* x_row = x_smem + slot_smem[product] + thread_p;
-            Sum x_frag[Tile::kThreadP];
-#pragma unroll
-            for (int j = 0; j < Tile::kThreadP; ++j) x_frag[j] = x_row[32 * j];
-#pragma unroll
-            for (int i = 0; i < Tile::kThreadO; i += kVector) {
-                const auto w_frag = *reinterpret_cast<const Vector<Sum, kVector>*>(w_row + i);
-#pragma unroll
-                for (int v = 0; v < kVector; ++v) {
-#pragma unroll
-                    for (int j = 0; j < Tile::kThreadP; ++j) sum[i + v][j] += w_frag.at[v] * x_frag[j];
-                }
-            }
-            w_row += params.w_pitch;
-        }
-        // w_row is the bias now.
-        const int64_t p = p_begin + thread_p;
-        const int left = static_cast<int>(min(problem.P - p, int64_t{Tile::kWarpP}));
-        Element* y = static_cast<Element*>(problem.y) +
-                     ((n * problem.G + g) * problem.O + o_begin + thread_o) * problem.P + p;
-#pragma unroll
-        for (int i = 0; i < Tile::kThreadO; ++i) {
-            if (i >= rows) break;
-            const Sum bias = w_row[i];
-#pragma unroll
-            for (int j = 0; j < Tile::kThreadP; ++j) {
-                if (32 * j < left) y[32 * j] = narrow<Element>(sum[i][j] + bias);
-            }
-            y += problem.P;
-        }
-        if (problem.activation != Activation::none) {  // reads back what this thread has stored
+        const ChunkWarp warp = find_warp<Tile>(params, place, threadIdx.x / 32, round);
+        // Taps of a piece that meet nothing but padding add nothing.
+        const auto meets = [&](int32_t tap) {
+            const int64_t p = params.samples.divisor > 1 ? 0 : place.p_begin + warp.row;
+            const int64_t l = p * problem.stride - problem.pad_left + tap * problem.dilation;
+            return l < problem.L && l + kChunkP * problem.stride + (params.piece - 1) * problem.dilation > 0;
+        };
+        float total[Tile::kThreadO][Tile::kThreadP] = {};
+        int32_t piece = 0;  // modulo warps_k
 #pragma unroll 1
-            for (int i = 0; i < min(rows, Tile::kThreadO); ++i) {
-                y -= problem.P;
-                Element value[Tile::kThreadP];
-#pragma unroll
-                for (int j = 0; j < Tile::kThreadP; ++j) value[j] = 32 * j < left ? y[32 * j] : Element{};
-#pragma unroll
-                for (int j = 0; j < Tile::kThreadP; ++j) {
-                    value[j] = activate<Element, true>(problem.activation, widen(value[j]));
-                    if (32 * j < left) y[32 * j] = value[j];
+        for (int32_t chunk = 0; chunk < params.chunks; ++chunk) {
+            const int32_t run = params.tap_chunks.quotient(chunk), channel = run * params.channels;
+            const int32_t chunk_taps = params.taps.divisor;
+            const int32_t tap = (chunk - run * params.tap_chunks.divisor) * chunk_taps;
+            const int32_t channels = min(static_cast<int32_t>(problem.C) - channel, params.channels);
+            const int32_t taps = min(static_cast<int32_t>(problem.K) - tap, chunk_taps);
+            const int32_t products = channels * taps;
+            if (round == 0) {
+                const int64_t l_begin =
+                    place.p_begin * problem.stride - problem.pad_left + tap * problem.dilation;
+                const int64_t l_end = l_begin + params.line_rows * problem.stride +
+                                      int64_t{taps - 1} * problem.dilation;
+                const bool needed = l_end > 0 && l_begin < problem.L;
+                if (!needed && (ready || chunk + 1 < params.chunks)) {
+                    piece += params.chunk_pieces;
+                    continue;
                 }
-            }
-        }
-    }
-}
-
-// tiles is 0 where the problem does not suit: too much for shared memory, taps that leave most of x unread,
-// or rows so short that a flat tile of the general kernel wins.
-template <class Tile>
-ShortParams plan_short(const Problem& problem) {
-    using Sum = typename Tile::Sum;
-    ShortParams params{};
-    params.problem = problem;
-    if (problem.P < 48 || problem.C > kPieceProducts || problem.K > kPieceProducts ||
-        problem.C * problem.K > kPieceProducts || problem.stride > 2 * problem.K || problem.dilation > 64) {
-        return params;
-    }
-    params.products = static_cast<int32_t>(problem.C * problem.K);
-    // As many output channels a block as leave no more of the last block's empty than fewer would.
-    const int64_t channel_warps = ceil_div(problem.O, Tile::kThreadO);
-    params.warps_o = channel_warps <= 2 ? static_cast<int32_t>(channel_warps) : 4;
-    if (round_up(channel_warps, kWarps) == round_up(channel_warps, 4)) params.warps_o = kWarps;
-    params.w_pitch = params.warps_o * Tile::kThreadO + 4;
-    params.w_rows = plan_divisor(params.products + 1);
-    params.stride = plan_divisor(problem.stride);
-    params.x_slot = (params.products + 1) * params.w_pitch;
-    params.o_tiles = ceil_div(problem.O, params.warps_o * Tile::kThreadO);
-    const auto set = [&](int64_t warps_p, int64_t rounds) {
-        const int64_t rows = warps_p * rounds * Tile::kWarpP;
-        const int64_t positions = (rows - 1) * problem.stride + (problem.K - 1) * problem.dilation + 1;
-        // Neighbours in x, which fall into `stride` planes, fall into different banks.
-        const int64_t bank = problem.stride == 1 ? 0 : ceil_div(32, problem.stride);
-        const int64_t plane_rows = round_up(ceil_div(positions, problem.stride), 32) + bank;
-        const int64_t x_slots = problem.C * problem.stride * plane_rows;
-        params.warps_p = static_cast<int32_t>(warps_p);
-        params.rounds = static_cast<int32_t>(rounds);
-        params.positions = plan_divisor(positions);
-        params.plane_rows = static_cast<int32_t>(plane_rows);
-        params.x_slots = static_cast<int32_t>(x_slots);
-        params.p_tiles = ceil_div(problem.P, rows);
-        params.tiles = params.o_tiles * params.p_tiles * problem.G * problem.N;
-        params.smem_bytes = (params.x_slot + x_slots) * sizeof(Sum) + params.products * sizeof(int32_t);
-    };
-    // As many warps as there are positions and shared memory for.
-    const size_t room = std::min(problem.device.smem_bytes, 65536);
-    int64_t warps_p = kWarps / params.warps_o;
-    while (warps_p > 1 && warps_p / 2 * Tile::kWarpP >= problem.P) warps_p /= 2;
-    for (;; warps_p /= 2) {
-        set(warps_p, 1);
-        if (params.smem_bytes <= room || warps_p == 1) break;
-    }
-    if (params.smem_bytes > room || params.tiles > kMaxBlocks) {
-        params.tiles = 0;
-        return params;
-    }
-    // More rounds share one filling while four waves of blocks remain.
-    int64_t rounds = 1;
-    while (rounds < kWarps) {
-        set(warps_p, 2 * rounds);
-        if (params.smem_bytes > kSmemBytes || params.tiles < 8 * problem.device.sm_count) break;
-        rounds *= 2;
-    }
-    set(warps_p, rounds);
-    return params;
-}
-
-template <class Tile>
-Error launch_short(const ShortParams& params, cudaStream_t stream) {
-    if (params.smem_bytes > kSmemBytes) {
-        const Error error = allow_smem<direct_short_kernel<Tile>>(params.problem.device);
-        if (error != nullptr) return error;
-    }
-    const int threads = 32 * params.warps_o * params.warps_p;
-    direct_short_kernel<Tile>
-        <<<static_cast<unsigned>(params.tiles), threads, params.smem_bytes, stream>>>(params);
-    return launch_error();
-}
-
-// Problems whose general tiles would leave multiprocessors without work: a block computes 8 output channels x
-// 32 positions, counted through all samples, and its warps share the reduction. One position a lane; x comes
-// straight from global memory, and a warp's next 32 products of weights by way of its shared memory.
-constexpr int kSmallO = 8;
-constexpr int kSmallP = 32;
-constexpr int kMaxSmallWarps = 16;
-constexpr int kSmallProducts = 32;  // of weights in a warp's shared memory
-constexpr int kSmallPiece = 256;    // products summed before they join the sum of all
-constexpr int kShortSum = 64;       // products up to which one warp sums all, in the order of other kernels
-
-// Blocks that registers are shared by. With two, ptxas for sm_100 spills some.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
-constexpr int kSmallBlocks = 1;
-#else
-constexpr int kSmallBlocks = 2;
+                __syncthreads();  // the chunk before has been read
+                fill_chunk_w<Tile>(params, place, channel, tap, products, bias_smem);
+                fill_chunk_x<Tile>(params, place, channel, tap, channels, bias_smem);
+                if (!ready) {
+                    for (int32_t i = threadIdx.x; i < params.chunk_pieces * kPieceSize; i += params.threads) {
+                        const int32_t index = i / kPieceSize, group = params.group_pieces.quotient(index);
+                        const int32_t part = index - group * params.group_pieces.divisor;
+                        const int32_t in_group = part * params.piece + i % kPieceSize;
+                        if (i % kPieceSize < params.piece && in_group < params.group)
+                            slots_smem[i] = 4 * params.slot_of(group * params.group + in_group);
+                    }
+                    if (static_cast<int32_t>(threadIdx.x) < place.outputs) {
+                        const Element* const bias = static_cast<const Element*>(problem.bias) +
+                                                    place.g * problem.O + place.o_begin + threadIdx.x;
+                        bias_smem[threadIdx.x] = problem.bias != nullptr ? widen(*bias) : 0.0f;
+                    }
+                    ready = true;
+                }
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+                ptx::cp_async_wait_all();
 #endif
-
-struct SmallParams {
-    Problem problem;
-    int32_t warps;     // of a block
-    int32_t products;  // of a warp
-    int64_t o_tiles, p_tiles, tiles;
-};
-
-struct alignas(16) SmallMemory {
-    float w[kMaxSmallWarps][kSmallProducts][kSmallO];  // and then the warps' sums, [warp][channel][position]
-};
-
-template <class Element>
-__global__ void __launch_bounds__(32 * kMaxSmallWarps, kSmallBlocks)
-    direct_small_kernel(const __grid_constant__ SmallParams params) {
-    __shared__ SmallMemory memory;
-    const Problem& problem = params.problem;
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const uint32_t row = blockIdx.x / static_cast<uint32_t>(params.o_tiles);
-    const int64_t o_begin = (blockIdx.x - row * params.o_tiles) * kSmallO;
-    const int64_t g = row / static_cast<uint32_t>(params.p_tiles);
-    const int64_t index = (row - g * params.p_tiles) * kSmallP + lane;
-    const int64_t n = index / problem.P, p = index - n * problem.P;
-    const int rows = static_cast<int>(min(problem.O - o_begin, int64_t{kSmallO}));
-    const int K = static_cast<int>(problem.K), all = static_cast<int>(problem.C) * K;
-    const int end = min((warp + 1) * params.products, all);
-    const Element* const w = static_cast<const Element*>(problem.w) + (g * problem.O + o_begin) * all;
-    const int64_t l_begin = p * problem.stride - problem.pad_left;
-    const Element* const x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n +
-                             g * problem.C * problem.x_stride_c;
-    float(&w_smem)[kSmallProducts][kSmallO] = memory.w[warp];
-    float total[kSmallO] = {}, sum[kSmallO] = {};
-    int summed = 0;
-    for (int begin = warp * params.products; begin < end; begin += kSmallProducts) {
-        const int count = min(end - begin, kSmallProducts);
-        float weight[kSmallO];
-#pragma unroll
-        for (int o = 0; o < kSmallO; ++o)
-            weight[o] = o < rows && lane < count ? widen(w[o * all + begin + lane]) : 0.0f;
-        __syncwarp();  // the products before have been read
-#pragma unroll
-        for (int o = 0; o < kSmallO; ++o) w_smem[lane][o] = weight[o];
-        __syncwarp();
-        int c = begin / K, k = begin - c * K;
-        constexpr int kUnroll = 8;
-#pragma unroll 1
-        for (int i = 0; i < count; i += kUnroll) {
-            float value[kUnroll];
-#pragma unroll
-            for (int j = 0; j < kUnroll; ++j) {
-                const int64_t l = l_begin + k * problem.dilation;
-                const bool inside = n < problem.N && i + j < count && l >= 0 && l < problem.L;
-                value[j] = inside ? widen(x[c * problem.x_stride_c + l * problem.x_stride_l]) : 0.0f;
-                if (++k == K) k = 0, ++c;
+                __syncthreads();
             }
-#pragma unroll
-            for (int j = 0; j < kUnroll; ++j) {
-#pragma unroll
-                for (int o = 0; o < kSmallO; ++o) sum[o] += w_smem[i + j][o] * value[j];
+            if (!warp.active) continue;
+            const int32_t* slots = slots_smem;
+            for (int32_t begin = 0; begin < products; begin += params.group) {
+                const int32_t end = min(begin + params.group, products);
+                for (int32_t at = begin; at < end; at += params.piece, ++piece, slots += kPieceSize) {
+                    if ((piece & (params.warps_k.divisor - 1)) != warp.k) continue;
+                    if (params.piece < params.group && !meets(tap + at - begin)) continue;
+                    multiply_piece<Tile>(params, bias_smem + warp.row + threadIdx.x % 32, slots,
+                                         w_smem + at * params.w_pitch + warp.o,
+                                         min(params.piece, end - at), total);
+                }
             }
         }
-        summed += count;
-        if (summed >= kSmallPiece) {
-            summed = 0;
-#pragma unroll
-            for (int o = 0; o < kSmallO; ++o) total[o] += sum[o], sum[o] = 0.0f;
-        }
+        store_chunk<Tile>(params, place, round, bias_smem, total);
     }
-    if (params.warps > 1) {
-        float* const sums = &memory.w[0][0][0];
-        __syncthreads();  // all weights have been read
-#pragma unroll
-        for (int o = 0; o < kSmallO; ++o) sums[(warp * kSmallO + o) * kSmallP + lane] = total[o] + sum[o];
-        __syncthreads();
-    }
-    for (int o = warp; o < rows; o += params.warps) {
-        float value = 0.0f;
-        if (params.warps > 1) {
-            for (int i = 0; i < params.warps; ++i)
-                value += (&memory.w[0][0][0])[(i * kSmallO + o) * kSmallP + lane];
-        } else {
-#pragma unroll
-            for (int i = 0; i < kSmallO; ++i) value = i == o ? total[i] + sum[i] : value;
-        }
-        const int64_t channel = g * problem.O + o_begin + o;
-        if (problem.bias != nullptr) value += widen(static_cast<const Element*>(problem.bias)[channel]);
-        if (n >= problem.N) continue;
-        Element* const y =
-            static_cast<Element*>(problem.y) + (n * problem.G * problem.O + channel) * problem.P + p;
-        *y = problem.activation == Activation::none ? narrow<Element>(value)
-                                                    : activate<Element, true>(problem.activation, value);
-    }
+}
+
+// The pieces that sums of C*K products are cut into: whole channels, or equal parts of one's taps.
+struct Pieces {
+    int64_t channels, taps;
+    int64_t parts;     // of a channel's taps
+    int64_t met_taps;  // that a warp's positions meet, the others lie in padding
+};
+inline Pieces plan_pieces(const Problem& problem) {
+    const int64_t parts = ceil_div(problem.K, kPieceSize);
+    const int64_t channels = std::min(std::max(kPieceSize / problem.K, int64_t{1}), problem.C);
+    const int64_t met = ceil_div(problem.L + kChunkP * problem.stride, problem.dilation);
+    return {channels, ceil_div(problem.K, parts), parts, std::min(met, problem.K)};
+}
+
+// Warps that share the pieces of the same outputs: so many that one sample makes some work for each
+// multiprocessor. Not by the number of samples: a sample's sums must not depend on others.
+inline int32_t plan_warps_k(const Problem& problem) {
+    const Pieces plan = plan_pieces(problem);
+    const int64_t pieces = ceil_div(problem.C, plan.channels) * ceil_div(plan.met_taps, plan.taps);
+    const int64_t warps = ceil_div(problem.O, 4) * ceil_div(problem.P, kChunkP) * problem.G;
+    const int64_t sms = problem.device.sm_count;
+    const auto is_few = [&](int64_t warps_k) {
+        return (2 * warps_k <= pieces && warps * warps_k < 2 * sms) ||
+               (8 * warps_k <= pieces && warps * warps_k < 8 * sms);
+    };
+    int32_t warps_k = 1;
+    while (warps_k < kWarps && is_few(warps_k)) warps_k *= 2;
+    return warps_k;
 }
 
 // tiles is 0 where the problem does not suit.
-inline SmallParams plan_small(const Problem& problem) {
-    SmallParams params{};
+template <class Tile>
+ChunkParams plan_chunk(const Problem& problem) {
+    ChunkParams params{};
     params.problem = problem;
-    const int64_t products = problem.C * problem.K;
-    params.o_tiles = ceil_div(problem.O, kSmallO);
-    params.p_tiles = ceil_div(problem.N * problem.P, kSmallP);
-    const int64_t tiles = params.o_tiles * params.p_tiles * problem.G;
-    if (products * kSmallO > kMaxBlocks || tiles > kMaxBlocks || problem.N * problem.P > kMaxBlocks)
-        return params;
-    // Not by the number of samples: a sample's sums must not depend on others.
-    const int64_t sample_tiles = params.o_tiles * ceil_div(problem.P, kSmallP) * problem.G;
-    params.warps = 1;
-    while (params.warps < kMaxSmallWarps && products > kShortSum * params.warps &&
-           sample_tiles * params.warps < 8 * problem.device.sm_count)
-        params.warps *= 2;
-    params.products = static_cast<int32_t>(ceil_div(products, params.warps));
-    params.tiles = tiles;
+    const auto is_small = [](int64_t number) { return number <= INT32_MAX; };
+    if (problem.C * problem.K > 1 << 20 || problem.stride > 4096 || problem.dilation > 4096) return params;
+    const Pieces pieces = plan_pieces(problem);
+    const int64_t warps_k = plan_warps_k(problem);
+    params.warps_k = plan_divisor(warps_k);
+    // As many output channels a block as leave few of the last block's empty.
+    const int64_t channel_warps = ceil_div(problem.O, Tile::kThreadO);
+    int64_t warps_o = std::min(kWarps / warps_k, channel_warps);
+    while (warps_o > 1 && 8 * round_up(channel_warps, warps_o) > 9 * channel_warps) --warps_o;
+    const int64_t cycle = problem.stride / std::gcd(problem.stride, problem.dilation);
+
+    // Whether chunks of so many channels and taps fit.
+    const int64_t room =
+        std::min<int64_t>(problem.device.smem_bytes - static_cast<int>(sizeof(ChunkPlace)), 72 * 1024) / 4;
+    const auto set = [&](int64_t warps_p, int64_t rounds, int64_t channels, int64_t taps) {
+        const int64_t tile_rows = warps_p * rounds * kChunkP;
+        params.dense = cycle == problem.stride && taps >= problem.stride;
+        params.cycle = plan_divisor(cycle);
+        params.cycle_rows =
+            static_cast<int32_t>(params.dense ? 1 : cycle * problem.dilation / problem.stride);
+        const int64_t planes = std::min(taps, cycle);
+        const int64_t reach = (taps - 1) * (params.dense ? problem.dilation : 1);
+        const int64_t turns = reach / cycle * params.cycle_rows;
+        const int64_t short_rows = problem.P + turns;
+        const bool flat = 2 * short_rows <= tile_rows;
+        const int64_t samples = flat ? std::min(tile_rows / short_rows, problem.N) : 1;
+        const int64_t line_rows = std::min(tile_rows, problem.P) + turns;
+        const int64_t pitch = samples > 1 ? short_rows : tile_rows + turns;
+        const int64_t rows = std::max((samples - 1) * pitch + line_rows, tile_rows + turns);
+        const int64_t plane_rows = round_up(rows, 32) + (planes > 1 ? ceil_div(32, planes) : 0);
+        const int64_t items = channels * samples * planes * line_rows;
+        params.warps_o = plan_divisor(warps_o);
+        params.w_pitch = static_cast<int32_t>(warps_o * Tile::kThreadO + 4);
+        params.warps_p = static_cast<int32_t>(warps_p);
+        params.rounds = static_cast<int32_t>(rounds);
+        params.channels = static_cast<int32_t>(channels);
+        const int64_t tap_chunks = ceil_div(problem.K, taps);
+        params.taps = plan_divisor(taps);
+        params.tap_chunks = plan_divisor(tap_chunks);
+        params.chunks = static_cast<int32_t>(ceil_div(problem.C, channels) * tap_chunks);
+        params.group = static_cast<int32_t>(problem.K > kPieceSize ? taps : pieces.channels * problem.K);
+        params.piece = static_cast<int32_t>(problem.K > kPieceSize ? pieces.taps : params.group);
+        params.group_pieces = plan_divisor(ceil_div(params.group, params.piece));
+        params.chunk_pieces = static_cast<int32_t>(ceil_div(taps, pieces.taps) *
+                                                    ceil_div(channels, pieces.channels));
+        params.planes = plan_divisor(planes);
+        params.plane_step = static_cast<int32_t>(params.dense ? 1 : problem.dilation);
+        params.plane_rows = static_cast<int32_t>(plane_rows);
+        params.channel_slots = static_cast<int32_t>(planes * plane_rows);
+        params.line_rows = static_cast<int32_t>(line_rows);
+        params.samples = plan_divisor(samples);
+        params.pitch = plan_divisor(pitch);
+        params.w_slot = params.w_pitch + params.chunk_pieces * kPieceSize;
+        params.x_slot = static_cast<int32_t>(params.w_slot + channels * taps * params.w_pitch);
+        const int64_t o_tiles = ceil_div(problem.O, params.w_pitch - 4);
+        const int64_t p_tiles = samples > 1 ? 1 : ceil_div(problem.P, tile_rows);
+        params.tiles = o_tiles * p_tiles * problem.G * ceil_div(problem.N, samples);
+        params.few_tiles = is_small(params.tiles * std::max({o_tiles, p_tiles, problem.G}));
+        params.o_tiles = plan_divisor(o_tiles);
+        params.p_tiles = plan_divisor(p_tiles);
+        params.g_tiles = plan_divisor(problem.G);
+        const int64_t warps = warps_o * warps_p * warps_k;
+        const int64_t sums = warps_k > 1 ? warps * Tile::kValues * 32 : 0;
+        const int64_t slots = std::max(params.x_slot + channels * planes * plane_rows, params.w_slot + sums);
+        params.smem_bytes = slots * 4;
+        // Warps that only bring, so that no thread brings more than some 16 elements.
+        const int64_t all_items = items + channels * taps * warps_o * Tile::kThreadO;
+        const int64_t block_warps = std::max(warps, std::min<int64_t>(kWarps, ceil_div(all_items, 512)));
+        params.threads = static_cast<int32_t>(32 * block_warps);
+        const int64_t quads = std::min(warps_o * Tile::kThreadO / 4, block_warps);
+        params.step_quads = plan_divisor(quads);
+        params.step_eights = static_cast<int32_t>(block_warps / quads);
+        return slots <= room && reach * cycle <= INT32_MAX &&
+               is_small(samples * problem.G * problem.O * problem.P);
+    };
+    // How threads share x: equal parts of as many lines as leave few threads idle.
+    const auto share = [&] {
+        const int64_t threads = params.threads, planes = params.planes.divisor, line_rows = params.line_rows;
+        const int64_t all_lines = int64_t{params.channels} * params.samples.divisor;
+        int64_t most = 0;
+        for (int64_t parts = ceil_div(line_rows * planes, threads), i = 0; i < 4; ++i, ++parts) {
+            const int64_t rows = ceil_div(line_rows, parts);
+            const int64_t lines = std::min(threads / (rows * planes), all_lines);
+            if (lines * line_rows / parts <= most) continue;
+            most = lines * line_rows / parts;
+            params.step_rows = plan_divisor(rows);
+            params.step_lines = static_cast<int32_t>(lines);
+        }
+        return most > 0;
+    };
+    // All of the reduction, or else as many channels, or as many parts of one channel's taps, as fit.
+    const auto cut = [&](int64_t warps_p) {
+        const bool padded = pieces.parts > 1 && problem.K > 2 * pieces.met_taps;
+        for (int64_t count = 1; !padded && count <= ceil_div(problem.C, pieces.channels); ++count) {
+            const int64_t channels = round_up(ceil_div(problem.C, count), pieces.channels);
+            if (set(warps_p, 1, std::min(channels, problem.C), problem.K)) return true;
+        }
+        const int64_t least = padded ? 2 * problem.K / pieces.met_taps : 2;  // so that chunks can be left out
+        for (int64_t count = std::min(least, pieces.parts); pieces.parts > 1; ++count) {
+            if (set(warps_p, 1, 1, ceil_div(pieces.parts, count) * pieces.taps)) return true;
+            if (count >= pieces.parts) break;
+        }
+        return false;
+    };
+    // No more positions a block than there are.
+    const int64_t rows = 2 * problem.P > kChunkP
+                             ? problem.P
+                             : problem.N * (problem.P + (problem.K - 1) * problem.dilation / problem.stride);
+    const int64_t row_warps = ceil_div(rows, kChunkP);
+    int64_t warps_p = std::min(kWarps / (warps_k * warps_o), row_warps);
+    warps_p = ceil_div(row_warps, ceil_div(row_warps, warps_p));
+    // Fewer where that brings all at once.
+    if (problem.C * problem.K <= kPieceProducts) {
+        int64_t fewer = warps_p;
+        while (fewer > 1 && !set(fewer, 1, problem.C, problem.K)) fewer /= 2;
+        if (set(fewer, 1, problem.C, problem.K)) warps_p = fewer;
+    }
+    while (!cut(warps_p)) {
+        if (warps_p == 1) {
+            params.tiles = 0;
+            return params;
+        }
+        warps_p /= 2;
+    }
+    // Smaller blocks where multiprocessors would have less than two, or none.
+    while (params.tiles < 2 * problem.device.sm_count) {
+        const bool very_few = 4 * params.tiles < 3 * problem.device.sm_count;
+        if (warps_p > 1) warps_p = ceil_div(warps_p, 2);
+        else if (warps_o > 1 && very_few) warps_o = ceil_div(warps_o, 2);
+        else break;
+        cut(warps_p);
+    }
+    // More rounds share one filling while four waves of blocks remain.
+    if (params.chunks == 1 && warps_k == 1) {
+        int64_t rounds = 1;
+        while (rounds < kWarps && warps_p * rounds * kChunkP < problem.P &&
+               set(warps_p, 2 * rounds, problem.C, problem.K) && params.smem_bytes <= kSmemBytes &&
+               params.tiles >= 8 * problem.device.sm_count)
+            rounds *= 2;
+        set(warps_p, rounds, problem.C, problem.K);
+    }
+    if (params.tiles > kMaxBlocks || !share()) params.tiles = 0;
     return params;
 }
 
-// Whether the busiest multiprocessor takes longer over its share of other tiles, of some 25 products a cycle
-// and `least_cycles` each, than over its share of small ones, of some 10.
-inline bool prefers_small(int64_t tiles, int64_t tile_outputs, double least_cycles,
-                          const SmallParams& small) {
-    if (small.tiles == 0) return false;
-    const double products = static_cast<double>(small.problem.C * small.problem.K);
-    const int64_t sms = small.problem.device.sm_count;
-    const double other = std::max(products * static_cast<double>(tile_outputs) / 25, least_cycles);
-    return static_cast<double>(ceil_div(small.tiles, sms)) * (products * kSmallO * kSmallP / 10) <
-           static_cast<double>(ceil_div(tiles, sms)) * other;
-}
-
-template <class Element>
-Error launch_small(const SmallParams& params, cudaStream_t stream) {
-    direct_small_kernel<Element>
-        <<<static_cast<unsigned>(params.tiles), 32 * params.warps, 0, stream>>>(params);
+template <class Tile>
+Error launch_chunk(const ChunkParams& params, cudaStream_t stream) {
+    if (params.smem_bytes > kSmemBytes) {
+        const Error error = allow_smem<direct_chunk_kernel<Tile>>(params.problem.device);
+        if (error != nullptr) return error;
+    }
+    direct_chunk_kernel<Tile>
+        <<<static_cast<unsigned>(params.tiles), params.threads, params.smem_bytes, stream>>>(params);
     return launch_error();
 }
 
@@ -705,34 +956,20 @@ Error launch_element(const Problem& problem, cudaStream_t stream) {
         if (problem.O <= 4) return launch_tile<Tile<double, 2, 2>>(problem, stream);
         return launch_tile<Tile<double, 4, 8>>(problem, stream);
     } else {
-        using Short = ShortTile<Element, 8, 2>;
-        const SmallParams small = plan_small(problem);
-        // Where sums differ by the kernel, it is chosen as for one sample.
-        Problem sample = problem;
-        sample.N = 1;
-        const bool sums_alike = problem.C * problem.K <= kShortSum;
-        const Problem& probe = sums_alike ? problem : sample;
-        if (problem.O > 4) {
-            const ShortParams params = plan_short<Short>(problem), probed = plan_short<Short>(probe);
-            const int64_t warps = probed.rounds * probed.warps_o * probed.warps_p;
-            const int64_t outputs = warps * Short::kThreadO * Short::kWarpP;
-            // Bringing x, 8 elements a thread at a time, takes some 1500 cycles each time.
-            const double cycles = 1500.0 * probed.x_slots / (8 * 32 * probed.warps_o * probed.warps_p);
-            if (params.tiles > 0 && !prefers_small(probed.tiles, outputs, cycles, plan_small(probe)))
-                return launch_short<Short>(params, stream);
+        if (problem.C * problem.K <= kPieceProducts || problem.C < 16 || problem.O <= 32) {
+            // Tiles of 8 channels where there are enough of them, and they leave fewer empty.
+            const int64_t wide_warps = ceil_div(problem.O, 8) * ceil_div(problem.P, kChunkP) * problem.G *
+                                       problem.N * plan_warps_k(problem);
+            const bool narrow = 8 * round_up(problem.O, 4) < 7 * round_up(problem.O, 8) ||
+                                wide_warps < 8 * problem.device.sm_count;
+            using Narrow = ChunkTile<Element, 4>;
+            using Wide = ChunkTile<Element, 8>;
+            const ChunkParams params = narrow ? plan_chunk<Narrow>(problem) : plan_chunk<Wide>(problem);
+            if (params.tiles > 0)
+                return narrow ? launch_chunk<Narrow>(params, stream) : launch_chunk<Wide>(params, stream);
         }
-        const auto launch_general = [&](auto tile) {
-            using General = decltype(tile);
-            const bool alike = sums_alike && (problem.C == 1 || plan<General>(problem).taps == problem.K);
-            const Problem& chosen_for = alike ? problem : sample;
-            const int64_t tiles = plan<General>(chosen_for).tiles;
-            if (prefers_small(tiles, General::kO * General::kP, 0, plan_small(chosen_for)))
-                return launch_small<Element>(small, stream);
-            return launch_tile<General>(problem, stream);
-        };
-        if (problem.O <= 4) return launch_general(Tile<Element, 4, 1>{});
-        if (problem.O <= 16) return launch_general(Tile<Element, 4, 4>{});
-        return launch_general(Tile<Element, 8, 8>{});
+        if (problem.O <= 16) return launch_tile<Tile<Element, 4, 4>>(problem, stream);
+        return launch_tile<Tile<Element, 8, 8>>(problem, stream);
     }
 }
 

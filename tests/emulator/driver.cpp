@@ -92,6 +92,7 @@ static bool draw_numbers(const std::string& route) {
         p.C = one_of({1, 2, 3, between(1, 12), between(1, 40), between(100, 300)});
         p.O = chance(60) ? between(1, 8) : between(1, 90);
         p.K = chance(80) ? between(1, 9) : between(1, 60);
+        if (chance(10)) p.C = between(1, 8), p.K = between(60, 900);
     }
     if (p.dilation == 0) p.dilation = chance(60) ? 1 : chance(90) ? between(1, 20) : between(1, 600);
     if (p.stride == 0) p.stride = chance(60) ? 1 : chance(90) ? between(1, 9) : between(1, 70);

@@ -309,6 +309,7 @@ cudaError_t cudaFuncSetAttribute(Kernel* kernel, int, int bytes) {
 // The instructions of ptx.cuh and mma.cuh, by the same names.
 namespace conv1d {
 namespace ptx {
+inline int32_t anew(int32_t value) { return value; }
 
 inline uint32_t smem_address(const void* pointer) {
     return static_cast<uint32_t>(static_cast<const unsigned char*>(pointer) - emulator::shared());
