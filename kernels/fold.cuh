@@ -89,7 +89,7 @@ template <class Tile>
 constexpr int64_t smem_bytes(const Params& params) {
     const int64_t words = int64_t{params.m_tiles} * params.chunk_steps * 128 + params.chunk_steps * 8 +
                           round_up(int64_t{params.chunk_rows} * params.row_slots, 4) + params.m_tiles * 16;
-    return words * 4 + params.warps * Tile::kStageBytes;
+    return words * 4 + std::min<int64_t>(params.tasks, kWarps) * Tile::kStageBytes;
 }
 
 __device__ __forceinline__ Memory memory_at(const Params& params, unsigned char* smem) {
@@ -111,7 +111,7 @@ __device__ __forceinline__ uint32_t float_word(float value) {
 }
 
 // Weights of one chunk, with zeros for what O, C and K lack.
-template <class Tile>
+template <class Tile, int kElements>
 __device__ __forceinline__ void fill_w(const Params& params, const Place& place, int row_begin,
                                        uint32_t* w_smem) {
     using Element = typename Tile::Element;
@@ -124,7 +124,7 @@ __device__ __forceinline__ void fill_w(const Params& params, const Place& place,
     const Element* w = static_cast<const Element*>(problem.w) +
                        (place.g * problem.O + place.o_begin) * (problem.C * problem.K);
     // A warp reads 8 neighbouring words of 4 output channels at once, kCount times.
-    constexpr int kCount = kBatch / Tile::kPerWord;
+    constexpr int kCount = kElements / Tile::kPerWord;
     const int quads = params.m_tiles * 4;
     const int items = quads * params.chunk_steps;
 #pragma unroll 1
@@ -169,7 +169,7 @@ __device__ __forceinline__ void fill_w(const Params& params, const Place& place,
 }
 
 // The window of x of one chunk, with zeros outside 0 <= l < L and for the channel that an odd C lacks.
-template <class Tile>
+template <class Tile, int kElements>
 __device__ __forceinline__ void fill_x(const Params& params, const Place& place, int row_begin,
                                        uint32_t* x_smem) {
     using Element = typename Tile::Element;
@@ -180,31 +180,33 @@ __device__ __forceinline__ void fill_x(const Params& params, const Place& place,
     const int lag = static_cast<int>(problem.dilation);  // of the second tap of a pair
     const int span = params.row_slots + (params.tap_pairs ? lag : 0);
     const int64_t l_begin = place.p_begin * problem.stride - problem.pad_left;
-    const Element* x = static_cast<const Element*>(problem.x) + place.n * problem.x_stride_n +
-                       (place.g * problem.C + channel_begin) * problem.x_stride_c +
-                       l_begin * problem.x_stride_l;
+    const Inside inside = inside_row(l_begin, problem.L, span);
+    const int present = static_cast<int>(min(problem.C - channel_begin, int64_t{channels}));
     // This thread's items, blockDim.x apart in [channel][offset].
     int c = 0, offset = threadIdx.x;
+    const Element* source = static_cast<const Element*>(problem.x) + place.n * problem.x_stride_n +
+                            (place.g * problem.C + channel_begin) * problem.x_stride_c +
+                            (l_begin + offset) * problem.x_stride_l;
+    const int64_t step = blockDim.x * problem.x_stride_l;
+    const int64_t next_row = problem.x_stride_c - span * problem.x_stride_l;
     const auto wrap = [&] {
-        for (; offset >= span && c < channels; ++c) offset -= span;
+        for (; offset >= span && c < channels; ++c) offset -= span, source += next_row;
     };
     wrap();
     while (c < channels) {
-        Element value[kBatch];
-        int slot[kBatch];  // in elements
+        Element value[kElements];
+        int slot[kElements];  // in elements
 #pragma unroll
-        for (int i = 0; i < kBatch; ++i) {
-            const int64_t l = l_begin + offset;
-            const bool inside = c < channels && channel_begin + c < problem.C && l >= 0 && l < problem.L;
-            value[i] = inside ? x[c * problem.x_stride_c + offset * problem.x_stride_l] : Element{};
+        for (int i = 0; i < kElements; ++i) {
+            value[i] = c < present && offset >= inside.begin && offset < inside.end ? *source : Element{};
             slot[i] = c < channels ? (c / Tile::kPerWord * params.row_slots + offset) * Tile::kPerWord +
                                          c % Tile::kPerWord
                                    : -1;
-            offset += blockDim.x;
+            offset += blockDim.x, source += step;
             wrap();
         }
 #pragma unroll
-        for (int i = 0; i < kBatch; ++i) {
+        for (int i = 0; i < kElements; ++i) {
             if (slot[i] < 0) break;
             if constexpr (Tile::kPerWord == 1) {
                 x_smem[slot[i]] = float_word<Tile>(value[i]);
@@ -474,30 +476,33 @@ __global__ void __launch_bounds__(kThreads, kLaunchBlocks)
         const Element* bias = static_cast<const Element*>(problem.bias) + place.g * problem.O;
         memory.bias[o] = biased ? widen(bias[place.o_begin + o]) : 0.0f;
     }
-    fill_w<Tile>(params, place, 0, memory.w);
-    fill_x<Tile>(params, place, 0, memory.x);
+    fill_w<Tile, kBatch>(params, place, 0, memory.w);
+    fill_x<Tile, kBatch>(params, place, 0, memory.x);
     __syncthreads();
 
-    for (int task = threadIdx.x / 32; task < params.tasks; task += params.warps) {
+    // Of several chunks, warps without a task help to bring the rest.
+    const int tasks = params.chunks == 1 ? params.tasks : params.warps;
+    for (int task = threadIdx.x / 32; task < tasks; task += params.warps) {
         const int m_begin = task / params.tasks_p * Tile::kMTiles;
         const int m_count = min(place.m_tiles - m_begin, Tile::kMTiles);
         const int position = task % params.tasks_p * Tile::kWarpP;
-        // Of several chunks, a warp without outputs helps to bring the rest.
-        if (params.chunks == 1 && (m_count <= 0 || place.p_begin + position >= problem.P)) continue;
+        const bool active = m_count > 0 && place.p_begin + position < problem.P;
+        if (params.chunks == 1 && !active) continue;
         float sum[Tile::kMTiles][Tile::kNTiles][4] = {};
 #pragma unroll 1
         for (int chunk = 0; chunk < params.chunks; ++chunk) {
             const int row_begin = chunk * params.chunk_rows;
             if (chunk > 0) {
                 __syncthreads();  // the chunk before has been read
-                fill_w<Tile>(params, place, row_begin, memory.w);
-                fill_x<Tile>(params, place, row_begin, memory.x);
+                fill_w<Tile, kBatch>(params, place, row_begin, memory.w);
+                fill_x<Tile, kBatch / 2>(params, place, row_begin, memory.x);
                 __syncthreads();
             }
+            if (!active) continue;
             multiply<Tile>(params, memory, min(params.chunk_rows, params.rows - row_begin), m_begin, m_count,
                            position, sum);
         }
-        if (m_count > 0) write<Tile>(params, place, memory, m_begin, m_count, place.p_begin + position, sum);
+        if (active) write<Tile>(params, place, memory, m_begin, m_count, place.p_begin + position, sum);
     }
 #endif
 }
@@ -534,14 +539,17 @@ Params plan_within(const Problem& problem, int64_t smem_limit) {
         params.tasks_o = static_cast<int32_t>(ceil_div(m_tiles, Tile::kMTiles));
         params.tasks_p = static_cast<int32_t>(p_tiles);
         params.tasks = params.tasks_o * params.tasks_p;
-        // All where they share the tasks evenly, else some that do.
-        params.warps = params.tasks % kWarps == 0 ? kWarps
-                       : params.tasks < kWarps    ? params.tasks
-                                                  : kWarps / params.tasks_o * params.tasks_o;
         params.smem_bytes = static_cast<int32_t>(smem_bytes<Tile>(params));
         params.o_blocks = ceil_div(m_total, m_tiles);
         params.p_blocks = ceil_div(p_total, p_tiles);
         params.blocks = params.o_blocks * params.p_blocks * problem.G * problem.N;
+        // All where they share the tasks evenly, else some that do, and more that help to bring where blocks
+        // are few.
+        const int64_t even = params.tasks % kWarps == 0 ? kWarps
+                             : params.tasks < kWarps    ? params.tasks
+                                                        : kWarps / params.tasks_o * params.tasks_o;
+        const int64_t share = 2 * kWarps * problem.device.sm_count / params.blocks;
+        params.warps = static_cast<int32_t>(std::max(even, std::min<int64_t>(kWarps, share)));
         return params.smem_bytes <= smem_limit;
     };
     // Output channels in equal blocks, a multiple of a task's where there are several.
@@ -555,15 +563,17 @@ Params plan_within(const Problem& problem, int64_t smem_limit) {
         int64_t p_tiles = std::min(kWarps / ceil_div(m_tiles, Tile::kMTiles), p_total);
         if (!set(params.rows, m_tiles, p_tiles)) continue;
         if (most / 2 >= Tile::kMTiles && m_tiles > most / 2 &&
+            4 * m_total >= 3 * round_up(m_total, m_tiles_of(most / 2)) &&
             m_tiles * params.chunk_steps * 512 > smem_limit / 2)
             continue;
         // More positions share one filling while some waves of blocks remain.
         const auto larger = [&] {
             return 2 * params.tasks <= kMaxTasks && p_tiles < p_total &&
                    set(params.rows, m_tiles, 2 * p_tiles) &&
-                   params.blocks >= 4 * kBlocks * problem.device.sm_count;
+                   params.blocks >= 2 * kBlocks * problem.device.sm_count;
         };
         while (larger()) p_tiles *= 2;
+        p_tiles = ceil_div(p_total, ceil_div(p_total, p_tiles));
         set(params.rows, m_tiles, p_tiles);
         // Fewer where multiprocessors would have no block.
         while (p_tiles > 1 && params.blocks < problem.device.sm_count) {
@@ -575,8 +585,11 @@ Params plan_within(const Problem& problem, int64_t smem_limit) {
     // Chunks of rows, one task for each warp.
     for (int64_t chunk_rows = params.rows; chunk_rows > 0; --chunk_rows) {
         const int64_t m_tiles = m_tiles_of(4);
-        const int64_t p_tiles = std::min(kWarps / ceil_div(m_tiles, Tile::kMTiles), p_total);
-        if (set(chunk_rows, m_tiles, p_tiles)) return params;
+        int64_t p_tiles = std::min(kWarps / ceil_div(m_tiles, Tile::kMTiles), p_total);
+        if (!set(chunk_rows, m_tiles, p_tiles)) continue;
+        while (p_tiles > 1 && params.blocks < problem.device.sm_count)
+            set(chunk_rows, m_tiles, p_tiles = ceil_div(p_tiles, 2));
+        return params;
     }
     params.blocks = 0;
     return params;
@@ -591,19 +604,39 @@ Params plan(const Problem& problem) {
     return params.blocks > 0 ? params : plan_within<Tile>(problem, all - other);
 }
 
+// Whether tensor cores need no more cycles than the multiply-adds of the "direct" route, by what one
+// multiprocessor does in a cycle, measured: words by mma.sync, multiply-adds, bytes stored. Where stores
+// outlast both, this route has the better stores.
+inline bool beats_direct(const Problem& problem, double words, bool split) {
+    const int arch = problem.device.arch;
+    const bool fast = arch == 80 || (arch >= 90 && arch < 120);  // others do TF32 at the rate of FFMA
+    const double words_per_cycle = (fast ? 120 : 60) / (split ? 1.6 : 1);
+    const double ffma_per_cycle = arch == 80 ? 30 : 52;
+    const double bytes_per_cycle = 18;
+    const double outputs = static_cast<double>(problem.O) * static_cast<double>(problem.P);
+    const double direct = outputs * static_cast<double>(problem.C * problem.K) / ffma_per_cycle;
+    const double stores = outputs * static_cast<double>(element_bytes(problem.dtype)) / bytes_per_cycle;
+    return words / words_per_cycle <= std::max(direct, stores);
+}
+
 template <class Tile>
 struct Launch {
-    // Multiply-adds of words, those of padding included.
-    static double products(const Problem& problem) {
-        const Params params = plan<Tile>(problem);
-        return static_cast<double>(params.chunks) * params.chunk_steps * kMmaWords * (Tile::kSplit ? 3 : 1) *
-               static_cast<double>(round_up(problem.O, 16)) *
-               static_cast<double>(round_up(problem.P, Tile::kWarpP));
-    }
-
-    static bool fits(const Problem& problem) {
+    static bool takes(const Problem& problem) {
         const Params params = plan<Tile>(problem);
         return params.blocks > 0 && params.blocks <= kMaxBlocks;
+    }
+
+    // Whether it does better than "direct", by one sample's numbers.
+    static bool suits(const Problem& problem) {
+        const Params params = plan<Tile>(problem);
+        // Chunks wait for their weights: worth it where many positions share them, and most taps meet x.
+        const bool padded = problem.K * problem.dilation > 2 * problem.L;
+        if (params.chunks > 1 && (Tile::kSplit || problem.P < 2048 || padded)) return false;
+        // Multiply-adds of words, those of padding included.
+        const double words = static_cast<double>(params.chunks) * params.chunk_steps * kMmaWords *
+                             static_cast<double>(round_up(problem.O, 16)) *
+                             static_cast<double>(round_up(problem.P, Tile::kWarpP));
+        return beats_direct(problem, words, Tile::kSplit);
     }
 
     static Error run(const Problem& problem, cudaStream_t stream) {
@@ -642,41 +675,35 @@ auto with_launch(const Problem& problem, Call call) {
     }
 }
 
-// Whether tensor cores need no more cycles than the multiply-adds of the "direct" route, by what one
-// multiprocessor does in a cycle: words by mma.sync (about 60 % of the peak), multiply-adds, bytes stored.
-// Where stores outlast both, this route has the better stores.
-inline bool beats_direct(const Problem& problem, double products) {
-    const int arch = problem.device.arch;
-    const bool fast = arch == 80 || (arch >= 90 && arch < 120);  // others do TF32 at the rate of FFMA
-    const double words_per_cycle = arch == 80 ? 300 : fast ? 400 : 90;
-    const double ffma_per_cycle = arch == 80 ? 48 : 96;
-    const double bytes_per_cycle = 18;
-    const double outputs = static_cast<double>(problem.O) * static_cast<double>(problem.P);
-    const double direct = outputs * static_cast<double>(problem.C * problem.K) / ffma_per_cycle;
-    const double stores = outputs * static_cast<double>(element_bytes(problem.dtype)) / bytes_per_cycle;
-    return products / words_per_cycle <= std::max(direct, stores);
-}
-
-}  // namespace fold
-
-// fp32, fp16 and bf16 from sm_80 on, fewer than 16 input channels a group. Sums too short for tensor cores to
-// pay stay with "direct" (ms by this route and by that: convtasnet_enc, 16 products, fp32 0.083 and 0.076,
-// bf16 0.060 and 0.073; encodec_stem, 7 products, TF32 0.183 and 0.157, bf16 0.127 and 0.120).
-inline bool fits_fold_sm80(const Problem& any_problem) {
-    const Problem problem = canonical(any_problem);
-    if (problem.dtype == Dtype::float64 || problem.device.arch < 80 || problem.O < 8) return false;
-    if (problem.C >= 16) return false;
-    const bool is_float = problem.dtype == Dtype::float32;
-    const bool is_tf32 = problem.precision == Precision::tf32;
-    const int64_t least_products = !is_float ? 10 : !is_tf32 ? 48 : problem.O >= 128 ? 10 : 32;
-    if (problem.C * problem.K < least_products) return false;
+// What the kernel can compute; `problem` is canonical.
+inline bool takes(const Problem& problem) {
+    if (problem.dtype == Dtype::float64 || problem.device.arch < 80 || problem.C >= 16) return false;
     // What one block spans is counted in 32 bits.
     if (problem.stride > 64 || problem.K > 8192 || problem.dilation > 8192 ||
         problem.K * problem.dilation > 32768)
         return false;
-    return fold::with_launch(problem, [&](auto launch) {
-        return launch.fits(problem) && fold::beats_direct(problem, launch.products(problem));
-    });
+    return with_launch(problem, [&](auto launch) { return launch.takes(problem); });
+}
+
+}  // namespace fold
+
+// fp32, fp16 and bf16 from sm_80 on, fewer than 16 input channels a group. "direct" keeps sums too short for
+// tensor cores to pay, and samples too small for setting out to (us by this route and by that: 3x3x468 to 49,
+// K24, TF32 17 and 10, bf16 14 and 11; 9x4x2594 to 71, K13 s4, 16 and 13, 14 and 17; 8x80x5238 to 104, K11 s4
+// g8, 20 and 34, 18 and 50), and strides that leave most of x unread (3x88x160185 to 96, K1 s8 g8, bf16, 97
+// and 60).
+inline bool fits_fold_sm80(const Problem& any_problem) {
+    const Problem problem = canonical(any_problem);
+    if (problem.O < 8 || !fold::takes(problem)) return false;
+    const bool is_float = problem.dtype == Dtype::float32;
+    const bool is_tf32 = problem.precision == Precision::tf32;
+    const int64_t least_products = !is_float ? 10 : !is_tf32 ? 48 : problem.O >= 128 ? 10 : 32;
+    if (problem.C * problem.K < least_products || problem.stride >= 4 * problem.K) return false;
+    // Of one sample: its result must not depend on others.
+    const double products = static_cast<double>(problem.G * problem.O * problem.C * problem.K) *
+                            static_cast<double>(problem.P);
+    if (products < (!is_float ? 4e5 : is_tf32 ? 5e6 : 4e6)) return false;
+    return fold::with_launch(problem, [&](auto launch) { return launch.suits(problem); });
 }
 
 inline Error launch_fold_sm80(const Problem& any_problem, cudaStream_t stream) {

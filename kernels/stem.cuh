@@ -30,6 +30,7 @@ constexpr int kMTiles = 2;     // of 16 output channels, of a warp
 constexpr int kWarpO = 16 * kMTiles;
 constexpr int kMostSpan = 2048;  // positions of a block
 constexpr int kManySteps = 3;    // from which a block keeps its weights from one place to the next
+constexpr int kSampleBlocks = 24;  // that one sample of split operands makes, where it can
 constexpr int kSectorBytes = 32;
 constexpr int kMaxWords = 64;  // of depth
 constexpr int kFixedBytes = kThreads * 4 * 16 + kWarps * kWarpO * 8 + kMaxWords * 4;  // besides x
@@ -593,7 +594,9 @@ Params plan(const Problem& problem) {
         params.smem_bytes = static_cast<int32_t>(bytes);
         params.blocks = sets * params.replicas;
         // Split operands are scaled by the span: it must not depend on the number of samples.
-        if (Tile::kSplit || sets * places >= 4 * kBlocks * problem.device.sm_count) break;
+        if (Tile::kSplit ? sets * params.p_blocks >= kSampleBlocks
+                         : sets * places >= 4 * kBlocks * problem.device.sm_count)
+            break;
     }
     return params;
 }
@@ -649,7 +652,8 @@ inline bool fits_stem_sm80(const Problem& any_problem) {
                                    : problem.precision == Precision::tf32   ? (problem.O >= 128 ? 10 : 32)
                                    : problem.O >= 128 && outputs >= 1 << 22 ? 10
                                                                             : 32;
-    if ((is_float && !fast) || products < least_products || outputs < 1 << 17 || problem.P < 256)
+    const int64_t least_outputs = is_float && problem.precision != Precision::tf32 ? 1 << 19 : 1 << 17;
+    if ((is_float && !fast) || products < least_products || outputs < least_outputs || problem.P < 256)
         return false;
     const int64_t full_rows = 16 * stem::row_classes(problem);  // fewer channels leave products half empty
     return problem.O >= full_rows && stem::takes(problem);

@@ -32,7 +32,7 @@ HEADERS = {
 PARTS = {"depthwise": [f"depthwise_{part}.cuh" for part in ("row", "rows", "sliding", "outputs")]}
 
 # What the kernel takes, where the table gives it large problems only.
-FITS = {"stem_sm80": "conv1d::stem::takes"}
+FITS = {"stem_sm80": "conv1d::stem::takes", "fold_sm80": "conv1d::fold::takes"}
 
 UNIT = """\
 #include "{header}"
@@ -58,6 +58,7 @@ MISTAKES = {
     "chunk_before_is_read": (
         "small_sm80", "sync_team<Tile>();  // the chunk before has been read", ";", "race"
     ),
+    "chunk_overwritten": ("direct", "__syncthreads();  // the chunk before has been read", "", "race"),
     "first_position_lost": ("few_outputs", "(in) << j", "(in && l_begin + j * step_l > 0) << j", "wrong result"),
 }
 
