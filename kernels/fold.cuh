@@ -629,9 +629,12 @@ struct Launch {
     // Whether it does better than "direct", by one sample's numbers.
     static bool suits(const Problem& problem) {
         const Params params = plan<Tile>(problem);
-        // Chunks wait for their weights: worth it where many positions share them, and most taps meet x.
+        // Many weights take long to bring: worth it where many positions share them, and most taps meet x (us
+        // by this route and by "direct": 8x11x792 to 72, K166, TF32 176 and 69; 5x3x593 to 104, K230, 40 and
+        // 22; 19x7x87 to 17, K596 d9 all in padding, 500 and 400).
         const bool padded = problem.K * problem.dilation > 2 * problem.L;
-        if (params.chunks > 1 && (Tile::kSplit || problem.P < 2048 || padded)) return false;
+        if (params.chunks > 1 && padded) return false;
+        if (params.chunks * params.chunk_steps > 64 && problem.P < 2048) return false;
         // Multiply-adds of words, those of padding included.
         const double words = static_cast<double>(params.chunks) * params.chunk_steps * kMmaWords *
                              static_cast<double>(round_up(problem.O, 16)) *

@@ -638,7 +638,7 @@ inline bool takes(const Problem& problem) {
 
 // fp32, fp16 and bf16 from sm_80 on, fewer than 16 input channels a group, sums of some 64 products, and so
 // many outputs that stores count and setting out does not (ms by this route and by the next best: fp32
-// w2v2_fe0 0.39 and 0.42, but convtasnet_enc 0.105 and 0.074; TF32 encodec_stem, 7 products, 0.151 and 0.142;
+// w2v2_fe0 0.39 and 0.42, but convtasnet_enc 0.105 and 0.074; TF32 encodec_stem, 7 products, 0.151 and 0.162;
 // bf16 demucs_enc0, whose rows begin in 16 ways, 0.065 and 0.056). By one sample: its result must not depend
 // on others.
 inline bool fits_stem_sm80(const Problem& any_problem) {
@@ -648,10 +648,13 @@ inline bool fits_stem_sm80(const Problem& any_problem) {
     const bool fast = arch == 80 || (arch >= 90 && arch < 120);  // others do TF32 at the rate of FFMA
     const int64_t products = problem.C * problem.K;
     const int64_t outputs = problem.G * problem.O * problem.P;
-    const int64_t least_products = !is_float                                ? 7
-                                   : problem.precision == Precision::tf32   ? (problem.O >= 128 ? 10 : 32)
-                                   : problem.O >= 128 && outputs >= 1 << 22 ? 10
-                                                                            : 32;
+    const bool is_large = outputs >= 1 << 22;
+    const int64_t least_products = !is_float                              ? 7
+                                   : problem.precision == Precision::tf32 ? (problem.O >= 128 ? 10
+                                                                             : is_large       ? 7
+                                                                                              : 32)
+                                   : problem.O >= 128 && is_large         ? 10
+                                                                          : 32;
     const int64_t least_outputs = is_float && problem.precision != Precision::tf32 ? 1 << 19 : 1 << 17;
     if ((is_float && !fast) || products < least_products || outputs < least_outputs || problem.P < 256)
         return false;
