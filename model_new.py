@@ -978,7 +978,7 @@ inline size_t no_workspace(const Problem&) { return 0; }
 
 // Each is defined in a translation unit of its own, so that they compile side by side.
 extern const Route kToeplitzSm90, kToeplitz, kDepthwise, kStemSm80, kFoldSm80, kFewOutputs, kStreamSm90,
-    kGemmSm90, kGemmSm80, kDirect;
+    kSmallSm80, kGemmSm90, kGemmSm80, kDirect;
 
 constexpr const Route* kRoutes[] = {
     &kToeplitzSm90,  // depthwise: long filters on Hopper
@@ -988,6 +988,7 @@ constexpr const Route* kRoutes[] = {
     &kFoldSm80,      // fewer than 16 channels a group
     &kFewOutputs,    // one to eight output channels a group: bound by reading x
     &kStreamSm90,    // short sums on Hopper, bound by memory
+    &kSmallSm80,     // dense problems of few products: one launch
     &kGemmSm90,      // every other dense problem on Hopper
     &kGemmSm80,      // and on other cards since Ampere
     &kDirect,        // fits every valid problem: the last row
@@ -2036,6 +2037,15 @@ __device__ __forceinline__ uint32_t cvt_rna_tf32(float value) {
     uint32_t bits;
     asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(value));
     return bits;
+}
+
+// 9.7.15.5.15: four matrices of 8 rows of 4 words. Lane 8*m + i gives the address of row i of matrix m, 16
+// bytes; word m of lane t is word t%4 of its row t/4.
+__device__ __forceinline__ void ldmatrix_x4(uint32_t (&words)[4], uint32_t source) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+                 : "r"(source)
+                 : "memory");
 }
 
 // 9.7.14.5: sum[16][8] += a[16][depth] * b[depth][8], where depth is 8 TF32 or 16 16-bit numbers: 8 words.
@@ -3239,8 +3249,8 @@ const conv1d::Route conv1d::kDepthwise = {"depthwise", fits_depthwise, no_worksp
 "direct.cuh": r'''
 #line 1 "kernels/direct.cuh"
 // The route that is right for every valid problem, in plain multiply-adds: fp32 at full accuracy, fp64,
-// 16-bit with fp32 sums; any strides, any sizes, sm_75 and later. Three kernels: "short" for few products an
-// output (bound by stores), "small" for problems that fill no multiprocessors otherwise, and the general one.
+// 16-bit with fp32 sums; any strides, any sizes, sm_75 and later. Two kernels: "chunk" for few products, few
+// channels or few outputs, and the general one.
 //
 // A block of the general one computes kO output channels x kP output positions; a step of the reduction
 // brings some channels x some taps into shared memory: x as a Window (tile.cuh), w as [channel][tap][kO]. A
@@ -3250,7 +3260,10 @@ const conv1d::Route conv1d::kDepthwise = {"depthwise", fits_depthwise, no_worksp
 // y: the error stays that of a short sum. Cost: at 64 x 256 outputs 10 shared reads for 64 multiply-adds.
 
 #include <algorithm>
+#include <numeric>
 #include <type_traits>
+
+
 
 
 
@@ -3552,390 +3565,638 @@ Error launch_tile(const Problem& problem, cudaStream_t stream) {
     return launch_error();
 }
 
-// Few products an output (C*K up to some hundreds): the whole reduction lies in shared memory at once, so a
-// block fills and waits once, then each warp goes its own way over its outputs, stores overlapping products.
-// x lies as [channel][phase][row], l - l_begin = row*stride + phase: a tap of every stride is a shift.
-template <class Element_, int kThreadO_, int kThreadP_>
-struct ShortTile {
+// Few products an output, few channels or few outputs: a block brings a chunk of the reduction, weights and
+// the window of x, into shared memory at once; often that is all of it. Then each warp goes its own way over
+// its outputs, kThreadO channels x 128 positions. x lies as [channel][plane][row]: a plane holds positions
+// `stride` apart, so that a tap is a shift. Samples too short for a warp lie one after another, `pitch` rows
+// apart, and positions count through them. Sums are cut into pieces of up to 64 products, added up in order;
+// where one sample makes little work, warps share the pieces of the same outputs.
+constexpr int kPieceSize = 64;
+constexpr int64_t kChunkP = 128;  // positions of a warp
+
+// Where ptxas spills some registers otherwise, one block less shares them.
+#if defined(__CUDA_ARCH__) && (__CUDA_ARCH__ < 800 || __CUDA_ARCH__ >= 1000)
+constexpr int kFewerBlocks = 1;
+#else
+constexpr int kFewerBlocks = 0;
+#endif
+
+template <class Element_, int kThreadO_>
+struct ChunkTile {
     using Element = Element_;
-    using Sum = typename SumOf<Element>::Type;
     static constexpr int kThreadO = kThreadO_;
-    static constexpr int kThreadP = kThreadP_;
-    static constexpr int kWarpP = 32 * kThreadP;  // positions of a warp, a thread's 32 apart
+    static constexpr int kThreadP = kChunkP / 32;  // 32 apart
+    static constexpr int kValues = kThreadO * kThreadP;
+    // Blocks that registers are shared by; elements that a thread loads before it stores any, unless copies
+    // go straight to shared memory. Larger numbers spill.
+    static constexpr int kBlocks = kValues > 16 || sizeof(Element) == 2 ? 2 : 3;
+    static constexpr int kBatch = kValues > 16 ? 3 : 8;
+    static_assert(kThreadO % 4 == 0, "weights are read 4 at a time");
 };
 
-struct ShortParams {
+struct ChunkParams {
     Problem problem;
-    int32_t warps_o, warps_p;  // of a block
-    int32_t rounds;            // runs of warps_p warps that a block computes
-    int32_t products;          // C*K
-    Divisor w_rows;            // products + 1: the last is the bias
-    Divisor positions;         // of x that a block reads
-    Divisor stride;
-    int32_t plane_rows;        // of one phase of one channel
-    int32_t w_pitch;           // output channels of a block + 4
-    int32_t x_slot;            // where x begins in shared memory: after products + 1 rows of weights
-    int32_t x_slots;
-    int64_t o_tiles, p_tiles, tiles;
+    int32_t threads;
+    int32_t warps_p;            // of a block, along positions
+    Divisor warps_o, warps_k;   // along output channels; warps_k share the pieces of the same outputs
+    int32_t rounds;             // runs of warps_p warps that a block computes, where one chunk is all
+    int32_t channels;           // of a chunk: more than one only with all taps
+    Divisor taps;               // of a chunk
+    Divisor tap_chunks;
+    int32_t chunks;
+    int32_t piece;              // products of a piece, at most
+    int32_t group;              // products that pieces begin anew with
+    Divisor group_pieces;
+    int32_t chunk_pieces;
+    int32_t w_pitch;            // output channels of a block + 4
+    // Planes are all residues of l modulo the stride, a tap's that of its offset ("dense"), or those of the
+    // first taps, which repeat after some, `cycle_rows` rows on.
+    bool dense;
+    Divisor cycle;              // positions, or taps, after which planes repeat
+    int32_t cycle_rows;
+    Divisor samples;            // of a block
+    Divisor planes;
+    int32_t line_rows;          // of one plane of one channel of one sample
+    // What threads bring at a time: of x [line][row][plane], of weights [8 products][4 output channels]. A
+    // line is a channel of a sample.
+    Divisor step_rows;
+    int32_t step_lines;
+    Divisor step_quads;
+    int32_t step_eights;
+    int32_t plane_step;         // input positions from a plane's row 0 to the next's
+    int32_t plane_rows, channel_slots;
+    Divisor pitch;              // rows from a sample to the next
+    int32_t w_slot, x_slot;     // in shared memory, after the bias and the products' slots
+    bool few_tiles;                     // whether Divisor divides their number
+    Divisor o_tiles, p_tiles, g_tiles;  // tiles count in [sample][group][position][output channel]
+    int64_t tiles;
     size_t smem_bytes;
+
+    // Where row 0 of a product's x lies in shared memory.
+    __device__ __forceinline__ int32_t slot_of(uint32_t product) const {
+        const uint32_t c = taps.quotient(product), k = product - c * taps.divisor;
+        const uint32_t at = dense ? k * static_cast<uint32_t>(problem.dilation) : k;
+        const uint32_t turn = cycle.quotient(at), plane = at - turn * cycle.divisor;
+        return x_slot + c * channel_slots + plane * plane_rows + turn * cycle_rows;
+    }
 };
 
-// Brings weights and bias, then x, in one run of items: all loads of a thread are in flight at once.
+// What one block computes: some outputs of `samples` samples.
+struct ChunkPlace {
+    int64_t n, g, o_begin, p_begin;
+    int32_t outputs, samples;  // that there are
+};
+
+// Moves elements into shared memory, 4 bytes straight, others through registers, several in flight. next()
+// returns whether there is another, and where: target(slot, source, whether it is no zero).
+template <class Tile, class Next>
+__device__ __forceinline__ void bring(float* smem, Next next) {
+    using Element = typename Tile::Element;
+    int32_t slot;
+    const Element* source;
+    bool inside;
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+    constexpr bool kAsync = sizeof(Element) == 4;
+#else
+    constexpr bool kAsync = false;
+#endif
+    if constexpr (kAsync) {
+#pragma unroll 2
+        while (next(slot, source, inside)) {
+            ptx::cp_async<4>(ptx::smem_address(smem + slot), source, inside ? 4 : 0);
+        }
+    } else {
+        bool more = true;
+#pragma unroll 1
+        while (more) {
+            Element value[Tile::kBatch];
+            int32_t slots[Tile::kBatch];
+#pragma unroll
+            for (int i = 0; i < Tile::kBatch; ++i) {
+                more = more && next(slot, source, inside);
+                slots[i] = more ? slot : -1;
+                value[i] = more && inside ? *source : Element{};
+            }
+#pragma unroll
+            for (int i = 0; i < Tile::kBatch; ++i) {
+                if (slots[i] >= 0) smem[slots[i]] = widen(value[i]);
+            }
+        }
+    }
+}
+
+// Weights of `products` products from a channel's tap on. A warp brings 8 neighbours of 4 rows, which fall
+// into different banks.
 template <class Tile>
-__device__ __forceinline__ void fill_short(const ShortParams& params, int64_t n, int64_t g, int64_t o_begin,
-                                           int64_t l_begin, typename Tile::Sum* smem) {
+__device__ __forceinline__ void fill_chunk_w(const ChunkParams& params, const ChunkPlace& place,
+                                             int32_t channel, int32_t tap, int32_t products, float* smem) {
     using Element = typename Tile::Element;
     const Problem& problem = params.problem;
-    const int64_t channel = g * problem.O + o_begin;
-    const Element* w = static_cast<const Element*>(problem.w) + channel * params.products;
-    const Element* bias = static_cast<const Element*>(problem.bias) + (problem.bias == nullptr ? 0 : channel);
-    const Element* x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n +
-                       g * problem.C * problem.x_stride_c + l_begin * problem.x_stride_l;
-    // Whole warps bring either weights or x.
-    const uint32_t w_items = (params.w_rows.divisor * (params.w_pitch - 4) + 31) / 32 * 32;
-    const uint32_t items = w_items + static_cast<uint32_t>(problem.C) * params.positions.divisor;
-    constexpr int kBatch = 8;
-    for (uint32_t begin = threadIdx.x; begin < items; begin += kBatch * blockDim.x) {
-        Element value[kBatch];
-        int32_t slot[kBatch];
-#pragma unroll
-        for (int i = 0; i < kBatch; ++i) {
-            const uint32_t item = begin + i * blockDim.x;
-            const Element* source = nullptr;
-            slot[i] = -1;
-            if (item < w_items) {
-                const uint32_t o = params.w_rows.quotient(item);
-                const uint32_t product = item - o * params.w_rows.divisor;
-                const bool is_bias = product + 1 == params.w_rows.divisor;
-                if (o + 4 < params.w_pitch) slot[i] = product * params.w_pitch + o;
-                if (o_begin + o < problem.O && !(is_bias && problem.bias == nullptr))
-                    source = is_bias ? bias + o : w + (o * params.products + product);
-            } else if (item < items) {
-                const uint32_t c = params.positions.quotient(item - w_items);
-                const uint32_t offset = item - w_items - c * params.positions.divisor;
-                const uint32_t row = params.stride.quotient(offset);
-                const uint32_t plane = (c - row) * params.stride.divisor + offset;
-                slot[i] = params.x_slot + plane * params.plane_rows + row;
-                if (static_cast<uint64_t>(l_begin + offset) < static_cast<uint64_t>(problem.L))
-                    source = x + c * problem.x_stride_c + offset * problem.x_stride_l;
-            }
-            value[i] = source == nullptr ? Element{} : *source;
+    const int32_t step_quads = params.step_quads.divisor, step_products = params.step_eights * 8;
+    const int32_t eight = params.step_quads.quotient(threadIdx.x / 32);
+    const int32_t first = eight < params.step_eights ? eight * 8 + threadIdx.x % 32 / 4 : products;
+    int32_t o = (threadIdx.x / 32 - eight * step_quads) * 4 + threadIdx.x % 4;
+    int32_t product = first, at_slot;
+    const int64_t row_products = problem.C * problem.K;
+    const Element* at;
+    const auto set_row = [&] {
+        at = static_cast<const Element*>(problem.w) + channel * problem.K + tap + product +
+             (place.g * problem.O + place.o_begin + o) * row_products;
+        at_slot = params.w_slot + product * params.w_pitch + o;
+    };
+    set_row();
+    bring<Tile>(smem, [&](int32_t& slot, const Element*& source, bool& inside) {
+        if (product >= products) {
+            if (o + step_quads * 4 >= params.w_pitch - 4 || first >= products) return false;
+            o += step_quads * 4;
+            product = first;
+            set_row();
         }
+        slot = at_slot;
+        source = at;
+        inside = o < place.outputs;
+        product += step_products;
+        at += step_products;
+        at_slot += step_products * params.w_pitch;
+        return true;
+    });
+}
+
+// The x that taps from `tap` on of some channels need, zeros outside 0 <= l < L.
+template <class Tile>
+__device__ __forceinline__ void fill_chunk_x(const ChunkParams& params, const ChunkPlace& place,
+                                             int32_t channel, int32_t tap, int32_t channels, float* smem) {
+    using Element = typename Tile::Element;
+    const Problem& problem = params.problem;
+    const uint32_t first = params.planes.quotient(threadIdx.x);
+    const int32_t plane = threadIdx.x - first * params.planes.divisor;
+    int32_t line = params.step_rows.quotient(first);
+    const int32_t first_row = first - line * params.step_rows.divisor;
+    if (line >= params.step_lines) return;
+    const int32_t lines = channels * params.samples.divisor, step_rows = params.step_rows.divisor;
+    const int32_t stride = static_cast<int32_t>(problem.stride), row_offset = step_rows * stride;
+    const int64_t step = row_offset * problem.x_stride_l;
+    const Element* at;
+    int32_t row, at_slot;
+    Inside range;  // of the row, from this thread's position on
+    const auto set_line = [&] {
+        const int32_t c = params.samples.quotient(line), sample = line - c * params.samples.divisor;
+        const int64_t l = place.p_begin * problem.stride - problem.pad_left + tap * problem.dilation +
+                          first_row * stride + plane * params.plane_step;
+        at = static_cast<const Element*>(problem.x) + (place.n + sample) * problem.x_stride_n +
+             (place.g * problem.C + channel + c) * problem.x_stride_c + l * problem.x_stride_l;
+        at_slot = params.x_slot + c * params.channel_slots + plane * params.plane_rows +
+                  sample * params.pitch.divisor + first_row;
+        row = first_row;
+        range = inside_row(l, problem.L, 1 << 30);
+        if (sample >= place.samples) range.end = 0;
+    };
+    row = params.line_rows;
+    line -= params.step_lines;
+    bring<Tile>(smem, [&](int32_t& slot, const Element*& source, bool& inside) {
+        if (row >= params.line_rows) {
+            line += params.step_lines;
+            if (line >= lines) return false;
+            set_line();
+        }
+        slot = at_slot;
+        source = at;
+        inside = range.begin <= 0 && range.end > 0;
+        row += step_rows;
+        range.begin -= row_offset;
+        range.end -= row_offset;
+        at += step;
+        at_slot += step_rows;
+        return true;
+    });
+}
+
+// total += the sum of `count` products of this thread, whose x begins at `slots` bytes from x.
+template <class Tile>
+__device__ __forceinline__ void multiply_piece(const ChunkParams& params, const float* x,
+                                               const int32_t* slots, const float* w_row, int32_t count,
+                                               float (&total)[Tile::kThreadO][Tile::kThreadP]) {
+    float sum[Tile::kThreadO][Tile::kThreadP] = {};
+    const auto multiply_one = [&](int32_t slot) {
+        const float* const x_row = reinterpret_cast<const float*>(reinterpret_cast<const char*>(x) + slot);
+        float x_frag[Tile::kThreadP];
 #pragma unroll
-        for (int i = 0; i < kBatch; ++i) {
-            if (slot[i] >= 0) smem[slot[i]] = widen(value[i]);
+        for (int j = 0; j < Tile::kThreadP; ++j) x_frag[j] = x_row[32 * j];
+#pragma unroll
+        for (int i = 0; i < Tile::kThreadO; i += 4) {
+            const auto w_frag = *reinterpret_cast<const Vector<float, 4>*>(w_row + i);
+#pragma unroll
+            for (int v = 0; v < 4; ++v) {
+#pragma unroll
+                for (int j = 0; j < Tile::kThreadP; ++j) sum[i + v][j] += w_frag.at[v] * x_frag[j];
+            }
+        }
+        w_row += params.w_pitch;
+    };
+    int32_t product = 0;
+#pragma unroll 1
+    for (; product + 4 <= count; product += 4) {
+        const auto four = *reinterpret_cast<const Vector<int32_t, 4>*>(slots + product);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) multiply_one(four.at[i]);
+    }
+#pragma unroll 1
+    for (; product < count; ++product) multiply_one(slots[product]);
+#pragma unroll
+    for (int i = 0; i < Tile::kThreadO; ++i) {
+#pragma unroll
+        for (int j = 0; j < Tile::kThreadP; ++j) total[i][j] += sum[i][j];
+    }
+}
+
+// What one warp computes: some outputs of its block, or its share of their sums.
+struct ChunkWarp {
+    int32_t first;   // of the warps that share these outputs
+    int32_t k;       // among them
+    int32_t o, row;  // first output channel and position in the block
+    int32_t rows;    // output channels that there are from o on
+    bool active;     // some warps only bring
+};
+
+template <class Tile>
+__device__ __forceinline__ ChunkWarp find_warp(const ChunkParams& params, const ChunkPlace& place,
+                                               int32_t warp, int32_t round) {
+    const int32_t warp_op = params.warps_k.quotient(warp), warp_p = params.warps_o.quotient(warp_op);
+    ChunkWarp found;
+    found.first = warp_op * params.warps_k.divisor;
+    found.k = warp - found.first;
+    found.o = (warp_op - warp_p * params.warps_o.divisor) * Tile::kThreadO;
+    found.row = (round * params.warps_p + warp_p) * static_cast<int32_t>(kChunkP);
+    found.rows = place.outputs - found.o;
+    found.active = warp_p < params.warps_p && found.rows > 0 &&
+                   (params.samples.divisor > 1
+                        ? found.row < place.samples * static_cast<int32_t>(params.pitch.divisor)
+                        : place.p_begin + found.row < params.problem.P);
+    return found;
+}
+
+// Outputs to y. All threads of a block call this.
+template <class Tile>
+__device__ __forceinline__ void store_chunk(const ChunkParams& params, const ChunkPlace& place, int32_t round,
+                                            float* bias_smem,
+                                            const float (&total)[Tile::kThreadO][Tile::kThreadP]) {
+    using Element = typename Tile::Element;
+    const Problem& problem = params.problem;
+    const int32_t thread = ptx::anew(threadIdx.x);  // registers do not last for what was known of it
+    const ChunkWarp warp = find_warp<Tile>(params, place, thread / 32, round);
+    // Where the thread's position of index j lies in y, and whether it is there.
+    const auto find = [&](int j, int64_t& offset) {
+        const int32_t at = warp.row + thread % 32 + 32 * j;
+        const int32_t sample = params.pitch.quotient(at);
+        const int64_t p = place.p_begin + at - sample * static_cast<int32_t>(params.pitch.divisor);
+        offset = sample * (problem.G * problem.O * problem.P) + p;
+        return warp.active && sample < place.samples && p < problem.P;
+    };
+    Element* y = static_cast<Element*>(problem.y) +
+                 ((place.n * problem.G + place.g) * problem.O + place.o_begin + warp.o) * problem.P;
+    const int32_t warps_k = params.warps_k.divisor;
+    if (warps_k > 1) {  // the sums of warps that share outputs, [warp][value][lane]
+        float* const sums = bias_smem + params.w_slot + thread % 32;
+        __syncthreads();  // all products have been read
+#pragma unroll
+        for (int value = 0; value < Tile::kValues; ++value) {
+            if (warp.active)
+                sums[((warp.first + warp.k) * Tile::kValues + value) * 32] =
+                    total[value / Tile::kThreadP][value % Tile::kThreadP];
+        }
+        __syncthreads();
+#pragma unroll 1
+        for (int value = warp.k; value < Tile::kValues; value += warps_k) {
+            const int i = value / Tile::kThreadP;
+            int64_t offset;
+            if (!find(value % Tile::kThreadP, offset) || i >= warp.rows) continue;
+            float sum = bias_smem[warp.o + i];
+            for (int k = 0; k < warps_k; ++k)
+                sum += sums[((warp.first + k) * Tile::kValues + value) * 32];
+            y[i * problem.P + offset] = problem.activation == Activation::none
+                                            ? narrow<Element>(sum)
+                                            : activate<Element, true>(problem.activation, sum);
+        }
+        return;
+    }
+    int64_t first, offset;
+    int32_t step[Tile::kThreadP];  // from index 0 on
+    bool valid[Tile::kThreadP];
+    valid[0] = find(0, first);
+    step[0] = 0;
+#pragma unroll
+    for (int j = 1; j < Tile::kThreadP; ++j) {
+        valid[j] = find(j, offset);
+        step[j] = static_cast<int32_t>(offset - first);
+    }
+    y += first;
+#pragma unroll
+    for (int i = 0; i < Tile::kThreadO; ++i) {
+        if (i >= warp.rows) break;
+        const float bias = bias_smem[warp.o + i];
+#pragma unroll
+        for (int j = 0; j < Tile::kThreadP; ++j) {
+            if (valid[j]) y[step[j]] = narrow<Element>(total[i][j] + bias);
+        }
+        y += problem.P;
+    }
+    if (problem.activation == Activation::none) return;
+#pragma unroll 1
+    for (int i = 0; i < min(warp.rows, Tile::kThreadO); ++i) {  // reads back what this thread has stored
+        y -= problem.P;
+#pragma unroll
+        for (int j = 0; j < Tile::kThreadP; ++j) {
+            if (valid[j]) y[step[j]] = activate<Element, true>(problem.activation, widen(y[step[j]]));
         }
     }
 }
 
 template <class Tile>
-__global__ void __launch_bounds__(kThreads, 2)
-    direct_short_kernel(const __grid_constant__ ShortParams params) {
+__global__ void __launch_bounds__(kThreads, Tile::kBlocks - kFewerBlocks)
+    direct_chunk_kernel(const __grid_constant__ ChunkParams params) {
     using Element = typename Tile::Element;
-    using Sum = typename Tile::Sum;
-    constexpr int kVector = 16 / sizeof(Sum);
     extern __shared__ __align__(16) unsigned char smem[];
-    Sum* w_smem = reinterpret_cast<Sum*>(smem);  // [product][w_pitch], then the bias
-    Sum* x_smem = w_smem + params.x_slot;        // [channel][phase][row]
-    int32_t* slot_smem = reinterpret_cast<int32_t*>(x_smem + params.x_slots);  // [product]: where row 0 lies
+    float* const bias_smem = reinterpret_cast<float*>(smem);
+    int32_t* const slots_smem = reinterpret_cast<int32_t*>(bias_smem + params.w_pitch);  // [product]
+    float* const w_smem = bias_smem + params.w_slot;                                    // [product][w_pitch]
 
     const Problem& problem = params.problem;
-    const uint32_t tile = blockIdx.x / static_cast<uint32_t>(params.o_tiles);
-    const uint32_t sample = tile / static_cast<uint32_t>(params.p_tiles);
-    const int64_t n = sample / static_cast<uint32_t>(problem.G);
-    const int64_t g = sample - n * problem.G;
-    const int64_t o_begin =
-        (blockIdx.x - tile * params.o_tiles) * static_cast<int64_t>(params.w_pitch - 4);
-    const int32_t round_p = params.warps_p * Tile::kWarpP;
-    const int64_t p_begin = (tile - sample * params.p_tiles) * params.rounds * round_p;
-
-    fill_short<Tile>(params, n, g, o_begin, p_begin * problem.stride - problem.pad_left, w_smem);
-    for (uint32_t product = threadIdx.x; product < params.products; product += blockDim.x) {
-        const uint32_t c = product / static_cast<uint32_t>(problem.K);
-        const uint32_t offset = (product - c * static_cast<uint32_t>(problem.K)) * problem.dilation;
-        const uint32_t row = params.stride.quotient(offset);
-        slot_smem[product] = ((c - row) * params.stride.divisor + offset) * params.plane_rows + row;
+    const int32_t round_p = params.warps_p * kChunkP;
+    __shared__ ChunkPlace place;
+    if (threadIdx.x == 0) {
+        const auto quotient = [&](uint32_t tile, const Divisor& by) {
+            return params.few_tiles ? by.quotient(tile) : tile / by.divisor;
+        };
+        const uint32_t run = quotient(blockIdx.x, params.o_tiles);
+        const uint32_t run_g = quotient(run, params.p_tiles);
+        const uint32_t run_n = quotient(run_g, params.g_tiles);
+        const int32_t block_o = params.w_pitch - 4, block_n = params.samples.divisor;
+        place.n = static_cast<int64_t>(run_n) * block_n;
+        place.g = run_g - run_n * params.g_tiles.divisor;
+        place.o_begin = static_cast<int64_t>(blockIdx.x - run * params.o_tiles.divisor) * block_o;
+        place.p_begin = static_cast<int64_t>(run - run_g * params.p_tiles.divisor) * params.rounds * round_p;
+        place.outputs = static_cast<int32_t>(min(problem.O - place.o_begin, int64_t{block_o}));
+        place.samples = static_cast<int32_t>(min(problem.N - place.n, int64_t{block_n}));
     }
     __syncthreads();
 
-    const uint32_t warp = threadIdx.x / 32;
-    const uint32_t thread_o = warp % params.warps_o * Tile::kThreadO;
-    const int rows = static_cast<int>(min(problem.O - o_begin - thread_o, int64_t{Tile::kThreadO}));
-    if (rows <= 0) return;
+    bool ready = false;  // whether bias and slots lie in shared memory
+#pragma unroll 1
     for (int32_t round = 0; round < params.rounds; ++round) {
-        const int32_t warp_p = round * round_p + warp / params.warps_o * Tile::kWarpP;
-        if (p_begin + warp_p >= problem.P) break;
-        const int32_t thread_p = warp_p + threadIdx.x % 32;
-        const Sum* w_row = w_smem + thread_o;
-        Sum sum[Tile::kThreadO][Tile::kThreadP] = {};
-#pragma unroll 2
-        for (int32_t product = 0; product < params.products; ++product) {
-            const Sum* x_row = x_smem + slot_smem[product] + thread_p;
-            Sum x_frag[Tile::kThreadP];
-#pragma unroll
-            for (int j = 0; j < Tile::kThreadP; ++j) x_frag[j] = x_row[32 * j];
-#pragma unroll
-            for (int i = 0; i < Tile::kThreadO; i += kVector) {
-                const auto w_frag = *reinterpret_cast<const Vector<Sum, kVector>*>(w_row + i);
-#pragma unroll
-                for (int v = 0; v < kVector; ++v) {
-#pragma unroll
-                    for (int j = 0; j < Tile::kThreadP; ++j) sum[i + v][j] += w_frag.at[v] * x_frag[j];
-                }
-            }
-            w_row += params.w_pitch;
-        }
-        // w_row is the bias now.
-        const int64_t p = p_begin + thread_p;
-        const int left = static_cast<int>(min(problem.P - p, int64_t{Tile::kWarpP}));
-        Element* y = static_cast<Element*>(problem.y) +
-                     ((n * problem.G + g) * problem.O + o_begin + thread_o) * problem.P + p;
-#pragma unroll
-        for (int i = 0; i < Tile::kThreadO; ++i) {
-            if (i >= rows) break;
-            const Sum bias = w_row[i];
-#pragma unroll
-            for (int j = 0; j < Tile::kThreadP; ++j) {
-                if (32 * j < left) y[32 * j] = narrow<Element>(sum[i][j] + bias);
-            }
-            y += problem.P;
-        }
-        if (problem.activation != Activation::none) {  // reads back what this thread has stored
+        const ChunkWarp warp = find_warp<Tile>(params, place, threadIdx.x / 32, round);
+        // Taps of a piece that meet nothing but padding add nothing.
+        const auto meets = [&](int32_t tap) {
+            const int64_t p = params.samples.divisor > 1 ? 0 : place.p_begin + warp.row;
+            const int64_t l = p * problem.stride - problem.pad_left + tap * problem.dilation;
+            return l < problem.L && l + kChunkP * problem.stride + (params.piece - 1) * problem.dilation > 0;
+        };
+        float total[Tile::kThreadO][Tile::kThreadP] = {};
+        int32_t piece = 0;  // modulo warps_k
 #pragma unroll 1
-            for (int i = 0; i < min(rows, Tile::kThreadO); ++i) {
-                y -= problem.P;
-                Element value[Tile::kThreadP];
-#pragma unroll
-                for (int j = 0; j < Tile::kThreadP; ++j) value[j] = 32 * j < left ? y[32 * j] : Element{};
-#pragma unroll
-                for (int j = 0; j < Tile::kThreadP; ++j) {
-                    value[j] = activate<Element, true>(problem.activation, widen(value[j]));
-                    if (32 * j < left) y[32 * j] = value[j];
+        for (int32_t chunk = 0; chunk < params.chunks; ++chunk) {
+            const int32_t run = params.tap_chunks.quotient(chunk), channel = run * params.channels;
+            const int32_t chunk_taps = params.taps.divisor;
+            const int32_t tap = (chunk - run * params.tap_chunks.divisor) * chunk_taps;
+            const int32_t channels = min(static_cast<int32_t>(problem.C) - channel, params.channels);
+            const int32_t taps = min(static_cast<int32_t>(problem.K) - tap, chunk_taps);
+            const int32_t products = channels * taps;
+            if (round == 0) {
+                const int64_t l_begin =
+                    place.p_begin * problem.stride - problem.pad_left + tap * problem.dilation;
+                const int64_t l_end = l_begin + params.line_rows * problem.stride +
+                                      int64_t{taps - 1} * problem.dilation;
+                const bool needed = l_end > 0 && l_begin < problem.L;
+                if (!needed && (ready || chunk + 1 < params.chunks)) {
+                    piece += params.chunk_pieces;
+                    continue;
                 }
-            }
-        }
-    }
-}
-
-// tiles is 0 where the problem does not suit: too much for shared memory, taps that leave most of x unread,
-// or rows so short that a flat tile of the general kernel wins.
-template <class Tile>
-ShortParams plan_short(const Problem& problem) {
-    using Sum = typename Tile::Sum;
-    ShortParams params{};
-    params.problem = problem;
-    if (problem.P < 48 || problem.C > kPieceProducts || problem.K > kPieceProducts ||
-        problem.C * problem.K > kPieceProducts || problem.stride > 2 * problem.K || problem.dilation > 64) {
-        return params;
-    }
-    params.products = static_cast<int32_t>(problem.C * problem.K);
-    // As many output channels a block as leave no more of the last block's empty than fewer would.
-    const int64_t channel_warps = ceil_div(problem.O, Tile::kThreadO);
-    params.warps_o = channel_warps <= 2 ? static_cast<int32_t>(channel_warps) : 4;
-    if (round_up(channel_warps, kWarps) == round_up(channel_warps, 4)) params.warps_o = kWarps;
-    params.w_pitch = params.warps_o * Tile::kThreadO + 4;
-    params.w_rows = plan_divisor(params.products + 1);
-    params.stride = plan_divisor(problem.stride);
-    params.x_slot = (params.products + 1) * params.w_pitch;
-    params.o_tiles = ceil_div(problem.O, params.warps_o * Tile::kThreadO);
-    const auto set = [&](int64_t warps_p, int64_t rounds) {
-        const int64_t rows = warps_p * rounds * Tile::kWarpP;
-        const int64_t positions = (rows - 1) * problem.stride + (problem.K - 1) * problem.dilation + 1;
-        // Neighbours in x, which fall into `stride` planes, fall into different banks.
-        const int64_t bank = problem.stride == 1 ? 0 : ceil_div(32, problem.stride);
-        const int64_t plane_rows = round_up(ceil_div(positions, problem.stride), 32) + bank;
-        const int64_t x_slots = problem.C * problem.stride * plane_rows;
-        params.warps_p = static_cast<int32_t>(warps_p);
-        params.rounds = static_cast<int32_t>(rounds);
-        params.positions = plan_divisor(positions);
-        params.plane_rows = static_cast<int32_t>(plane_rows);
-        params.x_slots = static_cast<int32_t>(x_slots);
-        params.p_tiles = ceil_div(problem.P, rows);
-        params.tiles = params.o_tiles * params.p_tiles * problem.G * problem.N;
-        params.smem_bytes = (params.x_slot + x_slots) * sizeof(Sum) + params.products * sizeof(int32_t);
-    };
-    // As many warps as there are positions and shared memory for.
-    const size_t room = std::min(problem.device.smem_bytes, 65536);
-    int64_t warps_p = kWarps / params.warps_o;
-    while (warps_p > 1 && warps_p / 2 * Tile::kWarpP >= problem.P) warps_p /= 2;
-    for (;; warps_p /= 2) {
-        set(warps_p, 1);
-        if (params.smem_bytes <= room || warps_p == 1) break;
-    }
-    if (params.smem_bytes > room || params.tiles > kMaxBlocks) {
-        params.tiles = 0;
-        return params;
-    }
-    // More rounds share one filling while four waves of blocks remain.
-    int64_t rounds = 1;
-    while (rounds < kWarps) {
-        set(warps_p, 2 * rounds);
-        if (params.smem_bytes > kSmemBytes || params.tiles < 8 * problem.device.sm_count) break;
-        rounds *= 2;
-    }
-    set(warps_p, rounds);
-    return params;
-}
-
-template <class Tile>
-Error launch_short(const ShortParams& params, cudaStream_t stream) {
-    if (params.smem_bytes > kSmemBytes) {
-        const Error error = allow_smem<direct_short_kernel<Tile>>(params.problem.device);
-        if (error != nullptr) return error;
-    }
-    const int threads = 32 * params.warps_o * params.warps_p;
-    direct_short_kernel<Tile>
-        <<<static_cast<unsigned>(params.tiles), threads, params.smem_bytes, stream>>>(params);
-    return launch_error();
-}
-
-// Problems whose general tiles would leave multiprocessors without work: a block computes 8 output channels x
-// 32 positions, counted through all samples, and its warps share the reduction. One position a lane; x comes
-// straight from global memory, and a warp's next 32 products of weights by way of its shared memory.
-constexpr int kSmallO = 8;
-constexpr int kSmallP = 32;
-constexpr int kMaxSmallWarps = 16;
-constexpr int kSmallProducts = 32;  // of weights in a warp's shared memory
-constexpr int kSmallPiece = 256;    // products summed before they join the sum of all
-constexpr int kShortSum = 64;       // products up to which one warp sums all, in the order of other kernels
-
-// Blocks that registers are shared by. With two, ptxas for sm_100 spills some.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
-constexpr int kSmallBlocks = 1;
-#else
-constexpr int kSmallBlocks = 2;
+                __syncthreads();  // the chunk before has been read
+                fill_chunk_w<Tile>(params, place, channel, tap, products, bias_smem);
+                fill_chunk_x<Tile>(params, place, channel, tap, channels, bias_smem);
+                if (!ready) {
+                    for (int32_t i = threadIdx.x; i < params.chunk_pieces * kPieceSize; i += params.threads) {
+                        const int32_t index = i / kPieceSize, group = params.group_pieces.quotient(index);
+                        const int32_t part = index - group * params.group_pieces.divisor;
+                        const int32_t in_group = part * params.piece + i % kPieceSize;
+                        if (i % kPieceSize < params.piece && in_group < params.group)
+                            slots_smem[i] = 4 * params.slot_of(group * params.group + in_group);
+                    }
+                    if (static_cast<int32_t>(threadIdx.x) < place.outputs) {
+                        const Element* const bias = static_cast<const Element*>(problem.bias) +
+                                                    place.g * problem.O + place.o_begin + threadIdx.x;
+                        bias_smem[threadIdx.x] = problem.bias != nullptr ? widen(*bias) : 0.0f;
+                    }
+                    ready = true;
+                }
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+                ptx::cp_async_wait_all();
 #endif
-
-struct SmallParams {
-    Problem problem;
-    int32_t warps;     // of a block
-    int32_t products;  // of a warp
-    int64_t o_tiles, p_tiles, tiles;
-};
-
-struct alignas(16) SmallMemory {
-    float w[kMaxSmallWarps][kSmallProducts][kSmallO];  // and then the warps' sums, [warp][channel][position]
-};
-
-template <class Element>
-__global__ void __launch_bounds__(32 * kMaxSmallWarps, kSmallBlocks)
-    direct_small_kernel(const __grid_constant__ SmallParams params) {
-    __shared__ SmallMemory memory;
-    const Problem& problem = params.problem;
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const uint32_t row = blockIdx.x / static_cast<uint32_t>(params.o_tiles);
-    const int64_t o_begin = (blockIdx.x - row * params.o_tiles) * kSmallO;
-    const int64_t g = row / static_cast<uint32_t>(params.p_tiles);
-    const int64_t index = (row - g * params.p_tiles) * kSmallP + lane;
-    const int64_t n = index / problem.P, p = index - n * problem.P;
-    const int rows = static_cast<int>(min(problem.O - o_begin, int64_t{kSmallO}));
-    const int K = static_cast<int>(problem.K), all = static_cast<int>(problem.C) * K;
-    const int end = min((warp + 1) * params.products, all);
-    const Element* const w = static_cast<const Element*>(problem.w) + (g * problem.O + o_begin) * all;
-    const int64_t l_begin = p * problem.stride - problem.pad_left;
-    const Element* const x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n +
-                             g * problem.C * problem.x_stride_c;
-    float(&w_smem)[kSmallProducts][kSmallO] = memory.w[warp];
-    float total[kSmallO] = {}, sum[kSmallO] = {};
-    int summed = 0;
-    for (int begin = warp * params.products; begin < end; begin += kSmallProducts) {
-        const int count = min(end - begin, kSmallProducts);
-        float weight[kSmallO];
-#pragma unroll
-        for (int o = 0; o < kSmallO; ++o)
-            weight[o] = o < rows && lane < count ? widen(w[o * all + begin + lane]) : 0.0f;
-        __syncwarp();  // the products before have been read
-#pragma unroll
-        for (int o = 0; o < kSmallO; ++o) w_smem[lane][o] = weight[o];
-        __syncwarp();
-        int c = begin / K, k = begin - c * K;
-        constexpr int kUnroll = 8;
-#pragma unroll 1
-        for (int i = 0; i < count; i += kUnroll) {
-            float value[kUnroll];
-#pragma unroll
-            for (int j = 0; j < kUnroll; ++j) {
-                const int64_t l = l_begin + k * problem.dilation;
-                const bool inside = n < problem.N && i + j < count && l >= 0 && l < problem.L;
-                value[j] = inside ? widen(x[c * problem.x_stride_c + l * problem.x_stride_l]) : 0.0f;
-                if (++k == K) k = 0, ++c;
+                __syncthreads();
             }
-#pragma unroll
-            for (int j = 0; j < kUnroll; ++j) {
-#pragma unroll
-                for (int o = 0; o < kSmallO; ++o) sum[o] += w_smem[i + j][o] * value[j];
+            if (!warp.active) continue;
+            const int32_t* slots = slots_smem;
+            for (int32_t begin = 0; begin < products; begin += params.group) {
+                const int32_t end = min(begin + params.group, products);
+                for (int32_t at = begin; at < end; at += params.piece, ++piece, slots += kPieceSize) {
+                    if ((piece & (params.warps_k.divisor - 1)) != warp.k) continue;
+                    if (params.piece < params.group && !meets(tap + at - begin)) continue;
+                    multiply_piece<Tile>(params, bias_smem + warp.row + threadIdx.x % 32, slots,
+                                         w_smem + at * params.w_pitch + warp.o,
+                                         min(params.piece, end - at), total);
+                }
             }
         }
-        summed += count;
-        if (summed >= kSmallPiece) {
-            summed = 0;
-#pragma unroll
-            for (int o = 0; o < kSmallO; ++o) total[o] += sum[o], sum[o] = 0.0f;
-        }
+        store_chunk<Tile>(params, place, round, bias_smem, total);
     }
-    if (params.warps > 1) {
-        float* const sums = &memory.w[0][0][0];
-        __syncthreads();  // all weights have been read
-#pragma unroll
-        for (int o = 0; o < kSmallO; ++o) sums[(warp * kSmallO + o) * kSmallP + lane] = total[o] + sum[o];
-        __syncthreads();
-    }
-    for (int o = warp; o < rows; o += params.warps) {
-        float value = 0.0f;
-        if (params.warps > 1) {
-            for (int i = 0; i < params.warps; ++i)
-                value += (&memory.w[0][0][0])[(i * kSmallO + o) * kSmallP + lane];
-        } else {
-#pragma unroll
-            for (int i = 0; i < kSmallO; ++i) value = i == o ? total[i] + sum[i] : value;
-        }
-        const int64_t channel = g * problem.O + o_begin + o;
-        if (problem.bias != nullptr) value += widen(static_cast<const Element*>(problem.bias)[channel]);
-        if (n >= problem.N) continue;
-        Element* const y =
-            static_cast<Element*>(problem.y) + (n * problem.G * problem.O + channel) * problem.P + p;
-        *y = problem.activation == Activation::none ? narrow<Element>(value)
-                                                    : activate<Element, true>(problem.activation, value);
-    }
+}
+
+// The pieces that sums of C*K products are cut into: whole channels, or equal parts of one's taps.
+struct Pieces {
+    int64_t channels, taps;
+    int64_t parts;     // of a channel's taps
+    int64_t met_taps;  // that a warp's positions meet, the others lie in padding
+};
+inline Pieces plan_pieces(const Problem& problem) {
+    const int64_t parts = ceil_div(problem.K, kPieceSize);
+    const int64_t channels = std::min(std::max(kPieceSize / problem.K, int64_t{1}), problem.C);
+    const int64_t met = ceil_div(problem.L + kChunkP * problem.stride, problem.dilation);
+    return {channels, ceil_div(problem.K, parts), parts, std::min(met, problem.K)};
+}
+
+// Warps that share the pieces of the same outputs: so many that one sample makes some work for each
+// multiprocessor. Not by the number of samples: a sample's sums must not depend on others.
+inline int32_t plan_warps_k(const Problem& problem) {
+    const Pieces plan = plan_pieces(problem);
+    const int64_t pieces = ceil_div(problem.C, plan.channels) * ceil_div(plan.met_taps, plan.taps);
+    const int64_t warps = ceil_div(problem.O, 4) * ceil_div(problem.P, kChunkP) * problem.G;
+    const int64_t sms = problem.device.sm_count;
+    const auto is_few = [&](int64_t warps_k) {
+        return (2 * warps_k <= pieces && warps * warps_k < 2 * sms) ||
+               (8 * warps_k <= pieces && warps * warps_k < 8 * sms);
+    };
+    int32_t warps_k = 1;
+    while (warps_k < kWarps && is_few(warps_k)) warps_k *= 2;
+    return warps_k;
 }
 
 // tiles is 0 where the problem does not suit.
-inline SmallParams plan_small(const Problem& problem) {
-    SmallParams params{};
+template <class Tile>
+ChunkParams plan_chunk(const Problem& problem) {
+    ChunkParams params{};
     params.problem = problem;
-    const int64_t products = problem.C * problem.K;
-    params.o_tiles = ceil_div(problem.O, kSmallO);
-    params.p_tiles = ceil_div(problem.N * problem.P, kSmallP);
-    const int64_t tiles = params.o_tiles * params.p_tiles * problem.G;
-    if (products * kSmallO > kMaxBlocks || tiles > kMaxBlocks || problem.N * problem.P > kMaxBlocks)
-        return params;
-    // Not by the number of samples: a sample's sums must not depend on others.
-    const int64_t sample_tiles = params.o_tiles * ceil_div(problem.P, kSmallP) * problem.G;
-    params.warps = 1;
-    while (params.warps < kMaxSmallWarps && products > kShortSum * params.warps &&
-           sample_tiles * params.warps < 8 * problem.device.sm_count)
-        params.warps *= 2;
-    params.products = static_cast<int32_t>(ceil_div(products, params.warps));
-    params.tiles = tiles;
+    const auto is_small = [](int64_t number) { return number <= INT32_MAX; };
+    if (problem.C * problem.K > 1 << 20 || problem.stride > 4096 || problem.dilation > 4096) return params;
+    const Pieces pieces = plan_pieces(problem);
+    const int64_t warps_k = plan_warps_k(problem);
+    params.warps_k = plan_divisor(warps_k);
+    // As many output channels a block as leave few of the last block's empty.
+    const int64_t channel_warps = ceil_div(problem.O, Tile::kThreadO);
+    int64_t warps_o = std::min(kWarps / warps_k, channel_warps);
+    while (warps_o > 1 && 8 * round_up(channel_warps, warps_o) > 9 * channel_warps) --warps_o;
+    const int64_t cycle = problem.stride / std::gcd(problem.stride, problem.dilation);
+
+    // Whether chunks of so many channels and taps fit.
+    const int64_t room =
+        std::min<int64_t>(problem.device.smem_bytes - static_cast<int>(sizeof(ChunkPlace)), 72 * 1024) / 4;
+    const auto set = [&](int64_t warps_p, int64_t rounds, int64_t channels, int64_t taps) {
+        const int64_t tile_rows = warps_p * rounds * kChunkP;
+        params.dense = cycle == problem.stride && taps >= problem.stride;
+        params.cycle = plan_divisor(cycle);
+        params.cycle_rows =
+            static_cast<int32_t>(params.dense ? 1 : cycle * problem.dilation / problem.stride);
+        const int64_t planes = std::min(taps, cycle);
+        const int64_t reach = (taps - 1) * (params.dense ? problem.dilation : 1);
+        const int64_t turns = reach / cycle * params.cycle_rows;
+        const int64_t short_rows = problem.P + turns;
+        const bool flat = 2 * short_rows <= tile_rows;
+        const int64_t samples = flat ? std::min(tile_rows / short_rows, problem.N) : 1;
+        const int64_t line_rows = std::min(tile_rows, problem.P) + turns;
+        const int64_t pitch = samples > 1 ? short_rows : tile_rows + turns;
+        const int64_t rows = std::max((samples - 1) * pitch + line_rows, tile_rows + turns);
+        const int64_t plane_rows = round_up(rows, 32) + (planes > 1 ? ceil_div(32, planes) : 0);
+        const int64_t items = channels * samples * planes * line_rows;
+        params.warps_o = plan_divisor(warps_o);
+        params.w_pitch = static_cast<int32_t>(warps_o * Tile::kThreadO + 4);
+        params.warps_p = static_cast<int32_t>(warps_p);
+        params.rounds = static_cast<int32_t>(rounds);
+        params.channels = static_cast<int32_t>(channels);
+        const int64_t tap_chunks = ceil_div(problem.K, taps);
+        params.taps = plan_divisor(taps);
+        params.tap_chunks = plan_divisor(tap_chunks);
+        params.chunks = static_cast<int32_t>(ceil_div(problem.C, channels) * tap_chunks);
+        params.group = static_cast<int32_t>(problem.K > kPieceSize ? taps : pieces.channels * problem.K);
+        params.piece = static_cast<int32_t>(problem.K > kPieceSize ? pieces.taps : params.group);
+        params.group_pieces = plan_divisor(ceil_div(params.group, params.piece));
+        params.chunk_pieces = static_cast<int32_t>(ceil_div(taps, pieces.taps) *
+                                                    ceil_div(channels, pieces.channels));
+        params.planes = plan_divisor(planes);
+        params.plane_step = static_cast<int32_t>(params.dense ? 1 : problem.dilation);
+        params.plane_rows = static_cast<int32_t>(plane_rows);
+        params.channel_slots = static_cast<int32_t>(planes * plane_rows);
+        params.line_rows = static_cast<int32_t>(line_rows);
+        params.samples = plan_divisor(samples);
+        params.pitch = plan_divisor(pitch);
+        params.w_slot = params.w_pitch + params.chunk_pieces * kPieceSize;
+        params.x_slot = static_cast<int32_t>(params.w_slot + channels * taps * params.w_pitch);
+        const int64_t o_tiles = ceil_div(problem.O, params.w_pitch - 4);
+        const int64_t p_tiles = samples > 1 ? 1 : ceil_div(problem.P, tile_rows);
+        params.tiles = o_tiles * p_tiles * problem.G * ceil_div(problem.N, samples);
+        params.few_tiles = is_small(params.tiles * std::max({o_tiles, p_tiles, problem.G}));
+        params.o_tiles = plan_divisor(o_tiles);
+        params.p_tiles = plan_divisor(p_tiles);
+        params.g_tiles = plan_divisor(problem.G);
+        const int64_t warps = warps_o * warps_p * warps_k;
+        const int64_t sums = warps_k > 1 ? warps * Tile::kValues * 32 : 0;
+        const int64_t slots = std::max(params.x_slot + channels * planes * plane_rows, params.w_slot + sums);
+        params.smem_bytes = slots * 4;
+        // Warps that only bring, so that no thread brings more than some 16 elements.
+        const int64_t all_items = items + channels * taps * warps_o * Tile::kThreadO;
+        const int64_t block_warps = std::max(warps, std::min<int64_t>(kWarps, ceil_div(all_items, 512)));
+        params.threads = static_cast<int32_t>(32 * block_warps);
+        const int64_t quads = std::min(warps_o * Tile::kThreadO / 4, block_warps);
+        params.step_quads = plan_divisor(quads);
+        params.step_eights = static_cast<int32_t>(block_warps / quads);
+        return slots <= room && reach * cycle <= INT32_MAX &&
+               is_small(samples * problem.G * problem.O * problem.P);
+    };
+    // How threads share x: equal parts of as many lines as leave few threads idle.
+    const auto share = [&] {
+        const int64_t threads = params.threads, planes = params.planes.divisor, line_rows = params.line_rows;
+        const int64_t all_lines = int64_t{params.channels} * params.samples.divisor;
+        int64_t most = 0;
+        for (int64_t parts = ceil_div(line_rows * planes, threads), i = 0; i < 4; ++i, ++parts) {
+            const int64_t rows = ceil_div(line_rows, parts);
+            const int64_t lines = std::min(threads / (rows * planes), all_lines);
+            if (lines * line_rows / parts <= most) continue;
+            most = lines * line_rows / parts;
+            params.step_rows = plan_divisor(rows);
+            params.step_lines = static_cast<int32_t>(lines);
+        }
+        return most > 0;
+    };
+    // All of the reduction, or else as many channels, or as many parts of one channel's taps, as fit.
+    const auto cut = [&](int64_t warps_p) {
+        const bool padded = pieces.parts > 1 && problem.K > 2 * pieces.met_taps;
+        for (int64_t count = 1; !padded && count <= ceil_div(problem.C, pieces.channels); ++count) {
+            const int64_t channels = round_up(ceil_div(problem.C, count), pieces.channels);
+            if (set(warps_p, 1, std::min(channels, problem.C), problem.K)) return true;
+        }
+        const int64_t least = padded ? 2 * problem.K / pieces.met_taps : 2;  // so that chunks can be left out
+        for (int64_t count = std::min(least, pieces.parts); pieces.parts > 1; ++count) {
+            if (set(warps_p, 1, 1, ceil_div(pieces.parts, count) * pieces.taps)) return true;
+            if (count >= pieces.parts) break;
+        }
+        return false;
+    };
+    // No more positions a block than there are.
+    const int64_t rows = 2 * problem.P > kChunkP
+                             ? problem.P
+                             : problem.N * (problem.P + (problem.K - 1) * problem.dilation / problem.stride);
+    const int64_t row_warps = ceil_div(rows, kChunkP);
+    int64_t warps_p = std::min(kWarps / (warps_k * warps_o), row_warps);
+    warps_p = ceil_div(row_warps, ceil_div(row_warps, warps_p));
+    // Fewer where that brings all at once.
+    if (problem.C * problem.K <= kPieceProducts) {
+        int64_t fewer = warps_p;
+        while (fewer > 1 && !set(fewer, 1, problem.C, problem.K)) fewer /= 2;
+        if (set(fewer, 1, problem.C, problem.K)) warps_p = fewer;
+    }
+    while (!cut(warps_p)) {
+        if (warps_p == 1) {
+            params.tiles = 0;
+            return params;
+        }
+        warps_p /= 2;
+    }
+    // Smaller blocks where multiprocessors would have less than two, or none.
+    while (params.tiles < 2 * problem.device.sm_count) {
+        const bool very_few = 4 * params.tiles < 3 * problem.device.sm_count;
+        if (warps_p > 1) warps_p = ceil_div(warps_p, 2);
+        else if (warps_o > 1 && very_few) warps_o = ceil_div(warps_o, 2);
+        else break;
+        cut(warps_p);
+    }
+    // More rounds share one filling while four waves of blocks remain.
+    if (params.chunks == 1 && warps_k == 1) {
+        int64_t rounds = 1;
+        while (rounds < kWarps && warps_p * rounds * kChunkP < problem.P &&
+               set(warps_p, 2 * rounds, problem.C, problem.K) && params.smem_bytes <= kSmemBytes &&
+               params.tiles >= 8 * problem.device.sm_count)
+            rounds *= 2;
+        set(warps_p, rounds, problem.C, problem.K);
+    }
+    if (params.tiles > kMaxBlocks || !share()) params.tiles = 0;
     return params;
 }
 
-// Whether the busiest multiprocessor takes longer over its share of other tiles, of some 25 products a cycle
-// and `least_cycles` each, than over its share of small ones, of some 10.
-inline bool prefers_small(int64_t tiles, int64_t tile_outputs, double least_cycles,
-                          const SmallParams& small) {
-    if (small.tiles == 0) return false;
-    const double products = static_cast<double>(small.problem.C * small.problem.K);
-    const int64_t sms = small.problem.device.sm_count;
-    const double other = std::max(products * static_cast<double>(tile_outputs) / 25, least_cycles);
-    return static_cast<double>(ceil_div(small.tiles, sms)) * (products * kSmallO * kSmallP / 10) <
-           static_cast<double>(ceil_div(tiles, sms)) * other;
-}
-
-template <class Element>
-Error launch_small(const SmallParams& params, cudaStream_t stream) {
-    direct_small_kernel<Element>
-        <<<static_cast<unsigned>(params.tiles), 32 * params.warps, 0, stream>>>(params);
+template <class Tile>
+Error launch_chunk(const ChunkParams& params, cudaStream_t stream) {
+    if (params.smem_bytes > kSmemBytes) {
+        const Error error = allow_smem<direct_chunk_kernel<Tile>>(params.problem.device);
+        if (error != nullptr) return error;
+    }
+    direct_chunk_kernel<Tile>
+        <<<static_cast<unsigned>(params.tiles), params.threads, params.smem_bytes, stream>>>(params);
     return launch_error();
 }
 
@@ -3945,34 +4206,20 @@ Error launch_element(const Problem& problem, cudaStream_t stream) {
         if (problem.O <= 4) return launch_tile<Tile<double, 2, 2>>(problem, stream);
         return launch_tile<Tile<double, 4, 8>>(problem, stream);
     } else {
-        using Short = ShortTile<Element, 8, 2>;
-        const SmallParams small = plan_small(problem);
-        // Where sums differ by the kernel, it is chosen as for one sample.
-        Problem sample = problem;
-        sample.N = 1;
-        const bool sums_alike = problem.C * problem.K <= kShortSum;
-        const Problem& probe = sums_alike ? problem : sample;
-        if (problem.O > 4) {
-            const ShortParams params = plan_short<Short>(problem), probed = plan_short<Short>(probe);
-            const int64_t warps = probed.rounds * probed.warps_o * probed.warps_p;
-            const int64_t outputs = warps * Short::kThreadO * Short::kWarpP;
-            // Bringing x, 8 elements a thread at a time, takes some 1500 cycles each time.
-            const double cycles = 1500.0 * probed.x_slots / (8 * 32 * probed.warps_o * probed.warps_p);
-            if (params.tiles > 0 && !prefers_small(probed.tiles, outputs, cycles, plan_small(probe)))
-                return launch_short<Short>(params, stream);
+        if (problem.C * problem.K <= kPieceProducts || problem.C < 16 || problem.O <= 32) {
+            // Tiles of 8 channels where there are enough of them, and they leave fewer empty.
+            const int64_t wide_warps = ceil_div(problem.O, 8) * ceil_div(problem.P, kChunkP) * problem.G *
+                                       problem.N * plan_warps_k(problem);
+            const bool narrow = 8 * round_up(problem.O, 4) < 7 * round_up(problem.O, 8) ||
+                                wide_warps < 8 * problem.device.sm_count;
+            using Narrow = ChunkTile<Element, 4>;
+            using Wide = ChunkTile<Element, 8>;
+            const ChunkParams params = narrow ? plan_chunk<Narrow>(problem) : plan_chunk<Wide>(problem);
+            if (params.tiles > 0)
+                return narrow ? launch_chunk<Narrow>(params, stream) : launch_chunk<Wide>(params, stream);
         }
-        const auto launch_general = [&](auto tile) {
-            using General = decltype(tile);
-            const bool alike = sums_alike && (problem.C == 1 || plan<General>(problem).taps == problem.K);
-            const Problem& chosen_for = alike ? problem : sample;
-            const int64_t tiles = plan<General>(chosen_for).tiles;
-            if (prefers_small(tiles, General::kO * General::kP, 0, plan_small(chosen_for)))
-                return launch_small<Element>(small, stream);
-            return launch_tile<General>(problem, stream);
-        };
-        if (problem.O <= 4) return launch_general(Tile<Element, 4, 1>{});
-        if (problem.O <= 16) return launch_general(Tile<Element, 4, 4>{});
-        return launch_general(Tile<Element, 8, 8>{});
+        if (problem.O <= 16) return launch_tile<Tile<Element, 4, 4>>(problem, stream);
+        return launch_tile<Tile<Element, 8, 8>>(problem, stream);
     }
 }
 
@@ -4398,7 +4645,7 @@ template <class Tile>
 constexpr int64_t smem_bytes(const Params& params) {
     const int64_t words = int64_t{params.m_tiles} * params.chunk_steps * 128 + params.chunk_steps * 8 +
                           round_up(int64_t{params.chunk_rows} * params.row_slots, 4) + params.m_tiles * 16;
-    return words * 4 + params.warps * Tile::kStageBytes;
+    return words * 4 + std::min<int64_t>(params.tasks, kWarps) * Tile::kStageBytes;
 }
 
 __device__ __forceinline__ Memory memory_at(const Params& params, unsigned char* smem) {
@@ -4420,7 +4667,7 @@ __device__ __forceinline__ uint32_t float_word(float value) {
 }
 
 // Weights of one chunk, with zeros for what O, C and K lack.
-template <class Tile>
+template <class Tile, int kElements>
 __device__ __forceinline__ void fill_w(const Params& params, const Place& place, int row_begin,
                                        uint32_t* w_smem) {
     using Element = typename Tile::Element;
@@ -4433,7 +4680,7 @@ __device__ __forceinline__ void fill_w(const Params& params, const Place& place,
     const Element* w = static_cast<const Element*>(problem.w) +
                        (place.g * problem.O + place.o_begin) * (problem.C * problem.K);
     // A warp reads 8 neighbouring words of 4 output channels at once, kCount times.
-    constexpr int kCount = kBatch / Tile::kPerWord;
+    constexpr int kCount = kElements / Tile::kPerWord;
     const int quads = params.m_tiles * 4;
     const int items = quads * params.chunk_steps;
 #pragma unroll 1
@@ -4478,7 +4725,7 @@ __device__ __forceinline__ void fill_w(const Params& params, const Place& place,
 }
 
 // The window of x of one chunk, with zeros outside 0 <= l < L and for the channel that an odd C lacks.
-template <class Tile>
+template <class Tile, int kElements>
 __device__ __forceinline__ void fill_x(const Params& params, const Place& place, int row_begin,
                                        uint32_t* x_smem) {
     using Element = typename Tile::Element;
@@ -4489,31 +4736,33 @@ __device__ __forceinline__ void fill_x(const Params& params, const Place& place,
     const int lag = static_cast<int>(problem.dilation);  // of the second tap of a pair
     const int span = params.row_slots + (params.tap_pairs ? lag : 0);
     const int64_t l_begin = place.p_begin * problem.stride - problem.pad_left;
-    const Element* x = static_cast<const Element*>(problem.x) + place.n * problem.x_stride_n +
-                       (place.g * problem.C + channel_begin) * problem.x_stride_c +
-                       l_begin * problem.x_stride_l;
+    const Inside inside = inside_row(l_begin, problem.L, span);
+    const int present = static_cast<int>(min(problem.C - channel_begin, int64_t{channels}));
     // This thread's items, blockDim.x apart in [channel][offset].
     int c = 0, offset = threadIdx.x;
+    const Element* source = static_cast<const Element*>(problem.x) + place.n * problem.x_stride_n +
+                            (place.g * problem.C + channel_begin) * problem.x_stride_c +
+                            (l_begin + offset) * problem.x_stride_l;
+    const int64_t step = blockDim.x * problem.x_stride_l;
+    const int64_t next_row = problem.x_stride_c - span * problem.x_stride_l;
     const auto wrap = [&] {
-        for (; offset >= span && c < channels; ++c) offset -= span;
+        for (; offset >= span && c < channels; ++c) offset -= span, source += next_row;
     };
     wrap();
     while (c < channels) {
-        Element value[kBatch];
-        int slot[kBatch];  // in elements
+        Element value[kElements];
+        int slot[kElements];  // in elements
 #pragma unroll
-        for (int i = 0; i < kBatch; ++i) {
-            const int64_t l = l_begin + offset;
-            const bool inside = c < channels && channel_begin + c < problem.C && l >= 0 && l < problem.L;
-            value[i] = inside ? x[c * problem.x_stride_c + offset * problem.x_stride_l] : Element{};
+        for (int i = 0; i < kElements; ++i) {
+            value[i] = c < present && offset >= inside.begin && offset < inside.end ? *source : Element{};
             slot[i] = c < channels ? (c / Tile::kPerWord * params.row_slots + offset) * Tile::kPerWord +
                                          c % Tile::kPerWord
                                    : -1;
-            offset += blockDim.x;
+            offset += blockDim.x, source += step;
             wrap();
         }
 #pragma unroll
-        for (int i = 0; i < kBatch; ++i) {
+        for (int i = 0; i < kElements; ++i) {
             if (slot[i] < 0) break;
             if constexpr (Tile::kPerWord == 1) {
                 x_smem[slot[i]] = float_word<Tile>(value[i]);
@@ -4783,30 +5032,33 @@ __global__ void __launch_bounds__(kThreads, kLaunchBlocks)
         const Element* bias = static_cast<const Element*>(problem.bias) + place.g * problem.O;
         memory.bias[o] = biased ? widen(bias[place.o_begin + o]) : 0.0f;
     }
-    fill_w<Tile>(params, place, 0, memory.w);
-    fill_x<Tile>(params, place, 0, memory.x);
+    fill_w<Tile, kBatch>(params, place, 0, memory.w);
+    fill_x<Tile, kBatch>(params, place, 0, memory.x);
     __syncthreads();
 
-    for (int task = threadIdx.x / 32; task < params.tasks; task += params.warps) {
+    // Of several chunks, warps without a task help to bring the rest.
+    const int tasks = params.chunks == 1 ? params.tasks : params.warps;
+    for (int task = threadIdx.x / 32; task < tasks; task += params.warps) {
         const int m_begin = task / params.tasks_p * Tile::kMTiles;
         const int m_count = min(place.m_tiles - m_begin, Tile::kMTiles);
         const int position = task % params.tasks_p * Tile::kWarpP;
-        // Of several chunks, a warp without outputs helps to bring the rest.
-        if (params.chunks == 1 && (m_count <= 0 || place.p_begin + position >= problem.P)) continue;
+        const bool active = m_count > 0 && place.p_begin + position < problem.P;
+        if (params.chunks == 1 && !active) continue;
         float sum[Tile::kMTiles][Tile::kNTiles][4] = {};
 #pragma unroll 1
         for (int chunk = 0; chunk < params.chunks; ++chunk) {
             const int row_begin = chunk * params.chunk_rows;
             if (chunk > 0) {
                 __syncthreads();  // the chunk before has been read
-                fill_w<Tile>(params, place, row_begin, memory.w);
-                fill_x<Tile>(params, place, row_begin, memory.x);
+                fill_w<Tile, kBatch>(params, place, row_begin, memory.w);
+                fill_x<Tile, kBatch / 2>(params, place, row_begin, memory.x);
                 __syncthreads();
             }
+            if (!active) continue;
             multiply<Tile>(params, memory, min(params.chunk_rows, params.rows - row_begin), m_begin, m_count,
                            position, sum);
         }
-        if (m_count > 0) write<Tile>(params, place, memory, m_begin, m_count, place.p_begin + position, sum);
+        if (active) write<Tile>(params, place, memory, m_begin, m_count, place.p_begin + position, sum);
     }
 #endif
 }
@@ -4843,14 +5095,17 @@ Params plan_within(const Problem& problem, int64_t smem_limit) {
         params.tasks_o = static_cast<int32_t>(ceil_div(m_tiles, Tile::kMTiles));
         params.tasks_p = static_cast<int32_t>(p_tiles);
         params.tasks = params.tasks_o * params.tasks_p;
-        // All where they share the tasks evenly, else some that do.
-        params.warps = params.tasks % kWarps == 0 ? kWarps
-                       : params.tasks < kWarps    ? params.tasks
-                                                  : kWarps / params.tasks_o * params.tasks_o;
         params.smem_bytes = static_cast<int32_t>(smem_bytes<Tile>(params));
         params.o_blocks = ceil_div(m_total, m_tiles);
         params.p_blocks = ceil_div(p_total, p_tiles);
         params.blocks = params.o_blocks * params.p_blocks * problem.G * problem.N;
+        // All where they share the tasks evenly, else some that do, and more that help to bring where blocks
+        // are few.
+        const int64_t even = params.tasks % kWarps == 0 ? kWarps
+                             : params.tasks < kWarps    ? params.tasks
+                                                        : kWarps / params.tasks_o * params.tasks_o;
+        const int64_t share = 2 * kWarps * problem.device.sm_count / params.blocks;
+        params.warps = static_cast<int32_t>(std::max(even, std::min<int64_t>(kWarps, share)));
         return params.smem_bytes <= smem_limit;
     };
     // Output channels in equal blocks, a multiple of a task's where there are several.
@@ -4864,15 +5119,17 @@ Params plan_within(const Problem& problem, int64_t smem_limit) {
         int64_t p_tiles = std::min(kWarps / ceil_div(m_tiles, Tile::kMTiles), p_total);
         if (!set(params.rows, m_tiles, p_tiles)) continue;
         if (most / 2 >= Tile::kMTiles && m_tiles > most / 2 &&
+            4 * m_total >= 3 * round_up(m_total, m_tiles_of(most / 2)) &&
             m_tiles * params.chunk_steps * 512 > smem_limit / 2)
             continue;
         // More positions share one filling while some waves of blocks remain.
         const auto larger = [&] {
             return 2 * params.tasks <= kMaxTasks && p_tiles < p_total &&
                    set(params.rows, m_tiles, 2 * p_tiles) &&
-                   params.blocks >= 4 * kBlocks * problem.device.sm_count;
+                   params.blocks >= 2 * kBlocks * problem.device.sm_count;
         };
         while (larger()) p_tiles *= 2;
+        p_tiles = ceil_div(p_total, ceil_div(p_total, p_tiles));
         set(params.rows, m_tiles, p_tiles);
         // Fewer where multiprocessors would have no block.
         while (p_tiles > 1 && params.blocks < problem.device.sm_count) {
@@ -4884,8 +5141,11 @@ Params plan_within(const Problem& problem, int64_t smem_limit) {
     // Chunks of rows, one task for each warp.
     for (int64_t chunk_rows = params.rows; chunk_rows > 0; --chunk_rows) {
         const int64_t m_tiles = m_tiles_of(4);
-        const int64_t p_tiles = std::min(kWarps / ceil_div(m_tiles, Tile::kMTiles), p_total);
-        if (set(chunk_rows, m_tiles, p_tiles)) return params;
+        int64_t p_tiles = std::min(kWarps / ceil_div(m_tiles, Tile::kMTiles), p_total);
+        if (!set(chunk_rows, m_tiles, p_tiles)) continue;
+        while (p_tiles > 1 && params.blocks < problem.device.sm_count)
+            set(chunk_rows, m_tiles, p_tiles = ceil_div(p_tiles, 2));
+        return params;
     }
     params.blocks = 0;
     return params;
@@ -4900,19 +5160,42 @@ Params plan(const Problem& problem) {
     return params.blocks > 0 ? params : plan_within<Tile>(problem, all - other);
 }
 
+// Whether tensor cores need no more cycles than the multiply-adds of the "direct" route, by what one
+// multiprocessor does in a cycle, measured: words by mma.sync, multiply-adds, bytes stored. Where stores
+// outlast both, this route has the better stores.
+inline bool beats_direct(const Problem& problem, double words, bool split) {
+    const int arch = problem.device.arch;
+    const bool fast = arch == 80 || (arch >= 90 && arch < 120);  // others do TF32 at the rate of FFMA
+    const double words_per_cycle = (fast ? 120 : 60) / (split ? 1.6 : 1);
+    const double ffma_per_cycle = arch == 80 ? 30 : 52;
+    const double bytes_per_cycle = 18;
+    const double outputs = static_cast<double>(problem.O) * static_cast<double>(problem.P);
+    const double direct = outputs * static_cast<double>(problem.C * problem.K) / ffma_per_cycle;
+    const double stores = outputs * static_cast<double>(element_bytes(problem.dtype)) / bytes_per_cycle;
+    return words / words_per_cycle <= std::max(direct, stores);
+}
+
 template <class Tile>
 struct Launch {
-    // Multiply-adds of words, those of padding included.
-    static double products(const Problem& problem) {
-        const Params params = plan<Tile>(problem);
-        return static_cast<double>(params.chunks) * params.chunk_steps * kMmaWords * (Tile::kSplit ? 3 : 1) *
-               static_cast<double>(round_up(problem.O, 16)) *
-               static_cast<double>(round_up(problem.P, Tile::kWarpP));
-    }
-
-    static bool fits(const Problem& problem) {
+    static bool takes(const Problem& problem) {
         const Params params = plan<Tile>(problem);
         return params.blocks > 0 && params.blocks <= kMaxBlocks;
+    }
+
+    // Whether it does better than "direct", by one sample's numbers.
+    static bool suits(const Problem& problem) {
+        const Params params = plan<Tile>(problem);
+        // Many weights take long to bring: worth it where many positions share them, and most taps meet x (us
+        // by this route and by "direct": 8x11x792 to 72, K166, TF32 176 and 69; 5x3x593 to 104, K230, 40 and
+        // 22; 19x7x87 to 17, K596 d9 all in padding, 500 and 400).
+        const bool padded = problem.K * problem.dilation > 2 * problem.L;
+        if (params.chunks > 1 && padded) return false;
+        if (params.chunks * params.chunk_steps > 64 && problem.P < 2048) return false;
+        // Multiply-adds of words, those of padding included.
+        const double words = static_cast<double>(params.chunks) * params.chunk_steps * kMmaWords *
+                             static_cast<double>(round_up(problem.O, 16)) *
+                             static_cast<double>(round_up(problem.P, Tile::kWarpP));
+        return beats_direct(problem, words, Tile::kSplit);
     }
 
     static Error run(const Problem& problem, cudaStream_t stream) {
@@ -4951,41 +5234,35 @@ auto with_launch(const Problem& problem, Call call) {
     }
 }
 
-// Whether tensor cores need no more cycles than the multiply-adds of the "direct" route, by what one
-// multiprocessor does in a cycle: words by mma.sync (about 60 % of the peak), multiply-adds, bytes stored.
-// Where stores outlast both, this route has the better stores.
-inline bool beats_direct(const Problem& problem, double products) {
-    const int arch = problem.device.arch;
-    const bool fast = arch == 80 || (arch >= 90 && arch < 120);  // others do TF32 at the rate of FFMA
-    const double words_per_cycle = arch == 80 ? 300 : fast ? 400 : 90;
-    const double ffma_per_cycle = arch == 80 ? 48 : 96;
-    const double bytes_per_cycle = 18;
-    const double outputs = static_cast<double>(problem.O) * static_cast<double>(problem.P);
-    const double direct = outputs * static_cast<double>(problem.C * problem.K) / ffma_per_cycle;
-    const double stores = outputs * static_cast<double>(element_bytes(problem.dtype)) / bytes_per_cycle;
-    return products / words_per_cycle <= std::max(direct, stores);
-}
-
-}  // namespace fold
-
-// fp32, fp16 and bf16 from sm_80 on, fewer than 16 input channels a group. Sums too short for tensor cores to
-// pay stay with "direct" (ms by this route and by that: convtasnet_enc, 16 products, fp32 0.083 and 0.076,
-// bf16 0.060 and 0.073; encodec_stem, 7 products, TF32 0.183 and 0.157, bf16 0.127 and 0.120).
-inline bool fits_fold_sm80(const Problem& any_problem) {
-    const Problem problem = canonical(any_problem);
-    if (problem.dtype == Dtype::float64 || problem.device.arch < 80 || problem.O < 8) return false;
-    if (problem.C >= 16) return false;
-    const bool is_float = problem.dtype == Dtype::float32;
-    const bool is_tf32 = problem.precision == Precision::tf32;
-    const int64_t least_products = !is_float ? 10 : !is_tf32 ? 48 : problem.O >= 128 ? 10 : 32;
-    if (problem.C * problem.K < least_products) return false;
+// What the kernel can compute; `problem` is canonical.
+inline bool takes(const Problem& problem) {
+    if (problem.dtype == Dtype::float64 || problem.device.arch < 80 || problem.C >= 16) return false;
     // What one block spans is counted in 32 bits.
     if (problem.stride > 64 || problem.K > 8192 || problem.dilation > 8192 ||
         problem.K * problem.dilation > 32768)
         return false;
-    return fold::with_launch(problem, [&](auto launch) {
-        return launch.fits(problem) && fold::beats_direct(problem, launch.products(problem));
-    });
+    return with_launch(problem, [&](auto launch) { return launch.takes(problem); });
+}
+
+}  // namespace fold
+
+// fp32, fp16 and bf16 from sm_80 on, fewer than 16 input channels a group. "direct" keeps sums too short for
+// tensor cores to pay, and samples too small for setting out to (us by this route and by that: 3x3x468 to 49,
+// K24, TF32 17 and 10, bf16 14 and 11; 9x4x2594 to 71, K13 s4, 16 and 13, 14 and 17; 8x80x5238 to 104, K11 s4
+// g8, 20 and 34, 18 and 50), and strides that leave most of x unread (3x88x160185 to 96, K1 s8 g8, bf16, 97
+// and 60).
+inline bool fits_fold_sm80(const Problem& any_problem) {
+    const Problem problem = canonical(any_problem);
+    if (problem.O < 8 || !fold::takes(problem)) return false;
+    const bool is_float = problem.dtype == Dtype::float32;
+    const bool is_tf32 = problem.precision == Precision::tf32;
+    const int64_t least_products = !is_float ? 10 : !is_tf32 ? 48 : problem.O >= 128 ? 10 : 32;
+    if (problem.C * problem.K < least_products || problem.stride >= 4 * problem.K) return false;
+    // Of one sample: its result must not depend on others.
+    const double products = static_cast<double>(problem.G * problem.O * problem.C * problem.K) *
+                            static_cast<double>(problem.P);
+    if (products < (!is_float ? 4e5 : is_tf32 ? 5e6 : 4e6)) return false;
+    return fold::with_launch(problem, [&](auto launch) { return launch.suits(problem); });
 }
 
 inline Error launch_fold_sm80(const Problem& any_problem, cudaStream_t stream) {
@@ -7579,6 +7856,586 @@ CONV1D_SM90_CHANNELS_LAST(template)
 }  // namespace sm90
 }  // namespace conv1d
 ''',
+"small.cuh": r'''
+#line 1 "kernels/small.cuh"
+// Small dense problems on tensor cores, sm_80 and later: an implicit GEMM by mma.sync in one launch, with no
+// packed weights and no workspace. TF32, fp16, bf16, and fp32 at full accuracy as three TF32 products.
+//
+// D[o][position] = sum of W[o][r] * X[r][position], where r = c*K + k counts in the weights' own order: their
+// rows are read as they lie. Positions count through all samples. A lane gathers x for one position; a table
+// says where each r is and which tap of its row. Loads run one chunk of the depth ahead, in registers.
+//
+// The depth is cut into parts. Each is summed by itself, then their sums are added in order. So a team of
+// warps may take one part or all of them, and tiles may have any size: how many samples there are decides
+// that, but no bit of the result. Few outputs: a warp a part, 16 x 16 outputs. Many: all parts, 64 x 64
+// outputs of four warps. Cost: x is gathered once per 16, 32 or 64 output channels and tap, through L1.
+
+#include <cstring>
+#include <type_traits>
+
+
+
+
+
+
+namespace conv1d {
+namespace small {
+
+constexpr int kMmaWords = 8;       // depth of one product; a word is one fp32 operand or two 16-bit ones
+constexpr int kLaneElements = 16;  // of x, and of w, that a thread loads of a chunk
+constexpr int kGranule = 32;       // elements of depth: parts are multiples, as all tiles' chunks divide it
+constexpr int kSmallGranule = 16;  // divided by those of one tile only
+constexpr int kMaxParts = 16;
+constexpr int kFarAway = 1 << 30;  // a position outside of every row, alone or added to one inside
+constexpr int64_t kMostPositions = int64_t{1} << 28;
+
+// A team of warps shares the chunks of its parts. kSplit: each fp32 operand is a high and a low number, and
+// three products of those make one.
+template <class Element_, bool kSplit_, int kWarpO_, int kWarpP_, int kTeamWarpsO_, int kTeamWarpsP_>
+struct Tile {
+    using Element = Element_;
+    static constexpr bool kSplit = kSplit_;
+    static constexpr int kWarpO = kWarpO_;  // output channels of a warp
+    static constexpr int kWarpP = kWarpP_;  // positions of a warp
+    static constexpr int kMTiles = kWarpO / 16;
+    static constexpr int kNTiles = kWarpP / 8;
+    static constexpr int kLaneRows = 32 / kWarpP;  // lanes that share a position, of x and of y
+    static constexpr int kTeamWarpsO = kTeamWarpsO_;
+    static constexpr int kTeamWarpsP = kTeamWarpsP_;
+    static constexpr int kTeamWarps = kTeamWarpsO * kTeamWarpsP;
+    static constexpr int kTeamThreads = 32 * kTeamWarps;
+    static constexpr int kMaxTeams = kTeamWarps > 1 ? 1 : kMaxParts;
+    static constexpr int kMaxThreads = kTeamThreads * kMaxTeams;
+    static constexpr int kO = kWarpO * kTeamWarpsO;
+    static constexpr int kP = kWarpP * kTeamWarpsP;
+    static constexpr int kPerWord = 4 / sizeof(Element);
+    static constexpr int kWarpElements = kLaneElements * kLaneRows;  // of a chunk, that a warp gathers
+    static constexpr int kElements = kWarpElements * kTeamWarpsO;    // of a chunk
+    static constexpr int kDepth = kElements / kPerWord;              // of a chunk, in words
+    static constexpr int kPitch = kDepth + 4;  // words; 8 rows of 16 bytes fall into all banks
+    static constexpr int kStages = kTeamWarps > 1 ? 2 : 1;
+    static constexpr int kStageWords = (kO + kP) * kPitch;
+    static constexpr int kSumPitch = kP + 8;  // floats; pairs of 4 rows fall into all banks
+    static constexpr int kTeamWords = kStages * kStageWords + kO * kSumPitch;  // of shared memory
+    static constexpr int kTeamBytes = 4 * kTeamWords + kTeamWarps * kWarpElements * 8;  // with the tables
+    // That share a multiprocessor; four of the split large tile would spill registers.
+    static constexpr int kBlocks = kTeamWarps == 1 ? 1 : kSplit ? 3 : 4;
+    static_assert(kGranule % kElements == 0, "parts must have whole chunks");
+    static_assert(kO * kElements / kTeamThreads == kLaneElements, "a thread loads as much of w as of x");
+};
+
+struct Params {
+    Problem problem;
+    bool w_vectors;   // rows of w start at multiples of 16 bytes
+    bool w_words;     // ... of 4 bytes
+    Divisor taps;     // K
+    int32_t depth;    // C*K
+    int32_t chunks;   // of the depth
+    int32_t part_chunks;  // of a part; the last one may have fewer
+    int32_t teams;        // of a block: one for each part, or one for all
+    int64_t o_tiles;      // of a group
+    int64_t blocks;
+};
+
+// Depth of a part, decided by one sample: short sums of few outputs are cut into single chunks, long ones
+// into at most 8 parts, or 16.
+inline int64_t part_depth(const Problem& problem) {
+    const int64_t depth = problem.C * problem.K;
+    const int64_t large_tiles = problem.G * ceil_div(problem.O, 64) * ceil_div(problem.P, 64);
+    if (depth <= 8 * kSmallGranule && 2 * large_tiles < problem.device.sm_count) return kSmallGranule;
+    const int64_t granules = ceil_div(depth, kGranule);
+    return ceil_div(granules, granules > 32 ? kMaxParts : kMaxParts / 2) * kGranule;
+}
+
+// Where r = c*K + k lies in x, in elements from channel 0 and tap 0, and k*dilation.
+struct Entry {
+    int32_t offset, tap;
+};
+
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+
+template <class Tile>
+__device__ __forceinline__ void sync_team() {
+    if constexpr (Tile::kTeamWarps == 1) __syncwarp();
+    else __syncthreads();  // the block is one team
+}
+
+// What one thread reads from, and its position of y.
+template <class Element>
+struct Source {
+    const Element* x;  // channel 0 of the group, tap 0
+    int32_t l;         // of tap 0; kFarAway where the position is none
+    const Element* w;  // the team's first output channel
+    int32_t outputs;   // that w has from there on
+};
+
+// A chunk on its way from global to shared memory.
+template <class Element>
+struct Chunk {
+    Element x[kLaneElements];
+    uint32_t w[kLaneElements];  // words, or, where rows begin at odd 16-bit elements, such elements
+};
+
+template <class Element>
+__device__ __forceinline__ uint32_t pack(Element first, Element second) {
+    const Element pair[2] = {first, second};
+    uint32_t bits;
+    memcpy(&bits, pair, 4);
+    return bits;
+}
+
+// Starts to load x at this warp's words of the chunk.
+template <class Tile>
+__device__ __forceinline__ void load_x(const Params& params, const Source<typename Tile::Element>& source,
+                                       int r_begin, Entry* table, Chunk<typename Tile::Element>& chunk) {
+    using Element = typename Tile::Element;
+    const Problem& problem = params.problem;
+    const int lane = threadIdx.x % 32;
+    __syncwarp();  // the table has been read
+    if (lane < Tile::kWarpElements) {
+        const int r = r_begin + lane;
+        const int c = static_cast<int>(params.taps.quotient(r));
+        const int k = r - c * static_cast<int>(params.taps.divisor);
+        const int tap = k * static_cast<int>(problem.dilation);
+        const int offset =
+            c * static_cast<int>(problem.x_stride_c) + tap * static_cast<int>(problem.x_stride_l);
+        table[lane] = r < params.depth ? Entry{offset, tap} : Entry{0, kFarAway};
+    }
+    __syncwarp();
+    table += lane / Tile::kWarpP * kLaneElements;
+#pragma unroll
+    for (int i = 0; i < kLaneElements; i += 2) {
+        const auto entries = *reinterpret_cast<const Vector<Entry, 2>*>(table + i);
+#pragma unroll
+        for (int j = 0; j < 2; ++j) {
+            const uint32_t l = static_cast<uint32_t>(source.l) + static_cast<uint32_t>(entries.at[j].tap);
+            const bool inside = l < static_cast<uint32_t>(problem.L);
+            chunk.x[i + j] = inside ? source.x[entries.at[j].offset] : Element{};
+        }
+    }
+}
+
+// How a team's threads share a chunk of w, in pieces of kPiece elements: thread by thread along its rows,
+// kCount times, kRows rows apart.
+template <class Tile, int kPiece>
+struct Pieces {
+    static constexpr int kInRow = Tile::kElements / kPiece;
+    static constexpr int kRows = Tile::kTeamThreads / kInRow;
+    static constexpr int kCount = kLaneElements / kPiece;
+    int row, element;  // of the first piece
+
+    __device__ __forceinline__ Pieces()
+        : row(threadIdx.x % Tile::kTeamThreads / kInRow), element(threadIdx.x % kInRow * kPiece) {}
+};
+
+// Starts to load w, from `depth_begin` on in each row.
+template <class Tile>
+__device__ __forceinline__ void load_w(const Params& params, const Source<typename Tile::Element>& source,
+                                       int depth_begin, Chunk<typename Tile::Element>& chunk) {
+    using Element = typename Tile::Element;
+    constexpr int kPerWord = Tile::kPerWord;
+    const auto load = [&](const auto& pieces, auto read) {
+        const int r = depth_begin + pieces.element;
+        const Element* w = source.w + static_cast<int64_t>(pieces.row) * params.depth + r;
+        const int64_t step = static_cast<int64_t>(pieces.kRows) * params.depth;
+#pragma unroll
+        for (int i = 0; i < pieces.kCount; ++i, w += step)
+            read(i, w, r < params.depth && pieces.row + i * pieces.kRows < source.outputs);
+    };
+    if (params.w_vectors) {
+        load(Pieces<Tile, 4 * kPerWord>(), [&](int i, const Element* w, bool inside) {
+            const uint4 piece = inside ? *reinterpret_cast<const uint4*>(w) : make_uint4(0, 0, 0, 0);
+            chunk.w[4 * i] = piece.x;
+            chunk.w[4 * i + 1] = piece.y;
+            chunk.w[4 * i + 2] = piece.z;
+            chunk.w[4 * i + 3] = piece.w;
+        });
+    } else if (kPerWord == 1 || params.w_words) {
+        load(Pieces<Tile, kPerWord>(), [&](int i, const Element* w, bool inside) {
+            chunk.w[i] = inside ? *reinterpret_cast<const uint32_t*>(w) : 0;
+        });
+    } else {
+        load(Pieces<Tile, 1>(), [&](int i, const Element* w, bool inside) {
+            chunk.w[i] = inside ? *reinterpret_cast<const uint16_t*>(w) : 0;
+        });
+    }
+}
+
+// An operand as it lies in shared memory: TF32 rounded, ties away from zero, as cuDNN rounds; fp32 whole, to
+// be split at each use.
+template <class Tile>
+__device__ __forceinline__ uint32_t operand(uint32_t bits) {
+    if constexpr (Tile::kPerWord == 1 && !Tile::kSplit) return ptx::cvt_rna_tf32(__uint_as_float(bits));
+    else return bits;
+}
+
+// Puts a chunk where products read it: w[kO][kPitch], then x[kP][kPitch].
+template <class Tile>
+__device__ __forceinline__ void store(const Params& params, const Chunk<typename Tile::Element>& chunk,
+                                      uint32_t* w_smem) {
+    constexpr int kPerWord = Tile::kPerWord, kPitch = Tile::kPitch;
+    const int warp = threadIdx.x % Tile::kTeamThreads / 32, lane = threadIdx.x % 32;
+    const int column = warp % Tile::kTeamWarpsP * Tile::kWarpP + lane % Tile::kWarpP;
+    const int element =
+        warp / Tile::kTeamWarpsP * Tile::kWarpElements + lane / Tile::kWarpP * kLaneElements;
+    uint32_t* const x_smem = w_smem + (Tile::kO + column) * kPitch + element / kPerWord;
+#pragma unroll
+    for (int i = 0; i < kLaneElements / kPerWord; i += 4) {
+        uint32_t word[4];
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            if constexpr (kPerWord == 1) word[j] = operand<Tile>(__float_as_uint(chunk.x[i + j]));
+            else word[j] = pack(chunk.x[2 * (i + j)], chunk.x[2 * (i + j) + 1]);
+        }
+        *reinterpret_cast<uint4*>(x_smem + i) = make_uint4(word[0], word[1], word[2], word[3]);
+    }
+    if (params.w_vectors) {
+        const Pieces<Tile, 4 * kPerWord> pieces;
+        uint32_t* const target = w_smem + pieces.row * kPitch + pieces.element / kPerWord;
+#pragma unroll
+        for (int i = 0; i < pieces.kCount; ++i) {
+            *reinterpret_cast<uint4*>(target + i * pieces.kRows * kPitch) =
+                make_uint4(operand<Tile>(chunk.w[4 * i]), operand<Tile>(chunk.w[4 * i + 1]),
+                           operand<Tile>(chunk.w[4 * i + 2]), operand<Tile>(chunk.w[4 * i + 3]));
+        }
+    } else if (kPerWord == 1 || params.w_words) {
+        const Pieces<Tile, kPerWord> pieces;
+        uint32_t* const target = w_smem + pieces.row * kPitch + pieces.element / kPerWord;
+#pragma unroll
+        for (int i = 0; i < pieces.kCount; ++i)
+            target[i * pieces.kRows * kPitch] = operand<Tile>(chunk.w[i]);
+    } else {
+        const Pieces<Tile, 1> pieces;
+        uint16_t* const target =
+            reinterpret_cast<uint16_t*>(w_smem) + pieces.row * 2 * kPitch + pieces.element;
+#pragma unroll
+        for (int i = 0; i < pieces.kCount; ++i)
+            target[i * pieces.kRows * 2 * kPitch] = static_cast<uint16_t>(chunk.w[i]);
+    }
+}
+
+// Splits fp32 numbers: leaves the high ones, of 11 significant bits, ties away from zero, and returns the low
+// ones. They have 12 bits, of which the product drops the last.
+__device__ __forceinline__ uint32_t split(uint32_t& bits) {
+    const float value = __uint_as_float(bits);
+    bits = (bits + 0x1000) & 0xFFFFE000;
+    return __float_as_uint(value - __uint_as_float(bits));
+}
+__device__ __forceinline__ uint2 split(uint2& pair) {
+    const uint32_t x = split(pair.x), y = split(pair.y);
+    return make_uint2(x, y);
+}
+__device__ __forceinline__ uint4 split(uint4& four) {
+    const uint32_t x = split(four.x), y = split(four.y), z = split(four.z), w = split(four.w);
+    return make_uint4(x, y, z, w);
+}
+
+// The products of a chunk.
+template <class Tile>
+__device__ __forceinline__ void multiply(const uint32_t* w_smem,
+                                         float (&sum)[Tile::kMTiles][Tile::kNTiles][4]) {
+    using Element = typename Tile::Element;
+    const int warp = threadIdx.x % Tile::kTeamThreads / 32;
+    const int lane = threadIdx.x % 32;
+    const uint32_t* const x_smem = w_smem + Tile::kO * Tile::kPitch;
+    // As ldmatrix and mma take them, in rows of 4 words: 8 channels, 8 more, and both of the next 4 words;
+    // 8 positions, the same of the next 4 words, and then 8 positions more.
+    const int w_row = warp / Tile::kTeamWarpsP * Tile::kWarpO + lane % 16;
+    const int x_row = warp % Tile::kTeamWarpsP * Tile::kWarpP + lane / 16 * 8 + lane % 8;
+    const uint32_t w_lane = ptx::smem_address(w_smem + w_row * Tile::kPitch + lane / 16 * 4);
+    const uint32_t x_lane = ptx::smem_address(x_smem + x_row * Tile::kPitch + lane / 8 % 2 * 4);
+    // Two steps of split operands at once would spill registers.
+    constexpr int kUnroll = Tile::kSplit ? 1 : Tile::kDepth / kMmaWords;
+#pragma unroll kUnroll
+    for (int step = 0; step < Tile::kDepth / kMmaWords; ++step) {
+        uint4 w[Tile::kMTiles], w_low[Tile::kMTiles];
+#pragma unroll
+        for (int m = 0; m < Tile::kMTiles; ++m) {
+            uint32_t words[4];
+            ptx::ldmatrix_x4(words, w_lane + (m * 16 * Tile::kPitch + step * kMmaWords) * 4);
+            w[m] = make_uint4(words[0], words[1], words[2], words[3]);
+            if constexpr (Tile::kSplit) w_low[m] = split(w[m]);
+        }
+#pragma unroll
+        for (int n = 0; n < Tile::kNTiles; n += 2) {
+            uint32_t words[4];
+            ptx::ldmatrix_x4(words, x_lane + (n * 8 * Tile::kPitch + step * kMmaWords) * 4);
+            uint2 x[2] = {make_uint2(words[0], words[1]), make_uint2(words[2], words[3])};
+            if constexpr (!Tile::kSplit) {
+#pragma unroll
+                for (int m = 0; m < Tile::kMTiles; ++m) {
+                    ptx::mma<Element>(sum[m][n], w[m], x[0]);
+                    ptx::mma<Element>(sum[m][n + 1], w[m], x[1]);
+                }
+            } else {
+                const uint2 x_low[2] = {split(x[0]), split(x[1])};
+#pragma unroll
+                for (int m = 0; m < Tile::kMTiles; ++m) {
+                    // Small terms first; products truncate their sum, the addition rounds to nearest.
+                    float part[2][4] = {};
+#pragma unroll
+                    for (int j = 0; j < 2; ++j) ptx::mma<float>(part[j], w_low[m], x[j]);
+#pragma unroll
+                    for (int j = 0; j < 2; ++j) ptx::mma<float>(part[j], w[m], x_low[j]);
+#pragma unroll
+                    for (int j = 0; j < 2; ++j) ptx::mma<float>(part[j], w[m], x[j]);
+#pragma unroll
+                    for (int i = 0; i < 8; ++i) sum[m][n + i / 4][i % 4] += part[i / 4][i % 4];
+                }
+            }
+        }
+    }
+}
+
+// Adds the sums of a part to those of the parts before, in shared memory: [kO][kSumPitch]. Begins the next.
+template <class Tile>
+__device__ __forceinline__ void add_part(bool first, float (&sum)[Tile::kMTiles][Tile::kNTiles][4],
+                                         float* total) {
+    const int warp = threadIdx.x % Tile::kTeamThreads / 32;
+    const int lane = threadIdx.x % 32;
+    const int row = warp / Tile::kTeamWarpsP * Tile::kWarpO + lane / 4;
+    const int column = warp % Tile::kTeamWarpsP * Tile::kWarpP + lane % 4 * 2;
+#pragma unroll
+    for (int m = 0; m < 2 * Tile::kMTiles; ++m) {
+        auto* const targets = reinterpret_cast<float2*>(total + (row + m * 8) * Tile::kSumPitch + column);
+#pragma unroll
+        for (int n = 0; n < Tile::kNTiles; ++n) {
+            float (&fragment)[4] = sum[m / 2][n];
+            const float2 before = first ? make_float2(0, 0) : targets[4 * n];
+            targets[4 * n] =
+                make_float2(before.x + fragment[m % 2 * 2], before.y + fragment[m % 2 * 2 + 1]);
+            fragment[m % 2 * 2] = fragment[m % 2 * 2 + 1] = 0;
+        }
+    }
+}
+
+#endif  // sm_80
+
+template <class Tile>
+__global__ void __launch_bounds__(Tile::kMaxThreads, Tile::kBlocks)
+    small_sm80_forward_kernel(const __grid_constant__ Params params) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+    using Element = typename Tile::Element;
+    extern __shared__ __align__(16) unsigned char smem[];  // [teams]{operands, sums}, [warps]{table}
+    const Problem& problem = params.problem;
+    const int lane = threadIdx.x % 32;
+    const int team = threadIdx.x / Tile::kTeamThreads;
+    const int warp = threadIdx.x % Tile::kTeamThreads / 32;  // of the team
+    float* const totals = reinterpret_cast<float*>(smem) + Tile::kStages * Tile::kStageWords;
+    uint32_t* const team_smem = reinterpret_cast<uint32_t*>(smem) + team * Tile::kTeamWords;
+    Entry* const table = reinterpret_cast<Entry*>(smem + params.teams * Tile::kTeamWords * 4) +
+                         threadIdx.x / 32 * Tile::kWarpElements;
+
+    const uint32_t rest = blockIdx.x / static_cast<uint32_t>(params.o_tiles);
+    const uint32_t p_tile = rest / static_cast<uint32_t>(problem.G);
+    const int64_t g = rest - p_tile * static_cast<uint32_t>(problem.G);
+    const int64_t o_begin = (blockIdx.x - rest * params.o_tiles) * Tile::kO;
+    const int lane_column = warp % Tile::kTeamWarpsP * Tile::kWarpP + lane % Tile::kWarpP;
+    const uint64_t position = uint64_t{p_tile} * Tile::kP + lane_column;
+    const int64_t n = position / static_cast<uint64_t>(problem.P);
+    const int64_t p = position - n * problem.P;
+
+    Source<Element> source;
+    const int64_t l = p * problem.stride - problem.pad_left;
+    source.l = n < problem.N ? static_cast<int32_t>(l) : kFarAway;
+    source.x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n +
+               g * problem.C * problem.x_stride_c + l * problem.x_stride_l;
+    source.w = static_cast<const Element*>(problem.w) + (g * problem.O + o_begin) * params.depth;
+    source.outputs = static_cast<int32_t>(min(problem.O - o_begin, int64_t{Tile::kO}));
+
+    // Of the warp's outputs, one channel a lane; loaded now, as it takes a while.
+    const int warp_o = warp / Tile::kTeamWarpsP * Tile::kWarpO;
+    const int64_t channel = g * problem.O + o_begin + warp_o;
+    const Element* const bias = static_cast<const Element*>(problem.bias) + channel;
+    const Element lane_bias = problem.bias != nullptr && warp_o + lane < source.outputs
+                                  ? bias[lane] : Element{};
+
+    Element* const y =
+        static_cast<Element*>(problem.y) + (n * problem.G * problem.O + channel) * problem.P + p;
+
+    float sum[Tile::kMTiles][Tile::kNTiles][4] = {};
+    Chunk<Element> chunk;
+    uint32_t* operands = team_smem;
+    const int begin = team * params.part_chunks;
+    const int end = params.teams == 1 ? params.chunks : min(begin + params.part_chunks, params.chunks);
+    int part_left = params.part_chunks;
+    // Loads of a chunk pass behind products of the one before. One more round multiplies the last.
+#pragma unroll 1
+    for (int index = begin; index <= end; ++index) {
+        const bool loads = index < end;
+        if (loads) {
+            const int depth_begin = index * Tile::kElements;
+            load_w<Tile>(params, source, depth_begin, chunk);
+            const int r_begin = depth_begin + warp / Tile::kTeamWarpsP * Tile::kWarpElements;
+            load_x<Tile>(params, source, r_begin, table, chunk);
+        }
+        if (index > begin) {
+            multiply<Tile>(operands, sum);
+            if (--part_left == 0 || !loads) {
+                part_left = params.part_chunks;
+                const bool first = index - params.part_chunks <= begin;
+                add_part<Tile>(first, sum, totals + team * Tile::kTeamWords);
+            }
+        }
+        if (loads) {
+            if constexpr (Tile::kStages == 1) sync_team<Tile>();  // the chunk before has been read
+            else operands = team_smem + (index & 1) * Tile::kStageWords;
+            store<Tile>(params, chunk, operands);
+            sync_team<Tile>();
+        }
+    }
+    __syncthreads();
+
+    const int rows = min(source.outputs - warp_o, Tile::kWarpO);
+    const int lane_row = lane / Tile::kWarpP;
+    const float* const column = totals + warp_o * Tile::kSumPitch + lane_column;
+    bool finite = true;
+    const auto write = [&](auto activated) {
+        constexpr int kUnroll = decltype(activated)::value ? 1 : 4;
+#pragma unroll kUnroll
+        for (int begin = team * Tile::kLaneRows; begin < rows; begin += params.teams * Tile::kLaneRows) {
+            const int row = begin + lane_row;
+            float total = column[row * Tile::kSumPitch];
+#pragma unroll
+            for (int i = 1; i < Tile::kMaxTeams; ++i) {
+                if (i < params.teams) total += column[i * Tile::kTeamWords + row * Tile::kSumPitch];
+            }
+            total += __shfl_sync(0xFFFFFFFF, widen(lane_bias), row);
+            if (source.l == kFarAway || row >= rows) continue;
+            finite = finite && isfinite(total);
+            y[row * problem.P] = finish<Element, decltype(activated)::value>(problem, total);
+        }
+    };
+    if (problem.activation == Activation::none) write(std::false_type{});
+    else write(std::true_type{});
+
+    // Split operands: outputs that are not finite are computed again, as an infinity's two numbers cancel to
+    // NaN.
+    if constexpr (Tile::kSplit) {
+        if (finite) return;
+#pragma unroll 1
+        for (int row = team * Tile::kLaneRows + lane_row; row < rows; row += params.teams * Tile::kLaneRows) {
+            float* const value = y + row * problem.P;
+            if (isfinite(*value)) continue;
+            // Where it lies says which it is: indices kept until here would cost registers.
+            const int64_t index = value - static_cast<float*>(problem.y);
+            const int64_t line = index / problem.P, group = line / problem.O;
+            *value = finish_exactly(problem, group / problem.G, group % problem.G, line % problem.O,
+                                    index % problem.P);
+        }
+    }
+#endif
+}
+
+template <class Tile>
+Params plan(const Problem& problem, bool all_parts) {
+    using Element = typename Tile::Element;
+    Params params{};
+    params.problem = problem;
+    const int64_t depth = problem.C * problem.K;
+    const auto starts_at = [&](int64_t elements) {  // multiples of so many elements
+        const int64_t bytes = elements * static_cast<int64_t>(sizeof(Element));
+        return depth % elements == 0 && reinterpret_cast<uintptr_t>(problem.w) % bytes == 0;
+    };
+    params.w_vectors = starts_at(4 * Tile::kPerWord);
+    params.w_words = starts_at(Tile::kPerWord);
+    params.taps = plan_divisor(problem.K);
+    params.depth = static_cast<int32_t>(depth);
+    params.chunks = static_cast<int32_t>(ceil_div(depth, Tile::kElements));
+    params.part_chunks = static_cast<int32_t>(part_depth(problem) / Tile::kElements);
+    const int64_t parts = ceil_div(params.chunks, params.part_chunks);
+    params.teams = all_parts || parts * Tile::kTeamBytes > problem.device.smem_bytes
+                       ? 1 : static_cast<int32_t>(parts);
+    params.o_tiles = ceil_div(problem.O, Tile::kO);
+    params.blocks = params.o_tiles * problem.G * ceil_div(problem.N * problem.P, Tile::kP);
+    return params;
+}
+
+template <class Tile>
+Error launch(const Problem& problem, bool all_parts, cudaStream_t stream) {
+    const Params params = plan<Tile>(problem, all_parts);
+    const auto blocks = static_cast<unsigned>(params.blocks);
+    const Error error = allow_smem<small_sm80_forward_kernel<Tile>>(problem.device);
+    if (error != nullptr) return error;
+    small_sm80_forward_kernel<Tile>
+        <<<blocks, Tile::kTeamThreads * params.teams, Tile::kTeamBytes * params.teams, stream>>>(params);
+    return launch_error();
+}
+
+// Takes the tile that suits, of those that give the same bits. Small ones, with a warp a part, as long as all
+// warps run at once; from some ten tiles a multiprocessor on, a warp for all parts; large ones where they are
+// not half empty.
+template <class Element, bool kSplit>
+Error launch_tiles(const Problem& problem, cudaStream_t stream) {
+    const int64_t sms = problem.device.sm_count;
+    const auto tiles_of = [&](int64_t side) {
+        return problem.G * ceil_div(problem.O, side) * ceil_div(problem.N * problem.P, side);
+    };
+    if (part_depth(problem) % kGranule == 0) {
+        if (tiles_of(16) * ceil_div(problem.C * problem.K, part_depth(problem)) <= 20 * sms)
+            return launch<Tile<Element, kSplit, 16, 16, 1, 1>>(problem, false, stream);
+        const bool fills_large = 4 * round_up(problem.O, 64) <= 5 * round_up(problem.O, 32);
+        if (fills_large && tiles_of(64) >= sms)
+            return launch<Tile<Element, kSplit, 32, 32, 2, 2>>(problem, true, stream);
+    }
+    return launch<Tile<Element, kSplit, 32, 32, 1, 1>>(problem, tiles_of(32) >= 10 * sms, stream);
+}
+
+}  // namespace small
+
+// Few products of one sample: how many samples there are must not decide. The first bound suits up to some 30
+// samples (us by this route and by gemm_sm90, TF32: 1x988x87 to 368, K1 9.9 and 37; 7x703x300 to 216, K1 17
+// and 25; 61x164x34 to 940, K28 76 and 58). One group of few outputs in many samples is worst (tcn_d64, 64
+// samples: 43 and 23), but not where gemm_sm90 takes three products for one (49 and 47).
+inline bool is_small(const Problem& problem) {
+    const double products = static_cast<double>(problem.G * round_up(problem.O, 32)) *
+                            static_cast<double>(problem.P) * static_cast<double>(problem.C * problem.K);
+    const bool is_split = problem.dtype == Dtype::float32 && problem.precision == Precision::ieee;
+    return products <= (problem.O <= 32 && problem.G == 1 && !is_split ? 4e6 : 30e6);
+}
+
+// fp32, fp16 and bf16 from sm_80 on, 16 input channels a group and more.
+inline bool fits_small_sm80(const Problem& any_problem) {
+    const Problem problem = canonical(any_problem);
+    if (problem.dtype == Dtype::float64 || problem.device.arch < 80 || problem.C < 16 || problem.O < 8)
+        return false;
+    // Positions of x, and what one sample's group spans, are counted in 32 bits.
+    const int64_t reach = problem.K * problem.dilation;
+    constexpr int64_t kMost = small::kMostPositions;
+    const bool counts = problem.L < kMost && problem.P < kMost && problem.stride < kMost &&
+                        problem.P * problem.stride < kMost && problem.dilation < kMost && reach < kMost &&
+                        problem.pad_left < kMost && problem.x_stride_c < kMost &&
+                        problem.x_stride_l < kMost && problem.K < kMost && problem.C < kMost &&
+                        problem.C * problem.x_stride_c + reach * problem.x_stride_l < kMost &&
+                        problem.C * problem.K * problem.K < (int64_t{1} << 31);
+    const int64_t blocks = problem.G * ceil_div(problem.O, 16) * ceil_div(problem.N * problem.P, 16);
+    return counts && blocks <= kMaxBlocks && is_small(problem);
+}
+
+inline Error launch_small_sm80(const Problem& any_problem, cudaStream_t stream) {
+    const Problem problem = canonical(any_problem);
+    switch (problem.dtype) {
+        case Dtype::float16:
+            return small::launch_tiles<__half, false>(problem, stream);
+        case Dtype::bfloat16:
+            return small::launch_tiles<__nv_bfloat16, false>(problem, stream);
+        default:
+            if (problem.precision == Precision::tf32)
+                return small::launch_tiles<float, false>(problem, stream);
+            return small::launch_tiles<float, true>(problem, stream);
+    }
+}
+
+}  // namespace conv1d
+''',
+"small.cu": r'''
+#line 1 "kernels/small.cu"
+// The translation unit of route "small_sm80".
+
+
+
+const conv1d::Route conv1d::kSmallSm80 = {"small_sm80", fits_small_sm80, no_workspace, launch_small_sm80};
+''',
 "stem.cuh": r'''
 #line 1 "kernels/stem.cuh"
 // Short sums of few channels on tensor cores, sm_80 and later, bound by the stores of y: TF32, fp16, bf16,
@@ -7613,6 +8470,7 @@ constexpr int kMTiles = 2;     // of 16 output channels, of a warp
 constexpr int kWarpO = 16 * kMTiles;
 constexpr int kMostSpan = 2048;  // positions of a block
 constexpr int kManySteps = 3;    // from which a block keeps its weights from one place to the next
+constexpr int kSampleBlocks = 24;  // that one sample of split operands makes, where it can
 constexpr int kSectorBytes = 32;
 constexpr int kMaxWords = 64;  // of depth
 constexpr int kFixedBytes = kThreads * 4 * 16 + kWarps * kWarpO * 8 + kMaxWords * 4;  // besides x
@@ -8176,7 +9034,9 @@ Params plan(const Problem& problem) {
         params.smem_bytes = static_cast<int32_t>(bytes);
         params.blocks = sets * params.replicas;
         // Split operands are scaled by the span: it must not depend on the number of samples.
-        if (Tile::kSplit || sets * places >= 4 * kBlocks * problem.device.sm_count) break;
+        if (Tile::kSplit ? sets * params.p_blocks >= kSampleBlocks
+                         : sets * places >= 4 * kBlocks * problem.device.sm_count)
+            break;
     }
     return params;
 }
@@ -8218,7 +9078,7 @@ inline bool takes(const Problem& problem) {
 
 // fp32, fp16 and bf16 from sm_80 on, fewer than 16 input channels a group, sums of some 64 products, and so
 // many outputs that stores count and setting out does not (ms by this route and by the next best: fp32
-// w2v2_fe0 0.39 and 0.42, but convtasnet_enc 0.105 and 0.074; TF32 encodec_stem, 7 products, 0.151 and 0.142;
+// w2v2_fe0 0.39 and 0.42, but convtasnet_enc 0.105 and 0.074; TF32 encodec_stem, 7 products, 0.151 and 0.162;
 // bf16 demucs_enc0, whose rows begin in 16 ways, 0.065 and 0.056). By one sample: its result must not depend
 // on others.
 inline bool fits_stem_sm80(const Problem& any_problem) {
@@ -8228,11 +9088,15 @@ inline bool fits_stem_sm80(const Problem& any_problem) {
     const bool fast = arch == 80 || (arch >= 90 && arch < 120);  // others do TF32 at the rate of FFMA
     const int64_t products = problem.C * problem.K;
     const int64_t outputs = problem.G * problem.O * problem.P;
-    const int64_t least_products = !is_float                                ? 7
-                                   : problem.precision == Precision::tf32   ? (problem.O >= 128 ? 10 : 32)
-                                   : problem.O >= 128 && outputs >= 1 << 22 ? 10
-                                                                            : 32;
-    if ((is_float && !fast) || products < least_products || outputs < 1 << 17 || problem.P < 256)
+    const bool is_large = outputs >= 1 << 22;
+    const int64_t least_products = !is_float                              ? 7
+                                   : problem.precision == Precision::tf32 ? (problem.O >= 128 ? 10
+                                                                             : is_large       ? 7
+                                                                                              : 32)
+                                   : problem.O >= 128 && is_large         ? 10
+                                                                          : 32;
+    const int64_t least_outputs = is_float && problem.precision != Precision::tf32 ? 1 << 19 : 1 << 17;
+    if ((is_float && !fast) || products < least_products || outputs < least_outputs || problem.P < 256)
         return false;
     const int64_t full_rows = 16 * stem::row_classes(problem);  // fewer channels leave products half empty
     return problem.O >= full_rows && stem::takes(problem);
@@ -10402,7 +11266,9 @@ _conv1d_units = {
         "depthwise.cu",
     ],
     "direct.cu": [
+        "mma.cuh",
         "problem.h",
+        "ptx.cuh",
         "tile.cuh",
         "direct.cuh",
         "dispatch.cuh",
@@ -10460,6 +11326,15 @@ _conv1d_units = {
         "gemm_sm90_product.cuh",
         "gemm_sm90_kernel.cuh",
         "gemm_sm90_channels_last.cu",
+    ],
+    "small.cu": [
+        "mma.cuh",
+        "problem.h",
+        "ptx.cuh",
+        "tile.cuh",
+        "small.cuh",
+        "dispatch.cuh",
+        "small.cu",
     ],
     "stem.cu": [
         "mma.cuh",
