@@ -383,12 +383,16 @@ __global__ void __launch_bounds__(Tile::kMaxThreads, Tile::kBlocks)
     source.w = static_cast<const Element*>(problem.w) + (g * problem.O + o_begin) * params.depth;
     source.outputs = static_cast<int32_t>(min(problem.O - o_begin, int64_t{Tile::kO}));
 
-    // Of the warp's outputs, one channel a lane; loaded now, as it takes a while.
+    // Of the warp's outputs, one channel a lane; loaded now, as it takes a while, but split operands leave no
+    // register for it.
     const int warp_o = warp / Tile::kTeamWarpsP * Tile::kWarpO;
     const int64_t channel = g * problem.O + o_begin + warp_o;
     const Element* const bias = static_cast<const Element*>(problem.bias) + channel;
-    const Element lane_bias = problem.bias != nullptr && warp_o + lane < source.outputs
-                                  ? bias[lane] : Element{};
+    const auto load_bias = [&] {
+        return problem.bias != nullptr && warp_o + lane < source.outputs ? bias[lane] : Element{};
+    };
+    Element lane_bias{};
+    if constexpr (!Tile::kSplit) lane_bias = load_bias();
 
     Element* const y =
         static_cast<Element*>(problem.y) + (n * problem.G * problem.O + channel) * problem.P + p;
@@ -424,6 +428,7 @@ __global__ void __launch_bounds__(Tile::kMaxThreads, Tile::kBlocks)
             sync_team<Tile>();
         }
     }
+    if constexpr (Tile::kSplit) lane_bias = load_bias();
     __syncthreads();
 
     const int rows = min(source.outputs - warp_o, Tile::kWarpO);

@@ -32,7 +32,11 @@ HEADERS = {
 PARTS = {"depthwise": [f"depthwise_{part}.cuh" for part in ("row", "rows", "sliding", "outputs")]}
 
 # What the kernel takes, where the table gives it large problems only.
-FITS = {"stem_sm80": "conv1d::stem::takes", "fold_sm80": "conv1d::fold::takes"}
+FITS = {
+    "stem_sm80": "conv1d::stem::takes",
+    "fold_sm80": "conv1d::fold::takes",
+    "few_outputs": "conv1d::few::takes",
+}
 
 UNIT = """\
 #include "{header}"
@@ -102,7 +106,7 @@ def start_build(folder, route, edit=None):
         texts[found[0]] = texts[found[0]].replace(*edit)
     for name, text in texts.items():
         (folder / name).write_text(as_plain_cpp(text))
-    workspace = f"conv1d::workspace_{route}(*problem)" if route.startswith("gemm") else "0"
+    workspace = f"conv1d::workspace_{route}(*problem)" if route.startswith(("gemm", "few")) else "0"
     unit = folder / "unit.cpp"
     fits = FITS.get(route, f"conv1d::fits_{route}")
     unit.write_text(UNIT.format(header=HEADERS[route], route=route, fits=fits, workspace=workspace))
