@@ -2,13 +2,14 @@
 //
 // Chosen for 16 channels a group and more. Persistent blocks draw tiles of 128 output channels x kN positions
 // from a ticket, or of 64 x 2*kN. Seven converter warps read x once, round or split it and store it K-major
-// in rows of 128 bytes, one row a position: position q of the window is row q / stride of plane q % stride, so
-// every tap of every stride and dilation is a plane and a row shift of the same tile. One warp draws tickets
-// and streams the packed weights. Two product warpgroups of 64 output channels each run wgmma, stage D and
-// store it by bulk copies along the rows of y. Cost: each element of x leaves L2 once per tile of channels,
-// each weight once per tile (once per block where all fit in shared memory). fp32 without TF32 runs as three
-// products of split operands (Mode in gemm_sm90_plan.cuh): of fp16 parts, then once more of TF32 parts for the
-// tiles that fp16 cannot hold, in a second launch that finds their list mostly empty.
+// in rows of 128 bytes, one row a position: position q of the window is row q / stride of plane q % stride,
+// so every tap of every stride and dilation is a plane and a row shift of the same tile; at a stride of 8 the
+// planes are folded into channels (kFold in gemm_sm90_plan.cuh). One warp draws tickets and streams the
+// packed weights. Two product warpgroups of 64 output channels each run wgmma, stage D and store it by bulk
+// copies along the rows of y. Cost: each element of x leaves L2 once per tile of channels, each weight once
+// per tile (once per block where all fit in shared memory). fp32 without TF32 runs as three products of split
+// operands (Mode): of fp16 parts, then once more of TF32 parts for the tiles that fp16 cannot hold, in a
+// second launch that finds their list mostly empty.
 // results/findings.md has what was measured, and what bounds it.
 #pragma once
 #include "gemm_sm90_kernel.cuh"
@@ -21,9 +22,11 @@ namespace sm90 {
 template <Mode kMode, int kN, int kSlices = 1>
 inline Error launch_products(const Problem& problem, const Geometry& geometry, const Scratch& scratch,
                              cudaStream_t stream) {
-    return geometry.channels_last
-               ? launch_tiles<kMode, kN, kSlices, true>(problem, geometry, scratch, stream)
-               : launch_tiles<kMode, kN, kSlices, false>(problem, geometry, scratch, stream);
+    return geometry.folded
+               ? launch_tiles<kMode, kN, kSlices, Layout::folded>(problem, geometry, scratch, stream)
+           : geometry.channels_last
+               ? launch_tiles<kMode, kN, kSlices, Layout::channels_last>(problem, geometry, scratch, stream)
+               : launch_tiles<kMode, kN, kSlices, Layout::positions>(problem, geometry, scratch, stream);
 }
 
 // kN and kSlices are those of the tiling.
@@ -48,17 +51,14 @@ inline Error launch_columns(const Problem& problem, const Tiling& tiling, const 
 
 template <Mode kMode>
 inline Error launch_mode(const Problem& problem, const Cut& cut, cudaStream_t stream) {
-    if constexpr (kMode == Mode::tf32) {
-        if (cut.tiling.columns == 192 && cut.tiling.slices == 2)
-            return launch_columns<kMode, 192, 2>(problem, cut.tiling, cut.geometry, stream);
+#define CONV1D_SM90_LAUNCH(mode, kN, kSlices)                                                    \
+    if constexpr (kMode == Mode::mode) {                                                         \
+        if (cut.tiling.columns == kN && cut.tiling.slices == kSlices)                            \
+            return launch_columns<kMode, kN, kSlices>(problem, cut.tiling, cut.geometry, stream); \
     }
-    if constexpr (!ModeTraits<kMode>::kIsSplit) {
-        if (cut.tiling.columns == 192)
-            return launch_columns<kMode, 192>(problem, cut.tiling, cut.geometry, stream);
-    }
-    if (cut.tiling.columns == 128)
-        return launch_columns<kMode, 128>(problem, cut.tiling, cut.geometry, stream);
-    return launch_columns<kMode, 64>(problem, cut.tiling, cut.geometry, stream);
+    CONV1D_SM90_TILES(CONV1D_SM90_LAUNCH)
+#undef CONV1D_SM90_LAUNCH
+    return "no tile fits this problem";
 }
 
 }  // namespace sm90

@@ -4,7 +4,11 @@
 namespace conv1d {
 namespace sm90 {
 
-CONV1D_SM90_CHANNELS_LAST(template)
+#define CONV1D_SM90_HERE(mode, columns, slices)                                         \
+    template Error launch_tiles<Mode::mode, columns, slices, Layout::channels_last>( \
+        const Problem&, const Geometry&, const Scratch&, cudaStream_t);
+CONV1D_SM90_TILES(CONV1D_SM90_HERE)
+#undef CONV1D_SM90_HERE
 
 }  // namespace sm90
 }  // namespace conv1d

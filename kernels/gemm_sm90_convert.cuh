@@ -8,14 +8,17 @@
 #include "gemm_sm90_plan.cuh"
 #include "problem.h"
 #include "ptx.cuh"
+#include "tile.cuh"
 
 namespace conv1d {
 namespace sm90 {
 
-// fp32 bits to nearest TF32, ties away from zero as cuDNN has them. What is left in the low 13 bits wgmma
-// ignores.
+// fp32 bits to nearest TF32, ties away from zero as cuDNN has them: half of TF32's last place is added, and
+// what is left in the low 13 bits wgmma ignores. By a multiply-add, which hands inf and NaN through: an integer
+// addition would have to test for them. (Subnormal numbers are cut.)
 __device__ __forceinline__ uint32_t round_tf32(uint32_t bits) {
-    return fabsf(__uint_as_float(bits)) < __int_as_float(0x7F800000) ? bits + 0x1000 : bits;
+    const float power = __uint_as_float(bits & 0xFF800000u);  // the number's sign and exponent
+    return __float_as_uint(fmaf(power, 0x1p-11f, __uint_as_float(bits)));
 }
 
 // A split of the two numbers, scaled already: the high parts, and the low parts times kLowScale.
@@ -51,25 +54,30 @@ constexpr int kPackChannels = kRowBytes / static_cast<int>(sizeof(Bits));
 
 // What one warp packs at a time.
 struct PackUnit {
-    int32_t row;  // of the image: [G][o_tile][tile_o]
-    int32_t c, tap, taps;
+    int32_t row;           // of the image: [G][o_tile][tile_o]
+    int32_t c, tap, taps;  // as products see them
 };
 
 // Channels [c, c + kPackChannels) and the taps of `unit`, of w_row [C][K], to staged[channel][kPackPitch];
 // zero where there are none.
 template <class Bits>
 __device__ __forceinline__ void stage_weights(Bits* staged, const Bits* w_row, const PackUnit& unit,
-                                              int32_t C, int32_t K, bool exists) {
+                                              bool folded, int32_t C, int32_t K, bool exists) {
     const uint32_t magic = (0xFFFFFFFFu / unit.taps) + 1;  // 2^32 / taps, rounded up
     const int32_t count = kPackChannels<Bits> * unit.taps;
-    __syncwarp();
+    const auto stage = [&](auto folds) {
 #pragma unroll 4
-    for (int32_t i = threadIdx.x % 32; i < count; i += 32) {
-        const int32_t channel = unit.taps == 1 ? i : __umulhi(i, magic), tap = i - channel * unit.taps;
-        const bool inside = exists && unit.c + channel < C;
-        staged[channel * kPackPitch + tap] =
-            inside ? w_row[int64_t{unit.c + channel} * K + unit.tap + tap] : Bits{0};
-    }
+        for (int32_t i = threadIdx.x % 32; i < count; i += 32) {
+            const int32_t channel = unit.taps == 1 ? i : __umulhi(i, magic), tap = i - channel * unit.taps;
+            int32_t c = unit.c + channel, k = unit.tap + tap;
+            if constexpr (folds.value) k = kFold * k + c % kFold, c /= kFold;
+            const bool inside = exists && c < C && (!folds.value || k < K);
+            staged[channel * kPackPitch + tap] = inside ? w_row[int64_t{c} * K + k] : Bits{0};
+        }
+    };
+    __syncwarp();
+    if (folded) stage(std::true_type{});
+    else stage(std::false_type{});
     __syncwarp();
 }
 
@@ -98,11 +106,21 @@ __device__ __forceinline__ uint4 pack_piece(const typename ModeTraits<kMode>::Bi
     return make_uint4(words[0], words[1], words[2], words[3]);
 }
 
+// The first of a row's channels that one of its pieces carries. Where a folded channel's 8 positions fill two
+// pieces, the second ones follow all first ones: four neighbouring rows of a channel lie in different banks.
+template <Mode kMode>
+__device__ __forceinline__ constexpr int32_t first_channel(int32_t piece, bool folded) {
+    using Traits = ModeTraits<kMode>;
+    constexpr int kHalf = Traits::kPieces / 2;
+    if (!folded || Traits::kPieceChannels == kFold) return piece * Traits::kPieceChannels;
+    return piece % kHalf * kFold + piece / kHalf * Traits::kPieceChannels;
+}
+
 // Staged weights to their rows of the image; kChunkChannels may be less than what is staged.
 template <Mode kMode>
 __device__ __forceinline__ void pack_staged(const typename ModeTraits<kMode>::Bits* staged,
                                             const PackUnit& unit, const Geometry& geometry, uint8_t* image,
-                                            int32_t K, float scale) {
+                                            float scale) {
     using Traits = ModeTraits<kMode>;
     constexpr int kChunks = kPackChannels<typename Traits::Bits> / Traits::kChunkChannels;
     const int32_t tile = unit.row / geometry.tile_o, row = unit.row - tile * geometry.tile_o;
@@ -115,10 +133,11 @@ __device__ __forceinline__ void pack_staged(const typename ModeTraits<kMode>::Bi
             const int32_t tap = unit.tap + i / 8, piece = i % 8;
             const int32_t tap_group = tap / geometry.taps_per_group;
             const int32_t first_tap = tap_group * geometry.taps_per_group;
-            const int64_t block = (int64_t{tile} * K + first_tap) * geometry.chunks +
-                                  chunk * min(geometry.taps_per_group, K - first_tap) + tap - first_tap;
-            const int32_t channel =
-                part * Traits::kChunkChannels + piece % Traits::kPieces * Traits::kPieceChannels;
+            const int64_t block =
+                (int64_t{tile} * geometry.taps + first_tap) * geometry.chunks +
+                chunk * min(geometry.taps_per_group, geometry.taps - first_tap) + tap - first_tap;
+            const int32_t channel = part * Traits::kChunkChannels +
+                                    first_channel<kMode>(piece % Traits::kPieces, geometry.folded);
             reinterpret_cast<uint4*>(image)[(block * geometry.tile_o + row) * 8 + (piece ^ (row & 7))] =
                 pack_piece<kMode>(staged + channel * kPackPitch + i / 8, piece >= Traits::kPieces, scale);
         }
@@ -147,15 +166,17 @@ __global__ void __launch_bounds__(kPackThreads)
     const int64_t index = blockIdx.x * int64_t{kPackThreads / 32} + threadIdx.x / 32;
     if (index >= units) return;
     constexpr int kStep = kPackChannels<Bits>;
-    const int32_t segments = (K + kPackTaps - 1) / kPackTaps, steps = (C + kStep - 1) / kStep;
+    const int32_t segments = (geometry.taps + kPackTaps - 1) / kPackTaps;
+    const int32_t steps = (geometry.channels + kStep - 1) / kStep;
     const int32_t segment = static_cast<int32_t>(index % segments);
     const int64_t rest = index / segments;
     const PackUnit unit{static_cast<int32_t>(rest / steps), static_cast<int32_t>(rest % steps) * kStep,
-                        segment * kPackTaps, min(kPackTaps, K - segment * kPackTaps)};
+                        segment * kPackTaps, min(kPackTaps, geometry.taps - segment * kPackTaps)};
     int64_t w_row;
     const bool exists = find_row_of_w(geometry, unit.row, O, w_row);
-    stage_weights(staged[threadIdx.x / 32], static_cast<const Bits*>(w) + w_row * C * K, unit, C, K, exists);
-    pack_staged<kMode>(staged[threadIdx.x / 32], unit, geometry, scratch.image, K, 1.0f);
+    stage_weights(staged[threadIdx.x / 32], static_cast<const Bits*>(w) + w_row * C * K, unit,
+                  geometry.folded != 0, C, K, exists);
+    pack_staged<kMode>(staged[threadIdx.x / 32], unit, geometry, scratch.image, 1.0f);
 #endif
 }
 
@@ -195,15 +216,15 @@ __global__ void __launch_bounds__(kPackThreads)
     if (threadIdx.x == 0)
         scratch.row_scaling[blockIdx.x] = make_float2(
             (scales || largest == 0 ? 1.0f : -1.0f) / (scale * kXScale), static_cast<float>(small));
-    const int32_t segments = (K + kPackTaps - 1) / kPackTaps;
+    const int32_t segments = (geometry.taps + kPackTaps - 1) / kPackTaps;
     for (int32_t i = threadIdx.x / 32; i < geometry.chunks * segments; i += kPackThreads / 32) {
         const int32_t chunk = i / segments, tap = (i - chunk * segments) * kPackTaps;
         const PackUnit unit{static_cast<int32_t>(blockIdx.x), chunk * kPackChannels<uint32_t>, tap,
-                            min(kPackTaps, K - tap)};
+                            min(kPackTaps, geometry.taps - tap)};
         uint32_t* const weights_smem = staged[threadIdx.x / 32];
-        stage_weights(weights_smem, row, unit, C, K, exists);
-        pack_staged<Mode::f16x3>(weights_smem, unit, geometry, scratch.image, K, scale);
-        pack_staged<kSafeMode>(weights_smem, unit, safe_geometry, scratch.safe_image, K, 1.0f);
+        stage_weights(weights_smem, row, unit, geometry.folded != 0, C, K, exists);
+        pack_staged<Mode::f16x3>(weights_smem, unit, geometry, scratch.image, scale);
+        pack_staged<kSafeMode>(weights_smem, unit, safe_geometry, scratch.safe_image, 1.0f);
     }
 #endif
 }
@@ -212,8 +233,8 @@ template <Mode kMode>
 inline void pack_weights(const Problem& problem, const Geometry& geometry, const Scratch& scratch,
                          cudaStream_t stream) {
     const int64_t units = problem.G * geometry.o_tiles * geometry.tile_o *
-                          ceil_div(problem.C, kPackChannels<typename ModeTraits<kMode>::Bits>) *
-                          ceil_div(problem.K, kPackTaps);
+                          ceil_div(geometry.channels, kPackChannels<typename ModeTraits<kMode>::Bits>) *
+                          ceil_div(geometry.taps, kPackTaps);
     const unsigned blocks = static_cast<unsigned>(ceil_div(units, kPackThreads / 32));
     pack_weights_kernel<kMode><<<blocks, kPackThreads, 0, stream>>>(
         problem.w, scratch, geometry, static_cast<int32_t>(problem.C), static_cast<int32_t>(problem.O),
@@ -233,7 +254,7 @@ inline void pack_split_weights(const Problem& problem, const Geometry& geometry,
 // Where these lie side by side a lane takes two, with one load a channel, of an aligned word. If the row
 // begins at an odd element, that word holds the second half of a pair and the next lane's the first half of
 // the next, so a batch is 62 positions then.
-template <Mode kMode, bool kChannelsLast>
+template <Mode kMode, Layout kLayout>
 struct Converter {
     using Traits = ModeTraits<kMode>;
     using Bits = typename Traits::Bits;
@@ -278,7 +299,8 @@ struct Converter {
     // Position of x at q = 0 of the window; row t of a sample begins at t*stride.
     __device__ __forceinline__ int32_t window_begin() const {
         return place.row * static_cast<int32_t>(problem.stride) - static_cast<int32_t>(problem.pad_left) +
-               ptx::anew(tap_group) * geometry.taps_per_group * static_cast<int32_t>(problem.dilation);
+               ptx::anew(tap_group) * geometry.taps_per_group *
+                   (kLayout == Layout::folded ? kFold : static_cast<int32_t>(problem.dilation));
     }
 
     // Where position q of the window lies in channel c of x; null where it is padding.
@@ -357,7 +379,8 @@ struct Converter {
         }
     }
 
-    // The row of the current stage that holds position q of the window; `target` is null where no tap reads it.
+    // The row of the current stage that holds position q of the window; `target` is null where no tap reads
+    // it.
     struct Row {
         uint8_t* target;
         int32_t swizzle;
@@ -508,16 +531,175 @@ struct Converter {
                                      : Row{nullptr, 0};
             if (row.target == nullptr) continue;
             const bool any_small = store_piece(row, piece, [&](int j) {
-                const uint4& four = value[i][j / 4];
-                return j % 4 == 0 ? four.x : j % 4 == 1 ? four.y : j % 4 == 2 ? four.z : four.w;
+                return word_of(value[i][j / 4], j);
             });
             if (any_small) count_small(q + step, first_channel, Traits::kPieceChannels);
         }
     }
 
+    // 16 bytes of a channel that begin `shift` elements behind those of `word`, which `next` follows.
+    static __device__ __forceinline__ uint4 realign(const uint4& word, const uint4& next, int32_t shift) {
+        uint32_t part[8];
+#pragma unroll
+        for (int j = 0; j < 4; ++j) part[j] = word_of(word, j), part[4 + j] = word_of(next, j);
+        const int32_t bytes = shift * Traits::kElementBytes;
+#pragma unroll
+        for (int j = 0; j < 6; ++j) part[j] = bytes & 8 ? part[j + 2] : part[j];
+#pragma unroll
+        for (int j = 0; j < 5; ++j) part[j] = bytes & 4 ? part[j + 1] : part[j];
+        if constexpr (!Traits::kIsFloat) {
+            const uint32_t selector = bytes & 2 ? 0x5432 : 0x3210;
+#pragma unroll
+            for (int j = 0; j < 4; ++j) part[j] = __byte_perm(part[j], part[j + 1], selector);
+        }
+        return make_uint4(part[0], part[1], part[2], part[3]);
+    }
+
+    // The word of the next lane; in lane 31, `behind` of lane 0.
+    __device__ __forceinline__ uint4 next_word(const uint4& word, const uint4& behind) const {
+        uint32_t part[4];
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            const uint32_t first = lane == 0 ? word_of(behind, j) : word_of(word, j);
+            part[j] = __shfl_sync(0xFFFFFFFF, first, (lane + 1) % 32);
+        }
+        return make_uint4(part[0], part[1], part[2], part[3]);
+    }
+
+    // 16 bytes of a channel of which the first is at position l, without elements outside of the row of x.
+    __device__ __forceinline__ uint4 clip(const uint4& word, int32_t l) const {
+        uint32_t part[4];
+        const auto inside = [&](int32_t i) {
+            return static_cast<uint32_t>(l + i) < static_cast<uint32_t>(problem.L);
+        };
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            if constexpr (Traits::kIsFloat) part[j] = inside(j) ? word_of(word, j) : 0;
+            else
+                part[j] = word_of(word, j) & ((inside(2 * j) ? 0xFFFFu : 0u) |
+                                              (inside(2 * j + 1) ? 0xFFFF0000u : 0u));
+        }
+        return make_uint4(part[0], part[1], part[2], part[3]);
+    }
+
+    static __device__ __forceinline__ uint32_t word_of(const uint4& four, int j) {
+        return j % 4 == 0 ? four.x : j % 4 == 1 ? four.y : j % 4 == 2 ? four.z : four.w;
+    }
+
+    // f16x3: half a piece of channels, which are neighbours in memory.
+    __device__ __forceinline__ void store_half_piece(const Row& row, int32_t piece, int32_t half,
+                                                     const uint4& word) {
+        const float value[4] = {__uint_as_float(word.x), __uint_as_float(word.y), __uint_as_float(word.z),
+                                __uint_as_float(word.w)};
+        uint32_t high[2], low[2];
+        bool any_small = false;
+#pragma unroll
+        for (int j = 0; j < 2; ++j) {
+            any_small = any_small || is_small(value[2 * j]) || is_small(value[2 * j + 1]);
+            high[j] = split_f16(value[2 * j] * kXScale, value[2 * j + 1] * kXScale, low[j]);
+            largest = __hmax2(largest, __habs2(*reinterpret_cast<const __half2*>(&high[j])));
+        }
+        uint8_t* const target = row.target + 8 * half;
+        *reinterpret_cast<uint2*>(target + ((piece ^ row.swizzle) << 4)) = make_uint2(high[0], high[1]);
+        *reinterpret_cast<uint2*>(target + (((piece + Traits::kPieces) ^ row.swizzle) << 4)) =
+            make_uint2(low[0], low[1]);
+        if (any_small) {
+            int32_t count = 0;
+#pragma unroll
+            for (int j = 0; j < 4; ++j) count += is_small(value[j]);
+            atomicAdd(&barriers.small_count[place.counter], count);
+        }
+    }
+
+    static constexpr int kElements = 16 / Traits::kElementBytes;  // of a word of 16 bytes
+    // Folded: words of a channel's row; channels of x in a chunk.
+    static constexpr int kHalves = kFold / kElements, kChannels = Traits::kChunkChannels / kFold;
+
+    __device__ __forceinline__ void store_word(const Row& row, int32_t channel, int32_t half,
+                                               const uint4& word) {
+        if constexpr (kMode == Mode::f16x3) store_half_piece(row, channel, half, word);
+        else store_piece(row, half * kChannels + channel, [&](int j) { return word_of(word, j); });
+    }
+
+    // Rows of the window behind the last batch, which its warp loads in one go with it: a lane takes a word.
+    __device__ __forceinline__ int32_t rest_row() const {
+        return geometry.batches * geometry.batch_positions + ptx::anew(lane) / (kChannels * kHalves);
+    }
+    __device__ __forceinline__ int32_t rest_position() const {
+        return window_begin() + rest_row() * kFold + ptx::anew(lane) % kHalves * kElements;
+    }
+    __device__ __forceinline__ uint4 load_rest() const {
+        const int32_t l = rest_position(), L = static_cast<int32_t>(problem.L);
+        const int32_t c = chunk * kChannels + lane / kHalves % kChannels;
+        const bool valid = c < static_cast<int32_t>(problem.C) && rest_row() < geometry.window &&
+                           l > -kElements && l < L;
+        const Bits* const source = x_tile + int64_t{c} * geometry.x_stride_c + l;
+        return valid ? __ldg(reinterpret_cast<const uint4*>(source)) : uint4{};
+    }
+    __device__ __forceinline__ void store_rest(const uint4& word) {
+        const int32_t q = rest_row();
+        if (q >= geometry.window) return;
+        uint8_t* const target = x_smem + stages.stage * geometry.x_stage_bytes + q * kRowBytes;
+        store_word({target, q & 7}, lane / kHalves % kChannels, lane % kHalves,
+                   clip(word, rest_position()));
+    }
+
+    // Folded: the channel's positions of a row are neighbours in memory. Neighbouring lanes load neighbouring
+    // 16 bytes of a channel. Where rows of x begin between those, they load the aligned ones and exchange.
+    template <bool kRagged>
+    __device__ __forceinline__ void convert_folded() {
+        constexpr int kRows = 32 / kHalves;                        // that a warp loads at once
+        constexpr int kLoads = 64 / kRows;
+        const int32_t row = geometry.batch_positions * batch + lane / kHalves, half = lane % kHalves;
+        const int32_t first_l = window_begin() + geometry.batch_positions * batch * kFold;
+        const int32_t l = first_l + lane * kElements, L = static_cast<int32_t>(problem.L);
+        const int32_t c = chunk * kChannels;
+        const Bits* const source = x_tile + int64_t{c} * geometry.x_stride_c + l;
+        const auto shift_of = [&](int32_t channel) {
+            return (misalignment<kElements>(source) + channel * geometry.x_stride_c) % kElements;
+        };
+        const bool takes_rest = !kRagged && geometry.rest > 0 && batch == geometry.batches - 1;
+        uint4 rest{};
+        if (takes_rest) rest = load_rest();
+        uint4 value[kChannels][kLoads];
+        const Bits* from = source;
+#pragma unroll
+        for (int channel = 0; channel < kChannels; ++channel, from += geometry.x_stride_c) {
+            const int32_t shift = kRagged ? shift_of(channel) : 0;
+            const bool exists = c + channel < static_cast<int32_t>(problem.C);
+#pragma unroll
+            for (int i = 0; i < kLoads; ++i) {
+                const int32_t step = 32 * i * kElements - shift;
+                const bool valid = exists && l + step > -kElements && l + step < L &&
+                                   row + i * kRows < geometry.window + kRagged;
+                value[channel][i] = valid ? __ldg(reinterpret_cast<const uint4*>(from + step)) : uint4{};
+            }
+        }
+        claim();
+        const bool is_inside = first_l >= 0 && first_l + 64 * kFold <= L;
+        uint8_t* const target = x_smem + stages.stage * geometry.x_stage_bytes + row * kRowBytes;
+#pragma unroll
+        for (int channel = 0; channel < kChannels; ++channel) {
+            const int32_t shift = kRagged ? shift_of(channel) : 0;
+#pragma unroll
+            for (int i = 0; i < kLoads; ++i) {
+                uint4 word = value[channel][i];
+                if (kRagged && shift != 0)
+                    word = realign(word, next_word(word, value[channel][(i + 1) % kLoads]), shift);
+                if (!is_inside) word = clip(word, l + 32 * i * kElements);
+                if (row + i * kRows >= geometry.window) continue;
+                if (kRagged && i == kLoads - 1 && lane / kHalves == kRows - 1) continue;
+                store_word({target + i * kRows * kRowBytes, row & 7}, channel, half, word);
+            }
+        }
+        if (takes_rest) store_rest(rest);
+    }
+
     __device__ __forceinline__ void convert_batch() {
         largest = __half2{};
-        if constexpr (kChannelsLast) convert_pieces();
+        if constexpr (kLayout == Layout::channels_last) convert_pieces();
+        else if constexpr (kLayout == Layout::folded)
+            geometry.ragged ? convert_folded<true>() : convert_folded<false>();
         else if (geometry.ragged) convert_pairs<true>();
         else if (geometry.pairs) convert_pairs<false>();
         else convert_singles();

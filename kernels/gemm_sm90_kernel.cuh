@@ -1,5 +1,4 @@
-// The kernel of the Hopper GEMM (gemm_sm90.cuh) and its launch. Each instance takes one layout of x: with both
-// ways to convert x in one kernel, either ran 5 to 20 % slower.
+// The kernel of the Hopper GEMM (gemm_sm90.cuh) and its launch. Each instance takes one layout of x.
 #pragma once
 #include "gemm_sm90_convert.cuh"
 #include "gemm_sm90_pipeline.cuh"
@@ -16,7 +15,7 @@ namespace sm90 {
 template <Mode kMode, int kN>
 constexpr bool kNeedsRegisters = kN * (ModeTraits<kMode>::kIsSplit ? 2 : 1) > 128;
 
-template <Mode kMode, int kN, int kSlices, bool kChannelsLast>
+template <Mode kMode, int kN, int kSlices, Layout kLayout>
 __global__ void __launch_bounds__(kThreads, 1)
     gemm_sm90_kernel(const __grid_constant__ Problem problem, const __grid_constant__ Geometry geometry,
                      const __grid_constant__ Scratch scratch) {
@@ -51,21 +50,22 @@ __global__ void __launch_bounds__(kThreads, 1)
     constexpr int kProductRegisters = ModeTraits<kMode>::kIsSplit ? 152 : 144;  // of 128 a thread at launch
     if (warp < kProductWarps) {
         if constexpr (kNeedsRegisters<kMode, kN>) ptx::setmaxnreg_inc<kProductRegisters>();
-        Product<kMode, kN, kSlices> product{geometry,
-                                            problem,
-                                            barriers,
-                                            scratch,
-                                            ptx::smem_address(smem),
-                                            ptx::smem_address(w_smem),
-                                            reinterpret_cast<Bits*>(staging + warp * kWarpStagingBytes),
-                                            warp,
-                                            lane};
+        Product<kMode, kN, kSlices, kLayout> product{
+            geometry,
+            problem,
+            barriers,
+            scratch,
+            ptx::smem_address(smem),
+            ptx::smem_address(w_smem),
+            reinterpret_cast<Bits*>(staging + warp * kWarpStagingBytes),
+            warp,
+            lane};
         product.run();
     } else {
         if constexpr (kNeedsRegisters<kMode, kN>) ptx::setmaxnreg_dec<256 - kProductRegisters>();
         if (warp < kProductWarps + kConverterWarps) {
-            Converter<kMode, kChannelsLast> converter(geometry, problem, barriers, scratch, smem,
-                                                      warp - kProductWarps, lane);
+            Converter<kMode, kLayout> converter(geometry, problem, barriers, scratch, smem,
+                                                warp - kProductWarps, lane);
             converter.run();
         } else if (lane == 0) {
             run_supplier<kMode == Mode::tf32x3>(geometry, problem, ptx::smem_address(w_smem), barriers,
@@ -76,11 +76,11 @@ __global__ void __launch_bounds__(kThreads, 1)
 }
 
 // Runs the kernel over the tiles of `geometry`.
-template <Mode kMode, int kN, int kSlices, bool kChannelsLast>
+template <Mode kMode, int kN, int kSlices, Layout kLayout>
 Error launch_tiles(const Problem& problem, const Geometry& geometry, const Scratch& scratch,
                    cudaStream_t stream) {
-    const auto kernel = gemm_sm90_kernel<kMode, kN, kSlices, kChannelsLast>;
-    const Error error = allow_smem<gemm_sm90_kernel<kMode, kN, kSlices, kChannelsLast>>(problem.device);
+    const auto kernel = gemm_sm90_kernel<kMode, kN, kSlices, kLayout>;
+    const Error error = allow_smem<gemm_sm90_kernel<kMode, kN, kSlices, kLayout>>(problem.device);
     if (error != nullptr) return error;
     const int blocks = geometry.tiles < problem.device.sm_count ? geometry.tiles : problem.device.sm_count;
     // Begins while the kernel before it, which packs weights or lists tiles, still runs: see
@@ -94,27 +94,14 @@ Error launch_tiles(const Problem& problem, const Geometry& geometry, const Scrat
     return launch_error();
 }
 
-// The instances for channels-last x stand in a unit of their own, gemm_sm90_channels_last.cu. INSTANCE is
-// `extern template` here and `template` there.
-#define CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, mode, columns, slices)                                    \
-    INSTANCE Error launch_tiles<Mode::mode, columns, slices, true>(const Problem&, const Geometry&,         \
-                                                                   const Scratch&, cudaStream_t);
-#define CONV1D_SM90_CHANNELS_LAST(INSTANCE)                     \
-    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, tf32, 192, 1)      \
-    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, tf32, 192, 2)      \
-    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, tf32, 128, 1)      \
-    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, tf32, 64, 1)       \
-    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, tf32x3, 128, 1)    \
-    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, tf32x3, 64, 1)     \
-    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, f16x3, 128, 1)     \
-    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, f16x3, 64, 1)      \
-    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, f16, 192, 1)       \
-    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, f16, 128, 1)       \
-    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, f16, 64, 1)        \
-    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, bf16, 192, 1)      \
-    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, bf16, 128, 1)      \
-    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, bf16, 64, 1)
-CONV1D_SM90_CHANNELS_LAST(extern template)
+// Those for other layouts stand in units of their own, gemm_sm90_channels_last.cu and gemm_sm90_folded.cu.
+#define CONV1D_SM90_ELSEWHERE(mode, columns, slices)                                                \
+    extern template Error launch_tiles<Mode::mode, columns, slices, Layout::channels_last>(         \
+        const Problem&, const Geometry&, const Scratch&, cudaStream_t);                             \
+    extern template Error launch_tiles<Mode::mode, columns, slices, Layout::folded>(                \
+        const Problem&, const Geometry&, const Scratch&, cudaStream_t);
+CONV1D_SM90_TILES(CONV1D_SM90_ELSEWHERE)
+#undef CONV1D_SM90_ELSEWHERE
 
 }  // namespace sm90
 }  // namespace conv1d

@@ -97,7 +97,7 @@ __device__ __forceinline__ void run_supplier(const Geometry& geometry, const Pro
                                              const Scratch& scratch) {
     Ring tiles, weights;
     tiles.parity = weights.parity = 1;  // an empty ring: the first waits return at once
-    const int64_t blocks_of_tile = int64_t{geometry.chunks} * problem.K;
+    const int64_t blocks_of_tile = int64_t{geometry.chunks} * geometry.taps;
     uint32_t announced = 0;
     const auto announce = [&](int32_t tile) {
         ptx::mbarrier_wait(barriers.tile_empty(tiles.stage), tiles.parity);

@@ -20,6 +20,7 @@ constexpr int kThreads = 32 * (kProductWarps + kConverterWarps + 1);  // and one
 constexpr int kTileSlots = 4;  // tiles announced ahead; with 2, converters waited for 39 % of kb67
 constexpr int kTileCounters = 2 * kTileSlots;  // a tile in work may be kTileSlots behind the one announced
 constexpr int kMaxStages = 12;
+constexpr int kMostRest = 4;  // rows of a folded window that are not worth a batch of their own
 constexpr int kBarrierReady = 1, kBarrierTaken = 2;  // hardware barriers between the product warpgroups
 
 // D is staged for its stores 8 rows at a time, in one slice of its columns or in two, which take half the
@@ -59,6 +60,26 @@ struct ModeTraits {
     }
 };
 
+// Which neighbours of x one load takes. Each has kernels of its own: with two in one kernel, either ran 5 to
+// 20 % slower.
+enum class Layout {
+    positions,      // of a channel, as contiguous x has them
+    channels_last,  // channels of a position
+    folded,         // the positions of a channel that become its folded channels
+};
+
+// At a stride of 8 the taps of a window reach up to 8 planes of x, which leave room for few columns. So the 8
+// positions between two outputs become channels: l = 8*q + r - pad_left, channel c becomes 8*c + r of a
+// convolution over q, tap k becomes tap k / 8 of channel 8*c + k % 8, the stride 1. Taps that K lacks to a
+// multiple of 8 have weights of zero; sums that are NaN for one of those times infinity are mended.
+constexpr int kFold = 8;
+
+// Not where more than a third of the folded weights would be such zeros, nor where a sample fills no tile.
+inline bool folds(const Problem& problem) {
+    return problem.stride == kFold && problem.dilation == 1 && problem.x_stride_l == 1 && problem.P >= 96 &&
+           round_up(problem.K, kFold) * 2 <= problem.K * 3 && problem.C < (int64_t{1} << 27);
+}
+
 // The shape of tiles. The two product warpgroups take 64 output channels each of the same columns, or, side
 // by side, the same 64 channels of neighbouring columns.
 struct Tiling {
@@ -66,10 +87,30 @@ struct Tiling {
     int slices;   // in which they are staged
     bool flat;    // tiles run over all samples' rows in a line; else each lies in one sample
     bool beside;
+    bool leads = true;  // columns are computed twice where stores then begin on sectors
 };
+
+// THE list of tiles: ROW(mode, columns, slices).
+#define CONV1D_SM90_TILES(ROW) \
+    ROW(tf32, 192, 1)          \
+    ROW(tf32, 192, 2)          \
+    ROW(tf32, 128, 1)          \
+    ROW(tf32, 64, 1)           \
+    ROW(tf32x3, 128, 1)        \
+    ROW(tf32x3, 64, 1)         \
+    ROW(f16x3, 128, 1)         \
+    ROW(f16x3, 64, 1)          \
+    ROW(f16, 192, 1)           \
+    ROW(f16, 128, 1)           \
+    ROW(f16, 64, 1)            \
+    ROW(bf16, 192, 1)          \
+    ROW(bf16, 128, 1)          \
+    ROW(bf16, 64, 1)
 
 // How one launch cuts its problem; written by the host, read by every role.
 struct Geometry {
+    int32_t folded;                              // 1: the four below are those of the folded problem
+    int32_t channels, taps, stride, dilation;
     int32_t rows_per_sample;   // flat: a sample's rows on the common row axis, outputs and then halo
     uint32_t stride_magic;     // ceil(2^32 / stride)
     uint32_t rows_magic;       // ceil(2^32 / rows_per_sample) where that is small
@@ -92,6 +133,7 @@ struct Geometry {
     int32_t ragged;   // 1: they are, though rows may begin at odd elements
     int32_t batches;  // of conversion in a stage
     int32_t batch_positions;
+    int32_t rest;     // folded: rows behind the last batch, which its warp converts as well
     int32_t x_stride_c, x_stride_l;
     int32_t plane_rows;   // distance between planes, in rows
     uint32_t plane_mask;  // planes that some tap reads
@@ -122,10 +164,23 @@ constexpr int kPlaneResidue[9] = {0, 0, 4, 3, 2, 5, 3, 7, 1};
 
 // Cuts the problem into tiles with at most `most_taps` to a window. `tiles` is 0 where that cannot be.
 template <Mode kMode>
-inline Geometry cut(const Problem& problem, const Tiling& tiling, int64_t most_taps) {
+inline Geometry cut(const Problem& given, const Tiling& tiling, int64_t most_taps) {
     using Traits = ModeTraits<kMode>;
     const bool flat = tiling.flat;
     Geometry geometry{};
+    Problem problem = given;  // as products see it
+    geometry.folded = folds(given);
+    if (geometry.folded) {
+        // The kernel has no flat tiles of folded x.
+        if (flat) return Geometry{};
+        problem.C = round_up(given.C * kFold, Traits::kChunkChannels);
+        problem.K = ceil_div(given.K, kFold);
+        problem.stride = 1;
+    }
+    geometry.channels = static_cast<int32_t>(problem.C);
+    geometry.taps = static_cast<int32_t>(problem.K);
+    geometry.stride = static_cast<int32_t>(problem.stride);
+    geometry.dilation = static_cast<int32_t>(problem.dilation);
     geometry.flat = flat;
     geometry.beside = tiling.beside;
     geometry.tile_o = tiling.beside ? kWarpgroupO : kTileO;
@@ -145,7 +200,8 @@ inline Geometry cut(const Problem& problem, const Tiling& tiling, int64_t most_t
     const bool is_short = ceil_div(problem.C, kRowBytes / Traits::kElementBytes) * problem.K <= 12;
     const bool aligned = reinterpret_cast<uintptr_t>(problem.y) % 32 == 0;
     geometry.lead =
-        !flat && aligned && (problem.P % piece != 0 || (problem.P % sector != 0 && is_short)) ? sector : 0;
+        tiling.leads && !flat && aligned && (problem.P % piece != 0 || (problem.P % sector != 0 && is_short)) ? sector : 0;
+    if (!tiling.leads && is_short) return Geometry{};
     geometry.sector_mask = geometry.lead > 0 ? sector - 1 : 0;
     geometry.bulk = aligned && (geometry.lead > 0 || problem.P % piece == 0);
     geometry.advance = tiling.columns - geometry.lead;
@@ -153,7 +209,7 @@ inline Geometry cut(const Problem& problem, const Tiling& tiling, int64_t most_t
     const int columns = geometry.tile_advance + geometry.lead;  // of a tile
 
     // As many taps a window as leave room for two stages of x and three of weights.
-    int64_t taps = most_taps, max_shift = 0;
+    int64_t taps = most_taps < problem.K ? most_taps : problem.K, max_shift = 0;
     for (;; taps = ceil_div(taps, 2)) {
         const int64_t span = (taps - 1) * problem.dilation;
         geometry.plane_mask = 0;
@@ -178,17 +234,27 @@ inline Geometry cut(const Problem& problem, const Tiling& tiling, int64_t most_t
     geometry.tap_groups = static_cast<int32_t>(ceil_div(problem.K, taps));
     geometry.taps_per_group = static_cast<int32_t>(taps);
     const auto in_pieces = [](int64_t elements) { return elements * Traits::kElementBytes % 16 == 0; };
-    geometry.channels_last = problem.x_stride_c == 1 && problem.C % Traits::kPieceChannels == 0 &&
+    geometry.channels_last = !geometry.folded && problem.x_stride_c == 1 &&
+                             problem.C % Traits::kPieceChannels == 0 &&
                              (problem.L == 1 || in_pieces(problem.x_stride_l)) &&
                              (problem.N == 1 || in_pieces(problem.x_stride_n)) &&
                              reinterpret_cast<uintptr_t>(problem.x) % 16 == 0;
-    geometry.pairs = !flat && problem.x_stride_l == 1 && !geometry.channels_last;
+    geometry.pairs = !flat && problem.x_stride_l == 1 && !geometry.channels_last && !geometry.folded;
     geometry.ragged =
-        geometry.pairs && (problem.L % 2 != 0 || (problem.x_stride_c | problem.x_stride_n) % 2 != 0 ||
-                           reinterpret_cast<uintptr_t>(problem.x) % (2 * Traits::kElementBytes) != 0);
-    geometry.batch_positions = geometry.ragged ? 62 : 64;
-    geometry.batches = static_cast<int32_t>(
-        ceil_div(geometry.window + geometry.pairs, geometry.batch_positions));  // a pair may begin at -1
+        geometry.folded
+            ? !(in_pieces(problem.x_stride_c | problem.x_stride_n | problem.pad_left) &&
+                reinterpret_cast<uintptr_t>(problem.x) % 16 == 0)
+            : geometry.pairs && (problem.L % 2 != 0 || (problem.x_stride_c | problem.x_stride_n) % 2 != 0 ||
+                                 reinterpret_cast<uintptr_t>(problem.x) % (2 * Traits::kElementBytes) != 0);
+    geometry.batch_positions = 64 - (geometry.ragged ? geometry.folded ? 1 : 2 : 0);
+    // A pair may begin at -1 where the window begins at an odd position of x.
+    const int64_t begins = geometry.tile_advance * stride | geometry.lead * stride | problem.pad_left |
+                           (geometry.tap_groups > 1 ? taps * problem.dilation : 0);
+    const int32_t positions = geometry.window + (geometry.pairs && begins % 2 != 0);
+    geometry.batches = static_cast<int32_t>(ceil_div(positions, geometry.batch_positions));
+    const int32_t rest = positions % geometry.batch_positions;
+    if (geometry.folded && !geometry.ragged && geometry.batches > 1 && rest <= kMostRest)
+        geometry.rest = rest, geometry.batches -= rest > 0;
     geometry.x_stride_c = static_cast<int32_t>(problem.x_stride_c);
     geometry.x_stride_l = static_cast<int32_t>(problem.x_stride_l);
     geometry.stride_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, stride));
@@ -241,21 +307,27 @@ template <Mode kMode>
 inline double estimate_cycles(const Problem& problem, const Geometry& geometry, const Tiling& tiling) {
     using Traits = ModeTraits<kMode>;
     constexpr double kBytesPerCycle = 32;  // of one multiprocessor from L2
-    const double blocks = static_cast<double>(geometry.chunks) * static_cast<double>(problem.K);
+    const double blocks = static_cast<double>(geometry.chunks) * geometry.taps;
     // Six products of 32 bytes a block of split operands; f16x3 waits for them twice.
     const double steps = kMode == Mode::f16x3 ? 8.5 : Traits::kIsSplit ? 6 : 4;
     // Of a row's channels that do not exist, whole steps are left out.
     constexpr int kStepChannels = Traits::kChunkChannels / Traits::kSteps;
-    const double filled = static_cast<double>(ceil_div(problem.C, kStepChannels)) / Traits::kSteps;
+    const double filled = static_cast<double>(ceil_div(geometry.channels, kStepChannels)) / Traits::kSteps;
     // And the fewer columns, the more often weights are read from shared memory.
-    const double products = filled * static_cast<double>(problem.K) * steps * (tiling.columns + 6);
+    const double products = filled * geometry.taps * steps * (tiling.columns + 6);
     const double stages = static_cast<double>(geometry.chunks) * geometry.tap_groups;
-    const double load = geometry.pairs || geometry.channels_last ? 1 : 1.5;  // by single elements x comes slower
-    const double bytes = stages * geometry.window * Traits::kChunkChannels * Traits::kElementBytes * load +
+    const double bytes = stages * geometry.window * Traits::kChunkChannels * Traits::kElementBytes +
                          (geometry.resident ? 0 : blocks * geometry.weight_bytes) +
                          kTileO * tiling.columns * Traits::kElementBytes;
     const double moves = bytes / kBytesPerCycle;
-    const double work = products > moves ? products + 0.25 * moves : moves + 0.25 * products;
+    // The converters may take longer: a batch costs each of the seven warps some 4,000 cycles.
+    const double batch = kMode == Mode::f16x3 ? 1050 : Traits::kIsFloat ? 570 : 700;
+    const double singles = Traits::kIsFloat ? 1.2 : 1.5;
+    const double conversions = (stages + static_cast<double>(geometry.channels) / Traits::kChunkChannels *
+                                             geometry.tap_groups) / 2 * geometry.batches * batch *
+                               (geometry.pairs || geometry.folded ? 1 + 0.1 * geometry.ragged : singles);
+    const double overlapped = products > moves ? products + 0.25 * moves : moves + 0.25 * products;
+    const double work = overlapped > conversions ? overlapped : conversions;
     const double tile = work + 2000 + (geometry.bulk ? 24 : 64) * tiling.columns + 1000 * tiling.slices;
     return static_cast<double>(ceil_div(geometry.tiles, problem.device.sm_count)) * tile;
 }
@@ -280,10 +352,13 @@ inline Cut choose_cut(const Problem& problem) {
     for (const bool beside : {false, true}) {
         if (beside ? !odd : problem.O <= kWarpgroupO) continue;
         for (const bool flat : {false, true}) {
-            if (!ModeTraits<kMode>::kIsSplit) consider({192, 1, flat, beside});
-            if (kMode == Mode::tf32) consider({192, 2, flat, beside});
-            consider({128, 1, flat, beside});
-            consider({64, 1, flat, beside});
+            for (const bool leads : {true, false}) {
+                if (flat && !leads) continue;
+#define CONV1D_SM90_CONSIDER(mode, columns, slices) \
+    if (kMode == Mode::mode) consider({columns, slices, flat, beside, leads});
+                CONV1D_SM90_TILES(CONV1D_SM90_CONSIDER)
+#undef CONV1D_SM90_CONSIDER
+            }
         }
     }
     return best;
@@ -300,10 +375,10 @@ constexpr float kSmallestScaled = 1.0f / 4096, kLargestScaled = 65280.0f;
 constexpr float kSumOfSmallX = 8.0f, kSumOfSmallW = 16.0f;
 
 template <Mode kMode>
-inline size_t image_bytes(const Problem& problem, int32_t tile_o) {
-    return static_cast<size_t>(problem.G * ceil_div(problem.O, tile_o) * tile_o *
-                               ceil_div(problem.C, ModeTraits<kMode>::kChunkChannels) * problem.K *
-                               kRowBytes);
+inline size_t image_bytes(const Problem& problem, const Geometry& geometry) {
+    return static_cast<size_t>(problem.G * ceil_div(problem.O, geometry.tile_o) * geometry.tile_o *
+                               ceil_div(geometry.channels, ModeTraits<kMode>::kChunkChannels) *
+                               geometry.taps * kRowBytes);
 }
 
 // What the kernels of one launch share in the workspace.
@@ -328,14 +403,14 @@ inline size_t lay_out(const Problem& problem, const Geometry& geometry, uint8_t*
     };
     *scratch = {};
     scratch->tickets = reinterpret_cast<int32_t*>(take(2 * sizeof(int32_t)));
-    scratch->image = take(image_bytes<kMode>(problem, geometry.tile_o));
+    scratch->image = take(image_bytes<kMode>(problem, geometry));
     if (kMode == Mode::f16x3) {
         const size_t tile_bytes = static_cast<size_t>(geometry.tiles) * sizeof(int32_t);
         scratch->row_scaling =
             reinterpret_cast<float2*>(take(problem.G * geometry.o_tiles * geometry.tile_o * sizeof(float2)));
         scratch->is_listed = reinterpret_cast<int32_t*>(take(tile_bytes));
         scratch->list = reinterpret_cast<int32_t*>(take(tile_bytes));
-        scratch->safe_image = take(image_bytes<Mode::tf32x3>(problem, geometry.tile_o));
+        scratch->safe_image = take(image_bytes<Mode::tf32x3>(problem, geometry));
     }
     return bytes;
 }

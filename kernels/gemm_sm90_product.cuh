@@ -13,7 +13,7 @@
 namespace conv1d {
 namespace sm90 {
 
-template <Mode kMode, int kN, int kSlices>
+template <Mode kMode, int kN, int kSlices, Layout kLayout>
 struct Product {
     using Traits = ModeTraits<kMode>;
     using Mma = Wgmma<Traits::kOperand, kN>;
@@ -92,9 +92,9 @@ struct Product {
         const uint32_t w_warpgroup16 =
             (w_smem + (geometry.beside ? 0 : warp / 4 * kWarpgroupO * kRowBytes)) / 16;
         const int32_t first_row = geometry.beside ? warp / 4 * geometry.advance : 0;
-        const int32_t stride = static_cast<int32_t>(problem.stride);
-        const int32_t step_shift = static_cast<int32_t>(problem.dilation / stride);
-        const int32_t step_plane = static_cast<int32_t>(problem.dilation - int64_t{step_shift} * stride);
+        const int32_t stride = geometry.stride;
+        const int32_t step_shift = geometry.dilation / stride;
+        const int32_t step_plane = geometry.dilation - step_shift * stride;
         float total[Traits::kIsSplit ? kValues : 1];
         if constexpr (Traits::kIsSplit) {
 #pragma unroll
@@ -105,13 +105,13 @@ struct Product {
         int32_t weights_done = -1, stage_done = -1;  // stages whose products may still be running
         if (geometry.resident) weights.stage = 0, weights.parity = 0;
         for (int tap_group = 0; tap_group < geometry.tap_groups; ++tap_group) {
-            const int taps = min(geometry.taps_per_group,
-                                 static_cast<int32_t>(problem.K) - tap_group * geometry.taps_per_group);
+            const int taps =
+                min(geometry.taps_per_group, geometry.taps - tap_group * geometry.taps_per_group);
             for (int chunk = 0; chunk < geometry.chunks; ++chunk) {
                 ptx::mbarrier_wait(barriers.x_full(stages.stage), stages.parity);
                 const uint32_t x_stage16 = (x_smem + stages.stage * geometry.x_stage_bytes) / 16;
                 constexpr int32_t kStepChannels = Traits::kChunkChannels / Traits::kSteps;
-                const int32_t channels = static_cast<int32_t>(problem.C) - chunk * Traits::kChunkChannels;
+                const int32_t channels = geometry.channels - chunk * Traits::kChunkChannels;
                 const int32_t steps = (channels + kStepChannels - 1) / kStepChannels;
                 int32_t plane = 0, shift = first_row;
                 const auto run_taps = [&](auto full) {
@@ -310,9 +310,14 @@ struct Product {
         }
     }
 
-    // Whether a sum of split operands can be trusted: an infinity splits into parts that cancel to NaN, and
-    // the low part of a number near the end of the range is lost.
+    // Split operands: an infinity splits into parts that cancel to NaN, and the low part of a number near the
+    // end of the range is lost. Folded: a weight of zero that K lacks meets infinity.
+    static constexpr bool kMends =
+        kMode == Mode::tf32x3 || (kLayout == Layout::folded && !Traits::kIsSplit);
+
+    // Whether a sum can be trusted.
     static __device__ __forceinline__ bool is_sound(float sum) {
+        if constexpr (!Traits::kIsSplit) return sum == sum;
         return sum == 0.0f || (fabsf(sum) >= 0x1p-90f && isfinite(sum));
     }
 
@@ -322,20 +327,20 @@ struct Product {
 #pragma unroll 1
         for (int32_t o = place.channel + warp % 4 * 16;
              o < min(place.channel + warp % 4 * 16 + 16, static_cast<int32_t>(problem.O)); ++o) {
-            float* const y = static_cast<float*>(problem.y) + (place.group * problem.O + o) * problem.P;
+            Element* const y = static_cast<Element*>(problem.y) + (place.group * problem.O + o) * problem.P;
             const int64_t sample_values = problem.G * problem.O * problem.P;
-            const int32_t phi =
-                (reinterpret_cast<uintptr_t>(y + place.sample * sample_values + place.row) / 4) &
-                geometry.sector_mask;
+            const uintptr_t first = reinterpret_cast<uintptr_t>(y + place.sample * sample_values + place.row);
+            const int32_t phi = (first / sizeof(Element)) & geometry.sector_mask;
 #pragma unroll 1
             for (int column = geometry.lead - phi + lane; column < kN - phi; column += 32) {
                 int32_t p = place.row + column;
                 const int32_t n = place.sample + (geometry.flat ? wrap_row(geometry, p) : 0);
                 if (n >= problem.N || p < 0 || p >= problem.P) continue;
-                float* const value = y + n * sample_values + p;
+                Element* const value = y + n * sample_values + p;
+                const float sum = widen(*value);
                 // Beside sums that are not, zero may be what is left of numbers too small for TF32.
-                if (*value == 0.0f || !is_sound(*value))
-                    *value = finish_exactly(problem, n, place.group, o, p);
+                if ((Traits::kIsSplit && sum == 0.0f) || !is_sound(sum))
+                    *value = finish_exactly<Element>(problem, n, place.group, o, p);
             }
         }
     }
@@ -402,13 +407,13 @@ struct Product {
                 for (int i = 0; i < kValues; ++i) acc[i] *= scaling[i / 2 % 2].x;
             }
             bool sound = true;
-            if constexpr (kMode == Mode::tf32x3) {
+            if constexpr (kMends) {
 #pragma unroll
                 for (int i = 0; i < kValues; ++i) sound = sound && is_sound(acc[i]);
-                sound = __all_sync(0xFFFFFFFF, sound);
+                sound = __all_sync(0xFFFFFFFF, sound || (!Traits::kIsSplit && problem.K % kFold == 0));
             }
             store_tile(acc, place, bias, sound);
-            if constexpr (kMode == Mode::tf32x3) {
+            if constexpr (kMends) {
                 if (!sound) mend_tile(place);
             }
         }

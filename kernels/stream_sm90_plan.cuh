@@ -194,6 +194,8 @@ inline Geometry packing(const Problem& problem) {
     Geometry geometry{};
     geometry.o_tiles = 1;
     geometry.tile_o = kTileO;
+    geometry.channels = static_cast<int32_t>(problem.C);
+    geometry.taps = kStreamTaps;
     geometry.chunks = StreamTraits<kMode>::kChunks;
     geometry.tap_groups = 1;
     geometry.taps_per_group = static_cast<int32_t>(problem.K);

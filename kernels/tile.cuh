@@ -178,13 +178,14 @@ __device__ __forceinline__ void activate_staged(Activation activation, Element* 
     __syncwarp();
 }
 
-// One output of fp32 by FFMA, from x and w as they are; padding counts as x = 0.
-__device__ __forceinline__ float finish_exactly(const Problem& problem, int64_t n, int64_t g, int64_t o,
-                                                int64_t p) {
+// One output by FFMA, from x and w as they are; padding counts as x = 0.
+template <class Element = float>
+__device__ __forceinline__ Element finish_exactly(const Problem& problem, int64_t n, int64_t g, int64_t o,
+                                                  int64_t p) {
     const int64_t channel = g * problem.O + o;
-    const float* const w = static_cast<const float*>(problem.w) + channel * problem.C * problem.K;
-    const float* const x =
-        static_cast<const float*>(problem.x) + n * problem.x_stride_n + g * problem.C * problem.x_stride_c;
+    const Element* const w = static_cast<const Element*>(problem.w) + channel * problem.C * problem.K;
+    const Element* const x =
+        static_cast<const Element*>(problem.x) + n * problem.x_stride_n + g * problem.C * problem.x_stride_c;
     float sum = 0.0f;
 #pragma unroll 1
     for (int64_t c = 0; c < problem.C; ++c) {
@@ -193,13 +194,14 @@ __device__ __forceinline__ float finish_exactly(const Problem& problem, int64_t 
         for (int64_t k = 0; k < problem.K; ++k) {
             const int64_t l = p * problem.stride + k * problem.dilation - problem.pad_left;
             const bool inside = l >= 0 && l < problem.L;
-            const float value = inside ? x[c * problem.x_stride_c + l * problem.x_stride_l] : 0.0f;
-            part = fmaf(w[c * problem.K + k], value, part);
+            const float value = inside ? widen(x[c * problem.x_stride_c + l * problem.x_stride_l]) : 0.0f;
+            part = fmaf(widen(w[c * problem.K + k]), value, part);
         }
         sum += part;
     }
-    if (problem.bias != nullptr) sum += static_cast<const float*>(problem.bias)[channel];
-    return problem.activation == Activation::none ? sum : activate<float>(problem.activation, sum);
+    if (problem.bias != nullptr) sum += widen(static_cast<const Element*>(problem.bias)[channel]);
+    return problem.activation == Activation::none ? narrow<Element>(sum)
+                                                  : activate<Element>(problem.activation, sum);
 }
 
 // How the x that one block needs for some taps lies in shared memory, one row of slots a channel.

@@ -30,6 +30,9 @@ EDGES = {
     "many taps, dilated": Problem(1, 16, 16, 1500, 40, dilation=37),
     "long sums": Problem(1, 1500, 40, 300, 5, padding=(2, 2)),
     "half channels of a fragment": Problem(2, 24, 40, 200, 3),
+    "stride of 8 as channels": Problem(2, 24, 72, 1704, 16, stride=8, padding=(8, 8)),
+    "stride of 8 as channels, rows of any alignment": Problem(2, 19, 70, 1705, 15, stride=8, padding=(3, 5)),
+    "stride of 8 as channels, many taps": Problem(1, 33, 30, 3001, 180, stride=8, padding=(89, 89)),
     "short rows of many samples": Problem(500, 20, 40, 3, 3, padding=(1, 1)),
     "rows of half a tile": Problem(9, 20, 140, 60, 3, padding=(1, 1)),
     "groups of 16": Problem(2, 16, 16, 70, 3, groups=9),
@@ -257,6 +260,20 @@ def test_inf_and_nan_stay_where_they_belong(model_new, route, mode):
                     -1
                 )  # output 198 reads position 200 by tap 4
                 assert torch.equal(y[window], (weight * value).flatten())
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_inf_stays_out_of_taps_that_a_folded_stride_adds(model_new, mode):
+    """Hopper's GEMM makes 16 taps of 11 at a stride of 8; an infinity must not meet their weights of zero."""
+    dtype, allowed = MODES[mode]
+    x, *rest = Problem(2, 20, 40, 1000, 11, stride=8, padding=(3, 3)).arguments(dtype)
+    dirty = x.clone()
+    dirty[1, 0, 500] = float("inf")  # position 503 of padded x: taps 7 of output 62 and 15 of output 61
+    with tf32(allowed):
+        y, expected = (model_new._conv1d_ops.conv1d(operand, *rest) for operand in (dirty, x))
+    assert not y[1, :, 62].isfinite().any()
+    y[1, :, 62] = expected[1, :, 62]
+    torch.testing.assert_close(y, expected, rtol=1e-2, atol=1e-1)
 
 
 def hostile(kind, shape, generator):
