@@ -6,7 +6,8 @@
 // by. Taps that lie far apart have a box each. Converter warps round, split or transpose them into K-major
 // rows of 128 bytes, as in gemm_sm90.cuh: a tap is a plane and a row shift. Two product warpgroups of 64
 // output channels each multiply (weights are operand A), stage D and store it by plain stores along the rows
-// of y, from 32-byte sectors on: the first kLead columns are computed for that. fp32 runs as three fp16
+// of y, from 32-byte sectors on: the first kLead columns are computed for that. Of up to 64 output channels,
+// each takes every other tile instead. fp32 runs as three fp16
 // products; tiles that those cannot hold are done again by gemm_sm90.cuh. Cost: one pass over x and y, at 80
 // to 95 % of the speed of a copy. results/findings.md has what was measured.
 #pragma once
@@ -42,17 +43,18 @@ __global__ void __launch_bounds__(StreamWarps<kN>::kThreads, 1)
     int32_t* const counters = reinterpret_cast<int32_t*>(announcements + kStreamTileSlots);
     const StreamBarriers barriers{ptx::smem_address(control), announcements, counters};
     if (threadIdx.x == 0) {
+        const int consumers = geometry.alternate ? kProductWarps / 2 : kProductWarps;
         for (int i = 0; i < kMostRawStages; ++i) {
             ptx::mbarrier_init(barriers.raw_full(i), 1);
             ptx::mbarrier_init(barriers.raw_empty(i), Warps::kConverters);
         }
         for (int i = 0; i < kMostXStages; ++i) {
             ptx::mbarrier_init(barriers.x_full(i), Warps::kConverters);
-            ptx::mbarrier_init(barriers.x_empty(i), kProductWarps);
+            ptx::mbarrier_init(barriers.x_empty(i), consumers);
         }
         for (int i = 0; i < kStreamTileSlots; ++i) {
             ptx::mbarrier_init(barriers.tile_full(i), 1);
-            ptx::mbarrier_init(barriers.tile_empty(i), kProductWarps + Warps::kConverters);
+            ptx::mbarrier_init(barriers.tile_empty(i), consumers + Warps::kConverters);
         }
         ptx::fence_mbarrier_init();
     }

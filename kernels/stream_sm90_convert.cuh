@@ -59,6 +59,7 @@ __device__ __forceinline__ void order_boxes(const StreamGeometry& geometry, cons
     tiles.parity = stages.parity = 1;  // an empty ring: the first waits return at once
     const uint32_t box_bytes = geometry.raw_stage_bytes / geometry.boxes;
     int32_t tile = blockIdx.x;
+    int32_t ends = geometry.alternate ? 2 : 1;  // each product warpgroup needs one
     for (uint32_t announced = 0;; ++announced) {
         ptx::mbarrier_wait(barriers.tile_empty(tiles.stage), tiles.parity);
         Announcement place{-1, 0, 0, 0, 0, 0};
@@ -73,7 +74,10 @@ __device__ __forceinline__ void order_boxes(const StreamGeometry& geometry, cons
         barriers.tile[tiles.stage] = place;
         ptx::mbarrier_arrive(barriers.tile_full(tiles.stage));
         tiles.advance(kStreamTileSlots);
-        if (place.tile < 0) return;
+        if (place.tile < 0) {
+            if (--ends == 0) return;
+            continue;
+        }
         if (announced > 0) tile = atomicAdd(tickets, 1) + gridDim.x;
         const int32_t l = place.row * static_cast<int32_t>(problem.stride) + geometry.begin;
         for (int32_t part = 0; part < 2 * Traits::kChunks; ++part) {
@@ -213,17 +217,22 @@ struct StreamConverter {
     __device__ __forceinline__ void run() {
         Ring raws, stages;
         stages.parity = 1;
-        int32_t q = 32 * warp;
+        int32_t q = 32 * warp, ends = geometry.alternate ? 2 : 1;
         for (uint32_t taken = 0;; ++taken) {
             const int slot = wait_for_tile(barriers, taken);
-            const bool ends = barriers.tile[slot].tile < 0;
+            const bool end = barriers.tile[slot].tile < 0;
             for (int32_t chunk = 0; chunk < Traits::kChunks; ++chunk) {
+                if (end && chunk > 0) {
+                    stages.advance(geometry.x_stages);
+                    continue;
+                }
                 // Every warp waits for and leaves every stage, also one in which it has no batch: else the
                 // barriers could run two phases ahead of it, which to a parity looks like none.
                 ptx::mbarrier_wait(barriers.x_empty(stages.stage), stages.parity);
-                if (ends) {  // the products look for it behind this barrier
+                if (end) {  // the products look for it behind this barrier
                     if (lane == 0) ptx::mbarrier_arrive(barriers.x_full(stages.stage));
-                    return;
+                    stages.advance(geometry.x_stages);
+                    continue;
                 }
                 uint8_t* const stage = x_smem + stages.stage * geometry.x_stage_bytes;
 #pragma unroll 1
@@ -258,6 +267,7 @@ struct StreamConverter {
                 if (lane == 0) ptx::mbarrier_arrive(barriers.x_full(stages.stage));
                 stages.advance(geometry.x_stages);
             }
+            if (end && --ends == 0) return;
             if (lane == 0) ptx::mbarrier_arrive(barriers.tile_empty(slot));
         }
     }

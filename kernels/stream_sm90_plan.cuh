@@ -58,6 +58,7 @@ struct StreamGeometry {
     int32_t raw_stages, raw_stage_bytes;
     int32_t x_stages, x_stage_bytes;  // 2 or 4
     int32_t paired;  // 1: rows of y begin at even elements
+    int32_t alternate;  // 1: each product warpgroup has all output channels, of every other tile
     int32_t smem_bytes;
     SafeTiles safe;
 };
@@ -121,8 +122,10 @@ inline StreamGeometry cut_stream(const Problem& problem, int columns) {
         geometry.tap_row[tap] = static_cast<int32_t>(offset % stride * plane_rows + offset / stride);
     }
 
-    // f16x3 multiplies all chunks of a tile twice, so they stay meanwhile.
-    const int x_least = kMode == Mode::f16x3 ? 4 : 2;
+    // f16x3 multiplies all chunks of a tile twice, so they stay meanwhile. Warpgroups that alternate have stages
+    // of their own: of those of the other, each would miss phases.
+    geometry.alternate = problem.O <= kTileO / 2;
+    const int x_least = kMode == Mode::f16x3 || geometry.alternate ? 2 * Traits::kChunks : 2;
     const int64_t other_bytes =
         kProductWarps * Traits::warp_staging_bytes(columns) + kStreamControlBytes + 1024;
     const auto bytes = [&] {
@@ -151,8 +154,9 @@ inline StreamGeometry cut_stream(const Problem& problem, int columns) {
     geometry.tiles = tiles < (int64_t{1} << 30) ? static_cast<int32_t>(tiles) : 0;
     if (kMode == Mode::f16x3) {
         const Geometry safe = choose_cut<Mode::tf32x3>(problem).geometry;
-        if (int64_t{safe.tiles} * safe.advance >= kMaxBlocks) return {};  // their positions have 32 bits
-        geometry.safe = {safe.flat, safe.rows_per_sample, safe.tiles_per_sample, safe.advance, safe.lead};
+        if (int64_t{safe.tiles} * safe.tile_advance >= kMaxBlocks) return {};  // their positions have 32 bits
+        geometry.safe = {safe.flat, safe.rows_per_sample, safe.tiles_per_sample, safe.tile_advance,
+                         safe.lead};
     }
     return geometry;
 }
@@ -240,7 +244,7 @@ inline bool fits_stream_sm90(const Problem& problem) {
     if (!fits_gemm_sm90(problem) || problem.G != 1 || problem.K < 2 ||
         problem.K > sm90::kMostStreamTaps ||
         problem.C <= sm90::kStreamChannels / 2 || problem.C > sm90::kStreamChannels ||
-        problem.O <= sm90::kTileO / 2 || problem.O > sm90::kTileO || problem.stride > 8 ||
+        problem.O <= sm90::kTileO / 4 || problem.O > sm90::kTileO || problem.stride > 8 ||
         !sm90::has_tensor_map(problem))
         return false;
     return sm90::with_stream_mode(problem, [&](auto mode) {

@@ -49,8 +49,12 @@ struct StreamProduct {
     const Scratch& scratch;
     const uint32_t x_smem16;  // in units of 16 bytes
     Bits* const staging;      // [8][kPitch], this warp's own
-    const int warp, lane;     // warp of 8: 16 output channels each
+    const int warp, lane;     // warp of 8: 16 output channels each, or of four
     uint32_t weights[kBlocks][4][4];  // of a tap and chunk, steps of 32 bytes of K, as operand A
+
+    __device__ __forceinline__ int32_t first_channel() const {
+        return (geometry.alternate ? warp % 4 : warp) * 16;
+    }
 
     __device__ __forceinline__ void load_weights() {
         const uint32_t* const image = reinterpret_cast<const uint32_t*>(scratch.image);
@@ -58,7 +62,7 @@ struct StreamProduct {
         for (int block = 0; block < kBlocks; ++block) {
 #pragma unroll
             for (int i = 0; i < 16; ++i) {
-                const int row = warp * 16 + lane / 4 + i % 2 * 8, piece = i / 4 * 2 + i / 2 % 2;
+                const int row = first_channel() + lane / 4 + i % 2 * 8, piece = i / 4 * 2 + i / 2 % 2;
                 weights[block][i / 4][i % 4] =
                     __ldg(&image[((block * kTileO + row) * 8 + (piece ^ (row & 7))) * 4 + lane % 4]);
             }
@@ -143,7 +147,9 @@ struct StreamProduct {
     }
 
     // Row lane/4 of half `half` of this warp's output channels.
-    __device__ __forceinline__ int32_t channel_of(int half) const { return warp * 16 + 8 * half + lane / 4; }
+    __device__ __forceinline__ int32_t channel_of(int half) const {
+        return first_channel() + 8 * half + lane / 4;
+    }
 
     __device__ __forceinline__ float load_bias(int half) const {
         if (problem.bias == nullptr || channel_of(half) >= problem.O) return 0.0f;
@@ -208,7 +214,7 @@ struct StreamProduct {
         const int32_t p = place.row + kLead;
         const bool inside = p >= kLead && p + kAdvance <= problem.P;
         Bits* const y =
-            static_cast<Bits*>(problem.y) + (place.sample * problem.O + warp * 16) * problem.P + p;
+            static_cast<Bits*>(problem.y) + (place.sample * problem.O + first_channel()) * problem.P + p;
         const float bias[2] = {load_bias(0), load_bias(1)};
         // f16x3 finishes all before it stages any, or stores would hold up its registers.
         Pair pair[kValues / 2];
@@ -219,7 +225,7 @@ struct StreamProduct {
         }
 #pragma unroll 1
         for (int half = 0; half < 2; ++half) {
-            const int32_t rows = static_cast<int32_t>(problem.O) - warp * 16 - 8 * half;
+            const int32_t rows = static_cast<int32_t>(problem.O) - first_channel() - 8 * half;
             const uint32_t staged = ptx::smem_address(staging + lane / 4 * kPitch + 2 * (lane % 4));
 #pragma unroll
             for (int i = 0; i < 2; ++i) {  // registers have no index
@@ -275,7 +281,8 @@ struct StreamProduct {
             doubtful = !__all_sync(0xFFFFFFFF, right);
             if (warp >= 4) give_turn();  // the first one is the other's
         }
-        for (uint32_t taken = 0;; ++taken) {
+        const uint32_t step = geometry.alternate ? 2 : 1;
+        for (uint32_t taken = geometry.alternate ? warp / 4 : 0;; taken += step) {
             if (kMode == Mode::f16x3) wait_for_turn();
             wait_for_x(taken, 0);  // what is converted has been announced
             const int slot = taken % kStreamTileSlots;

@@ -80,6 +80,11 @@ FAULTS = {
         "if (emulator::broken != BREAK)\n"
         "ptx::mbarrier_wait(barriers.raw_empty(stages.stage), stages.parity);",
     ),
+    "boxes of taps far apart begin side by side": (
+        "stream_sm90_convert.cuh",
+        "l + box * geometry.box_step,",
+        "l + box * (emulator::broken == BREAK ? geometry.box_positions : geometry.box_step),",
+    ),
     "streamed x is converted over what products read": (
         "stream_sm90_convert.cuh",
         "ptx::mbarrier_wait(barriers.x_empty(stages.stage), stages.parity);",

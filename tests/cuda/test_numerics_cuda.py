@@ -116,6 +116,8 @@ EDGES = {
     "streamed, two taps": Problem(3, 64, 70, 2400, 2, padding=(1, 0)),
     "streamed, two taps, a box for each": Problem(2, 33, 128, 2400, 2, dilation=515, padding=(515, 0)),
     "streamed, widest tiles": Problem(20, 64, 128, 16384, 3, padding=(1, 1)),
+    "streamed, half the outputs": Problem(5, 64, 64, 2400, 3, padding=(1, 1)),
+    "streamed, half the outputs, ragged": Problem(3, 40, 37, 1800, 2, stride=2, padding=(1, 0)),
     "folded, tap pairs": Problem(2, 1, 40, 3000, 45, stride=2, padding=(22, 22)),
     "folded, groups": Problem(3, 6, 24, 2100, 31, padding=(15, 15), dilation=2, groups=3),
     "folded, chunks": Problem(2, 7, 20, 5000, 430, padding=(200, 229)),

@@ -250,7 +250,7 @@ bool run_problem(uint64_t seed, Random& random) {
     problem.stride = random.chance(0.5) ? 1 : random.chance(0.1) ? random.range(9, 32) : random.range(2, 8);
     problem.dilation = random.chance(0.6) ? 1 : random.range(2, 9);
     if (streams) {
-        problem.G = 1, problem.C = random.range(33, 64), problem.O = random.range(65, 128);
+        problem.G = 1, problem.C = random.range(33, 64), problem.O = random.range(33, 128);
         problem.K = instance.columns > 100 && instance.columns < 192 ? random.range(2, 3) : 3;
         problem.stride = random.chance(0.5) ? 1 : random.range(2, 8);
         if (random.chance(0.3)) problem.dilation = random.range(60, 600), problem.stride = 1;  // a box a tap
