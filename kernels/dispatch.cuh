@@ -18,7 +18,7 @@ inline size_t no_workspace(const Problem&) { return 0; }
 
 // Each is defined in a translation unit of its own, so that they compile side by side.
 extern const Route kToeplitzSm90, kToeplitz, kDepthwise, kStemSm80, kFoldSm80, kFewOutputs, kStreamSm90,
-    kSmallSm80, kGemmSm90, kGemmSm80, kDirect;
+    kSmallSm80, kPointwiseSm90, kGemmSm90, kGemmSm80, kDirect;
 
 constexpr const Route* kRoutes[] = {
     &kToeplitzSm90,  // depthwise: long filters on Hopper
@@ -29,6 +29,7 @@ constexpr const Route* kRoutes[] = {
     &kFewOutputs,    // one to eight output channels a group: bound by reading x
     &kStreamSm90,    // short sums on Hopper, bound by memory
     &kSmallSm80,     // dense problems of few products: one launch
+    &kPointwiseSm90,  // one tap on Hopper
     &kGemmSm90,      // every other dense problem on Hopper
     &kGemmSm80,      // and on other cards since Ampere
     &kDirect,        // fits every valid problem: the last row

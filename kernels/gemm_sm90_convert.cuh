@@ -13,14 +13,6 @@
 namespace conv1d {
 namespace sm90 {
 
-// fp32 bits to nearest TF32, ties away from zero as cuDNN has them: half of TF32's last place is added, and
-// what is left in the low 13 bits wgmma ignores. By a multiply-add, which hands inf and NaN through: an integer
-// addition would have to test for them. (Subnormal numbers are cut.)
-__device__ __forceinline__ uint32_t round_tf32(uint32_t bits) {
-    const float power = __uint_as_float(bits & 0xFF800000u);  // the number's sign and exponent
-    return __float_as_uint(fmaf(power, 0x1p-11f, __uint_as_float(bits)));
-}
-
 // A split of the two numbers, scaled already: the high parts, and the low parts times kLowScale.
 __device__ __forceinline__ uint32_t split_f16(float first, float second, uint32_t& low) {
     const __half2 high = __floats2half2_rn(first, second);

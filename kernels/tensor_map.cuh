@@ -11,10 +11,20 @@ namespace conv1d {
 
 using TensorMap = CUtensorMap;
 
-// Describes x [N][C][L] of `element` bytes for boxes of [1][channels][positions]; outside, it reads as zero.
-// What the driver refuses becomes a sentence. The driver's function is asked for at run time: nothing links
-// against it.
-inline Error encode_tensor_map(const Problem& problem, int32_t positions, int32_t channels, TensorMap* map) {
+// A tensor of up to four axes, the one along memory first, and the box that is loaded at once. Strides are
+// those of the axes behind the first, in elements. Swizzled: boxes are rows of 128 bytes, as wgmma takes them.
+struct BoxedTensor {
+    const void* base;
+    int element_bytes;
+    int64_t extents[4];
+    int64_t strides[3];
+    int32_t box[4];
+    bool swizzled;
+};
+
+// Describes the tensor's boxes; outside, it reads as zero. What the driver refuses becomes a sentence. The
+// driver's function is asked for at run time: nothing links against it.
+inline Error encode_tensor_map(const BoxedTensor& tensor, int axes, TensorMap* map) {
     using Encode = decltype(&cuTensorMapEncodeTiled);
     static std::atomic<void*> known{nullptr};
     void* encode = known.load(std::memory_order_relaxed);
@@ -31,20 +41,34 @@ inline Error encode_tensor_map(const Problem& problem, int32_t positions, int32_
         if (encode == nullptr) return "the driver has no cuTensorMapEncodeTiled";
         known.store(encode, std::memory_order_relaxed);
     }
-    const auto element = static_cast<cuuint64_t>(element_bytes(problem.dtype));
-    const cuuint64_t extents[3] = {static_cast<cuuint64_t>(problem.L), static_cast<cuuint64_t>(problem.C),
-                                   static_cast<cuuint64_t>(problem.N)};
+    cuuint64_t extents[4], strides[3];
+    cuuint32_t box[4], steps[4];
+    for (int i = 0; i < axes; ++i) {
+        extents[i] = static_cast<cuuint64_t>(tensor.extents[i]);
+        if (i > 0) strides[i - 1] = static_cast<cuuint64_t>(tensor.strides[i - 1] * tensor.element_bytes);
+        box[i] = static_cast<cuuint32_t>(tensor.box[i]);
+        steps[i] = 1;
+    }
+    const CUresult result = reinterpret_cast<Encode>(encode)(
+        map, tensor.element_bytes == 4 ? CU_TENSOR_MAP_DATA_TYPE_UINT32 : CU_TENSOR_MAP_DATA_TYPE_UINT16,
+        static_cast<cuuint32_t>(axes), const_cast<void*>(tensor.base), extents, strides, box, steps,
+        CU_TENSOR_MAP_INTERLEAVE_NONE,
+        tensor.swizzled ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_NONE,
+        CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    return result == CUDA_SUCCESS ? nullptr : "the driver refuses the tensor map";
+}
+
+// Describes x [N][C][L] for boxes of [1][channels][positions].
+inline Error encode_tensor_map(const Problem& problem, int32_t positions, int32_t channels, TensorMap* map) {
     // One sample's stride means nothing and may be zero, which the driver refuses.
     const int64_t stride_n = problem.N == 1 ? problem.C * problem.x_stride_c : problem.x_stride_n;
-    const cuuint64_t strides[2] = {static_cast<cuuint64_t>(problem.x_stride_c) * element,
-                                   static_cast<cuuint64_t>(stride_n) * element};
-    const cuuint32_t box[3] = {static_cast<cuuint32_t>(positions), static_cast<cuuint32_t>(channels), 1};
-    const cuuint32_t steps[3] = {1, 1, 1};
-    const CUresult result = reinterpret_cast<Encode>(encode)(
-        map, element == 4 ? CU_TENSOR_MAP_DATA_TYPE_UINT32 : CU_TENSOR_MAP_DATA_TYPE_UINT16, 3,
-        const_cast<void*>(problem.x), extents, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-        CU_TENSOR_MAP_SWIZZLE_NONE, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-    return result == CUDA_SUCCESS ? nullptr : "the driver refuses the tensor map of x";
+    return encode_tensor_map(BoxedTensor{problem.x,
+                              static_cast<int>(element_bytes(problem.dtype)),
+                              {problem.L, problem.C, problem.N},
+                              {problem.x_stride_c, stride_n},
+                              {positions, channels, 1},
+                              false},
+                             3, map);
 }
 
 }  // namespace conv1d

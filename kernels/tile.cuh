@@ -89,6 +89,14 @@ __device__ __forceinline__ __nv_bfloat16 narrow<__nv_bfloat16>(float sum) {
     return __float2bfloat16_rn(sum);
 }
 
+// fp32 bits to nearest TF32, ties away from zero as cuDNN has them: half of TF32's last place is added, and
+// what is left in the low 13 bits wgmma ignores. By a multiply-add, which hands inf and NaN through: an
+// integer addition would have to test for them. (Subnormal numbers are cut.)
+__device__ __forceinline__ uint32_t round_tf32(uint32_t bits) {
+    const float power = __uint_as_float(bits & 0xFF800000u);  // the number's sign and exponent
+    return __float_as_uint(fmaf(power, 0x1p-11f, __uint_as_float(bits)));
+}
+
 // gelu or silu of one value, as PyTorch's kernels compute them.
 template <class Sum>
 __device__ __forceinline__ Sum smooth_activation(Activation activation, Sum value) {

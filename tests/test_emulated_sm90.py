@@ -1,5 +1,5 @@
-"""The source of the Hopper GEMM and of the streaming convolution, run on the CPU by tests/emulator_sm90:
-random problems, schedules, delays."""
+"""The source of the Hopper GEMM, of the streaming and of the pointwise convolution, run on the CPU by
+tests/emulator_sm90: random problems, schedules, delays."""
 import datetime
 import importlib.util
 import os
@@ -100,7 +100,37 @@ FAULTS = {
         "const int32_t at = p - phi + kCount * lane + 32 * kCount * i;",
         "const int32_t at = p - phi + kCount * lane + 32 * kCount * i + (emulator::broken == BREAK);",
     ),
+    "a pointwise stage is filled before it is empty": (
+        "pointwise_sm90.cuh",
+        "ptx::mbarrier_wait(barriers.empty(filled.stage), filled.parity);",
+        "if (emulator::broken != BREAK)\n"
+        "ptx::mbarrier_wait(barriers.empty(filled.stage), filled.parity);",
+    ),
+    "a pointwise stage does not wait for copies": (
+        "pointwise_sm90.cuh",
+        "ptx::cp_async_wait_group<kUnderWay - 1>();",
+        "if (emulator::broken != BREAK) ptx::cp_async_wait_group<kUnderWay - 1>();\n"
+        "else ptx::cp_async_wait_group<kUnderWay>();",
+    ),
+    "boxes of a pointwise stage are converted before they are there": (
+        "pointwise_sm90.cuh",
+        "ptx::mbarrier_wait(barriers.landed(ready.stage), ready.parity);",
+        "if (emulator::broken != BREAK) ptx::mbarrier_wait(barriers.landed(ready.stage), ready.parity);",
+    ),
+    "a pointwise stage is left before its products": (
+        "pointwise_sm90.cuh",
+        "if (step == 0 && done >= 0) release(done);\n            }\n            done = stages.stage;",
+        "if (step == 0 && done >= 0) release(done);\n            }\n"
+        "            if (emulator::broken != BREAK) done = stages.stage;\n"
+        "            else release(stages.stage), done = -1;",
+    ),
+    "pointwise sums are staged before they have been stored": (
+        "pointwise_sm90.cuh",
+        "staged[i * kStagedPitch + lane];\n            }\n            __syncwarp();",
+        "staged[i * kStagedPitch + lane];\n            }\n            if (emulator::broken != BREAK) __syncwarp();",
+    ),
 }
+POINTWISE = sum(file == "pointwise_sm90.cuh" for file, *_ in FAULTS.values())  # the last of them
 
 
 def put_faults(name, text):
@@ -114,23 +144,26 @@ def put_faults(name, text):
 
 @pytest.fixture(scope="module")
 def drivers(tmp_path_factory):
-    """Two programs, built at the same time: the kernels as they are; few instances of them with faults."""
+    """{name: program}, two built at a time: the kernels as they are; few instances of them with faults."""
     spec = importlib.util.spec_from_file_location("prepare_sm90", HERE / "prepare.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    builds = []
-    kinds = [("whole", lambda _, text: text, []), ("faulty", put_faults, ["-DFEW_INSTANCES"])]
-    for name, change, flags in kinds:
-        folder = tmp_path_factory.mktemp(name)
-        module.prepare(ROOT / "kernels", folder, change)
-        command = ["g++", "-std=c++17", "-O2", "-fno-strict-aliasing", "-w", f"-I{folder}",
-                   f"-I{CUDA_INCLUDE}", *flags, folder / "driver.cpp", folder / "emulator.cpp", "-o",
-                   folder / "driver"]  # fmt: skip
-        builds.append((folder / "driver", subprocess.Popen(command, stderr=subprocess.PIPE, text=True)))
-    for _, build in builds:
-        errors = build.communicate()[1]
-        assert build.returncode == 0, errors
-    return [driver for driver, _ in builds]
+    folders = {name: tmp_path_factory.mktemp(name) for name in ("whole", "faulty")}
+    module.prepare(ROOT / "kernels", folders["whole"])
+    module.prepare(ROOT / "kernels", folders["faulty"], put_faults)
+    programs = {}
+    for name in ("driver", "pointwise"):
+        builds = []
+        for kind, folder in folders.items():
+            command = ["g++", "-std=c++17", "-O2", "-fno-strict-aliasing", "-w", f"-I{folder}",
+                       f"-I{CUDA_INCLUDE}", *["-DFEW_INSTANCES"] * (kind == "faulty"), folder / f"{name}.cpp",
+                       folder / "emulator.cpp", "-o", folder / name]  # fmt: skip
+            builds.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
+            programs[name, kind] = folder / name
+        for build in builds:
+            errors = build.communicate()[1]
+            assert build.returncode == 0, errors
+    return programs
 
 
 def run_driver(driver, seed, count, fault=0):
@@ -139,13 +172,14 @@ def run_driver(driver, seed, count, fault=0):
     )
 
 
-def test_random_problems(drivers):
+@pytest.mark.parametrize("name", ["driver", "pointwise"])
+def test_random_problems(drivers, name):
     """The same problems every time and, next to them, new ones every day. A report names the seed, which
     `driver SEED 1` runs again."""
     today = datetime.date.today().toordinal() * 1000
     print(f"seeds of today: {today}")
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    runs = [subprocess.Popen([drivers[0], str(seed), "140"], **pipes) for seed in (1, today)]
+    runs = [subprocess.Popen([drivers[name, "whole"], str(seed), "140"], **pipes) for seed in (1, today)]
     for run in runs:
         out, errors = run.communicate(timeout=300)
         assert run.returncode == 0, errors
@@ -158,6 +192,7 @@ def test_random_problems(drivers):
 @pytest.mark.parametrize("number", range(len(FAULTS) + 1), ids=["none", *FAULTS])
 def test_faults_are_found(drivers, number):
     """A fault shows within a bounded number of problems; the same ones run well without it."""
-    run = run_driver(drivers[1], 1, 40 if number == 0 else 150, number)
+    name = "pointwise" if number > len(FAULTS) - POINTWISE else "driver"
+    run = run_driver(drivers[name, "faulty"], 1, 40 if number == 0 else 150, number)
     print(run.stderr)
     assert (run.returncode == 0) == (number == 0), run.stderr

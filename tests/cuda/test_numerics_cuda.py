@@ -208,6 +208,7 @@ def test_each_route_takes_something(model_new):
         for problem in [
             Problem(2, 64, 128, 4096, 3),
             Problem(40, 64, 128, 2048, 3),
+            Problem(2, 64, 128, 512, 1),
             Problem(2, 1, 1, 4096, 3, groups=8),
             Problem(2, 3, 8, 512, 3),
             Problem(2, 4, 32, 512, 15),
@@ -239,9 +240,9 @@ def test_weights_of_any_strides(model_new, mode):
 def test_inf_and_nan_stay_where_they_belong(model_new, route, mode):
     """One inf or NaN of x reaches the outputs whose window holds it, in all channels, and no others."""
     dtype, allowed = MODES[mode]
-    for C, O, groups in [(32, 48, 1), (1, 1, 8), (3, 5, 1), (3, 24, 1), (1, 9, 2)]:
+    for C, O, groups, K in [(32, 48, 1, 5), (1, 1, 8, 5), (3, 5, 1, 5), (3, 24, 1, 5), (1, 9, 2, 5), (32, 70, 1, 1)]:
         for value in [float("inf"), float("-inf"), float("nan")]:
-            problem = Problem(2, C, O, 400, 5, padding=(2, 2), groups=groups)
+            problem = Problem(2, C, O, 400, K, padding=(K // 2, K // 2), groups=groups)
             x, *rest = problem.arguments(dtype)
             clean = (x, *rest)
             dirty = (x.clone(), *rest)
@@ -253,7 +254,7 @@ def test_inf_and_nan_stay_where_they_belong(model_new, route, mode):
             if y is None:
                 continue
             window = torch.zeros_like(y, dtype=torch.bool)
-            window[1, : O if groups > 1 else None, 198:203] = True
+            window[1, : O if groups > 1 else None, 200 - K // 2 : 201 + K // 2] = True
             assert torch.equal(y[~window], expected[~window])
             if value != value:
                 assert y[window].isnan().all()
@@ -305,6 +306,7 @@ HOSTILE_SIZES = {  # N, C, O, L, K; y's rows begin anywhere, and at 16 bytes but
     "large, streamed": (24, 64, 128, 6000, 3),
     "large, longer sums": (16, 128, 128, 3004, 3),
     "large, short rows": (300, 128, 256, 36, 5),
+    "large, one tap": (8, 128, 136, 1004, 1),
     "small": (3, 40, 70, 301, 5),
 }
 

@@ -31,6 +31,13 @@ struct Product {  // one thread's share of one wgmma
     int group;
     bool a_in_registers;
     uint32_t a_words[2][8];  // of rows lane/4 and that + 8, where A is in registers
+    int sums;                // which of the thread's
+};
+
+struct Sums {  // of one thread, of products under way
+    float* kept;  // the kernel's own, NaN until the wait
+    int columns, last_group;
+    float values[kMostColumns / 2];
 };
 
 struct Store {  // one bulk store: first its source is read, then its target written
@@ -42,6 +49,12 @@ struct Store {  // one bulk store: first its source is read, then its target wri
 struct Write {
     uint8_t* target;
     std::vector<uint8_t> data;
+};
+
+struct ThreadCopy {  // cp.async: lands by its thread's wait
+    uint32_t target, bytes;
+    std::vector<uint8_t> data;
+    int group;
 };
 
 struct Copy {
@@ -65,10 +78,11 @@ struct Thread {
     std::map<int, uint64_t> arrived;  // at hardware barriers without waiting: in which generation
 
     std::vector<Product> products;
-    int columns, product_group, last_product_group;
+    int product_group;
     bool fenced;
-    float* accumulators;  // the kernel's own, NaN until the wait; null: no product under way
-    float sums[kMostColumns / 2];
+    std::vector<Sums> sums;
+    std::vector<ThreadCopy> thread_copies;
+    int copy_group;
 
     std::vector<Store> stores;
     int store_group;
@@ -151,6 +165,7 @@ void wait_until_possible(Wait wait) {
 void finish_thread() {
     if (!current->products.empty()) fail("a thread ends before its products");
     if (!current->stores.empty()) fail("a thread ends before its stores have read shared memory");
+    if (!current->thread_copies.empty()) fail("a thread ends before its copies");
     current->done = true;
     pause_thread();
 }
@@ -251,7 +266,8 @@ void prepare(Block& block, unsigned index, int threads, int64_t smem_bytes) {
         thread->arrived.clear();
         thread->product_group = thread->store_group = 0;
         thread->fenced = false;
-        thread->accumulators = nullptr;
+        thread->sums.clear();
+        thread->copy_group = 0;
     }
 }
 
@@ -421,20 +437,56 @@ void copy_to_shared(uint32_t target, const void* source, uint32_t bytes, uint32_
     may_yield();
 }
 
-void copy_box(uint32_t target, const TensorMap& map, int32_t c0, int32_t c1, int32_t c2, uint32_t barrier) {
-    const int64_t row_bytes = map.box[0] * map.element;
-    const auto bytes = static_cast<uint32_t>(row_bytes * map.box[1]);
-    if (c0 * map.element % 16 != 0) fail("a box from position %d on, which is no multiple of 16 bytes", c0);
-    if (c2 < 0 || c2 >= map.extent[2]) fail("a box of sample %d", c2);
-    std::memset(smem_at(*current->block, target, bytes, 128), 0xFF, bytes);
+namespace {
+void land(const ThreadCopy& copy) {
+    std::memcpy(smem_at(*current->block, copy.target, copy.bytes, 4), copy.data.data(), copy.bytes);
+}
+}  // namespace
+
+void copy_async(uint32_t target, const void* source, uint32_t bytes, uint32_t source_bytes) {
+    if (source_bytes > 0 && reinterpret_cast<uintptr_t>(source) % bytes != 0) fail("misaligned asynchronous copy");
+    std::memset(smem_at(*current->block, target, bytes, static_cast<int>(bytes)), 0xFF, bytes);
+    ThreadCopy copy{target, bytes, std::vector<uint8_t>(bytes, 0), current->copy_group};
+    if (source_bytes > 0) std::memcpy(copy.data.data(), source, source_bytes);
+    if (dice.chance(schedule.late)) current->thread_copies.push_back(std::move(copy));
+    else land(copy);
+    may_yield();
+}
+void commit_copies() { ++current->copy_group; }
+void wait_copies(int pending) {
+    std::vector<ThreadCopy> rest;
+    for (ThreadCopy& copy : current->thread_copies) {
+        if (copy.group < current->copy_group - pending) land(copy);
+        else rest.push_back(std::move(copy));
+    }
+    current->thread_copies = std::move(rest);
+    may_yield();
+}
+
+void copy_box(uint32_t target, const TensorMap& map, const int32_t (&first)[4], uint32_t barrier) {
+    const int64_t row_bytes = map.box[0] * map.element, rows = int64_t{map.box[1]} * map.box[2] * map.box[3];
+    const auto bytes = static_cast<uint32_t>(row_bytes * rows);
+    if (first[0] * map.element % 16 != 0)
+        fail("a box from position %d on, which is no multiple of 16 bytes", first[0]);
+    if (first[3] < 0 || first[3] >= map.extent[3]) fail("a box of sample %d", first[3]);
+    std::memset(smem_at(*current->block, target, bytes, map.swizzled ? 1024 : 128), 0xFF, bytes);
     std::vector<uint8_t> box(bytes, 0);
-    for (int64_t i = 0; i < map.box[1] && c1 + i < map.extent[1]; ++i) {
-        const int64_t begin = std::max<int64_t>(c0, 0);
-        const int64_t end = std::min<int64_t>(c0 + map.box[0], map.extent[0]);
-        if (begin < end)
-            std::memcpy(box.data() + i * row_bytes + (begin - c0) * map.element,
-                        map.base + c2 * map.stride[2] + (c1 + i) * map.stride[1] + begin * map.element,
-                        static_cast<size_t>((end - begin) * map.element));
+    for (int64_t row = 0; row < rows; ++row) {
+        const int64_t at[4] = {0, first[1] + row % map.box[1], first[2] + row / map.box[1] % map.box[2],
+                               first[3] + row / map.box[1] / map.box[2]};
+        const uint8_t* source = map.base;
+        bool inside = true;
+        for (int axis = 1; axis < 4; ++axis) {
+            inside = inside && at[axis] >= 0 && at[axis] < map.extent[axis];
+            source += at[axis] * map.stride[axis];
+        }
+        for (int64_t i = 0; inside && i < map.box[0]; ++i) {
+            const int64_t position = first[0] + i;
+            if (position < 0 || position >= map.extent[0]) continue;
+            int64_t place = row * row_bytes + i * map.element;
+            if (map.swizzled) place ^= row % 8 * 16;
+            std::memcpy(box.data() + place, source + position * map.element, static_cast<size_t>(map.element));
+        }
     }
     copies.push_back({current->block, target, bytes, barrier, nullptr, std::move(box)});
     may_yield();
@@ -520,11 +572,12 @@ void multiply(const Product& product) {
     for (int half = 0; half < 2; ++half)
         depth = product.a_in_registers ? widen(product.number, product.a_words[half], a[half])
                                        : load_row(product.number, product.a, row + 8 * half, a[half]);
-    for (int j = 0; j < thread.columns / 8; ++j)
+    Sums& sums = thread.sums[product.sums];
+    for (int j = 0; j < sums.columns / 8; ++j)
         for (int i = 0; i < 2; ++i) {
             load_row(product.number, product.b, 8 * j + 2 * (lane % 4) + i, b);
             for (int half = 0; half < 2; ++half) {
-                float& sum = thread.sums[4 * j + 2 * half + i];
+                float& sum = sums.values[4 * j + 2 * half + i];
                 double exact = product.accumulate ? sum : 0.0;
                 for (int k = 0; k < depth; ++k) exact += static_cast<double>(a[half][k]) * b[k];
                 sum = truncate(exact);
@@ -549,25 +602,28 @@ void wgmma_fence() {
 namespace {
 void issue(int columns, float* d, Product product) {
     Thread& thread = *current;
-    if (thread.accumulators == nullptr) {
+    size_t which = 0;
+    while (which < thread.sums.size() && thread.sums[which].kept != d) ++which;
+    if (which == thread.sums.size()) {
         if (!thread.fenced) fail("wgmma without a fence after its registers were used");
-        std::copy(d, d + columns / 2, thread.sums);
+        Sums sums{d, columns, 0, {}};
+        std::copy(d, d + columns / 2, sums.values);
         std::fill(d, d + columns / 2, std::numeric_limits<float>::quiet_NaN());
-        thread.accumulators = d;
-        thread.columns = columns;
+        thread.sums.push_back(sums);
     }
-    if (thread.accumulators != d || thread.columns != columns) fail("wgmma with other registers under way");
-    product.group = thread.last_product_group = thread.product_group;
+    if (thread.sums[which].columns != columns) fail("wgmma with other registers under way");
+    product.sums = static_cast<int>(which);
+    product.group = thread.sums[which].last_group = thread.product_group;
     thread.products.push_back(product);
     if (!dice.chance(schedule.late)) multiply_before(thread.product_group + 1);
 }
 }  // namespace
 
 void wgmma_issue(Number number, int columns, float* d, uint64_t a, uint64_t b, bool accumulate) {
-    issue(columns, d, {number, a, b, accumulate, 0, false, {}});
+    issue(columns, d, {number, a, b, accumulate, 0, false, {}, 0});
 }
 void wgmma_issue(Number number, int columns, float* d, const uint32_t (&a)[4], uint64_t b, bool accumulate) {
-    Product product{number, 0, b, accumulate, 0, true, {}};
+    Product product{number, 0, b, accumulate, 0, true, {}, 0};
     const int quad = current->index % 32 / 4 * 4;
     for (int part = 0; part < 2; ++part) {
         const uint64_t* const words = exchange("wgmma", uint64_t{a[2 * part + 1]} << 32 | a[2 * part]);
@@ -582,9 +638,12 @@ void wgmma_commit() { ++current->product_group; }
 void wgmma_wait(int pending) {
     Thread& thread = *current;
     multiply_before(thread.product_group - pending);
-    if (thread.accumulators != nullptr && thread.last_product_group < thread.product_group - pending) {
-        std::copy(thread.sums, thread.sums + thread.columns / 2, thread.accumulators);
-        thread.accumulators = nullptr;
+    // Those that one wait finishes together: the kernels use their sums alike.
+    bool finished = !thread.sums.empty();
+    for (const Sums& sums : thread.sums) finished = finished && sums.last_group < thread.product_group - pending;
+    if (finished) {
+        for (const Sums& sums : thread.sums) std::copy(sums.values, sums.values + sums.columns / 2, sums.kept);
+        thread.sums.clear();
         thread.fenced = false;
     }
     exchange("wgmma.wait_group", 0);

@@ -77,14 +77,20 @@ void mbarrier_init(uint32_t barrier, uint32_t arrivals);
 void mbarrier_arrive(uint32_t barrier, uint32_t transaction_bytes);
 void mbarrier_wait(uint32_t barrier, uint32_t parity);
 void copy_to_shared(uint32_t target, const void* source, uint32_t bytes, uint32_t barrier);
+// cp.async, of which zeros follow the first source_bytes, and its groups.
+void copy_async(uint32_t target, const void* source, uint32_t bytes, uint32_t source_bytes);
+void commit_copies();
+void wait_copies(int pending);
 
-// What cuTensorMapEncodeTiled would describe: a tensor [extent[2]][extent[1]][extent[0]] and the box to load.
+// What cuTensorMapEncodeTiled would describe: a tensor of four axes, the one along memory first, and the box
+// to load.
 struct TensorMap {
     const uint8_t* base;
-    int64_t element, extent[3], stride[3];  // strides in bytes
-    int32_t box[2];
+    int64_t element, extent[4], stride[4];  // strides in bytes
+    int32_t box[4];
+    bool swizzled;  // rows of 128 bytes
 };
-void copy_box(uint32_t target, const TensorMap& map, int32_t c0, int32_t c1, int32_t c2, uint32_t barrier);
+void copy_box(uint32_t target, const TensorMap& map, const int32_t (&first)[4], uint32_t barrier);
 void store_to_global(uint64_t target, uint32_t source, uint32_t bytes);
 void store_commit();
 void store_wait_read(int pending);

@@ -8,7 +8,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 SOURCES = ["problem.h", "dispatch.cuh", "tile.cuh", "gemm_sm90.cu", "gemm_sm90.cuh", "gemm_sm90_channels_last.cu",
            "gemm_sm90_convert.cuh", "gemm_sm90_folded.cu", "gemm_sm90_kernel.cuh", "gemm_sm90_pipeline.cuh",
            "gemm_sm90_plan.cuh", "gemm_sm90_product.cuh", "stream_sm90.cuh", "stream_sm90_convert.cuh",
-           "stream_sm90_plan.cuh", "stream_sm90_product.cuh"]  # fmt: skip
+           "stream_sm90_plan.cuh", "stream_sm90_product.cuh", "pointwise_sm90.cuh"]  # fmt: skip
 LAUNCH = re.compile(r"(\w+(?:<[\w:, ]+>)?)\s*<<<(.*?)>>>\s*\((.*?)\);", re.DOTALL)
 
 
@@ -17,6 +17,7 @@ def rewrite(text):
     text = LAUNCH.sub(r"emulator::launch(\2, [&] { \1(\3); });", text)
     text = re.sub(r"extern __shared__ (\w+) (\w+)\[\];", r"\1* const \2 = emulator::shared_memory();", text)
     text = text.replace("#if __CUDA_ARCH__ == 900", "#if 1")
+    text = text.replace("#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ == 900", "#if 1")
     # After the CUDA headers, whose names the emulator takes over.
     return text.replace("#include <cuda_runtime.h>", '#include <cuda_runtime.h>\n#include "emulator.h"')
 

@@ -23,6 +23,12 @@ inline void st_shared(uint32_t target, uint32_t pair) { store_shared(target, pai
 inline void st_shared_apart(uint32_t target, float2 pair) { store_shared(target, pair, 4); }
 inline void st_shared_apart(uint32_t target, uint32_t pair) { store_shared(target, pair, 2); }
 
+template <class Value>
+void st_global(void* target, Value value) {
+    if (reinterpret_cast<uintptr_t>(target) % sizeof value != 0) emulator::fail("misaligned st.global");
+    std::memcpy(target, &value, sizeof value);
+}
+
 inline uint32_t max_magnitude_f16(uint32_t largest, uint32_t pair) {
     const uint32_t low = max(largest & 0xFFFF, pair & 0x7FFF), high = max(largest >> 16, pair >> 16 & 0x7FFF);
     return high << 16 | low;
@@ -58,7 +64,13 @@ inline void cp_async_bulk(uint32_t target, const void* source, uint32_t bytes, u
 }
 inline void cp_async_bulk_tensor(uint32_t target, const void* map, int32_t c0, int32_t c1, int32_t c2,
                                  uint32_t barrier) {
-    emulator::copy_box(target, *static_cast<const emulator::TensorMap*>(map), c0, c1, c2, barrier);
+    const auto& tensor = *static_cast<const emulator::TensorMap*>(map);
+    if (c2 < 0 || c2 >= tensor.extent[2]) emulator::fail("a box of sample %d", c2);
+    emulator::copy_box(target, tensor, {c0, c1, c2, 0}, barrier);
+}
+inline void cp_async_bulk_tensor(uint32_t target, const void* map, int32_t c0, int32_t c1, int32_t c2,
+                                 int32_t c3, uint32_t barrier) {
+    emulator::copy_box(target, *static_cast<const emulator::TensorMap*>(map), {c0, c1, c2, c3}, barrier);
 }
 inline void ldmatrix_x4_trans(uint32_t (&words)[4], uint32_t source) {
     const uint64_t* const rows = emulator::exchange("ldmatrix", source);

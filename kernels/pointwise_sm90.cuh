@@ -1,0 +1,759 @@
+// Pointwise convolution on Hopper: with one tap, y[n] = W * x[n] is a plain matrix product.
+//
+// Chosen for 16 channels a group and more. The positions of all samples lie in a line, cut into tiles. Eight
+// loader warps bring x as it lies, [channel][position], and W, K-major in swizzled rows of 128 bytes, by
+// asynchronous copies, and round or split W where it then lies. Two product warpgroups compute
+// D[position][output] = x^T * W^T by wgmma: x is operand A, from registers, into which a thread reads four
+// neighbouring positions of each of its channels; these are rows g and g + 8 of two products of 64 positions.
+// So x is rounded, split or transposed in registers only, a thread's sums are four neighbours of a row of y,
+// stored 16 bytes (of fp32) at once, and there is no packing and no workspace. fp32 runs as three products of
+// TF32 parts; sums which those do not hold (inf, NaN, very small ones) are done again by multiply-adds.
+// A sum's terms are added in the order of channels, wherever its position lies in a tile.
+#pragma once
+#include <type_traits>
+
+#include "mma.cuh"
+#include "problem.h"
+#include "ptx.cuh"
+#include "tensor_map.cuh"
+#include "tile.cuh"
+#include "wgmma.cuh"
+
+namespace conv1d {
+namespace pointwise_sm90 {
+
+constexpr int kProductWarps = 8, kLoaderWarps = 8;
+constexpr int kConverterWarps = 4;  // of the loaders, where the copy engine does the rest
+constexpr int kLoaders = 32 * kLoaderWarps, kThreads = 32 * kProductWarps + kLoaders;
+// Of a thread of the product warpgroups, of 128 at launch. kColumns: outputs of a tile.
+template <class Traits, int kColumns>
+constexpr int kProductRegisters = kColumns == 128 || Traits::kParts == 2 ? 184 : 152;
+constexpr int kPositions = 128;         // of a product warpgroup
+constexpr int kTilePositions = 256;     // of a tile; both warpgroups take its outputs
+constexpr int kPitch = kPositions + 8;  // of a channel in shared memory: four channels lie in different banks
+constexpr int kRowBytes = 128;          // of W: one output's channels of a chunk
+constexpr int kSteps = 4;               // products of 32 bytes of channels in a chunk
+constexpr int kMaxStages = 8;
+
+// kParts_: 2 keeps the accuracy of fp32.
+template <class Element_, int kParts_>
+struct Traits {
+    using Element = Element_;
+    static constexpr int kParts = kParts_;
+    static constexpr bool kIsFloat = std::is_same<Element, float>::value;
+    static constexpr Operand kOperand = kIsFloat                                     ? Operand::tf32
+                                        : std::is_same<Element, __nv_bfloat16>::value ? Operand::bf16
+                                                                                      : Operand::f16;
+    static constexpr int kElementBytes = sizeof(Element);
+    static constexpr int kPieceChannels = 16 / kElementBytes;
+    static constexpr int kChunkChannels = kRowBytes / kElementBytes;
+    static constexpr int kPlaneBytes = kChunkChannels * kPitch * kElementBytes;  // of x, of a warpgroup
+    static __host__ __device__ constexpr int part_bytes(int columns) { return columns * kRowBytes; }  // of W, of a stage
+    // Of a stage: W, in parts, then x.
+    static __host__ __device__ constexpr int stage_bytes(int columns) {
+        return kParts * part_bytes(columns) + kTilePositions / kPositions * kPlaneBytes;
+    }
+    // Of a warp's staged rows of y, in elements: 8 rows of 32 lie in different banks.
+    static constexpr int kStagedPitch = kIsFloat ? 36 : 40;
+    static constexpr int kStagedBytes = 8 * kStagedPitch * kElementBytes;
+    static constexpr int kStagingBytes = kProductWarps * (kStagedBytes + 128 * 4);  // and the bias
+};
+
+// Stages whose copies are under way while one is converted. With one more, loaders and products wait for each
+// other: conformer_pw TF32 0.284 ms, not 0.248.
+template <class Traits, int kColumns>
+constexpr int kAhead = kColumns == 128 || Traits::kParts == 2 ? 2 : 3;
+
+// How one launch cuts its problem; written by the host, read by every role.
+struct Params {
+    Problem problem;
+    int32_t o_tiles;         // of one group
+    int32_t tiles;           // of the whole problem
+    int32_t chunks;          // of channels
+    int32_t x_copy, w_copy;  // bytes of x and of W that are copied at once
+    int32_t boxes;           // 1: the copy engine loads x and W; rows of positions begin at tiles then
+    uint32_t line;           // positions of a sample in the line: P, or that rounded up to whole tiles
+    int32_t y_direct;        // 1: four neighbouring sums are stored at once, from registers
+    int32_t stages;
+    int32_t smem_bytes;      // stages | staging of y | barriers
+};
+
+struct Place {
+    int32_t group, o;  // the first output, inside the group
+    uint32_t q;        // the first position, of all samples' in a line
+};
+
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ == 900
+
+// Tiles of one window of x and all outputs follow each other, so x is shared in L2.
+template <int kColumns>
+__device__ __forceinline__ Place place_tile(const Params& params, int32_t tile) {
+    const int32_t rest = tile / params.o_tiles, groups = static_cast<int32_t>(params.problem.G);
+    const int32_t window = rest / groups;
+    return {rest - window * groups, (tile - rest * params.o_tiles) * kColumns,
+            static_cast<uint32_t>(window) * kTilePositions};
+}
+
+// A position of the line in its sample; whether there is one.
+struct Position {
+    uint32_t n, p;
+    bool exists;
+};
+__device__ __forceinline__ Position find_position(const Params& params, uint32_t q) {
+    const uint32_t n = q / params.line, p = q - n * params.line;
+    return {n, p, n < params.problem.N && p < params.problem.P};
+}
+
+// Of fp32 bits the high and the low TF32 part.
+__device__ __forceinline__ void split_tf32(uint32_t bits, uint32_t& high, uint32_t& low) {
+    high = ptx::cvt_rn_tf32(__uint_as_float(bits));
+    low = ptx::cvt_rn_tf32(__uint_as_float(bits) - __uint_as_float(high));
+}
+
+// The ring of stages: which one is next, and the parity its barrier will show.
+struct Ring {
+    int32_t stage;
+    uint32_t parity;
+    __device__ __forceinline__ void advance(int32_t stages) {
+        if (++stage == stages) {
+            stage = 0;
+            parity ^= 1;
+        }
+    }
+};
+struct Barriers {
+    uint32_t base;
+    __device__ __forceinline__ uint32_t full(int stage) const { return base + 8 * stage; }
+    __device__ __forceinline__ uint32_t empty(int stage) const { return base + 8 * (kMaxStages + stage); }
+    // By the copy engine.
+    __device__ __forceinline__ uint32_t landed(int stage) const {
+        return base + 8 * (2 * kMaxStages + stage);
+    }
+};
+
+// One of kLoaders threads that fill stages.
+template <class Traits, int kColumns>
+struct Loader {
+    using Element = typename Traits::Element;
+    static constexpr int kPieces = kColumns / 32;  // of W, of a thread: piece thread % 8 of every 32nd row
+    static constexpr int kStageBytes = Traits::stage_bytes(kColumns);
+    static constexpr int kUnderWay = kAhead<Traits, kColumns>;
+
+    const Params& params;
+    const Problem& problem;
+    const Barriers& barriers;
+    uint8_t* const smem;
+    const int thread;
+    int32_t channels;         // left, of this chunk and those behind it
+    const Element* w_source;  // this thread's first piece
+    int32_t w_rows;           // from it on
+    const Element* x_source;  // the positions that this thread copies, of its first channel
+    bool x_wanted, x_exists;  // positions that x does not have are zero; sums that y does not have are no one's
+
+    template <int kBytes>
+    static __device__ __forceinline__ void copy(uint32_t target, const void* source, bool exists) {
+        if constexpr (kBytes == 16) ptx::cp_async_16(target, source, exists ? 16 : 0);
+        else ptx::cp_async<kBytes>(target, source, exists ? kBytes : 0);
+    }
+
+    __device__ __forceinline__ int piece_offset() const {
+        return thread / 8 * kRowBytes + (thread % 8 ^ thread / 8 % 8) * 16;
+    }
+    __device__ __forceinline__ void announce(uint32_t full) const {
+        ptx::fence_proxy_async();
+        __syncwarp();
+        if (thread % 32 == 0) ptx::mbarrier_arrive(full);
+    }
+
+    // A chunk of W; zeros behind the last channel.
+    template <int kBytes>
+    __device__ __forceinline__ void load_weights(uint32_t stage) const {
+        const int32_t left = channels - thread % 8 * Traits::kPieceChannels;
+        const int64_t step = 32 * problem.C;
+        const Element* source = w_source;
+        uint32_t target = stage + piece_offset();
+#pragma unroll
+        for (int i = 0; i < kPieces; ++i, source += step, target += 32 * kRowBytes) {
+            if (32 * i >= w_rows) break;
+#pragma unroll
+            for (int j = 0; j < 16 / kBytes; ++j) {
+                constexpr int kCount = kBytes / Traits::kElementBytes;
+                copy<kBytes>(target + j * kBytes, source + j * kCount, j * kCount < left);
+            }
+        }
+    }
+
+    // kAll threads round or split W where it lies; the low parts come behind the high ones.
+    template <int kAll>
+    __device__ __forceinline__ void convert_weights(uint8_t* stage) const {
+        constexpr int kTogether = 4, kStep = kAll / 8;
+        uint8_t* const target = stage + piece_offset();
+#pragma unroll
+        for (int first = 0; first < kColumns / kStep; first += kTogether) {
+            uint4 pieces[kTogether];
+#pragma unroll
+            for (int i = 0; i < kTogether; ++i) {
+                if (first + i >= kColumns / kStep) break;
+                pieces[i] = *reinterpret_cast<const uint4*>(target + (first + i) * kStep * kRowBytes);
+            }
+#pragma unroll
+            for (int i = 0; i < kTogether; ++i) {
+                if (first + i >= kColumns / kStep) break;
+                uint8_t* const place = target + (first + i) * kStep * kRowBytes;
+                uint32_t high[4] = {pieces[i].x, pieces[i].y, pieces[i].z, pieces[i].w};
+                if constexpr (Traits::kParts == 2) {
+                    uint32_t low[4];
+#pragma unroll
+                    for (int j = 0; j < 4; ++j) split_tf32(high[j], high[j], low[j]);
+                    *reinterpret_cast<uint4*>(place + Traits::part_bytes(kColumns)) =
+                        make_uint4(low[0], low[1], low[2], low[3]);
+                } else {
+#pragma unroll
+                    for (int j = 0; j < 4; ++j) high[j] = round_tf32(high[j]);
+                }
+                *reinterpret_cast<uint4*>(place) = make_uint4(high[0], high[1], high[2], high[3]);
+            }
+        }
+    }
+
+    // A thread copies the same kCount positions, kBytes, of every kCount-th channel.
+    template <int kBytes>
+    struct Units {
+        static constexpr int kCount = kBytes / Traits::kElementBytes;
+        static constexpr int kPlane = kPositions / kCount;  // of a channel and product warpgroup
+    };
+
+    template <int kBytes>
+    __device__ __forceinline__ void find_x(const Place& place) {
+        constexpr int kCount = Units<kBytes>::kCount, kUnits = 2 * Units<kBytes>::kPlane;
+        const Position at = find_position(params, place.q + thread % kUnits * kCount);
+        const int64_t l = at.p * problem.stride - problem.pad_left;
+        x_wanted = at.exists;
+        x_exists = l >= 0 && l < problem.L;
+        x_source = static_cast<const Element*>(problem.x) + at.n * problem.x_stride_n +
+                   (place.group * problem.C + thread / kUnits) * problem.x_stride_c + l * problem.x_stride_l;
+    }
+
+    template <int kBytes>
+    __device__ __forceinline__ void load_x(uint32_t x_stage) const {
+        constexpr int kCount = Units<kBytes>::kCount, kPlane = Units<kBytes>::kPlane;
+        if (!x_wanted) return;
+        const int32_t unit = thread % (2 * kPlane), channel = thread / (2 * kPlane);
+        const int32_t left = x_exists ? channels - channel : 0;
+        const int64_t step = kCount * problem.x_stride_c;
+        const Element* source = x_source;
+        uint32_t target = x_stage + unit / kPlane * Traits::kPlaneBytes +
+                          channel * kPitch * Traits::kElementBytes + unit % kPlane * kBytes;
+#pragma unroll 8
+        for (int c = 0; c < Traits::kChunkChannels; c += kCount, source += step) {
+            copy<kBytes>(target, source, c < left);
+            target += kCount * kPitch * Traits::kElementBytes;
+        }
+    }
+
+    template <class Run>
+    __device__ __forceinline__ void with_x_copy(Run run) const {
+        if (params.x_copy == 16) run(std::integral_constant<int, 16>{});
+        else if (params.x_copy == 8) run(std::integral_constant<int, 8>{});
+        else run(std::integral_constant<int, 4>{});
+    }
+
+    // Turns to the chunks of a tile.
+    __device__ __forceinline__ void begin_tile(int32_t tile) {
+        const Place place = place_tile<kColumns>(params, tile);
+        channels = static_cast<int32_t>(problem.C);
+        w_rows = static_cast<int32_t>(problem.O) - place.o - thread / 8;
+        w_source = static_cast<const Element*>(problem.w) + thread % 8 * Traits::kPieceChannels +
+                   (place.group * problem.O + place.o + thread / 8) * problem.C;
+        with_x_copy([&](auto bytes) { find_x<decltype(bytes)::value>(place); });
+    }
+
+    __device__ __forceinline__ void load_chunk(uint32_t stage) {
+        const uint32_t x_stage = stage + Traits::kParts * Traits::part_bytes(kColumns);
+        with_x_copy([&](auto bytes) { load_x<decltype(bytes)::value>(x_stage); });
+        if (params.w_copy == 16) load_weights<16>(stage);
+        else load_weights<4>(stage);
+        channels -= Traits::kChunkChannels;
+        w_source += Traits::kChunkChannels;
+        x_source += Traits::kChunkChannels * problem.x_stride_c;
+    }
+
+    __device__ __forceinline__ void run() {
+        Ring filled{0, 1}, ready{0, 0};  // an empty ring: the first waits return at once
+        int32_t tile = blockIdx.x;
+        channels = 0;
+        for (int32_t chunk = 0;; ++chunk) {
+            if (chunk >= kUnderWay) {
+                ptx::cp_async_wait_group<kUnderWay - 1>();
+                if constexpr (Traits::kIsFloat) convert_weights<kLoaders>(smem + ready.stage * kStageBytes);
+                announce(barriers.full(ready.stage));
+                ready.advance(params.stages);
+            }
+            if (channels <= 0 && tile < params.tiles) {
+                begin_tile(tile);
+                tile += gridDim.x;
+            }
+            if (channels > 0) {
+                ptx::mbarrier_wait(barriers.empty(filled.stage), filled.parity);
+                load_chunk(ptx::smem_address(smem) + filled.stage * kStageBytes);
+                filled.advance(params.stages);
+            } else if (chunk >= kUnderWay && ready.stage == filled.stage) {
+                break;
+            }
+            ptx::cp_async_commit_group();  // an empty group keeps the count in step
+        }
+    }
+
+    // Likewise of one thread by the copy engine. What lies outside x and W becomes zero.
+    __device__ __forceinline__ void order_boxes(const TensorMap& x_map, const TensorMap& w_map) const {
+        Ring filled{0, 1};
+        for (int32_t tile = blockIdx.x; tile < params.tiles; tile += gridDim.x) {
+            const Place place = place_tile<kColumns>(params, tile);
+            const Position at = find_position(params, place.q);
+            const int32_t n = static_cast<int32_t>(at.n), p = static_cast<int32_t>(at.p);
+            for (int32_t c = 0; c < problem.C; c += Traits::kChunkChannels) {
+                const uint32_t stage = ptx::smem_address(smem) + filled.stage * kStageBytes;
+                const uint32_t x_stage = stage + Traits::kParts * Traits::part_bytes(kColumns);
+                const uint32_t landed = barriers.landed(filled.stage);
+                ptx::mbarrier_wait(barriers.empty(filled.stage), filled.parity);
+                ptx::mbarrier_arrive_expect_tx(landed,
+                                               Traits::part_bytes(kColumns) + 2 * Traits::kPlaneBytes);
+                ptx::cp_async_bulk_tensor(x_stage, &x_map, p, c, place.group, n, landed);
+                ptx::cp_async_bulk_tensor(x_stage + Traits::kPlaneBytes, &x_map, p + kPositions, c, place.group,
+                                          n, landed);
+                ptx::cp_async_bulk_tensor(stage, &w_map, c, place.o, place.group, landed);
+                filled.advance(params.stages);
+            }
+        }
+    }
+
+    // The first kConverterWarps warps, beside that thread.
+    __device__ __forceinline__ void convert_stages() const {
+        Ring ready{0, 0};
+        for (int32_t tile = blockIdx.x; tile < params.tiles; tile += gridDim.x) {
+#pragma unroll 1
+            for (int32_t chunk = 0; chunk < params.chunks; ++chunk) {
+                ptx::mbarrier_wait(barriers.landed(ready.stage), ready.parity);
+                if constexpr (Traits::kIsFloat)
+                    convert_weights<32 * kConverterWarps>(smem + ready.stage * kStageBytes);
+                announce(barriers.full(ready.stage));
+                ready.advance(params.stages);
+            }
+        }
+    }
+};
+
+// One of the product warpgroups' threads. Lane 4*g + t holds channels t and t + 4 of a step (in 16 bits 2t,
+// 2t + 1 and those + 8) of the warp's positions 4g to 4g + 3; and these of outputs 8*j + 2t and that + 1.
+template <class Traits, int kColumns>
+struct Product {
+    using Element = typename Traits::Element;
+    using Mma = WgmmaFromRegisters<Traits::kOperand, kColumns>;
+    static constexpr int kParts = Traits::kParts, kValues = kColumns / 2;
+    using Sums = float[2][kValues];  // of positions 4g, 4g + 1 and of 4g + 2, 4g + 3
+
+    const Params& params;
+    const Problem& problem;
+    const Barriers& barriers;
+    const uint8_t* const smem;
+    Element* const staged;  // [8][kStagedPitch], this warp's own
+    float* const bias;      // [kColumns], likewise
+    const int warp, lane;   // warp of 8: warpgroup warp / 4
+    Ring stages;
+
+    struct Fragments {
+        uint32_t part[kParts][2][4];  // high, then low; of both products
+    };
+
+    // `x` is at this lane's first channel and position.
+    static __device__ __forceinline__ void load_fragments(Fragments& fragments, const uint8_t* x, int step) {
+        constexpr int kStepChannels = Traits::kChunkChannels / kSteps;
+        const auto row = [&](int channel) {
+            return x + (step * kStepChannels + channel) * kPitch * Traits::kElementBytes;
+        };
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {  // of the step's channels
+            if constexpr (Traits::kIsFloat) {
+                const uint4 four = *reinterpret_cast<const uint4*>(row(4 * half));
+                const uint32_t bits[4] = {four.x, four.y, four.z, four.w};
+#pragma unroll
+                for (int i = 0; i < 4; ++i) {
+                    uint32_t& high = fragments.part[0][i / 2][2 * half + i % 2];
+                    if constexpr (kParts == 2)
+                        split_tf32(bits[i], high, fragments.part[1][i / 2][2 * half + i % 2]);
+                    else high = round_tf32(bits[i]);
+                }
+            } else {
+                const uint2 first = *reinterpret_cast<const uint2*>(row(8 * half));
+                const uint2 second = *reinterpret_cast<const uint2*>(row(8 * half + 1));
+                fragments.part[0][0][2 * half] = __byte_perm(first.x, second.x, 0x5410);
+                fragments.part[0][0][2 * half + 1] = __byte_perm(first.x, second.x, 0x7632);
+                fragments.part[0][1][2 * half] = __byte_perm(first.y, second.y, 0x5410);
+                fragments.part[0][1][2 * half + 1] = __byte_perm(first.y, second.y, 0x7632);
+            }
+        }
+    }
+
+    // The products of one step; `w16` is the step's W in units of 16 bytes. Split: low parts first, as the
+    // accumulator truncates.
+    __device__ __forceinline__ void multiply(Sums& sums, const Fragments& fragments, uint32_t w16,
+                                             bool accumulate) {
+        const uint64_t w_high = ptx::wgmma_descriptor(w16);
+        if constexpr (kParts == 2) {
+            const uint64_t w_low = ptx::wgmma_descriptor(w16 + Traits::part_bytes(kColumns) / 16);
+#pragma unroll
+            for (int i = 0; i < 2; ++i) Mma::issue(sums[i], fragments.part[1][i], w_high, accumulate);
+#pragma unroll
+            for (int i = 0; i < 2; ++i) Mma::issue(sums[i], fragments.part[0][i], w_low, true);
+            accumulate = true;
+        }
+#pragma unroll
+        for (int i = 0; i < 2; ++i) Mma::issue(sums[i], fragments.part[0][i], w_high, accumulate);
+    }
+
+    __device__ __forceinline__ void release(int32_t stage) {
+        if (lane == 0) ptx::mbarrier_arrive(barriers.empty(stage));
+    }
+
+    // All products of one tile.
+    __device__ __forceinline__ void multiply_tile(Sums& sums) {
+        const int t = lane % 4, g = lane / 4, group = warp / 4;
+        const int x_offset = kParts * Traits::part_bytes(kColumns) + group * Traits::kPlaneBytes +
+                             ((Traits::kIsFloat ? t : 2 * t) * kPitch + warp % 4 * 32 + 4 * g) *
+                                 Traits::kElementBytes;
+        Sums total = {};  // of split operands: the accumulator truncates, this rounds to nearest
+        Fragments fragments[2];
+        bool accumulate = false;
+        int32_t done = -1;  // a stage whose products may still be running
+#pragma unroll 1
+        for (int32_t chunk = 0; chunk < params.chunks; ++chunk) {
+            ptx::mbarrier_wait(barriers.full(stages.stage), stages.parity);
+            const uint8_t* const stage = smem + stages.stage * Traits::stage_bytes(kColumns);
+            const uint32_t w16 = ptx::smem_address(stage) / 16;
+#pragma unroll
+            for (int step = 0; step < kSteps; ++step) {
+                load_fragments(fragments[step % 2], stage + x_offset, step);
+                ptx::wgmma_fence();
+                multiply(sums, fragments[step % 2], w16 + 2 * step, accumulate);
+                ptx::wgmma_commit_group();
+                accumulate = true;
+                ptx::wgmma_wait_group<1>();  // the step before this one is done
+                if (step == 0 && done >= 0) release(done);
+            }
+            done = stages.stage;
+            stages.advance(params.stages);
+            if constexpr (kParts == 2) {
+                ptx::wgmma_wait_group<0>();
+#pragma unroll
+                for (int i = 0; i < 2 * kValues; ++i) total[i % 2][i / 2] += sums[i % 2][i / 2];
+                accumulate = false;
+            }
+        }
+        ptx::wgmma_wait_group<0>();
+        release(done);
+        if constexpr (kParts == 2) {
+#pragma unroll
+            for (int i = 0; i < 2 * kValues; ++i) sums[i % 2][i / 2] = total[i % 2][i / 2];
+        }
+    }
+
+    // Of output place.o + lane + 32*i; they arrive during the products.
+    __device__ __forceinline__ float load_bias(const Place& place, int i) const {
+        const int32_t o = place.o + lane + 32 * i;
+        if (problem.bias == nullptr || o >= problem.O) return 0.0f;
+        return widen(static_cast<const Element*>(problem.bias)[place.group * problem.O + o]);
+    }
+    // The output o of this place at a position.
+    __device__ __forceinline__ Element* find_y(const Place& place, int32_t o, const Position& at) const {
+        const int64_t row = (at.n * problem.G + place.group) * problem.O + o;
+        return static_cast<Element*>(problem.y) + row * problem.P + at.p;
+    }
+
+    // Four neighbours of output 8*j + 2t + odd, as they lie in memory.
+    using Four = std::conditional_t<Traits::kIsFloat, uint4, uint2>;
+    static __device__ __forceinline__ Four round_four(const Sums& sums, int j, int odd, float added) {
+        Vector<Element, 4> four;
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+            four.at[i] = narrow<Element>(sums[i / 2][4 * j + 2 * (i % 2) + odd] + added);
+        return *reinterpret_cast<const Four*>(&four);
+    }
+
+    // From registers, four neighbours at once, which are of one sample.
+    __device__ __forceinline__ void store_direct(const Sums& sums, const Place& place) const {
+        const Position at = find_position(params, place.q + 4 * (lane / 4));
+        const int32_t o = place.o + 2 * (lane % 4);
+        const int32_t outputs = at.exists ? static_cast<int32_t>(problem.O) - o : 0;
+        Element* y = find_y(place, o, at);
+#pragma unroll
+        for (int j = 0; j < kColumns / 8; ++j, y += 8 * problem.P) {
+            const float2 added = *reinterpret_cast<const float2*>(bias + 8 * j + 2 * (lane % 4));
+            if (8 * j < outputs) ptx::st_global(y, round_four(sums, j, 0, added.x));
+            if (8 * j + 1 < outputs) ptx::st_global(y + problem.P, round_four(sums, j, 1, added.y));
+        }
+    }
+
+    // Through shared memory, 8 outputs at a time: a lane stores one position of each.
+    __device__ __forceinline__ void store_staged(const Sums& sums, const Place& place) const {
+        constexpr int kStagedPitch = Traits::kStagedPitch;
+        const Position at = find_position(params, place.q + lane);
+        Element* y = find_y(place, place.o, at);
+        int32_t outputs = at.exists ? static_cast<int32_t>(problem.O) - place.o : 0;
+#pragma unroll 1
+        for (int j = 0; j < kColumns / 8; ++j, outputs -= 8, y += 8 * problem.P) {
+            const int row = 2 * (lane % 4);
+#pragma unroll
+            for (int i = 0; i < kColumns / 8; ++i) {  // registers have no index
+                if (i != j) continue;
+                Element* const target = staged + row * kStagedPitch + lane / 4 * 4;
+                const float2 added = *reinterpret_cast<const float2*>(bias + 8 * i + row);
+                *reinterpret_cast<Four*>(target) = round_four(sums, i, 0, added.x);
+                *reinterpret_cast<Four*>(target + kStagedPitch) = round_four(sums, i, 1, added.y);
+            }
+            __syncwarp();
+            if (problem.activation != Activation::none)
+                activate_staged(problem.activation, staged, 8 * kStagedPitch);
+#pragma unroll
+            for (int i = 0; i < 8; ++i) {
+                if (i < outputs) y[i * problem.P] = staged[i * kStagedPitch + lane];
+            }
+            __syncwarp();
+        }
+    }
+
+    // Whether a sum of split operands can be trusted: an infinity splits into parts that cancel to NaN, and
+    // the low part of a number near the end of the range is lost.
+    static __device__ __forceinline__ bool is_sound(float sum) {
+        return sum == 0.0f || (fabsf(sum) >= 0x1p-90f && isfinite(sum));
+    }
+
+    // Of sums[i % 2][i / 2], bit i: whether it must be done again.
+    static __device__ __forceinline__ uint64_t find_unsound(const Sums& sums) {
+        uint64_t unsound = 0;
+#pragma unroll
+        for (int i = 0; i < 2 * kValues; ++i) unsound |= uint64_t{!is_sound(sums[i % 2][i / 2])} << i;
+        return unsound;
+    }
+    __device__ __forceinline__ void mend(uint64_t unsound, const Place& place) const {
+        __syncwarp();  // all have been stored
+#pragma unroll 1
+        for (int i = 0; i < 2 * kValues; ++i) {
+            const int value = i / 2;
+            const int32_t o = place.o + value / 4 * 8 + lane % 4 * 2 + value % 2;
+            const Position at = find_position(params, place.q + lane / 4 * 4 + i % 2 * 2 + value / 2 % 2);
+            if ((unsound >> i & 1) == 0 || o >= problem.O || !at.exists) continue;
+            *reinterpret_cast<float*>(find_y(place, o, at)) =
+                finish_exactly(problem, at.n, place.group, o, at.p);
+        }
+    }
+
+    __device__ __forceinline__ void run() {
+#pragma unroll 1
+        for (int32_t tile = blockIdx.x; tile < params.tiles; tile += gridDim.x) {
+            Place place = place_tile<kColumns>(params, tile);  // of this warp
+            place.q += warp * 32;
+            float own_bias[kColumns / 32];
+#pragma unroll
+            for (int i = 0; i < kColumns / 32; ++i) own_bias[i] = load_bias(place, i);
+            Sums sums;
+            multiply_tile(sums);
+#pragma unroll
+            for (int i = 0; i < kColumns / 32; ++i) bias[lane + 32 * i] = own_bias[i];
+            __syncwarp();
+            uint64_t unsound = 0;
+            if constexpr (kParts == 2) unsound = find_unsound(sums);
+            if (params.y_direct) store_direct(sums, place);
+            else store_staged(sums, place);
+            if constexpr (kParts == 2) {
+                if (__any_sync(0xFFFFFFFF, unsound != 0)) mend(unsound, place);
+            }
+        }
+    }
+};
+
+#endif
+
+template <class Traits, int kColumns>
+__global__ void __launch_bounds__(kThreads, 1)
+    pointwise_sm90_kernel(const __grid_constant__ Params params, const __grid_constant__ TensorMap x_map,
+                          const __grid_constant__ TensorMap w_map) {
+#if __CUDA_ARCH__ == 900
+    extern __shared__ uint8_t smem_base[];
+    uint8_t* const smem = smem_base + ((1024 - (ptx::smem_address(smem_base) & 1023)) & 1023);
+    uint8_t* const staging = smem + params.stages * Traits::stage_bytes(kColumns);
+    const Barriers barriers{ptx::smem_address(staging + Traits::kStagingBytes)};
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < kMaxStages; ++i) {
+            ptx::mbarrier_init(barriers.full(i), params.boxes ? kConverterWarps : kLoaderWarps);
+            ptx::mbarrier_init(barriers.empty(i), kProductWarps);
+            ptx::mbarrier_init(barriers.landed(i), 1);
+        }
+        ptx::fence_mbarrier_init();
+    }
+    __syncthreads();
+    // Through a shuffle, so that the compiler knows it is the same in the whole warp.
+    const int warp = __shfl_sync(0xFFFFFFFF, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
+    if (warp < kProductWarps) {
+        ptx::setmaxnreg_inc<kProductRegisters<Traits, kColumns>>();
+        using Element = typename Traits::Element;
+        uint8_t* const own = staging + warp * (Traits::kStagingBytes / kProductWarps);
+        Product<Traits, kColumns> product{params,
+                                          params.problem,
+                                          barriers,
+                                          smem,
+                                          reinterpret_cast<Element*>(own),
+                                          reinterpret_cast<float*>(own + Traits::kStagedBytes),
+                                          warp,
+                                          lane,
+                                          {0, 0}};
+        product.run();
+    } else {
+        ptx::setmaxnreg_dec<256 - kProductRegisters<Traits, kColumns>>();
+        Loader<Traits, kColumns> loader{params, params.problem, barriers, smem,
+                                        static_cast<int>(threadIdx.x) - 32 * kProductWarps};
+        if (!params.boxes) loader.run();
+        else if (warp < kProductWarps + kConverterWarps) loader.convert_stages();
+        else if (warp == kThreads / 32 - 1 && ptx::elect()) loader.order_boxes(x_map, w_map);
+    }
+#endif
+}
+
+// tiles is 0 where that cannot be: rows of 16 bits are copied two at a time.
+template <class Traits, int kColumns>
+inline Params cut(const Problem& problem) {
+    Params params{};
+    params.problem = problem;
+    params.o_tiles = static_cast<int32_t>(ceil_div(problem.O, kColumns));
+    params.chunks = static_cast<int32_t>(ceil_div(problem.C, Traits::kChunkChannels));
+    const int64_t element = Traits::kElementBytes;
+    const auto aligned = [](const void* pointer, int64_t bytes) {
+        return reinterpret_cast<uintptr_t>(pointer) % bytes == 0;
+    };
+    params.x_copy = params.w_copy = static_cast<int32_t>(element);
+    const bool in_rows = problem.x_stride_l == 1 && problem.stride == 1 && problem.pad_left == 0;
+    for (int32_t bytes = 2 * static_cast<int32_t>(element); bytes <= 16; bytes *= 2) {
+        if (in_rows && problem.P == problem.L && problem.P * element % bytes == 0 &&
+            problem.x_stride_c * element % bytes == 0 &&
+            (problem.N == 1 || problem.x_stride_n * element % bytes == 0) && aligned(problem.x, bytes))
+            params.x_copy = bytes;
+        if (bytes != 8 && problem.C * element % bytes == 0 && aligned(problem.w, bytes))
+            params.w_copy = bytes;
+    }
+    // Tiles lie in one sample each then: not where too much of them would be behind its end. The driver asks
+    // for strides of whole 16 bytes, not zero.
+    constexpr int64_t kFar = int64_t{1} << 37;
+    const int64_t whole_tiles = round_up(problem.P, kTilePositions);
+    params.boxes = params.x_copy == 16 && params.w_copy == 16 && 16 * (whole_tiles - problem.P) <= problem.P &&
+                   problem.x_stride_c > 0 && problem.G * problem.C * problem.x_stride_c < kFar &&
+                   (problem.N == 1 || (problem.x_stride_n > 0 && problem.x_stride_n < kFar));
+    params.line = static_cast<uint32_t>(params.boxes ? whole_tiles : problem.P);
+    const int64_t tiles = ceil_div(problem.N * params.line, kTilePositions) * params.o_tiles * problem.G;
+    params.y_direct =
+        problem.activation == Activation::none && problem.P % 4 == 0 && aligned(problem.y, 4 * element);
+
+    const int32_t other_bytes = Traits::kStagingBytes + 3 * kMaxStages * 8 + 1024;
+    const int32_t room = (problem.device.smem_bytes - other_bytes) / Traits::stage_bytes(kColumns);
+    params.stages = room < kMaxStages ? room : kMaxStages;
+    params.smem_bytes = params.stages * Traits::stage_bytes(kColumns) + other_bytes;
+    const bool fits = tiles < kMaxBlocks / 2 && params.stages > kAhead<Traits, kColumns> &&
+                      params.x_copy >= 4 && params.w_copy >= 4;
+    params.tiles = fits ? static_cast<int32_t>(tiles) : 0;
+    return params;
+}
+
+// Cycles that a launch needs by a simple count, in whole waves of tiles: products or bytes through L2, then
+// stores.
+template <class Traits>
+inline double estimate_cycles(const Params& params, int columns) {
+    constexpr double kBytesPerCycle = 28;  // of one multiprocessor from L2
+    const double area = static_cast<double>(columns) * kTilePositions;
+    const double products = area / 32 * (Traits::kParts == 2 ? 3.5 : 1);
+    const double moves = (columns + kTilePositions) * kRowBytes / kBytesPerCycle;
+    const double tile = params.chunks * (products > moves ? products : moves) + 1500 +
+                        area * Traits::kElementBytes / 40;
+    return static_cast<double>(ceil_div(params.tiles, params.problem.device.sm_count)) * tile;
+}
+
+// Calls run(traits) for the problem's dtype and precision.
+template <class Run>
+inline auto with_traits(const Problem& problem, Run run) {
+    if (problem.dtype == Dtype::float16) return run(Traits<__half, 1>{});
+    if (problem.dtype == Dtype::bfloat16) return run(Traits<__nv_bfloat16, 1>{});
+    if (problem.precision == Precision::tf32) return run(Traits<float, 1>{});
+    return run(Traits<float, 2>{});
+}
+
+// What the copy engine loads. One sample's stride means nothing and may be zero, which the driver refuses.
+template <class Traits>
+inline BoxedTensor describe_x(const Problem& problem) {
+    const int64_t stride_g = problem.C * problem.x_stride_c;
+    return {problem.x,
+            Traits::kElementBytes,
+            {problem.L, problem.C, problem.G, problem.N},
+            {problem.x_stride_c, stride_g, problem.N == 1 ? problem.G * stride_g : problem.x_stride_n},
+            {kPitch, Traits::kChunkChannels, 1, 1},
+            false};
+}
+template <class Traits, int kColumns>
+inline BoxedTensor describe_weights(const Problem& problem) {
+    return {problem.w,
+            Traits::kElementBytes,
+            {problem.C, problem.O, problem.G},
+            {problem.C, problem.C * problem.O},
+            {Traits::kChunkChannels, kColumns, 1},
+            true};
+}
+
+template <class Traits, int kColumns>
+Error launch_tiles(const Params& params, cudaStream_t stream) {
+    Error error = allow_smem<pointwise_sm90_kernel<Traits, kColumns>>(params.problem.device);
+    if (error != nullptr) return error;
+    TensorMap x_map{}, w_map{};
+    if (params.boxes) {
+        error = encode_tensor_map(describe_x<Traits>(params.problem), 4, &x_map);
+        if (error == nullptr)
+            error = encode_tensor_map(describe_weights<Traits, kColumns>(params.problem), 3, &w_map);
+        if (error != nullptr) return error;
+    }
+    const int32_t most = params.problem.device.sm_count;
+    const int32_t blocks = params.tiles < most ? params.tiles : most;
+    pointwise_sm90_kernel<Traits, kColumns><<<blocks, kThreads, params.smem_bytes, stream>>>(params, x_map, w_map);
+    return launch_error();
+}
+
+template <class Traits>
+inline Error launch(const Problem& problem, cudaStream_t stream) {
+    const Params narrow = cut<Traits, 64>(problem);
+    if constexpr (Traits::kParts == 1) {  // else there are no registers for the totals
+        const Params wide = cut<Traits, 128>(problem);
+        if (estimate_cycles<Traits>(wide, 128) < estimate_cycles<Traits>(narrow, 64))
+            return launch_tiles<Traits, 128>(wide, stream);
+    }
+    return launch_tiles<Traits, 64>(narrow, stream);
+}
+
+}  // namespace pointwise_sm90
+
+inline bool fits_pointwise_sm90(const Problem& problem) {
+    constexpr int64_t kMost = int64_t{1} << 30;  // positions and channels are counted in 32 bits
+    if (problem.device.arch != 90 || problem.dtype == Dtype::float64 || problem.K != 1) return false;
+    if (problem.C < 16 || problem.O < 8 || problem.C >= kMost || problem.G * problem.O >= kMost) return false;
+    // Copied by single elements; gemm_sm90 has more tiles (7x703x300 to 216, stride 2: 0.049 ms, 0.025).
+    if (problem.stride > 1 && problem.C > 64) return false;
+    if (problem.x_stride_c == 1 && problem.L > 1) return false;  // gemm_sm90 loads along channels
+    if (problem.P >= kMost || problem.N >= kMost || problem.N * (problem.P + pointwise_sm90::kTilePositions) >= kMost)
+        return false;
+    return pointwise_sm90::with_traits(problem, [&](auto traits) {
+        using Traits = decltype(traits);
+        return pointwise_sm90::cut<Traits, 64>(problem).tiles > 0 &&
+               (Traits::kParts == 2 || pointwise_sm90::cut<Traits, 128>(problem).tiles > 0);
+    });
+}
+
+inline Error launch_pointwise_sm90(const Problem& problem, cudaStream_t stream) {
+    return pointwise_sm90::with_traits(problem, [&](auto traits) {
+        return pointwise_sm90::launch<decltype(traits)>(problem, stream);
+    });
+}
+
+}  // namespace conv1d
