@@ -741,7 +741,8 @@ inline bool fits_pointwise_sm90(const Problem& problem) {
     // Copied by single elements; gemm_sm90 has more tiles (7x703x300 to 216, stride 2: 0.049 ms, 0.025).
     if (problem.stride > 1 && problem.C > 64) return false;
     if (problem.x_stride_c == 1 && problem.L > 1) return false;  // gemm_sm90 loads along channels
-    if (problem.P >= kMost || problem.N >= kMost || problem.N * (problem.P + pointwise_sm90::kTilePositions) >= kMost)
+    if (problem.P >= kMost || problem.N >= kMost ||
+        problem.N * (problem.P + pointwise_sm90::kTilePositions) >= kMost)
         return false;
     return pointwise_sm90::with_traits(problem, [&](auto traits) {
         using Traits = decltype(traits);
