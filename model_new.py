@@ -978,7 +978,7 @@ inline size_t no_workspace(const Problem&) { return 0; }
 
 // Each is defined in a translation unit of its own, so that they compile side by side.
 extern const Route kToeplitzSm90, kToeplitz, kDepthwise, kStemSm80, kFoldSm80, kFewOutputs, kStreamSm90,
-    kSmallSm80, kGemmSm90, kGemmSm80, kDirect;
+    kSmallSm80, kPointwiseSm90, kGemmSm90, kGemmSm80, kDirect;
 
 constexpr const Route* kRoutes[] = {
     &kToeplitzSm90,  // depthwise: long filters on Hopper
@@ -989,6 +989,7 @@ constexpr const Route* kRoutes[] = {
     &kFewOutputs,    // one to eight output channels a group: bound by reading x
     &kStreamSm90,    // short sums on Hopper, bound by memory
     &kSmallSm80,     // dense problems of few products: one launch
+    &kPointwiseSm90,  // one tap on Hopper
     &kGemmSm90,      // every other dense problem on Hopper
     &kGemmSm80,      // and on other cards since Ampere
     &kDirect,        // fits every valid problem: the last row
@@ -1539,6 +1540,14 @@ __device__ __forceinline__ __nv_bfloat16 narrow<__nv_bfloat16>(float sum) {
     return __float2bfloat16_rn(sum);
 }
 
+// fp32 bits to nearest TF32, ties away from zero as cuDNN has them: half of TF32's last place is added, and
+// what is left in the low 13 bits wgmma ignores. By a multiply-add, which hands inf and NaN through: an
+// integer addition would have to test for them. (Subnormal numbers are cut.)
+__device__ __forceinline__ uint32_t round_tf32(uint32_t bits) {
+    const float power = __uint_as_float(bits & 0xFF800000u);  // the number's sign and exponent
+    return __float_as_uint(fmaf(power, 0x1p-11f, __uint_as_float(bits)));
+}
+
 // gelu or silu of one value, as PyTorch's kernels compute them.
 template <class Sum>
 __device__ __forceinline__ Sum smooth_activation(Activation activation, Sum value) {
@@ -1628,13 +1637,14 @@ __device__ __forceinline__ void activate_staged(Activation activation, Element* 
     __syncwarp();
 }
 
-// One output of fp32 by FFMA, from x and w as they are; padding counts as x = 0.
-__device__ __forceinline__ float finish_exactly(const Problem& problem, int64_t n, int64_t g, int64_t o,
-                                                int64_t p) {
+// One output by FFMA, from x and w as they are; padding counts as x = 0.
+template <class Element = float>
+__device__ __forceinline__ Element finish_exactly(const Problem& problem, int64_t n, int64_t g, int64_t o,
+                                                  int64_t p) {
     const int64_t channel = g * problem.O + o;
-    const float* const w = static_cast<const float*>(problem.w) + channel * problem.C * problem.K;
-    const float* const x =
-        static_cast<const float*>(problem.x) + n * problem.x_stride_n + g * problem.C * problem.x_stride_c;
+    const Element* const w = static_cast<const Element*>(problem.w) + channel * problem.C * problem.K;
+    const Element* const x =
+        static_cast<const Element*>(problem.x) + n * problem.x_stride_n + g * problem.C * problem.x_stride_c;
     float sum = 0.0f;
 #pragma unroll 1
     for (int64_t c = 0; c < problem.C; ++c) {
@@ -1643,13 +1653,14 @@ __device__ __forceinline__ float finish_exactly(const Problem& problem, int64_t 
         for (int64_t k = 0; k < problem.K; ++k) {
             const int64_t l = p * problem.stride + k * problem.dilation - problem.pad_left;
             const bool inside = l >= 0 && l < problem.L;
-            const float value = inside ? x[c * problem.x_stride_c + l * problem.x_stride_l] : 0.0f;
-            part = fmaf(w[c * problem.K + k], value, part);
+            const float value = inside ? widen(x[c * problem.x_stride_c + l * problem.x_stride_l]) : 0.0f;
+            part = fmaf(widen(w[c * problem.K + k]), value, part);
         }
         sum += part;
     }
-    if (problem.bias != nullptr) sum += static_cast<const float*>(problem.bias)[channel];
-    return problem.activation == Activation::none ? sum : activate<float>(problem.activation, sum);
+    if (problem.bias != nullptr) sum += widen(static_cast<const Element*>(problem.bias)[channel]);
+    return problem.activation == Activation::none ? narrow<Element>(sum)
+                                                  : activate<Element>(problem.activation, sum);
 }
 
 // How the x that one block needs for some taps lies in shared memory, one row of slots a channel.
@@ -2121,6 +2132,16 @@ __device__ __forceinline__ void st_shared_apart(uint32_t target, uint32_t pair) 
         : "memory");
 }
 
+// 9.7.9.11: of plain stores of 16 bytes the compiler makes four here and there.
+__device__ __forceinline__ void st_global(void* target, uint4 four) {
+    asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(target), "r"(four.x), "r"(four.y),
+                 "r"(four.z), "r"(four.w)
+                 : "memory");
+}
+__device__ __forceinline__ void st_global(void* target, uint2 pair) {
+    asm volatile("st.global.v2.u32 [%0], {%1, %2};" ::"l"(target), "r"(pair.x), "r"(pair.y) : "memory");
+}
+
 // 9.7.4.9: of two pairs of fp16, the second without its signs, the larger ones; NaN where there is one.
 __device__ __forceinline__ uint32_t max_magnitude_f16(uint32_t largest, uint32_t pair) {
     uint32_t result;
@@ -2237,6 +2258,16 @@ __device__ __forceinline__ void cp_async_bulk_tensor(uint32_t target, const void
         "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes "
         "[%0], [%1, {%2, %3, %4}], [%5];" ::"r"(target),
         "l"(map), "r"(c0), "r"(c1), "r"(c2), "r"(barrier)
+        : "memory");
+}
+
+// The same of four axes.
+__device__ __forceinline__ void cp_async_bulk_tensor(uint32_t target, const void* map, int32_t c0, int32_t c1,
+                                                     int32_t c2, int32_t c3, uint32_t barrier) {
+    asm volatile(
+        "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes "
+        "[%0], [%1, {%2, %3, %4, %5}], [%6];" ::"r"(target),
+        "l"(map), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(barrier)
         : "memory");
 }
 
@@ -6513,6 +6544,10 @@ CONV1D_WGMMA(tf32, 192, "m64n192k8", "tf32.tf32", "96", "97", "98", "")
 CONV1D_WGMMA(f16, 192, "m64n192k16", "f16.f16", "96", "97", "98", ", 0, 0")
 CONV1D_WGMMA(bf16, 192, "m64n192k16", "bf16.bf16", "96", "97", "98", ", 0, 0")
 
+CONV1D_WGMMA_FROM_REGISTERS(tf32, 64, "m64n64k8", "tf32.tf32", "32", "33", "34", "35", "36", "37", "")
+CONV1D_WGMMA_FROM_REGISTERS(bf16, 64, "m64n64k16", "bf16.bf16", "32", "33", "34", "35", "36", "37", ", 0")
+CONV1D_WGMMA_FROM_REGISTERS(tf32, 128, "m64n128k8", "tf32.tf32", "64", "65", "66", "67", "68", "69", "")
+CONV1D_WGMMA_FROM_REGISTERS(bf16, 128, "m64n128k16", "bf16.bf16", "64", "65", "66", "67", "68", "69", ", 0")
 CONV1D_WGMMA_FROM_REGISTERS(f16, 64, "m64n64k16", "f16.f16", "32", "33", "34", "35", "36", "37", ", 0")
 CONV1D_WGMMA_FROM_REGISTERS(f16, 128, "m64n128k16", "f16.f16", "64", "65", "66", "67", "68", "69", ", 0")
 CONV1D_WGMMA_FROM_REGISTERS(tf32, 72, "m64n72k8", "tf32.tf32", "36", "37", "38", "39", "40", "41", "")
@@ -6572,6 +6607,7 @@ constexpr int kThreads = 32 * (kProductWarps + kConverterWarps + 1);  // and one
 constexpr int kTileSlots = 4;  // tiles announced ahead; with 2, converters waited for 39 % of kb67
 constexpr int kTileCounters = 2 * kTileSlots;  // a tile in work may be kTileSlots behind the one announced
 constexpr int kMaxStages = 12;
+constexpr int kMostRest = 4;  // rows of a folded window that are not worth a batch of their own
 constexpr int kBarrierReady = 1, kBarrierTaken = 2;  // hardware barriers between the product warpgroups
 
 // D is staged for its stores 8 rows at a time, in one slice of its columns or in two, which take half the
@@ -6611,6 +6647,26 @@ struct ModeTraits {
     }
 };
 
+// Which neighbours of x one load takes. Each has kernels of its own: with two in one kernel, either ran 5 to
+// 20 % slower.
+enum class Layout {
+    positions,      // of a channel, as contiguous x has them
+    channels_last,  // channels of a position
+    folded,         // the positions of a channel that become its folded channels
+};
+
+// At a stride of 8 the taps of a window reach up to 8 planes of x, which leave room for few columns. So the 8
+// positions between two outputs become channels: l = 8*q + r - pad_left, channel c becomes 8*c + r of a
+// convolution over q, tap k becomes tap k / 8 of channel 8*c + k % 8, the stride 1. Taps that K lacks to a
+// multiple of 8 have weights of zero; sums that are NaN for one of those times infinity are mended.
+constexpr int kFold = 8;
+
+// Not where more than a third of the folded weights would be such zeros, nor where a sample fills no tile.
+inline bool folds(const Problem& problem) {
+    return problem.stride == kFold && problem.dilation == 1 && problem.x_stride_l == 1 && problem.P >= 96 &&
+           round_up(problem.K, kFold) * 2 <= problem.K * 3 && problem.C < (int64_t{1} << 27);
+}
+
 // The shape of tiles. The two product warpgroups take 64 output channels each of the same columns, or, side
 // by side, the same 64 channels of neighbouring columns.
 struct Tiling {
@@ -6618,10 +6674,30 @@ struct Tiling {
     int slices;   // in which they are staged
     bool flat;    // tiles run over all samples' rows in a line; else each lies in one sample
     bool beside;
+    bool leads = true;  // columns are computed twice where stores then begin on sectors
 };
+
+// THE list of tiles: ROW(mode, columns, slices).
+#define CONV1D_SM90_TILES(ROW) \
+    ROW(tf32, 192, 1)          \
+    ROW(tf32, 192, 2)          \
+    ROW(tf32, 128, 1)          \
+    ROW(tf32, 64, 1)           \
+    ROW(tf32x3, 128, 1)        \
+    ROW(tf32x3, 64, 1)         \
+    ROW(f16x3, 128, 1)         \
+    ROW(f16x3, 64, 1)          \
+    ROW(f16, 192, 1)           \
+    ROW(f16, 128, 1)           \
+    ROW(f16, 64, 1)            \
+    ROW(bf16, 192, 1)          \
+    ROW(bf16, 128, 1)          \
+    ROW(bf16, 64, 1)
 
 // How one launch cuts its problem; written by the host, read by every role.
 struct Geometry {
+    int32_t folded;                              // 1: the four below are those of the folded problem
+    int32_t channels, taps, stride, dilation;
     int32_t rows_per_sample;   // flat: a sample's rows on the common row axis, outputs and then halo
     uint32_t stride_magic;     // ceil(2^32 / stride)
     uint32_t rows_magic;       // ceil(2^32 / rows_per_sample) where that is small
@@ -6644,6 +6720,7 @@ struct Geometry {
     int32_t ragged;   // 1: they are, though rows may begin at odd elements
     int32_t batches;  // of conversion in a stage
     int32_t batch_positions;
+    int32_t rest;     // folded: rows behind the last batch, which its warp converts as well
     int32_t x_stride_c, x_stride_l;
     int32_t plane_rows;   // distance between planes, in rows
     uint32_t plane_mask;  // planes that some tap reads
@@ -6674,10 +6751,23 @@ constexpr int kPlaneResidue[9] = {0, 0, 4, 3, 2, 5, 3, 7, 1};
 
 // Cuts the problem into tiles with at most `most_taps` to a window. `tiles` is 0 where that cannot be.
 template <Mode kMode>
-inline Geometry cut(const Problem& problem, const Tiling& tiling, int64_t most_taps) {
+inline Geometry cut(const Problem& given, const Tiling& tiling, int64_t most_taps) {
     using Traits = ModeTraits<kMode>;
     const bool flat = tiling.flat;
     Geometry geometry{};
+    Problem problem = given;  // as products see it
+    geometry.folded = folds(given);
+    if (geometry.folded) {
+        // The kernel has no flat tiles of folded x.
+        if (flat) return Geometry{};
+        problem.C = round_up(given.C * kFold, Traits::kChunkChannels);
+        problem.K = ceil_div(given.K, kFold);
+        problem.stride = 1;
+    }
+    geometry.channels = static_cast<int32_t>(problem.C);
+    geometry.taps = static_cast<int32_t>(problem.K);
+    geometry.stride = static_cast<int32_t>(problem.stride);
+    geometry.dilation = static_cast<int32_t>(problem.dilation);
     geometry.flat = flat;
     geometry.beside = tiling.beside;
     geometry.tile_o = tiling.beside ? kWarpgroupO : kTileO;
@@ -6697,7 +6787,8 @@ inline Geometry cut(const Problem& problem, const Tiling& tiling, int64_t most_t
     const bool is_short = ceil_div(problem.C, kRowBytes / Traits::kElementBytes) * problem.K <= 12;
     const bool aligned = reinterpret_cast<uintptr_t>(problem.y) % 32 == 0;
     geometry.lead =
-        !flat && aligned && (problem.P % piece != 0 || (problem.P % sector != 0 && is_short)) ? sector : 0;
+        tiling.leads && !flat && aligned && (problem.P % piece != 0 || (problem.P % sector != 0 && is_short)) ? sector : 0;
+    if (!tiling.leads && is_short) return Geometry{};
     geometry.sector_mask = geometry.lead > 0 ? sector - 1 : 0;
     geometry.bulk = aligned && (geometry.lead > 0 || problem.P % piece == 0);
     geometry.advance = tiling.columns - geometry.lead;
@@ -6705,7 +6796,7 @@ inline Geometry cut(const Problem& problem, const Tiling& tiling, int64_t most_t
     const int columns = geometry.tile_advance + geometry.lead;  // of a tile
 
     // As many taps a window as leave room for two stages of x and three of weights.
-    int64_t taps = most_taps, max_shift = 0;
+    int64_t taps = most_taps < problem.K ? most_taps : problem.K, max_shift = 0;
     for (;; taps = ceil_div(taps, 2)) {
         const int64_t span = (taps - 1) * problem.dilation;
         geometry.plane_mask = 0;
@@ -6730,17 +6821,27 @@ inline Geometry cut(const Problem& problem, const Tiling& tiling, int64_t most_t
     geometry.tap_groups = static_cast<int32_t>(ceil_div(problem.K, taps));
     geometry.taps_per_group = static_cast<int32_t>(taps);
     const auto in_pieces = [](int64_t elements) { return elements * Traits::kElementBytes % 16 == 0; };
-    geometry.channels_last = problem.x_stride_c == 1 && problem.C % Traits::kPieceChannels == 0 &&
+    geometry.channels_last = !geometry.folded && problem.x_stride_c == 1 &&
+                             problem.C % Traits::kPieceChannels == 0 &&
                              (problem.L == 1 || in_pieces(problem.x_stride_l)) &&
                              (problem.N == 1 || in_pieces(problem.x_stride_n)) &&
                              reinterpret_cast<uintptr_t>(problem.x) % 16 == 0;
-    geometry.pairs = !flat && problem.x_stride_l == 1 && !geometry.channels_last;
+    geometry.pairs = !flat && problem.x_stride_l == 1 && !geometry.channels_last && !geometry.folded;
     geometry.ragged =
-        geometry.pairs && (problem.L % 2 != 0 || (problem.x_stride_c | problem.x_stride_n) % 2 != 0 ||
-                           reinterpret_cast<uintptr_t>(problem.x) % (2 * Traits::kElementBytes) != 0);
-    geometry.batch_positions = geometry.ragged ? 62 : 64;
-    geometry.batches = static_cast<int32_t>(
-        ceil_div(geometry.window + geometry.pairs, geometry.batch_positions));  // a pair may begin at -1
+        geometry.folded
+            ? !(in_pieces(problem.x_stride_c | problem.x_stride_n | problem.pad_left) &&
+                reinterpret_cast<uintptr_t>(problem.x) % 16 == 0)
+            : geometry.pairs && (problem.L % 2 != 0 || (problem.x_stride_c | problem.x_stride_n) % 2 != 0 ||
+                                 reinterpret_cast<uintptr_t>(problem.x) % (2 * Traits::kElementBytes) != 0);
+    geometry.batch_positions = 64 - (geometry.ragged ? geometry.folded ? 1 : 2 : 0);
+    // A pair may begin at -1 where the window begins at an odd position of x.
+    const int64_t begins = geometry.tile_advance * stride | geometry.lead * stride | problem.pad_left |
+                           (geometry.tap_groups > 1 ? taps * problem.dilation : 0);
+    const int32_t positions = geometry.window + (geometry.pairs && begins % 2 != 0);
+    geometry.batches = static_cast<int32_t>(ceil_div(positions, geometry.batch_positions));
+    const int32_t rest = positions % geometry.batch_positions;
+    if (geometry.folded && !geometry.ragged && geometry.batches > 1 && rest <= kMostRest)
+        geometry.rest = rest, geometry.batches -= rest > 0;
     geometry.x_stride_c = static_cast<int32_t>(problem.x_stride_c);
     geometry.x_stride_l = static_cast<int32_t>(problem.x_stride_l);
     geometry.stride_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, stride));
@@ -6793,21 +6894,27 @@ template <Mode kMode>
 inline double estimate_cycles(const Problem& problem, const Geometry& geometry, const Tiling& tiling) {
     using Traits = ModeTraits<kMode>;
     constexpr double kBytesPerCycle = 32;  // of one multiprocessor from L2
-    const double blocks = static_cast<double>(geometry.chunks) * static_cast<double>(problem.K);
+    const double blocks = static_cast<double>(geometry.chunks) * geometry.taps;
     // Six products of 32 bytes a block of split operands; f16x3 waits for them twice.
     const double steps = kMode == Mode::f16x3 ? 8.5 : Traits::kIsSplit ? 6 : 4;
     // Of a row's channels that do not exist, whole steps are left out.
     constexpr int kStepChannels = Traits::kChunkChannels / Traits::kSteps;
-    const double filled = static_cast<double>(ceil_div(problem.C, kStepChannels)) / Traits::kSteps;
+    const double filled = static_cast<double>(ceil_div(geometry.channels, kStepChannels)) / Traits::kSteps;
     // And the fewer columns, the more often weights are read from shared memory.
-    const double products = filled * static_cast<double>(problem.K) * steps * (tiling.columns + 6);
+    const double products = filled * geometry.taps * steps * (tiling.columns + 6);
     const double stages = static_cast<double>(geometry.chunks) * geometry.tap_groups;
-    const double load = geometry.pairs || geometry.channels_last ? 1 : 1.5;  // by single elements x comes slower
-    const double bytes = stages * geometry.window * Traits::kChunkChannels * Traits::kElementBytes * load +
+    const double bytes = stages * geometry.window * Traits::kChunkChannels * Traits::kElementBytes +
                          (geometry.resident ? 0 : blocks * geometry.weight_bytes) +
                          kTileO * tiling.columns * Traits::kElementBytes;
     const double moves = bytes / kBytesPerCycle;
-    const double work = products > moves ? products + 0.25 * moves : moves + 0.25 * products;
+    // The converters may take longer: a batch costs each of the seven warps some 4,000 cycles.
+    const double batch = kMode == Mode::f16x3 ? 1050 : Traits::kIsFloat ? 570 : 700;
+    const double singles = Traits::kIsFloat ? 1.2 : 1.5;
+    const double conversions = (stages + static_cast<double>(geometry.channels) / Traits::kChunkChannels *
+                                             geometry.tap_groups) / 2 * geometry.batches * batch *
+                               (geometry.pairs || geometry.folded ? 1 + 0.1 * geometry.ragged : singles);
+    const double overlapped = products > moves ? products + 0.25 * moves : moves + 0.25 * products;
+    const double work = overlapped > conversions ? overlapped : conversions;
     const double tile = work + 2000 + (geometry.bulk ? 24 : 64) * tiling.columns + 1000 * tiling.slices;
     return static_cast<double>(ceil_div(geometry.tiles, problem.device.sm_count)) * tile;
 }
@@ -6832,10 +6939,13 @@ inline Cut choose_cut(const Problem& problem) {
     for (const bool beside : {false, true}) {
         if (beside ? !odd : problem.O <= kWarpgroupO) continue;
         for (const bool flat : {false, true}) {
-            if (!ModeTraits<kMode>::kIsSplit) consider({192, 1, flat, beside});
-            if (kMode == Mode::tf32) consider({192, 2, flat, beside});
-            consider({128, 1, flat, beside});
-            consider({64, 1, flat, beside});
+            for (const bool leads : {true, false}) {
+                if (flat && !leads) continue;
+#define CONV1D_SM90_CONSIDER(mode, columns, slices) \
+    if (kMode == Mode::mode) consider({columns, slices, flat, beside, leads});
+                CONV1D_SM90_TILES(CONV1D_SM90_CONSIDER)
+#undef CONV1D_SM90_CONSIDER
+            }
         }
     }
     return best;
@@ -6852,10 +6962,10 @@ constexpr float kSmallestScaled = 1.0f / 4096, kLargestScaled = 65280.0f;
 constexpr float kSumOfSmallX = 8.0f, kSumOfSmallW = 16.0f;
 
 template <Mode kMode>
-inline size_t image_bytes(const Problem& problem, int32_t tile_o) {
-    return static_cast<size_t>(problem.G * ceil_div(problem.O, tile_o) * tile_o *
-                               ceil_div(problem.C, ModeTraits<kMode>::kChunkChannels) * problem.K *
-                               kRowBytes);
+inline size_t image_bytes(const Problem& problem, const Geometry& geometry) {
+    return static_cast<size_t>(problem.G * ceil_div(problem.O, geometry.tile_o) * geometry.tile_o *
+                               ceil_div(geometry.channels, ModeTraits<kMode>::kChunkChannels) *
+                               geometry.taps * kRowBytes);
 }
 
 // What the kernels of one launch share in the workspace.
@@ -6880,14 +6990,14 @@ inline size_t lay_out(const Problem& problem, const Geometry& geometry, uint8_t*
     };
     *scratch = {};
     scratch->tickets = reinterpret_cast<int32_t*>(take(2 * sizeof(int32_t)));
-    scratch->image = take(image_bytes<kMode>(problem, geometry.tile_o));
+    scratch->image = take(image_bytes<kMode>(problem, geometry));
     if (kMode == Mode::f16x3) {
         const size_t tile_bytes = static_cast<size_t>(geometry.tiles) * sizeof(int32_t);
         scratch->row_scaling =
             reinterpret_cast<float2*>(take(problem.G * geometry.o_tiles * geometry.tile_o * sizeof(float2)));
         scratch->is_listed = reinterpret_cast<int32_t*>(take(tile_bytes));
         scratch->list = reinterpret_cast<int32_t*>(take(tile_bytes));
-        scratch->safe_image = take(image_bytes<Mode::tf32x3>(problem, geometry.tile_o));
+        scratch->safe_image = take(image_bytes<Mode::tf32x3>(problem, geometry));
     }
     return bytes;
 }
@@ -7054,7 +7164,7 @@ __device__ __forceinline__ void run_supplier(const Geometry& geometry, const Pro
                                              const Scratch& scratch) {
     Ring tiles, weights;
     tiles.parity = weights.parity = 1;  // an empty ring: the first waits return at once
-    const int64_t blocks_of_tile = int64_t{geometry.chunks} * problem.K;
+    const int64_t blocks_of_tile = int64_t{geometry.chunks} * geometry.taps;
     uint32_t announced = 0;
     const auto announce = [&](int32_t tile) {
         ptx::mbarrier_wait(barriers.tile_empty(tiles.stage), tiles.parity);
@@ -7114,14 +7224,9 @@ __device__ __forceinline__ void run_supplier(const Geometry& geometry, const Pro
 
 
 
+
 namespace conv1d {
 namespace sm90 {
-
-// fp32 bits to nearest TF32, ties away from zero as cuDNN has them. What is left in the low 13 bits wgmma
-// ignores.
-__device__ __forceinline__ uint32_t round_tf32(uint32_t bits) {
-    return fabsf(__uint_as_float(bits)) < __int_as_float(0x7F800000) ? bits + 0x1000 : bits;
-}
 
 // A split of the two numbers, scaled already: the high parts, and the low parts times kLowScale.
 __device__ __forceinline__ uint32_t split_f16(float first, float second, uint32_t& low) {
@@ -7156,25 +7261,30 @@ constexpr int kPackChannels = kRowBytes / static_cast<int>(sizeof(Bits));
 
 // What one warp packs at a time.
 struct PackUnit {
-    int32_t row;  // of the image: [G][o_tile][tile_o]
-    int32_t c, tap, taps;
+    int32_t row;           // of the image: [G][o_tile][tile_o]
+    int32_t c, tap, taps;  // as products see them
 };
 
 // Channels [c, c + kPackChannels) and the taps of `unit`, of w_row [C][K], to staged[channel][kPackPitch];
 // zero where there are none.
 template <class Bits>
 __device__ __forceinline__ void stage_weights(Bits* staged, const Bits* w_row, const PackUnit& unit,
-                                              int32_t C, int32_t K, bool exists) {
+                                              bool folded, int32_t C, int32_t K, bool exists) {
     const uint32_t magic = (0xFFFFFFFFu / unit.taps) + 1;  // 2^32 / taps, rounded up
     const int32_t count = kPackChannels<Bits> * unit.taps;
-    __syncwarp();
+    const auto stage = [&](auto folds) {
 #pragma unroll 4
-    for (int32_t i = threadIdx.x % 32; i < count; i += 32) {
-        const int32_t channel = unit.taps == 1 ? i : __umulhi(i, magic), tap = i - channel * unit.taps;
-        const bool inside = exists && unit.c + channel < C;
-        staged[channel * kPackPitch + tap] =
-            inside ? w_row[int64_t{unit.c + channel} * K + unit.tap + tap] : Bits{0};
-    }
+        for (int32_t i = threadIdx.x % 32; i < count; i += 32) {
+            const int32_t channel = unit.taps == 1 ? i : __umulhi(i, magic), tap = i - channel * unit.taps;
+            int32_t c = unit.c + channel, k = unit.tap + tap;
+            if constexpr (folds.value) k = kFold * k + c % kFold, c /= kFold;
+            const bool inside = exists && c < C && (!folds.value || k < K);
+            staged[channel * kPackPitch + tap] = inside ? w_row[int64_t{c} * K + k] : Bits{0};
+        }
+    };
+    __syncwarp();
+    if (folded) stage(std::true_type{});
+    else stage(std::false_type{});
     __syncwarp();
 }
 
@@ -7203,11 +7313,21 @@ __device__ __forceinline__ uint4 pack_piece(const typename ModeTraits<kMode>::Bi
     return make_uint4(words[0], words[1], words[2], words[3]);
 }
 
+// The first of a row's channels that one of its pieces carries. Where a folded channel's 8 positions fill two
+// pieces, the second ones follow all first ones: four neighbouring rows of a channel lie in different banks.
+template <Mode kMode>
+__device__ __forceinline__ constexpr int32_t first_channel(int32_t piece, bool folded) {
+    using Traits = ModeTraits<kMode>;
+    constexpr int kHalf = Traits::kPieces / 2;
+    if (!folded || Traits::kPieceChannels == kFold) return piece * Traits::kPieceChannels;
+    return piece % kHalf * kFold + piece / kHalf * Traits::kPieceChannels;
+}
+
 // Staged weights to their rows of the image; kChunkChannels may be less than what is staged.
 template <Mode kMode>
 __device__ __forceinline__ void pack_staged(const typename ModeTraits<kMode>::Bits* staged,
                                             const PackUnit& unit, const Geometry& geometry, uint8_t* image,
-                                            int32_t K, float scale) {
+                                            float scale) {
     using Traits = ModeTraits<kMode>;
     constexpr int kChunks = kPackChannels<typename Traits::Bits> / Traits::kChunkChannels;
     const int32_t tile = unit.row / geometry.tile_o, row = unit.row - tile * geometry.tile_o;
@@ -7220,10 +7340,11 @@ __device__ __forceinline__ void pack_staged(const typename ModeTraits<kMode>::Bi
             const int32_t tap = unit.tap + i / 8, piece = i % 8;
             const int32_t tap_group = tap / geometry.taps_per_group;
             const int32_t first_tap = tap_group * geometry.taps_per_group;
-            const int64_t block = (int64_t{tile} * K + first_tap) * geometry.chunks +
-                                  chunk * min(geometry.taps_per_group, K - first_tap) + tap - first_tap;
-            const int32_t channel =
-                part * Traits::kChunkChannels + piece % Traits::kPieces * Traits::kPieceChannels;
+            const int64_t block =
+                (int64_t{tile} * geometry.taps + first_tap) * geometry.chunks +
+                chunk * min(geometry.taps_per_group, geometry.taps - first_tap) + tap - first_tap;
+            const int32_t channel = part * Traits::kChunkChannels +
+                                    first_channel<kMode>(piece % Traits::kPieces, geometry.folded);
             reinterpret_cast<uint4*>(image)[(block * geometry.tile_o + row) * 8 + (piece ^ (row & 7))] =
                 pack_piece<kMode>(staged + channel * kPackPitch + i / 8, piece >= Traits::kPieces, scale);
         }
@@ -7252,15 +7373,17 @@ __global__ void __launch_bounds__(kPackThreads)
     const int64_t index = blockIdx.x * int64_t{kPackThreads / 32} + threadIdx.x / 32;
     if (index >= units) return;
     constexpr int kStep = kPackChannels<Bits>;
-    const int32_t segments = (K + kPackTaps - 1) / kPackTaps, steps = (C + kStep - 1) / kStep;
+    const int32_t segments = (geometry.taps + kPackTaps - 1) / kPackTaps;
+    const int32_t steps = (geometry.channels + kStep - 1) / kStep;
     const int32_t segment = static_cast<int32_t>(index % segments);
     const int64_t rest = index / segments;
     const PackUnit unit{static_cast<int32_t>(rest / steps), static_cast<int32_t>(rest % steps) * kStep,
-                        segment * kPackTaps, min(kPackTaps, K - segment * kPackTaps)};
+                        segment * kPackTaps, min(kPackTaps, geometry.taps - segment * kPackTaps)};
     int64_t w_row;
     const bool exists = find_row_of_w(geometry, unit.row, O, w_row);
-    stage_weights(staged[threadIdx.x / 32], static_cast<const Bits*>(w) + w_row * C * K, unit, C, K, exists);
-    pack_staged<kMode>(staged[threadIdx.x / 32], unit, geometry, scratch.image, K, 1.0f);
+    stage_weights(staged[threadIdx.x / 32], static_cast<const Bits*>(w) + w_row * C * K, unit,
+                  geometry.folded != 0, C, K, exists);
+    pack_staged<kMode>(staged[threadIdx.x / 32], unit, geometry, scratch.image, 1.0f);
 #endif
 }
 
@@ -7300,15 +7423,15 @@ __global__ void __launch_bounds__(kPackThreads)
     if (threadIdx.x == 0)
         scratch.row_scaling[blockIdx.x] = make_float2(
             (scales || largest == 0 ? 1.0f : -1.0f) / (scale * kXScale), static_cast<float>(small));
-    const int32_t segments = (K + kPackTaps - 1) / kPackTaps;
+    const int32_t segments = (geometry.taps + kPackTaps - 1) / kPackTaps;
     for (int32_t i = threadIdx.x / 32; i < geometry.chunks * segments; i += kPackThreads / 32) {
         const int32_t chunk = i / segments, tap = (i - chunk * segments) * kPackTaps;
         const PackUnit unit{static_cast<int32_t>(blockIdx.x), chunk * kPackChannels<uint32_t>, tap,
-                            min(kPackTaps, K - tap)};
+                            min(kPackTaps, geometry.taps - tap)};
         uint32_t* const weights_smem = staged[threadIdx.x / 32];
-        stage_weights(weights_smem, row, unit, C, K, exists);
-        pack_staged<Mode::f16x3>(weights_smem, unit, geometry, scratch.image, K, scale);
-        pack_staged<kSafeMode>(weights_smem, unit, safe_geometry, scratch.safe_image, K, 1.0f);
+        stage_weights(weights_smem, row, unit, geometry.folded != 0, C, K, exists);
+        pack_staged<Mode::f16x3>(weights_smem, unit, geometry, scratch.image, scale);
+        pack_staged<kSafeMode>(weights_smem, unit, safe_geometry, scratch.safe_image, 1.0f);
     }
 #endif
 }
@@ -7317,8 +7440,8 @@ template <Mode kMode>
 inline void pack_weights(const Problem& problem, const Geometry& geometry, const Scratch& scratch,
                          cudaStream_t stream) {
     const int64_t units = problem.G * geometry.o_tiles * geometry.tile_o *
-                          ceil_div(problem.C, kPackChannels<typename ModeTraits<kMode>::Bits>) *
-                          ceil_div(problem.K, kPackTaps);
+                          ceil_div(geometry.channels, kPackChannels<typename ModeTraits<kMode>::Bits>) *
+                          ceil_div(geometry.taps, kPackTaps);
     const unsigned blocks = static_cast<unsigned>(ceil_div(units, kPackThreads / 32));
     pack_weights_kernel<kMode><<<blocks, kPackThreads, 0, stream>>>(
         problem.w, scratch, geometry, static_cast<int32_t>(problem.C), static_cast<int32_t>(problem.O),
@@ -7338,7 +7461,7 @@ inline void pack_split_weights(const Problem& problem, const Geometry& geometry,
 // Where these lie side by side a lane takes two, with one load a channel, of an aligned word. If the row
 // begins at an odd element, that word holds the second half of a pair and the next lane's the first half of
 // the next, so a batch is 62 positions then.
-template <Mode kMode, bool kChannelsLast>
+template <Mode kMode, Layout kLayout>
 struct Converter {
     using Traits = ModeTraits<kMode>;
     using Bits = typename Traits::Bits;
@@ -7383,7 +7506,8 @@ struct Converter {
     // Position of x at q = 0 of the window; row t of a sample begins at t*stride.
     __device__ __forceinline__ int32_t window_begin() const {
         return place.row * static_cast<int32_t>(problem.stride) - static_cast<int32_t>(problem.pad_left) +
-               ptx::anew(tap_group) * geometry.taps_per_group * static_cast<int32_t>(problem.dilation);
+               ptx::anew(tap_group) * geometry.taps_per_group *
+                   (kLayout == Layout::folded ? kFold : static_cast<int32_t>(problem.dilation));
     }
 
     // Where position q of the window lies in channel c of x; null where it is padding.
@@ -7462,7 +7586,8 @@ struct Converter {
         }
     }
 
-    // The row of the current stage that holds position q of the window; `target` is null where no tap reads it.
+    // The row of the current stage that holds position q of the window; `target` is null where no tap reads
+    // it.
     struct Row {
         uint8_t* target;
         int32_t swizzle;
@@ -7613,16 +7738,175 @@ struct Converter {
                                      : Row{nullptr, 0};
             if (row.target == nullptr) continue;
             const bool any_small = store_piece(row, piece, [&](int j) {
-                const uint4& four = value[i][j / 4];
-                return j % 4 == 0 ? four.x : j % 4 == 1 ? four.y : j % 4 == 2 ? four.z : four.w;
+                return word_of(value[i][j / 4], j);
             });
             if (any_small) count_small(q + step, first_channel, Traits::kPieceChannels);
         }
     }
 
+    // 16 bytes of a channel that begin `shift` elements behind those of `word`, which `next` follows.
+    static __device__ __forceinline__ uint4 realign(const uint4& word, const uint4& next, int32_t shift) {
+        uint32_t part[8];
+#pragma unroll
+        for (int j = 0; j < 4; ++j) part[j] = word_of(word, j), part[4 + j] = word_of(next, j);
+        const int32_t bytes = shift * Traits::kElementBytes;
+#pragma unroll
+        for (int j = 0; j < 6; ++j) part[j] = bytes & 8 ? part[j + 2] : part[j];
+#pragma unroll
+        for (int j = 0; j < 5; ++j) part[j] = bytes & 4 ? part[j + 1] : part[j];
+        if constexpr (!Traits::kIsFloat) {
+            const uint32_t selector = bytes & 2 ? 0x5432 : 0x3210;
+#pragma unroll
+            for (int j = 0; j < 4; ++j) part[j] = __byte_perm(part[j], part[j + 1], selector);
+        }
+        return make_uint4(part[0], part[1], part[2], part[3]);
+    }
+
+    // The word of the next lane; in lane 31, `behind` of lane 0.
+    __device__ __forceinline__ uint4 next_word(const uint4& word, const uint4& behind) const {
+        uint32_t part[4];
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            const uint32_t first = lane == 0 ? word_of(behind, j) : word_of(word, j);
+            part[j] = __shfl_sync(0xFFFFFFFF, first, (lane + 1) % 32);
+        }
+        return make_uint4(part[0], part[1], part[2], part[3]);
+    }
+
+    // 16 bytes of a channel of which the first is at position l, without elements outside of the row of x.
+    __device__ __forceinline__ uint4 clip(const uint4& word, int32_t l) const {
+        uint32_t part[4];
+        const auto inside = [&](int32_t i) {
+            return static_cast<uint32_t>(l + i) < static_cast<uint32_t>(problem.L);
+        };
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            if constexpr (Traits::kIsFloat) part[j] = inside(j) ? word_of(word, j) : 0;
+            else
+                part[j] = word_of(word, j) & ((inside(2 * j) ? 0xFFFFu : 0u) |
+                                              (inside(2 * j + 1) ? 0xFFFF0000u : 0u));
+        }
+        return make_uint4(part[0], part[1], part[2], part[3]);
+    }
+
+    static __device__ __forceinline__ uint32_t word_of(const uint4& four, int j) {
+        return j % 4 == 0 ? four.x : j % 4 == 1 ? four.y : j % 4 == 2 ? four.z : four.w;
+    }
+
+    // f16x3: half a piece of channels, which are neighbours in memory.
+    __device__ __forceinline__ void store_half_piece(const Row& row, int32_t piece, int32_t half,
+                                                     const uint4& word) {
+        const float value[4] = {__uint_as_float(word.x), __uint_as_float(word.y), __uint_as_float(word.z),
+                                __uint_as_float(word.w)};
+        uint32_t high[2], low[2];
+        bool any_small = false;
+#pragma unroll
+        for (int j = 0; j < 2; ++j) {
+            any_small = any_small || is_small(value[2 * j]) || is_small(value[2 * j + 1]);
+            high[j] = split_f16(value[2 * j] * kXScale, value[2 * j + 1] * kXScale, low[j]);
+            largest = __hmax2(largest, __habs2(*reinterpret_cast<const __half2*>(&high[j])));
+        }
+        uint8_t* const target = row.target + 8 * half;
+        *reinterpret_cast<uint2*>(target + ((piece ^ row.swizzle) << 4)) = make_uint2(high[0], high[1]);
+        *reinterpret_cast<uint2*>(target + (((piece + Traits::kPieces) ^ row.swizzle) << 4)) =
+            make_uint2(low[0], low[1]);
+        if (any_small) {
+            int32_t count = 0;
+#pragma unroll
+            for (int j = 0; j < 4; ++j) count += is_small(value[j]);
+            atomicAdd(&barriers.small_count[place.counter], count);
+        }
+    }
+
+    static constexpr int kElements = 16 / Traits::kElementBytes;  // of a word of 16 bytes
+    // Folded: words of a channel's row; channels of x in a chunk.
+    static constexpr int kHalves = kFold / kElements, kChannels = Traits::kChunkChannels / kFold;
+
+    __device__ __forceinline__ void store_word(const Row& row, int32_t channel, int32_t half,
+                                               const uint4& word) {
+        if constexpr (kMode == Mode::f16x3) store_half_piece(row, channel, half, word);
+        else store_piece(row, half * kChannels + channel, [&](int j) { return word_of(word, j); });
+    }
+
+    // Rows of the window behind the last batch, which its warp loads in one go with it: a lane takes a word.
+    __device__ __forceinline__ int32_t rest_row() const {
+        return geometry.batches * geometry.batch_positions + ptx::anew(lane) / (kChannels * kHalves);
+    }
+    __device__ __forceinline__ int32_t rest_position() const {
+        return window_begin() + rest_row() * kFold + ptx::anew(lane) % kHalves * kElements;
+    }
+    __device__ __forceinline__ uint4 load_rest() const {
+        const int32_t l = rest_position(), L = static_cast<int32_t>(problem.L);
+        const int32_t c = chunk * kChannels + lane / kHalves % kChannels;
+        const bool valid = c < static_cast<int32_t>(problem.C) && rest_row() < geometry.window &&
+                           l > -kElements && l < L;
+        const Bits* const source = x_tile + int64_t{c} * geometry.x_stride_c + l;
+        return valid ? __ldg(reinterpret_cast<const uint4*>(source)) : uint4{};
+    }
+    __device__ __forceinline__ void store_rest(const uint4& word) {
+        const int32_t q = rest_row();
+        if (q >= geometry.window) return;
+        uint8_t* const target = x_smem + stages.stage * geometry.x_stage_bytes + q * kRowBytes;
+        store_word({target, q & 7}, lane / kHalves % kChannels, lane % kHalves,
+                   clip(word, rest_position()));
+    }
+
+    // Folded: the channel's positions of a row are neighbours in memory. Neighbouring lanes load neighbouring
+    // 16 bytes of a channel. Where rows of x begin between those, they load the aligned ones and exchange.
+    template <bool kRagged>
+    __device__ __forceinline__ void convert_folded() {
+        constexpr int kRows = 32 / kHalves;                        // that a warp loads at once
+        constexpr int kLoads = 64 / kRows;
+        const int32_t row = geometry.batch_positions * batch + lane / kHalves, half = lane % kHalves;
+        const int32_t first_l = window_begin() + geometry.batch_positions * batch * kFold;
+        const int32_t l = first_l + lane * kElements, L = static_cast<int32_t>(problem.L);
+        const int32_t c = chunk * kChannels;
+        const Bits* const source = x_tile + int64_t{c} * geometry.x_stride_c + l;
+        const auto shift_of = [&](int32_t channel) {
+            return (misalignment<kElements>(source) + channel * geometry.x_stride_c) % kElements;
+        };
+        const bool takes_rest = !kRagged && geometry.rest > 0 && batch == geometry.batches - 1;
+        uint4 rest{};
+        if (takes_rest) rest = load_rest();
+        uint4 value[kChannels][kLoads];
+        const Bits* from = source;
+#pragma unroll
+        for (int channel = 0; channel < kChannels; ++channel, from += geometry.x_stride_c) {
+            const int32_t shift = kRagged ? shift_of(channel) : 0;
+            const bool exists = c + channel < static_cast<int32_t>(problem.C);
+#pragma unroll
+            for (int i = 0; i < kLoads; ++i) {
+                const int32_t step = 32 * i * kElements - shift;
+                const bool valid = exists && l + step > -kElements && l + step < L &&
+                                   row + i * kRows < geometry.window + kRagged;
+                value[channel][i] = valid ? __ldg(reinterpret_cast<const uint4*>(from + step)) : uint4{};
+            }
+        }
+        claim();
+        const bool is_inside = first_l >= 0 && first_l + 64 * kFold <= L;
+        uint8_t* const target = x_smem + stages.stage * geometry.x_stage_bytes + row * kRowBytes;
+#pragma unroll
+        for (int channel = 0; channel < kChannels; ++channel) {
+            const int32_t shift = kRagged ? shift_of(channel) : 0;
+#pragma unroll
+            for (int i = 0; i < kLoads; ++i) {
+                uint4 word = value[channel][i];
+                if (kRagged && shift != 0)
+                    word = realign(word, next_word(word, value[channel][(i + 1) % kLoads]), shift);
+                if (!is_inside) word = clip(word, l + 32 * i * kElements);
+                if (row + i * kRows >= geometry.window) continue;
+                if (kRagged && i == kLoads - 1 && lane / kHalves == kRows - 1) continue;
+                store_word({target + i * kRows * kRowBytes, row & 7}, channel, half, word);
+            }
+        }
+        if (takes_rest) store_rest(rest);
+    }
+
     __device__ __forceinline__ void convert_batch() {
         largest = __half2{};
-        if constexpr (kChannelsLast) convert_pieces();
+        if constexpr (kLayout == Layout::channels_last) convert_pieces();
+        else if constexpr (kLayout == Layout::folded)
+            geometry.ragged ? convert_folded<true>() : convert_folded<false>();
         else if (geometry.ragged) convert_pairs<true>();
         else if (geometry.pairs) convert_pairs<false>();
         else convert_singles();
@@ -7692,7 +7976,7 @@ struct Converter {
 namespace conv1d {
 namespace sm90 {
 
-template <Mode kMode, int kN, int kSlices>
+template <Mode kMode, int kN, int kSlices, Layout kLayout>
 struct Product {
     using Traits = ModeTraits<kMode>;
     using Mma = Wgmma<Traits::kOperand, kN>;
@@ -7771,9 +8055,9 @@ struct Product {
         const uint32_t w_warpgroup16 =
             (w_smem + (geometry.beside ? 0 : warp / 4 * kWarpgroupO * kRowBytes)) / 16;
         const int32_t first_row = geometry.beside ? warp / 4 * geometry.advance : 0;
-        const int32_t stride = static_cast<int32_t>(problem.stride);
-        const int32_t step_shift = static_cast<int32_t>(problem.dilation / stride);
-        const int32_t step_plane = static_cast<int32_t>(problem.dilation - int64_t{step_shift} * stride);
+        const int32_t stride = geometry.stride;
+        const int32_t step_shift = geometry.dilation / stride;
+        const int32_t step_plane = geometry.dilation - step_shift * stride;
         float total[Traits::kIsSplit ? kValues : 1];
         if constexpr (Traits::kIsSplit) {
 #pragma unroll
@@ -7784,13 +8068,13 @@ struct Product {
         int32_t weights_done = -1, stage_done = -1;  // stages whose products may still be running
         if (geometry.resident) weights.stage = 0, weights.parity = 0;
         for (int tap_group = 0; tap_group < geometry.tap_groups; ++tap_group) {
-            const int taps = min(geometry.taps_per_group,
-                                 static_cast<int32_t>(problem.K) - tap_group * geometry.taps_per_group);
+            const int taps =
+                min(geometry.taps_per_group, geometry.taps - tap_group * geometry.taps_per_group);
             for (int chunk = 0; chunk < geometry.chunks; ++chunk) {
                 ptx::mbarrier_wait(barriers.x_full(stages.stage), stages.parity);
                 const uint32_t x_stage16 = (x_smem + stages.stage * geometry.x_stage_bytes) / 16;
                 constexpr int32_t kStepChannels = Traits::kChunkChannels / Traits::kSteps;
-                const int32_t channels = static_cast<int32_t>(problem.C) - chunk * Traits::kChunkChannels;
+                const int32_t channels = geometry.channels - chunk * Traits::kChunkChannels;
                 const int32_t steps = (channels + kStepChannels - 1) / kStepChannels;
                 int32_t plane = 0, shift = first_row;
                 const auto run_taps = [&](auto full) {
@@ -7989,9 +8273,14 @@ struct Product {
         }
     }
 
-    // Whether a sum of split operands can be trusted: an infinity splits into parts that cancel to NaN, and
-    // the low part of a number near the end of the range is lost.
+    // Split operands: an infinity splits into parts that cancel to NaN, and the low part of a number near the
+    // end of the range is lost. Folded: a weight of zero that K lacks meets infinity.
+    static constexpr bool kMends =
+        kMode == Mode::tf32x3 || (kLayout == Layout::folded && !Traits::kIsSplit);
+
+    // Whether a sum can be trusted.
     static __device__ __forceinline__ bool is_sound(float sum) {
+        if constexpr (!Traits::kIsSplit) return sum == sum;
         return sum == 0.0f || (fabsf(sum) >= 0x1p-90f && isfinite(sum));
     }
 
@@ -8001,20 +8290,20 @@ struct Product {
 #pragma unroll 1
         for (int32_t o = place.channel + warp % 4 * 16;
              o < min(place.channel + warp % 4 * 16 + 16, static_cast<int32_t>(problem.O)); ++o) {
-            float* const y = static_cast<float*>(problem.y) + (place.group * problem.O + o) * problem.P;
+            Element* const y = static_cast<Element*>(problem.y) + (place.group * problem.O + o) * problem.P;
             const int64_t sample_values = problem.G * problem.O * problem.P;
-            const int32_t phi =
-                (reinterpret_cast<uintptr_t>(y + place.sample * sample_values + place.row) / 4) &
-                geometry.sector_mask;
+            const uintptr_t first = reinterpret_cast<uintptr_t>(y + place.sample * sample_values + place.row);
+            const int32_t phi = (first / sizeof(Element)) & geometry.sector_mask;
 #pragma unroll 1
             for (int column = geometry.lead - phi + lane; column < kN - phi; column += 32) {
                 int32_t p = place.row + column;
                 const int32_t n = place.sample + (geometry.flat ? wrap_row(geometry, p) : 0);
                 if (n >= problem.N || p < 0 || p >= problem.P) continue;
-                float* const value = y + n * sample_values + p;
+                Element* const value = y + n * sample_values + p;
+                const float sum = widen(*value);
                 // Beside sums that are not, zero may be what is left of numbers too small for TF32.
-                if (*value == 0.0f || !is_sound(*value))
-                    *value = finish_exactly(problem, n, place.group, o, p);
+                if ((Traits::kIsSplit && sum == 0.0f) || !is_sound(sum))
+                    *value = finish_exactly<Element>(problem, n, place.group, o, p);
             }
         }
     }
@@ -8081,13 +8370,13 @@ struct Product {
                 for (int i = 0; i < kValues; ++i) acc[i] *= scaling[i / 2 % 2].x;
             }
             bool sound = true;
-            if constexpr (kMode == Mode::tf32x3) {
+            if constexpr (kMends) {
 #pragma unroll
                 for (int i = 0; i < kValues; ++i) sound = sound && is_sound(acc[i]);
-                sound = __all_sync(0xFFFFFFFF, sound);
+                sound = __all_sync(0xFFFFFFFF, sound || (!Traits::kIsSplit && problem.K % kFold == 0));
             }
             store_tile(acc, place, bias, sound);
-            if constexpr (kMode == Mode::tf32x3) {
+            if constexpr (kMends) {
                 if (!sound) mend_tile(place);
             }
         }
@@ -8101,8 +8390,7 @@ struct Product {
 ''',
 "gemm_sm90_kernel.cuh": r'''
 #line 1 "kernels/gemm_sm90_kernel.cuh"
-// The kernel of the Hopper GEMM (gemm_sm90.cuh) and its launch. Each instance takes one layout of x: with both
-// ways to convert x in one kernel, either ran 5 to 20 % slower.
+// The kernel of the Hopper GEMM (gemm_sm90.cuh) and its launch. Each instance takes one layout of x.
 
 
 
@@ -8119,7 +8407,7 @@ namespace sm90 {
 template <Mode kMode, int kN>
 constexpr bool kNeedsRegisters = kN * (ModeTraits<kMode>::kIsSplit ? 2 : 1) > 128;
 
-template <Mode kMode, int kN, int kSlices, bool kChannelsLast>
+template <Mode kMode, int kN, int kSlices, Layout kLayout>
 __global__ void __launch_bounds__(kThreads, 1)
     gemm_sm90_kernel(const __grid_constant__ Problem problem, const __grid_constant__ Geometry geometry,
                      const __grid_constant__ Scratch scratch) {
@@ -8154,21 +8442,22 @@ __global__ void __launch_bounds__(kThreads, 1)
     constexpr int kProductRegisters = ModeTraits<kMode>::kIsSplit ? 152 : 144;  // of 128 a thread at launch
     if (warp < kProductWarps) {
         if constexpr (kNeedsRegisters<kMode, kN>) ptx::setmaxnreg_inc<kProductRegisters>();
-        Product<kMode, kN, kSlices> product{geometry,
-                                            problem,
-                                            barriers,
-                                            scratch,
-                                            ptx::smem_address(smem),
-                                            ptx::smem_address(w_smem),
-                                            reinterpret_cast<Bits*>(staging + warp * kWarpStagingBytes),
-                                            warp,
-                                            lane};
+        Product<kMode, kN, kSlices, kLayout> product{
+            geometry,
+            problem,
+            barriers,
+            scratch,
+            ptx::smem_address(smem),
+            ptx::smem_address(w_smem),
+            reinterpret_cast<Bits*>(staging + warp * kWarpStagingBytes),
+            warp,
+            lane};
         product.run();
     } else {
         if constexpr (kNeedsRegisters<kMode, kN>) ptx::setmaxnreg_dec<256 - kProductRegisters>();
         if (warp < kProductWarps + kConverterWarps) {
-            Converter<kMode, kChannelsLast> converter(geometry, problem, barriers, scratch, smem,
-                                                      warp - kProductWarps, lane);
+            Converter<kMode, kLayout> converter(geometry, problem, barriers, scratch, smem,
+                                                warp - kProductWarps, lane);
             converter.run();
         } else if (lane == 0) {
             run_supplier<kMode == Mode::tf32x3>(geometry, problem, ptx::smem_address(w_smem), barriers,
@@ -8179,11 +8468,11 @@ __global__ void __launch_bounds__(kThreads, 1)
 }
 
 // Runs the kernel over the tiles of `geometry`.
-template <Mode kMode, int kN, int kSlices, bool kChannelsLast>
+template <Mode kMode, int kN, int kSlices, Layout kLayout>
 Error launch_tiles(const Problem& problem, const Geometry& geometry, const Scratch& scratch,
                    cudaStream_t stream) {
-    const auto kernel = gemm_sm90_kernel<kMode, kN, kSlices, kChannelsLast>;
-    const Error error = allow_smem<gemm_sm90_kernel<kMode, kN, kSlices, kChannelsLast>>(problem.device);
+    const auto kernel = gemm_sm90_kernel<kMode, kN, kSlices, kLayout>;
+    const Error error = allow_smem<gemm_sm90_kernel<kMode, kN, kSlices, kLayout>>(problem.device);
     if (error != nullptr) return error;
     const int blocks = geometry.tiles < problem.device.sm_count ? geometry.tiles : problem.device.sm_count;
     // Begins while the kernel before it, which packs weights or lists tiles, still runs: see
@@ -8197,27 +8486,14 @@ Error launch_tiles(const Problem& problem, const Geometry& geometry, const Scrat
     return launch_error();
 }
 
-// The instances for channels-last x stand in a unit of their own, gemm_sm90_channels_last.cu. INSTANCE is
-// `extern template` here and `template` there.
-#define CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, mode, columns, slices)                                    \
-    INSTANCE Error launch_tiles<Mode::mode, columns, slices, true>(const Problem&, const Geometry&,         \
-                                                                   const Scratch&, cudaStream_t);
-#define CONV1D_SM90_CHANNELS_LAST(INSTANCE)                     \
-    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, tf32, 192, 1)      \
-    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, tf32, 192, 2)      \
-    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, tf32, 128, 1)      \
-    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, tf32, 64, 1)       \
-    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, tf32x3, 128, 1)    \
-    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, tf32x3, 64, 1)     \
-    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, f16x3, 128, 1)     \
-    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, f16x3, 64, 1)      \
-    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, f16, 192, 1)       \
-    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, f16, 128, 1)       \
-    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, f16, 64, 1)        \
-    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, bf16, 192, 1)      \
-    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, bf16, 128, 1)      \
-    CONV1D_SM90_CHANNELS_LAST_TILE(INSTANCE, bf16, 64, 1)
-CONV1D_SM90_CHANNELS_LAST(extern template)
+// Those for other layouts stand in units of their own, gemm_sm90_channels_last.cu and gemm_sm90_folded.cu.
+#define CONV1D_SM90_ELSEWHERE(mode, columns, slices)                                                \
+    extern template Error launch_tiles<Mode::mode, columns, slices, Layout::channels_last>(         \
+        const Problem&, const Geometry&, const Scratch&, cudaStream_t);                             \
+    extern template Error launch_tiles<Mode::mode, columns, slices, Layout::folded>(                \
+        const Problem&, const Geometry&, const Scratch&, cudaStream_t);
+CONV1D_SM90_TILES(CONV1D_SM90_ELSEWHERE)
+#undef CONV1D_SM90_ELSEWHERE
 
 }  // namespace sm90
 }  // namespace conv1d
@@ -8228,13 +8504,14 @@ CONV1D_SM90_CHANNELS_LAST(extern template)
 //
 // Chosen for 16 channels a group and more. Persistent blocks draw tiles of 128 output channels x kN positions
 // from a ticket, or of 64 x 2*kN. Seven converter warps read x once, round or split it and store it K-major
-// in rows of 128 bytes, one row a position: position q of the window is row q / stride of plane q % stride, so
-// every tap of every stride and dilation is a plane and a row shift of the same tile. One warp draws tickets
-// and streams the packed weights. Two product warpgroups of 64 output channels each run wgmma, stage D and
-// store it by bulk copies along the rows of y. Cost: each element of x leaves L2 once per tile of channels,
-// each weight once per tile (once per block where all fit in shared memory). fp32 without TF32 runs as three
-// products of split operands (Mode in gemm_sm90_plan.cuh): of fp16 parts, then once more of TF32 parts for the
-// tiles that fp16 cannot hold, in a second launch that finds their list mostly empty.
+// in rows of 128 bytes, one row a position: position q of the window is row q / stride of plane q % stride,
+// so every tap of every stride and dilation is a plane and a row shift of the same tile; at a stride of 8 the
+// planes are folded into channels (kFold in gemm_sm90_plan.cuh). One warp draws tickets and streams the
+// packed weights. Two product warpgroups of 64 output channels each run wgmma, stage D and store it by bulk
+// copies along the rows of y. Cost: each element of x leaves L2 once per tile of channels, each weight once
+// per tile (once per block where all fit in shared memory). fp32 without TF32 runs as three products of split
+// operands (Mode): of fp16 parts, then once more of TF32 parts for the tiles that fp16 cannot hold, in a
+// second launch that finds their list mostly empty.
 // results/findings.md has what was measured, and what bounds it.
 
 
@@ -8247,9 +8524,11 @@ namespace sm90 {
 template <Mode kMode, int kN, int kSlices = 1>
 inline Error launch_products(const Problem& problem, const Geometry& geometry, const Scratch& scratch,
                              cudaStream_t stream) {
-    return geometry.channels_last
-               ? launch_tiles<kMode, kN, kSlices, true>(problem, geometry, scratch, stream)
-               : launch_tiles<kMode, kN, kSlices, false>(problem, geometry, scratch, stream);
+    return geometry.folded
+               ? launch_tiles<kMode, kN, kSlices, Layout::folded>(problem, geometry, scratch, stream)
+           : geometry.channels_last
+               ? launch_tiles<kMode, kN, kSlices, Layout::channels_last>(problem, geometry, scratch, stream)
+               : launch_tiles<kMode, kN, kSlices, Layout::positions>(problem, geometry, scratch, stream);
 }
 
 // kN and kSlices are those of the tiling.
@@ -8274,17 +8553,14 @@ inline Error launch_columns(const Problem& problem, const Tiling& tiling, const 
 
 template <Mode kMode>
 inline Error launch_mode(const Problem& problem, const Cut& cut, cudaStream_t stream) {
-    if constexpr (kMode == Mode::tf32) {
-        if (cut.tiling.columns == 192 && cut.tiling.slices == 2)
-            return launch_columns<kMode, 192, 2>(problem, cut.tiling, cut.geometry, stream);
+#define CONV1D_SM90_LAUNCH(mode, kN, kSlices)                                                    \
+    if constexpr (kMode == Mode::mode) {                                                         \
+        if (cut.tiling.columns == kN && cut.tiling.slices == kSlices)                            \
+            return launch_columns<kMode, kN, kSlices>(problem, cut.tiling, cut.geometry, stream); \
     }
-    if constexpr (!ModeTraits<kMode>::kIsSplit) {
-        if (cut.tiling.columns == 192)
-            return launch_columns<kMode, 192>(problem, cut.tiling, cut.geometry, stream);
-    }
-    if (cut.tiling.columns == 128)
-        return launch_columns<kMode, 128>(problem, cut.tiling, cut.geometry, stream);
-    return launch_columns<kMode, 64>(problem, cut.tiling, cut.geometry, stream);
+    CONV1D_SM90_TILES(CONV1D_SM90_LAUNCH)
+#undef CONV1D_SM90_LAUNCH
+    return "no tile fits this problem";
 }
 
 }  // namespace sm90
@@ -8315,7 +8591,8 @@ inline Error launch_gemm_sm90(const Problem& problem, cudaStream_t stream) {
 
 const conv1d::Route conv1d::kGemmSm90 = {"gemm_sm90", fits_gemm_sm90, workspace_gemm_sm90, launch_gemm_sm90};
 
-conv1d::Error conv1d::sm90::launch_listed_tiles(const Problem& problem, Scratch scratch, cudaStream_t stream) {
+conv1d::Error conv1d::sm90::launch_listed_tiles(const Problem& problem, Scratch scratch,
+                                                cudaStream_t stream) {
     const Cut cut = choose_cut<Mode::tf32x3>(problem);
     scratch.image = scratch.safe_image;
     if (cut.tiling.columns == 128)
@@ -8331,10 +8608,880 @@ conv1d::Error conv1d::sm90::launch_listed_tiles(const Problem& problem, Scratch 
 namespace conv1d {
 namespace sm90 {
 
-CONV1D_SM90_CHANNELS_LAST(template)
+#define CONV1D_SM90_HERE(mode, columns, slices)                                         \
+    template Error launch_tiles<Mode::mode, columns, slices, Layout::channels_last>( \
+        const Problem&, const Geometry&, const Scratch&, cudaStream_t);
+CONV1D_SM90_TILES(CONV1D_SM90_HERE)
+#undef CONV1D_SM90_HERE
 
 }  // namespace sm90
 }  // namespace conv1d
+''',
+"gemm_sm90_folded.cu": r'''
+#line 1 "kernels/gemm_sm90_folded.cu"
+// The kernels of route "gemm_sm90" for folded x, in a translation unit of their own.
+
+
+namespace conv1d {
+namespace sm90 {
+
+#define CONV1D_SM90_HERE(mode, columns, slices)                                         \
+    template Error launch_tiles<Mode::mode, columns, slices, Layout::folded>( \
+        const Problem&, const Geometry&, const Scratch&, cudaStream_t);
+CONV1D_SM90_TILES(CONV1D_SM90_HERE)
+#undef CONV1D_SM90_HERE
+
+}  // namespace sm90
+}  // namespace conv1d
+''',
+"tensor_map.cuh": r'''
+#line 1 "kernels/tensor_map.cuh"
+// Tensor maps: what the copy engine knows of a tensor when it loads boxes of it (ptx::cp_async_bulk_tensor).
+
+#include <cuda.h>
+#include <cuda_runtime.h>
+
+#include <atomic>
+
+
+
+namespace conv1d {
+
+using TensorMap = CUtensorMap;
+
+// A tensor of up to four axes, the one along memory first, and the box that is loaded at once. Strides are
+// those of the axes behind the first, in elements. Swizzled: boxes are rows of 128 bytes, as wgmma takes them.
+struct BoxedTensor {
+    const void* base;
+    int element_bytes;
+    int64_t extents[4];
+    int64_t strides[3];
+    int32_t box[4];
+    bool swizzled;
+};
+
+// Describes the tensor's boxes; outside, it reads as zero. What the driver refuses becomes a sentence. The
+// driver's function is asked for at run time: nothing links against it.
+inline Error encode_tensor_map(const BoxedTensor& tensor, int axes, TensorMap* map) {
+    using Encode = decltype(&cuTensorMapEncodeTiled);
+    static std::atomic<void*> known{nullptr};
+    void* encode = known.load(std::memory_order_relaxed);
+    if (encode == nullptr) {
+        cudaDriverEntryPointQueryResult found;
+#if CUDART_VERSION >= 12050
+        const cudaError_t error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &encode, 12000,
+                                                                   cudaEnableDefault, &found);
+#else
+        const cudaError_t error =
+            cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &encode, cudaEnableDefault, &found);
+#endif
+        if (error != cudaSuccess) return cudaGetErrorString(error);
+        if (encode == nullptr) return "the driver has no cuTensorMapEncodeTiled";
+        known.store(encode, std::memory_order_relaxed);
+    }
+    cuuint64_t extents[4], strides[3];
+    cuuint32_t box[4], steps[4];
+    for (int i = 0; i < axes; ++i) {
+        extents[i] = static_cast<cuuint64_t>(tensor.extents[i]);
+        if (i > 0) strides[i - 1] = static_cast<cuuint64_t>(tensor.strides[i - 1] * tensor.element_bytes);
+        box[i] = static_cast<cuuint32_t>(tensor.box[i]);
+        steps[i] = 1;
+    }
+    const CUresult result = reinterpret_cast<Encode>(encode)(
+        map, tensor.element_bytes == 4 ? CU_TENSOR_MAP_DATA_TYPE_UINT32 : CU_TENSOR_MAP_DATA_TYPE_UINT16,
+        static_cast<cuuint32_t>(axes), const_cast<void*>(tensor.base), extents, strides, box, steps,
+        CU_TENSOR_MAP_INTERLEAVE_NONE,
+        tensor.swizzled ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_NONE,
+        CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    return result == CUDA_SUCCESS ? nullptr : "the driver refuses the tensor map";
+}
+
+// Describes x [N][C][L] for boxes of [1][channels][positions].
+inline Error encode_tensor_map(const Problem& problem, int32_t positions, int32_t channels, TensorMap* map) {
+    // One sample's stride means nothing and may be zero, which the driver refuses.
+    const int64_t stride_n = problem.N == 1 ? problem.C * problem.x_stride_c : problem.x_stride_n;
+    return encode_tensor_map(BoxedTensor{problem.x,
+                              static_cast<int>(element_bytes(problem.dtype)),
+                              {problem.L, problem.C, problem.N},
+                              {problem.x_stride_c, stride_n},
+                              {positions, channels, 1},
+                              false},
+                             3, map);
+}
+
+}  // namespace conv1d
+''',
+"pointwise_sm90.cuh": r'''
+#line 1 "kernels/pointwise_sm90.cuh"
+// Pointwise convolution on Hopper: with one tap, y[n] = W * x[n] is a plain matrix product.
+//
+// Chosen for 16 channels a group and more. The positions of all samples lie in a line, cut into tiles. Eight
+// loader warps bring x as it lies, [channel][position], and W, K-major in swizzled rows of 128 bytes, by
+// asynchronous copies, and round or split W where it then lies. Two product warpgroups compute
+// D[position][output] = x^T * W^T by wgmma: x is operand A, from registers, into which a thread reads four
+// neighbouring positions of each of its channels; these are rows g and g + 8 of two products of 64 positions.
+// So x is rounded, split or transposed in registers only, a thread's sums are four neighbours of a row of y,
+// stored 16 bytes (of fp32) at once, and there is no packing and no workspace. fp32 runs as three products of
+// TF32 parts; sums which those do not hold (inf, NaN, very small ones) are done again by multiply-adds.
+// A sum's terms are added in the order of channels, wherever its position lies in a tile.
+
+#include <type_traits>
+
+
+
+
+
+
+
+
+namespace conv1d {
+namespace pointwise_sm90 {
+
+constexpr int kProductWarps = 8, kLoaderWarps = 8;
+constexpr int kConverterWarps = 4;  // of the loaders, where the copy engine does the rest
+constexpr int kLoaders = 32 * kLoaderWarps, kThreads = 32 * kProductWarps + kLoaders;
+// Of a thread of the product warpgroups, of 128 at launch. kColumns: outputs of a tile.
+template <class Traits, int kColumns>
+constexpr int kProductRegisters = kColumns == 128 || Traits::kParts == 2 ? 184 : 152;
+constexpr int kPositions = 128;         // of a product warpgroup
+constexpr int kTilePositions = 256;     // of a tile; both warpgroups take its outputs
+constexpr int kPitch = kPositions + 8;  // of a channel in shared memory: four channels lie in different banks
+constexpr int kRowBytes = 128;          // of W: one output's channels of a chunk
+constexpr int kSteps = 4;               // products of 32 bytes of channels in a chunk
+constexpr int kMaxStages = 8;
+
+// kParts_: 2 keeps the accuracy of fp32.
+template <class Element_, int kParts_>
+struct Traits {
+    using Element = Element_;
+    static constexpr int kParts = kParts_;
+    static constexpr bool kIsFloat = std::is_same<Element, float>::value;
+    static constexpr Operand kOperand = kIsFloat                                     ? Operand::tf32
+                                        : std::is_same<Element, __nv_bfloat16>::value ? Operand::bf16
+                                                                                      : Operand::f16;
+    static constexpr int kElementBytes = sizeof(Element);
+    static constexpr int kPieceChannels = 16 / kElementBytes;
+    static constexpr int kChunkChannels = kRowBytes / kElementBytes;
+    static constexpr int kPlaneBytes = kChunkChannels * kPitch * kElementBytes;  // of x, of a warpgroup
+    static __host__ __device__ constexpr int part_bytes(int columns) { return columns * kRowBytes; }  // of W, of a stage
+    // Of a stage: W, in parts, then x.
+    static __host__ __device__ constexpr int stage_bytes(int columns) {
+        return kParts * part_bytes(columns) + kTilePositions / kPositions * kPlaneBytes;
+    }
+    // Of a warp's staged rows of y, in elements: 8 rows of 32 lie in different banks.
+    static constexpr int kStagedPitch = kIsFloat ? 36 : 40;
+    static constexpr int kStagedBytes = 8 * kStagedPitch * kElementBytes;
+    static constexpr int kStagingBytes = kProductWarps * (kStagedBytes + 128 * 4);  // and the bias
+};
+
+// Stages whose copies are under way while one is converted. With one more, loaders and products wait for each
+// other: conformer_pw TF32 0.284 ms, not 0.248.
+template <class Traits, int kColumns>
+constexpr int kAhead = kColumns == 128 || Traits::kParts == 2 ? 2 : 3;
+
+// How one launch cuts its problem; written by the host, read by every role.
+struct Params {
+    Problem problem;
+    int32_t o_tiles;         // of one group
+    int32_t tiles;           // of the whole problem
+    int32_t chunks;          // of channels
+    int32_t x_copy, w_copy;  // bytes of x and of W that are copied at once
+    int32_t boxes;           // 1: the copy engine loads x and W; rows of positions begin at tiles then
+    uint32_t line;           // positions of a sample in the line: P, or that rounded up to whole tiles
+    int32_t y_direct;        // 1: four neighbouring sums are stored at once, from registers
+    int32_t stages;
+    int32_t smem_bytes;      // stages | staging of y | barriers
+};
+
+struct Place {
+    int32_t group, o;  // the first output, inside the group
+    uint32_t q;        // the first position, of all samples' in a line
+};
+
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ == 900
+
+// Tiles of one window of x and all outputs follow each other, so x is shared in L2.
+template <int kColumns>
+__device__ __forceinline__ Place place_tile(const Params& params, int32_t tile) {
+    const int32_t rest = tile / params.o_tiles, groups = static_cast<int32_t>(params.problem.G);
+    const int32_t window = rest / groups;
+    return {rest - window * groups, (tile - rest * params.o_tiles) * kColumns,
+            static_cast<uint32_t>(window) * kTilePositions};
+}
+
+// A position of the line in its sample; whether there is one.
+struct Position {
+    uint32_t n, p;
+    bool exists;
+};
+__device__ __forceinline__ Position find_position(const Params& params, uint32_t q) {
+    const uint32_t n = q / params.line, p = q - n * params.line;
+    return {n, p, n < params.problem.N && p < params.problem.P};
+}
+
+// Of fp32 bits the high and the low TF32 part.
+__device__ __forceinline__ void split_tf32(uint32_t bits, uint32_t& high, uint32_t& low) {
+    high = ptx::cvt_rn_tf32(__uint_as_float(bits));
+    low = ptx::cvt_rn_tf32(__uint_as_float(bits) - __uint_as_float(high));
+}
+
+// The ring of stages: which one is next, and the parity its barrier will show.
+struct Ring {
+    int32_t stage;
+    uint32_t parity;
+    __device__ __forceinline__ void advance(int32_t stages) {
+        if (++stage == stages) {
+            stage = 0;
+            parity ^= 1;
+        }
+    }
+};
+struct Barriers {
+    uint32_t base;
+    __device__ __forceinline__ uint32_t full(int stage) const { return base + 8 * stage; }
+    __device__ __forceinline__ uint32_t empty(int stage) const { return base + 8 * (kMaxStages + stage); }
+    // By the copy engine.
+    __device__ __forceinline__ uint32_t landed(int stage) const {
+        return base + 8 * (2 * kMaxStages + stage);
+    }
+};
+
+// One of kLoaders threads that fill stages.
+template <class Traits, int kColumns>
+struct Loader {
+    using Element = typename Traits::Element;
+    static constexpr int kPieces = kColumns / 32;  // of W, of a thread: piece thread % 8 of every 32nd row
+    static constexpr int kStageBytes = Traits::stage_bytes(kColumns);
+    static constexpr int kUnderWay = kAhead<Traits, kColumns>;
+
+    const Params& params;
+    const Problem& problem;
+    const Barriers& barriers;
+    uint8_t* const smem;
+    const int thread;
+    int32_t channels;         // left, of this chunk and those behind it
+    const Element* w_source;  // this thread's first piece
+    int32_t w_rows;           // from it on
+    const Element* x_source;  // the positions that this thread copies, of its first channel
+    bool x_wanted, x_exists;  // positions that x does not have are zero; sums that y does not have are no one's
+
+    template <int kBytes>
+    static __device__ __forceinline__ void copy(uint32_t target, const void* source, bool exists) {
+        if constexpr (kBytes == 16) ptx::cp_async_16(target, source, exists ? 16 : 0);
+        else ptx::cp_async<kBytes>(target, source, exists ? kBytes : 0);
+    }
+
+    __device__ __forceinline__ int piece_offset() const {
+        return thread / 8 * kRowBytes + (thread % 8 ^ thread / 8 % 8) * 16;
+    }
+    __device__ __forceinline__ void announce(uint32_t full) const {
+        ptx::fence_proxy_async();
+        __syncwarp();
+        if (thread % 32 == 0) ptx::mbarrier_arrive(full);
+    }
+
+    // A chunk of W; zeros behind the last channel.
+    template <int kBytes>
+    __device__ __forceinline__ void load_weights(uint32_t stage) const {
+        const int32_t left = channels - thread % 8 * Traits::kPieceChannels;
+        const int64_t step = 32 * problem.C;
+        const Element* source = w_source;
+        uint32_t target = stage + piece_offset();
+#pragma unroll
+        for (int i = 0; i < kPieces; ++i, source += step, target += 32 * kRowBytes) {
+            if (32 * i >= w_rows) break;
+#pragma unroll
+            for (int j = 0; j < 16 / kBytes; ++j) {
+                constexpr int kCount = kBytes / Traits::kElementBytes;
+                copy<kBytes>(target + j * kBytes, source + j * kCount, j * kCount < left);
+            }
+        }
+    }
+
+    // kAll threads round or split W where it lies; the low parts come behind the high ones.
+    template <int kAll>
+    __device__ __forceinline__ void convert_weights(uint8_t* stage) const {
+        constexpr int kTogether = 4, kStep = kAll / 8;
+        uint8_t* const target = stage + piece_offset();
+#pragma unroll
+        for (int first = 0; first < kColumns / kStep; first += kTogether) {
+            uint4 pieces[kTogether];
+#pragma unroll
+            for (int i = 0; i < kTogether; ++i) {
+                if (first + i >= kColumns / kStep) break;
+                pieces[i] = *reinterpret_cast<const uint4*>(target + (first + i) * kStep * kRowBytes);
+            }
+#pragma unroll
+            for (int i = 0; i < kTogether; ++i) {
+                if (first + i >= kColumns / kStep) break;
+                uint8_t* const place = target + (first + i) * kStep * kRowBytes;
+                uint32_t high[4] = {pieces[i].x, pieces[i].y, pieces[i].z, pieces[i].w};
+                if constexpr (Traits::kParts == 2) {
+                    uint32_t low[4];
+#pragma unroll
+                    for (int j = 0; j < 4; ++j) split_tf32(high[j], high[j], low[j]);
+                    *reinterpret_cast<uint4*>(place + Traits::part_bytes(kColumns)) =
+                        make_uint4(low[0], low[1], low[2], low[3]);
+                } else {
+#pragma unroll
+                    for (int j = 0; j < 4; ++j) high[j] = round_tf32(high[j]);
+                }
+                *reinterpret_cast<uint4*>(place) = make_uint4(high[0], high[1], high[2], high[3]);
+            }
+        }
+    }
+
+    // A thread copies the same kCount positions, kBytes, of every kCount-th channel.
+    template <int kBytes>
+    struct Units {
+        static constexpr int kCount = kBytes / Traits::kElementBytes;
+        static constexpr int kPlane = kPositions / kCount;  // of a channel and product warpgroup
+    };
+
+    template <int kBytes>
+    __device__ __forceinline__ void find_x(const Place& place) {
+        constexpr int kCount = Units<kBytes>::kCount, kUnits = 2 * Units<kBytes>::kPlane;
+        const Position at = find_position(params, place.q + thread % kUnits * kCount);
+        const int64_t l = at.p * problem.stride - problem.pad_left;
+        x_wanted = at.exists;
+        x_exists = l >= 0 && l < problem.L;
+        x_source = static_cast<const Element*>(problem.x) + at.n * problem.x_stride_n +
+                   (place.group * problem.C + thread / kUnits) * problem.x_stride_c + l * problem.x_stride_l;
+    }
+
+    template <int kBytes>
+    __device__ __forceinline__ void load_x(uint32_t x_stage) const {
+        constexpr int kCount = Units<kBytes>::kCount, kPlane = Units<kBytes>::kPlane;
+        if (!x_wanted) return;
+        const int32_t unit = thread % (2 * kPlane), channel = thread / (2 * kPlane);
+        const int32_t left = x_exists ? channels - channel : 0;
+        const int64_t step = kCount * problem.x_stride_c;
+        const Element* source = x_source;
+        uint32_t target = x_stage + unit / kPlane * Traits::kPlaneBytes +
+                          channel * kPitch * Traits::kElementBytes + unit % kPlane * kBytes;
+#pragma unroll 8
+        for (int c = 0; c < Traits::kChunkChannels; c += kCount, source += step) {
+            copy<kBytes>(target, source, c < left);
+            target += kCount * kPitch * Traits::kElementBytes;
+        }
+    }
+
+    template <class Run>
+    __device__ __forceinline__ void with_x_copy(Run run) const {
+        if (params.x_copy == 16) run(std::integral_constant<int, 16>{});
+        else if (params.x_copy == 8) run(std::integral_constant<int, 8>{});
+        else run(std::integral_constant<int, 4>{});
+    }
+
+    // Turns to the chunks of a tile.
+    __device__ __forceinline__ void begin_tile(int32_t tile) {
+        const Place place = place_tile<kColumns>(params, tile);
+        channels = static_cast<int32_t>(problem.C);
+        w_rows = static_cast<int32_t>(problem.O) - place.o - thread / 8;
+        w_source = static_cast<const Element*>(problem.w) + thread % 8 * Traits::kPieceChannels +
+                   (place.group * problem.O + place.o + thread / 8) * problem.C;
+        with_x_copy([&](auto bytes) { find_x<decltype(bytes)::value>(place); });
+    }
+
+    __device__ __forceinline__ void load_chunk(uint32_t stage) {
+        const uint32_t x_stage = stage + Traits::kParts * Traits::part_bytes(kColumns);
+        with_x_copy([&](auto bytes) { load_x<decltype(bytes)::value>(x_stage); });
+        if (params.w_copy == 16) load_weights<16>(stage);
+        else load_weights<4>(stage);
+        channels -= Traits::kChunkChannels;
+        w_source += Traits::kChunkChannels;
+        x_source += Traits::kChunkChannels * problem.x_stride_c;
+    }
+
+    __device__ __forceinline__ void run() {
+        Ring filled{0, 1}, ready{0, 0};  // an empty ring: the first waits return at once
+        int32_t tile = blockIdx.x;
+        channels = 0;
+        for (int32_t chunk = 0;; ++chunk) {
+            if (chunk >= kUnderWay) {
+                ptx::cp_async_wait_group<kUnderWay - 1>();
+                if constexpr (Traits::kIsFloat) convert_weights<kLoaders>(smem + ready.stage * kStageBytes);
+                announce(barriers.full(ready.stage));
+                ready.advance(params.stages);
+            }
+            if (channels <= 0 && tile < params.tiles) {
+                begin_tile(tile);
+                tile += gridDim.x;
+            }
+            if (channels > 0) {
+                ptx::mbarrier_wait(barriers.empty(filled.stage), filled.parity);
+                load_chunk(ptx::smem_address(smem) + filled.stage * kStageBytes);
+                filled.advance(params.stages);
+            } else if (chunk >= kUnderWay && ready.stage == filled.stage) {
+                break;
+            }
+            ptx::cp_async_commit_group();  // an empty group keeps the count in step
+        }
+    }
+
+    // Likewise of one thread by the copy engine. What lies outside x and W becomes zero.
+    __device__ __forceinline__ void order_boxes(const TensorMap& x_map, const TensorMap& w_map) const {
+        Ring filled{0, 1};
+        for (int32_t tile = blockIdx.x; tile < params.tiles; tile += gridDim.x) {
+            const Place place = place_tile<kColumns>(params, tile);
+            const Position at = find_position(params, place.q);
+            const int32_t n = static_cast<int32_t>(at.n), p = static_cast<int32_t>(at.p);
+            for (int32_t c = 0; c < problem.C; c += Traits::kChunkChannels) {
+                const uint32_t stage = ptx::smem_address(smem) + filled.stage * kStageBytes;
+                const uint32_t x_stage = stage + Traits::kParts * Traits::part_bytes(kColumns);
+                const uint32_t landed = barriers.landed(filled.stage);
+                ptx::mbarrier_wait(barriers.empty(filled.stage), filled.parity);
+                ptx::mbarrier_arrive_expect_tx(landed,
+                                               Traits::part_bytes(kColumns) + 2 * Traits::kPlaneBytes);
+                ptx::cp_async_bulk_tensor(x_stage, &x_map, p, c, place.group, n, landed);
+                ptx::cp_async_bulk_tensor(x_stage + Traits::kPlaneBytes, &x_map, p + kPositions, c, place.group,
+                                          n, landed);
+                ptx::cp_async_bulk_tensor(stage, &w_map, c, place.o, place.group, landed);
+                filled.advance(params.stages);
+            }
+        }
+    }
+
+    // The first kConverterWarps warps, beside that thread.
+    __device__ __forceinline__ void convert_stages() const {
+        Ring ready{0, 0};
+        for (int32_t tile = blockIdx.x; tile < params.tiles; tile += gridDim.x) {
+#pragma unroll 1
+            for (int32_t chunk = 0; chunk < params.chunks; ++chunk) {
+                ptx::mbarrier_wait(barriers.landed(ready.stage), ready.parity);
+                if constexpr (Traits::kIsFloat)
+                    convert_weights<32 * kConverterWarps>(smem + ready.stage * kStageBytes);
+                announce(barriers.full(ready.stage));
+                ready.advance(params.stages);
+            }
+        }
+    }
+};
+
+// One of the product warpgroups' threads. Lane 4*g + t holds channels t and t + 4 of a step (in 16 bits 2t,
+// 2t + 1 and those + 8) of the warp's positions 4g to 4g + 3; and these of outputs 8*j + 2t and that + 1.
+template <class Traits, int kColumns>
+struct Product {
+    using Element = typename Traits::Element;
+    using Mma = WgmmaFromRegisters<Traits::kOperand, kColumns>;
+    static constexpr int kParts = Traits::kParts, kValues = kColumns / 2;
+    using Sums = float[2][kValues];  // of positions 4g, 4g + 1 and of 4g + 2, 4g + 3
+
+    const Params& params;
+    const Problem& problem;
+    const Barriers& barriers;
+    const uint8_t* const smem;
+    Element* const staged;  // [8][kStagedPitch], this warp's own
+    float* const bias;      // [kColumns], likewise
+    const int warp, lane;   // warp of 8: warpgroup warp / 4
+    Ring stages;
+
+    struct Fragments {
+        uint32_t part[kParts][2][4];  // high, then low; of both products
+    };
+
+    // `x` is at this lane's first channel and position.
+    static __device__ __forceinline__ void load_fragments(Fragments& fragments, const uint8_t* x, int step) {
+        constexpr int kStepChannels = Traits::kChunkChannels / kSteps;
+        const auto row = [&](int channel) {
+            return x + (step * kStepChannels + channel) * kPitch * Traits::kElementBytes;
+        };
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {  // of the step's channels
+            if constexpr (Traits::kIsFloat) {
+                const uint4 four = *reinterpret_cast<const uint4*>(row(4 * half));
+                const uint32_t bits[4] = {four.x, four.y, four.z, four.w};
+#pragma unroll
+                for (int i = 0; i < 4; ++i) {
+                    uint32_t& high = fragments.part[0][i / 2][2 * half + i % 2];
+                    if constexpr (kParts == 2)
+                        split_tf32(bits[i], high, fragments.part[1][i / 2][2 * half + i % 2]);
+                    else high = round_tf32(bits[i]);
+                }
+            } else {
+                const uint2 first = *reinterpret_cast<const uint2*>(row(8 * half));
+                const uint2 second = *reinterpret_cast<const uint2*>(row(8 * half + 1));
+                fragments.part[0][0][2 * half] = __byte_perm(first.x, second.x, 0x5410);
+                fragments.part[0][0][2 * half + 1] = __byte_perm(first.x, second.x, 0x7632);
+                fragments.part[0][1][2 * half] = __byte_perm(first.y, second.y, 0x5410);
+                fragments.part[0][1][2 * half + 1] = __byte_perm(first.y, second.y, 0x7632);
+            }
+        }
+    }
+
+    // The products of one step; `w16` is the step's W in units of 16 bytes. Split: low parts first, as the
+    // accumulator truncates.
+    __device__ __forceinline__ void multiply(Sums& sums, const Fragments& fragments, uint32_t w16,
+                                             bool accumulate) {
+        const uint64_t w_high = ptx::wgmma_descriptor(w16);
+        if constexpr (kParts == 2) {
+            const uint64_t w_low = ptx::wgmma_descriptor(w16 + Traits::part_bytes(kColumns) / 16);
+#pragma unroll
+            for (int i = 0; i < 2; ++i) Mma::issue(sums[i], fragments.part[1][i], w_high, accumulate);
+#pragma unroll
+            for (int i = 0; i < 2; ++i) Mma::issue(sums[i], fragments.part[0][i], w_low, true);
+            accumulate = true;
+        }
+#pragma unroll
+        for (int i = 0; i < 2; ++i) Mma::issue(sums[i], fragments.part[0][i], w_high, accumulate);
+    }
+
+    __device__ __forceinline__ void release(int32_t stage) {
+        if (lane == 0) ptx::mbarrier_arrive(barriers.empty(stage));
+    }
+
+    // All products of one tile.
+    __device__ __forceinline__ void multiply_tile(Sums& sums) {
+        const int t = lane % 4, g = lane / 4, group = warp / 4;
+        const int x_offset = kParts * Traits::part_bytes(kColumns) + group * Traits::kPlaneBytes +
+                             ((Traits::kIsFloat ? t : 2 * t) * kPitch + warp % 4 * 32 + 4 * g) *
+                                 Traits::kElementBytes;
+        Sums total = {};  // of split operands: the accumulator truncates, this rounds to nearest
+        Fragments fragments[2];
+        bool accumulate = false;
+        int32_t done = -1;  // a stage whose products may still be running
+#pragma unroll 1
+        for (int32_t chunk = 0; chunk < params.chunks; ++chunk) {
+            ptx::mbarrier_wait(barriers.full(stages.stage), stages.parity);
+            const uint8_t* const stage = smem + stages.stage * Traits::stage_bytes(kColumns);
+            const uint32_t w16 = ptx::smem_address(stage) / 16;
+#pragma unroll
+            for (int step = 0; step < kSteps; ++step) {
+                load_fragments(fragments[step % 2], stage + x_offset, step);
+                ptx::wgmma_fence();
+                multiply(sums, fragments[step % 2], w16 + 2 * step, accumulate);
+                ptx::wgmma_commit_group();
+                accumulate = true;
+                ptx::wgmma_wait_group<1>();  // the step before this one is done
+                if (step == 0 && done >= 0) release(done);
+            }
+            done = stages.stage;
+            stages.advance(params.stages);
+            if constexpr (kParts == 2) {
+                ptx::wgmma_wait_group<0>();
+#pragma unroll
+                for (int i = 0; i < 2 * kValues; ++i) total[i % 2][i / 2] += sums[i % 2][i / 2];
+                accumulate = false;
+            }
+        }
+        ptx::wgmma_wait_group<0>();
+        release(done);
+        if constexpr (kParts == 2) {
+#pragma unroll
+            for (int i = 0; i < 2 * kValues; ++i) sums[i % 2][i / 2] = total[i % 2][i / 2];
+        }
+    }
+
+    // Of output place.o + lane + 32*i; they arrive during the products.
+    __device__ __forceinline__ float load_bias(const Place& place, int i) const {
+        const int32_t o = place.o + lane + 32 * i;
+        if (problem.bias == nullptr || o >= problem.O) return 0.0f;
+        return widen(static_cast<const Element*>(problem.bias)[place.group * problem.O + o]);
+    }
+    // The output o of this place at a position.
+    __device__ __forceinline__ Element* find_y(const Place& place, int32_t o, const Position& at) const {
+        const int64_t row = (at.n * problem.G + place.group) * problem.O + o;
+        return static_cast<Element*>(problem.y) + row * problem.P + at.p;
+    }
+
+    // Four neighbours of output 8*j + 2t + odd, as they lie in memory.
+    using Four = std::conditional_t<Traits::kIsFloat, uint4, uint2>;
+    static __device__ __forceinline__ Four round_four(const Sums& sums, int j, int odd, float added) {
+        Vector<Element, 4> four;
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+            four.at[i] = narrow<Element>(sums[i / 2][4 * j + 2 * (i % 2) + odd] + added);
+        return *reinterpret_cast<const Four*>(&four);
+    }
+
+    // From registers, four neighbours at once, which are of one sample.
+    __device__ __forceinline__ void store_direct(const Sums& sums, const Place& place) const {
+        const Position at = find_position(params, place.q + 4 * (lane / 4));
+        const int32_t o = place.o + 2 * (lane % 4);
+        const int32_t outputs = at.exists ? static_cast<int32_t>(problem.O) - o : 0;
+        Element* y = find_y(place, o, at);
+#pragma unroll
+        for (int j = 0; j < kColumns / 8; ++j, y += 8 * problem.P) {
+            const float2 added = *reinterpret_cast<const float2*>(bias + 8 * j + 2 * (lane % 4));
+            if (8 * j < outputs) ptx::st_global(y, round_four(sums, j, 0, added.x));
+            if (8 * j + 1 < outputs) ptx::st_global(y + problem.P, round_four(sums, j, 1, added.y));
+        }
+    }
+
+    // Through shared memory, 8 outputs at a time: a lane stores one position of each.
+    __device__ __forceinline__ void store_staged(const Sums& sums, const Place& place) const {
+        constexpr int kStagedPitch = Traits::kStagedPitch;
+        const Position at = find_position(params, place.q + lane);
+        Element* y = find_y(place, place.o, at);
+        int32_t outputs = at.exists ? static_cast<int32_t>(problem.O) - place.o : 0;
+#pragma unroll 1
+        for (int j = 0; j < kColumns / 8; ++j, outputs -= 8, y += 8 * problem.P) {
+            const int row = 2 * (lane % 4);
+#pragma unroll
+            for (int i = 0; i < kColumns / 8; ++i) {  // registers have no index
+                if (i != j) continue;
+                Element* const target = staged + row * kStagedPitch + lane / 4 * 4;
+                const float2 added = *reinterpret_cast<const float2*>(bias + 8 * i + row);
+                *reinterpret_cast<Four*>(target) = round_four(sums, i, 0, added.x);
+                *reinterpret_cast<Four*>(target + kStagedPitch) = round_four(sums, i, 1, added.y);
+            }
+            __syncwarp();
+            if (problem.activation != Activation::none)
+                activate_staged(problem.activation, staged, 8 * kStagedPitch);
+#pragma unroll
+            for (int i = 0; i < 8; ++i) {
+                if (i < outputs) y[i * problem.P] = staged[i * kStagedPitch + lane];
+            }
+            __syncwarp();
+        }
+    }
+
+    // Whether a sum of split operands can be trusted: an infinity splits into parts that cancel to NaN, and
+    // the low part of a number near the end of the range is lost.
+    static __device__ __forceinline__ bool is_sound(float sum) {
+        return sum == 0.0f || (fabsf(sum) >= 0x1p-90f && isfinite(sum));
+    }
+
+    // Of sums[i % 2][i / 2], bit i: whether it must be done again.
+    static __device__ __forceinline__ uint64_t find_unsound(const Sums& sums) {
+        uint64_t unsound = 0;
+#pragma unroll
+        for (int i = 0; i < 2 * kValues; ++i) unsound |= uint64_t{!is_sound(sums[i % 2][i / 2])} << i;
+        return unsound;
+    }
+    __device__ __forceinline__ void mend(uint64_t unsound, const Place& place) const {
+        __syncwarp();  // all have been stored
+#pragma unroll 1
+        for (int i = 0; i < 2 * kValues; ++i) {
+            const int value = i / 2;
+            const int32_t o = place.o + value / 4 * 8 + lane % 4 * 2 + value % 2;
+            const Position at = find_position(params, place.q + lane / 4 * 4 + i % 2 * 2 + value / 2 % 2);
+            if ((unsound >> i & 1) == 0 || o >= problem.O || !at.exists) continue;
+            *reinterpret_cast<float*>(find_y(place, o, at)) =
+                finish_exactly(problem, at.n, place.group, o, at.p);
+        }
+    }
+
+    __device__ __forceinline__ void run() {
+#pragma unroll 1
+        for (int32_t tile = blockIdx.x; tile < params.tiles; tile += gridDim.x) {
+            Place place = place_tile<kColumns>(params, tile);  // of this warp
+            place.q += warp * 32;
+            float own_bias[kColumns / 32];
+#pragma unroll
+            for (int i = 0; i < kColumns / 32; ++i) own_bias[i] = load_bias(place, i);
+            Sums sums;
+            multiply_tile(sums);
+#pragma unroll
+            for (int i = 0; i < kColumns / 32; ++i) bias[lane + 32 * i] = own_bias[i];
+            __syncwarp();
+            uint64_t unsound = 0;
+            if constexpr (kParts == 2) unsound = find_unsound(sums);
+            if (params.y_direct) store_direct(sums, place);
+            else store_staged(sums, place);
+            if constexpr (kParts == 2) {
+                if (__any_sync(0xFFFFFFFF, unsound != 0)) mend(unsound, place);
+            }
+        }
+    }
+};
+
+#endif
+
+template <class Traits, int kColumns>
+__global__ void __launch_bounds__(kThreads, 1)
+    pointwise_sm90_kernel(const __grid_constant__ Params params, const __grid_constant__ TensorMap x_map,
+                          const __grid_constant__ TensorMap w_map) {
+#if __CUDA_ARCH__ == 900
+    extern __shared__ uint8_t smem_base[];
+    uint8_t* const smem = smem_base + ((1024 - (ptx::smem_address(smem_base) & 1023)) & 1023);
+    uint8_t* const staging = smem + params.stages * Traits::stage_bytes(kColumns);
+    const Barriers barriers{ptx::smem_address(staging + Traits::kStagingBytes)};
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < kMaxStages; ++i) {
+            ptx::mbarrier_init(barriers.full(i), params.boxes ? kConverterWarps : kLoaderWarps);
+            ptx::mbarrier_init(barriers.empty(i), kProductWarps);
+            ptx::mbarrier_init(barriers.landed(i), 1);
+        }
+        ptx::fence_mbarrier_init();
+    }
+    __syncthreads();
+    // Through a shuffle, so that the compiler knows it is the same in the whole warp.
+    const int warp = __shfl_sync(0xFFFFFFFF, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
+    if (warp < kProductWarps) {
+        ptx::setmaxnreg_inc<kProductRegisters<Traits, kColumns>>();
+        using Element = typename Traits::Element;
+        uint8_t* const own = staging + warp * (Traits::kStagingBytes / kProductWarps);
+        Product<Traits, kColumns> product{params,
+                                          params.problem,
+                                          barriers,
+                                          smem,
+                                          reinterpret_cast<Element*>(own),
+                                          reinterpret_cast<float*>(own + Traits::kStagedBytes),
+                                          warp,
+                                          lane,
+                                          {0, 0}};
+        product.run();
+    } else {
+        ptx::setmaxnreg_dec<256 - kProductRegisters<Traits, kColumns>>();
+        Loader<Traits, kColumns> loader{params, params.problem, barriers, smem,
+                                        static_cast<int>(threadIdx.x) - 32 * kProductWarps};
+        if (!params.boxes) loader.run();
+        else if (warp < kProductWarps + kConverterWarps) loader.convert_stages();
+        else if (warp == kThreads / 32 - 1 && ptx::elect()) loader.order_boxes(x_map, w_map);
+    }
+#endif
+}
+
+// tiles is 0 where that cannot be: rows of 16 bits are copied two at a time.
+template <class Traits, int kColumns>
+inline Params cut(const Problem& problem) {
+    Params params{};
+    params.problem = problem;
+    params.o_tiles = static_cast<int32_t>(ceil_div(problem.O, kColumns));
+    params.chunks = static_cast<int32_t>(ceil_div(problem.C, Traits::kChunkChannels));
+    const int64_t element = Traits::kElementBytes;
+    const auto aligned = [](const void* pointer, int64_t bytes) {
+        return reinterpret_cast<uintptr_t>(pointer) % bytes == 0;
+    };
+    params.x_copy = params.w_copy = static_cast<int32_t>(element);
+    const bool in_rows = problem.x_stride_l == 1 && problem.stride == 1 && problem.pad_left == 0;
+    for (int32_t bytes = 2 * static_cast<int32_t>(element); bytes <= 16; bytes *= 2) {
+        if (in_rows && problem.P == problem.L && problem.P * element % bytes == 0 &&
+            problem.x_stride_c * element % bytes == 0 &&
+            (problem.N == 1 || problem.x_stride_n * element % bytes == 0) && aligned(problem.x, bytes))
+            params.x_copy = bytes;
+        if (bytes != 8 && problem.C * element % bytes == 0 && aligned(problem.w, bytes))
+            params.w_copy = bytes;
+    }
+    // Tiles lie in one sample each then: not where too much of them would be behind its end. The driver asks
+    // for strides of whole 16 bytes, not zero.
+    constexpr int64_t kFar = int64_t{1} << 37;
+    const int64_t whole_tiles = round_up(problem.P, kTilePositions);
+    params.boxes = params.x_copy == 16 && params.w_copy == 16 && 16 * (whole_tiles - problem.P) <= problem.P &&
+                   problem.x_stride_c > 0 && problem.G * problem.C * problem.x_stride_c < kFar &&
+                   (problem.N == 1 || (problem.x_stride_n > 0 && problem.x_stride_n < kFar));
+    params.line = static_cast<uint32_t>(params.boxes ? whole_tiles : problem.P);
+    const int64_t tiles = ceil_div(problem.N * params.line, kTilePositions) * params.o_tiles * problem.G;
+    params.y_direct =
+        problem.activation == Activation::none && problem.P % 4 == 0 && aligned(problem.y, 4 * element);
+
+    const int32_t other_bytes = Traits::kStagingBytes + 3 * kMaxStages * 8 + 1024;
+    const int32_t room = (problem.device.smem_bytes - other_bytes) / Traits::stage_bytes(kColumns);
+    params.stages = room < kMaxStages ? room : kMaxStages;
+    params.smem_bytes = params.stages * Traits::stage_bytes(kColumns) + other_bytes;
+    const bool fits = tiles < kMaxBlocks / 2 && params.stages > kAhead<Traits, kColumns> &&
+                      params.x_copy >= 4 && params.w_copy >= 4;
+    params.tiles = fits ? static_cast<int32_t>(tiles) : 0;
+    return params;
+}
+
+// Cycles that a launch needs by a simple count, in whole waves of tiles: products or bytes through L2, then
+// stores.
+template <class Traits>
+inline double estimate_cycles(const Params& params, int columns) {
+    constexpr double kBytesPerCycle = 28;  // of one multiprocessor from L2
+    const double area = static_cast<double>(columns) * kTilePositions;
+    const double products = area / 32 * (Traits::kParts == 2 ? 3.5 : 1);
+    const double moves = (columns + kTilePositions) * kRowBytes / kBytesPerCycle;
+    const double tile = params.chunks * (products > moves ? products : moves) + 1500 +
+                        area * Traits::kElementBytes / 40;
+    return static_cast<double>(ceil_div(params.tiles, params.problem.device.sm_count)) * tile;
+}
+
+// Calls run(traits) for the problem's dtype and precision.
+template <class Run>
+inline auto with_traits(const Problem& problem, Run run) {
+    if (problem.dtype == Dtype::float16) return run(Traits<__half, 1>{});
+    if (problem.dtype == Dtype::bfloat16) return run(Traits<__nv_bfloat16, 1>{});
+    if (problem.precision == Precision::tf32) return run(Traits<float, 1>{});
+    return run(Traits<float, 2>{});
+}
+
+// What the copy engine loads. One sample's stride means nothing and may be zero, which the driver refuses.
+template <class Traits>
+inline BoxedTensor describe_x(const Problem& problem) {
+    const int64_t stride_g = problem.C * problem.x_stride_c;
+    return {problem.x,
+            Traits::kElementBytes,
+            {problem.L, problem.C, problem.G, problem.N},
+            {problem.x_stride_c, stride_g, problem.N == 1 ? problem.G * stride_g : problem.x_stride_n},
+            {kPitch, Traits::kChunkChannels, 1, 1},
+            false};
+}
+template <class Traits, int kColumns>
+inline BoxedTensor describe_weights(const Problem& problem) {
+    return {problem.w,
+            Traits::kElementBytes,
+            {problem.C, problem.O, problem.G},
+            {problem.C, problem.C * problem.O},
+            {Traits::kChunkChannels, kColumns, 1},
+            true};
+}
+
+template <class Traits, int kColumns>
+Error launch_tiles(const Params& params, cudaStream_t stream) {
+    Error error = allow_smem<pointwise_sm90_kernel<Traits, kColumns>>(params.problem.device);
+    if (error != nullptr) return error;
+    TensorMap x_map{}, w_map{};
+    if (params.boxes) {
+        error = encode_tensor_map(describe_x<Traits>(params.problem), 4, &x_map);
+        if (error == nullptr)
+            error = encode_tensor_map(describe_weights<Traits, kColumns>(params.problem), 3, &w_map);
+        if (error != nullptr) return error;
+    }
+    const int32_t most = params.problem.device.sm_count;
+    const int32_t blocks = params.tiles < most ? params.tiles : most;
+    pointwise_sm90_kernel<Traits, kColumns><<<blocks, kThreads, params.smem_bytes, stream>>>(params, x_map, w_map);
+    return launch_error();
+}
+
+template <class Traits>
+inline Error launch(const Problem& problem, cudaStream_t stream) {
+    const Params narrow = cut<Traits, 64>(problem);
+    if constexpr (Traits::kParts == 1) {  // else there are no registers for the totals
+        const Params wide = cut<Traits, 128>(problem);
+        if (estimate_cycles<Traits>(wide, 128) < estimate_cycles<Traits>(narrow, 64))
+            return launch_tiles<Traits, 128>(wide, stream);
+    }
+    return launch_tiles<Traits, 64>(narrow, stream);
+}
+
+}  // namespace pointwise_sm90
+
+inline bool fits_pointwise_sm90(const Problem& problem) {
+    constexpr int64_t kMost = int64_t{1} << 30;  // positions and channels are counted in 32 bits
+    if (problem.device.arch != 90 || problem.dtype == Dtype::float64 || problem.K != 1) return false;
+    if (problem.C < 16 || problem.O < 8 || problem.C >= kMost || problem.G * problem.O >= kMost) return false;
+    // Copied by single elements; gemm_sm90 has more tiles (7x703x300 to 216, stride 2: 0.049 ms, 0.025).
+    if (problem.stride > 1 && problem.C > 64) return false;
+    if (problem.x_stride_c == 1 && problem.L > 1) return false;  // gemm_sm90 loads along channels
+    if (problem.P >= kMost || problem.N >= kMost ||
+        problem.N * (problem.P + pointwise_sm90::kTilePositions) >= kMost)
+        return false;
+    return pointwise_sm90::with_traits(problem, [&](auto traits) {
+        using Traits = decltype(traits);
+        return pointwise_sm90::cut<Traits, 64>(problem).tiles > 0 &&
+               (Traits::kParts == 2 || pointwise_sm90::cut<Traits, 128>(problem).tiles > 0);
+    });
+}
+
+inline Error launch_pointwise_sm90(const Problem& problem, cudaStream_t stream) {
+    return pointwise_sm90::with_traits(problem, [&](auto traits) {
+        return pointwise_sm90::launch<decltype(traits)>(problem, stream);
+    });
+}
+
+}  // namespace conv1d
+''',
+"pointwise_sm90.cu": r'''
+#line 1 "kernels/pointwise_sm90.cu"
+// The translation unit of route "pointwise_sm90".
+
+
+
+const conv1d::Route conv1d::kPointwiseSm90 = {"pointwise_sm90", fits_pointwise_sm90, no_workspace,
+                                              launch_pointwise_sm90};
 ''',
 "small.cuh": r'''
 #line 1 "kernels/small.cuh"
@@ -9664,6 +10811,7 @@ struct StreamGeometry {
     int32_t raw_stages, raw_stage_bytes;
     int32_t x_stages, x_stage_bytes;  // 2 or 4
     int32_t paired;  // 1: rows of y begin at even elements
+    int32_t alternate;  // 1: each product warpgroup has all output channels, of every other tile
     int32_t smem_bytes;
     SafeTiles safe;
 };
@@ -9727,8 +10875,10 @@ inline StreamGeometry cut_stream(const Problem& problem, int columns) {
         geometry.tap_row[tap] = static_cast<int32_t>(offset % stride * plane_rows + offset / stride);
     }
 
-    // f16x3 multiplies all chunks of a tile twice, so they stay meanwhile.
-    const int x_least = kMode == Mode::f16x3 ? 4 : 2;
+    // f16x3 multiplies all chunks of a tile twice, so they stay meanwhile. Warpgroups that alternate have stages
+    // of their own: of those of the other, each would miss phases.
+    geometry.alternate = problem.O <= kTileO / 2;
+    const int x_least = kMode == Mode::f16x3 || geometry.alternate ? 2 * Traits::kChunks : 2;
     const int64_t other_bytes =
         kProductWarps * Traits::warp_staging_bytes(columns) + kStreamControlBytes + 1024;
     const auto bytes = [&] {
@@ -9757,8 +10907,9 @@ inline StreamGeometry cut_stream(const Problem& problem, int columns) {
     geometry.tiles = tiles < (int64_t{1} << 30) ? static_cast<int32_t>(tiles) : 0;
     if (kMode == Mode::f16x3) {
         const Geometry safe = choose_cut<Mode::tf32x3>(problem).geometry;
-        if (int64_t{safe.tiles} * safe.advance >= kMaxBlocks) return {};  // their positions have 32 bits
-        geometry.safe = {safe.flat, safe.rows_per_sample, safe.tiles_per_sample, safe.advance, safe.lead};
+        if (int64_t{safe.tiles} * safe.tile_advance >= kMaxBlocks) return {};  // their positions have 32 bits
+        geometry.safe = {safe.flat, safe.rows_per_sample, safe.tiles_per_sample, safe.tile_advance,
+                         safe.lead};
     }
     return geometry;
 }
@@ -9800,6 +10951,8 @@ inline Geometry packing(const Problem& problem) {
     Geometry geometry{};
     geometry.o_tiles = 1;
     geometry.tile_o = kTileO;
+    geometry.channels = static_cast<int32_t>(problem.C);
+    geometry.taps = kStreamTaps;
     geometry.chunks = StreamTraits<kMode>::kChunks;
     geometry.tap_groups = 1;
     geometry.taps_per_group = static_cast<int32_t>(problem.K);
@@ -9844,7 +10997,7 @@ inline bool fits_stream_sm90(const Problem& problem) {
     if (!fits_gemm_sm90(problem) || problem.G != 1 || problem.K < 2 ||
         problem.K > sm90::kMostStreamTaps ||
         problem.C <= sm90::kStreamChannels / 2 || problem.C > sm90::kStreamChannels ||
-        problem.O <= sm90::kTileO / 2 || problem.O > sm90::kTileO || problem.stride > 8 ||
+        problem.O <= sm90::kTileO / 4 || problem.O > sm90::kTileO || problem.stride > 8 ||
         !sm90::has_tensor_map(problem))
         return false;
     return sm90::with_stream_mode(problem, [&](auto mode) {
@@ -9862,59 +11015,6 @@ inline size_t workspace_stream_sm90(const Problem& problem) {
         sm90::Scratch scratch;
         return sm90::lay_out<kMode>(problem, sm90::packing<kMode>(problem), nullptr, &scratch);
     });
-}
-
-}  // namespace conv1d
-''',
-"tensor_map.cuh": r'''
-#line 1 "kernels/tensor_map.cuh"
-// Tensor maps: what the copy engine knows of a tensor when it loads boxes of it (ptx::cp_async_bulk_tensor).
-
-#include <cuda.h>
-#include <cuda_runtime.h>
-
-#include <atomic>
-
-
-
-namespace conv1d {
-
-using TensorMap = CUtensorMap;
-
-// Describes x [N][C][L] of `element` bytes for boxes of [1][channels][positions]; outside, it reads as zero.
-// What the driver refuses becomes a sentence. The driver's function is asked for at run time: nothing links
-// against it.
-inline Error encode_tensor_map(const Problem& problem, int32_t positions, int32_t channels, TensorMap* map) {
-    using Encode = decltype(&cuTensorMapEncodeTiled);
-    static std::atomic<void*> known{nullptr};
-    void* encode = known.load(std::memory_order_relaxed);
-    if (encode == nullptr) {
-        cudaDriverEntryPointQueryResult found;
-#if CUDART_VERSION >= 12050
-        const cudaError_t error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &encode, 12000,
-                                                                   cudaEnableDefault, &found);
-#else
-        const cudaError_t error =
-            cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &encode, cudaEnableDefault, &found);
-#endif
-        if (error != cudaSuccess) return cudaGetErrorString(error);
-        if (encode == nullptr) return "the driver has no cuTensorMapEncodeTiled";
-        known.store(encode, std::memory_order_relaxed);
-    }
-    const auto element = static_cast<cuuint64_t>(element_bytes(problem.dtype));
-    const cuuint64_t extents[3] = {static_cast<cuuint64_t>(problem.L), static_cast<cuuint64_t>(problem.C),
-                                   static_cast<cuuint64_t>(problem.N)};
-    // One sample's stride means nothing and may be zero, which the driver refuses.
-    const int64_t stride_n = problem.N == 1 ? problem.C * problem.x_stride_c : problem.x_stride_n;
-    const cuuint64_t strides[2] = {static_cast<cuuint64_t>(problem.x_stride_c) * element,
-                                   static_cast<cuuint64_t>(stride_n) * element};
-    const cuuint32_t box[3] = {static_cast<cuuint32_t>(positions), static_cast<cuuint32_t>(channels), 1};
-    const cuuint32_t steps[3] = {1, 1, 1};
-    const CUresult result = reinterpret_cast<Encode>(encode)(
-        map, element == 4 ? CU_TENSOR_MAP_DATA_TYPE_UINT32 : CU_TENSOR_MAP_DATA_TYPE_UINT16, 3,
-        const_cast<void*>(problem.x), extents, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-        CU_TENSOR_MAP_SWIZZLE_NONE, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-    return result == CUDA_SUCCESS ? nullptr : "the driver refuses the tensor map of x";
 }
 
 }  // namespace conv1d
@@ -9982,6 +11082,7 @@ __device__ __forceinline__ void order_boxes(const StreamGeometry& geometry, cons
     tiles.parity = stages.parity = 1;  // an empty ring: the first waits return at once
     const uint32_t box_bytes = geometry.raw_stage_bytes / geometry.boxes;
     int32_t tile = blockIdx.x;
+    int32_t ends = geometry.alternate ? 2 : 1;  // each product warpgroup needs one
     for (uint32_t announced = 0;; ++announced) {
         ptx::mbarrier_wait(barriers.tile_empty(tiles.stage), tiles.parity);
         Announcement place{-1, 0, 0, 0, 0, 0};
@@ -9996,7 +11097,10 @@ __device__ __forceinline__ void order_boxes(const StreamGeometry& geometry, cons
         barriers.tile[tiles.stage] = place;
         ptx::mbarrier_arrive(barriers.tile_full(tiles.stage));
         tiles.advance(kStreamTileSlots);
-        if (place.tile < 0) return;
+        if (place.tile < 0) {
+            if (--ends == 0) return;
+            continue;
+        }
         if (announced > 0) tile = atomicAdd(tickets, 1) + gridDim.x;
         const int32_t l = place.row * static_cast<int32_t>(problem.stride) + geometry.begin;
         for (int32_t part = 0; part < 2 * Traits::kChunks; ++part) {
@@ -10136,17 +11240,22 @@ struct StreamConverter {
     __device__ __forceinline__ void run() {
         Ring raws, stages;
         stages.parity = 1;
-        int32_t q = 32 * warp;
+        int32_t q = 32 * warp, ends = geometry.alternate ? 2 : 1;
         for (uint32_t taken = 0;; ++taken) {
             const int slot = wait_for_tile(barriers, taken);
-            const bool ends = barriers.tile[slot].tile < 0;
+            const bool end = barriers.tile[slot].tile < 0;
             for (int32_t chunk = 0; chunk < Traits::kChunks; ++chunk) {
+                if (end && chunk > 0) {
+                    stages.advance(geometry.x_stages);
+                    continue;
+                }
                 // Every warp waits for and leaves every stage, also one in which it has no batch: else the
                 // barriers could run two phases ahead of it, which to a parity looks like none.
                 ptx::mbarrier_wait(barriers.x_empty(stages.stage), stages.parity);
-                if (ends) {  // the products look for it behind this barrier
+                if (end) {  // the products look for it behind this barrier
                     if (lane == 0) ptx::mbarrier_arrive(barriers.x_full(stages.stage));
-                    return;
+                    stages.advance(geometry.x_stages);
+                    continue;
                 }
                 uint8_t* const stage = x_smem + stages.stage * geometry.x_stage_bytes;
 #pragma unroll 1
@@ -10181,6 +11290,7 @@ struct StreamConverter {
                 if (lane == 0) ptx::mbarrier_arrive(barriers.x_full(stages.stage));
                 stages.advance(geometry.x_stages);
             }
+            if (end && --ends == 0) return;
             if (lane == 0) ptx::mbarrier_arrive(barriers.tile_empty(slot));
         }
     }
@@ -10242,8 +11352,12 @@ struct StreamProduct {
     const Scratch& scratch;
     const uint32_t x_smem16;  // in units of 16 bytes
     Bits* const staging;      // [8][kPitch], this warp's own
-    const int warp, lane;     // warp of 8: 16 output channels each
+    const int warp, lane;     // warp of 8: 16 output channels each, or of four
     uint32_t weights[kBlocks][4][4];  // of a tap and chunk, steps of 32 bytes of K, as operand A
+
+    __device__ __forceinline__ int32_t first_channel() const {
+        return (geometry.alternate ? warp % 4 : warp) * 16;
+    }
 
     __device__ __forceinline__ void load_weights() {
         const uint32_t* const image = reinterpret_cast<const uint32_t*>(scratch.image);
@@ -10251,7 +11365,7 @@ struct StreamProduct {
         for (int block = 0; block < kBlocks; ++block) {
 #pragma unroll
             for (int i = 0; i < 16; ++i) {
-                const int row = warp * 16 + lane / 4 + i % 2 * 8, piece = i / 4 * 2 + i / 2 % 2;
+                const int row = first_channel() + lane / 4 + i % 2 * 8, piece = i / 4 * 2 + i / 2 % 2;
                 weights[block][i / 4][i % 4] =
                     __ldg(&image[((block * kTileO + row) * 8 + (piece ^ (row & 7))) * 4 + lane % 4]);
             }
@@ -10336,7 +11450,9 @@ struct StreamProduct {
     }
 
     // Row lane/4 of half `half` of this warp's output channels.
-    __device__ __forceinline__ int32_t channel_of(int half) const { return warp * 16 + 8 * half + lane / 4; }
+    __device__ __forceinline__ int32_t channel_of(int half) const {
+        return first_channel() + 8 * half + lane / 4;
+    }
 
     __device__ __forceinline__ float load_bias(int half) const {
         if (problem.bias == nullptr || channel_of(half) >= problem.O) return 0.0f;
@@ -10350,7 +11466,7 @@ struct StreamProduct {
         if constexpr (kMode == Mode::f16x3)
             return make_float2(fmaf(first, scale, bias), fmaf(second, scale, bias));
         else
-            return Product<kMode, 64, 1>::round_pair(first + bias, second + bias);
+            return Product<kMode, 64, 1, Layout::positions>::round_pair(first + bias, second + bias);
     }
 
     // Eight staged rows of D to y, of which `target` is where column kLead of the first belongs, position p
@@ -10401,7 +11517,7 @@ struct StreamProduct {
         const int32_t p = place.row + kLead;
         const bool inside = p >= kLead && p + kAdvance <= problem.P;
         Bits* const y =
-            static_cast<Bits*>(problem.y) + (place.sample * problem.O + warp * 16) * problem.P + p;
+            static_cast<Bits*>(problem.y) + (place.sample * problem.O + first_channel()) * problem.P + p;
         const float bias[2] = {load_bias(0), load_bias(1)};
         // f16x3 finishes all before it stages any, or stores would hold up its registers.
         Pair pair[kValues / 2];
@@ -10412,7 +11528,7 @@ struct StreamProduct {
         }
 #pragma unroll 1
         for (int half = 0; half < 2; ++half) {
-            const int32_t rows = static_cast<int32_t>(problem.O) - warp * 16 - 8 * half;
+            const int32_t rows = static_cast<int32_t>(problem.O) - first_channel() - 8 * half;
             const uint32_t staged = ptx::smem_address(staging + lane / 4 * kPitch + 2 * (lane % 4));
 #pragma unroll
             for (int i = 0; i < 2; ++i) {  // registers have no index
@@ -10468,7 +11584,8 @@ struct StreamProduct {
             doubtful = !__all_sync(0xFFFFFFFF, right);
             if (warp >= 4) give_turn();  // the first one is the other's
         }
-        for (uint32_t taken = 0;; ++taken) {
+        const uint32_t step = geometry.alternate ? 2 : 1;
+        for (uint32_t taken = geometry.alternate ? warp / 4 : 0;; taken += step) {
             if (kMode == Mode::f16x3) wait_for_turn();
             wait_for_x(taken, 0);  // what is converted has been announced
             const int slot = taken % kStreamTileSlots;
@@ -10503,7 +11620,8 @@ struct StreamProduct {
 // by. Taps that lie far apart have a box each. Converter warps round, split or transpose them into K-major
 // rows of 128 bytes, as in gemm_sm90.cuh: a tap is a plane and a row shift. Two product warpgroups of 64
 // output channels each multiply (weights are operand A), stage D and store it by plain stores along the rows
-// of y, from 32-byte sectors on: the first kLead columns are computed for that. fp32 runs as three fp16
+// of y, from 32-byte sectors on: the first kLead columns are computed for that. Of up to 64 output channels,
+// each takes every other tile instead. fp32 runs as three fp16
 // products; tiles that those cannot hold are done again by gemm_sm90.cuh. Cost: one pass over x and y, at 80
 // to 95 % of the speed of a copy. results/findings.md has what was measured.
 
@@ -10539,17 +11657,18 @@ __global__ void __launch_bounds__(StreamWarps<kN>::kThreads, 1)
     int32_t* const counters = reinterpret_cast<int32_t*>(announcements + kStreamTileSlots);
     const StreamBarriers barriers{ptx::smem_address(control), announcements, counters};
     if (threadIdx.x == 0) {
+        const int consumers = geometry.alternate ? kProductWarps / 2 : kProductWarps;
         for (int i = 0; i < kMostRawStages; ++i) {
             ptx::mbarrier_init(barriers.raw_full(i), 1);
             ptx::mbarrier_init(barriers.raw_empty(i), Warps::kConverters);
         }
         for (int i = 0; i < kMostXStages; ++i) {
             ptx::mbarrier_init(barriers.x_full(i), Warps::kConverters);
-            ptx::mbarrier_init(barriers.x_empty(i), kProductWarps);
+            ptx::mbarrier_init(barriers.x_empty(i), consumers);
         }
         for (int i = 0; i < kStreamTileSlots; ++i) {
             ptx::mbarrier_init(barriers.tile_full(i), 1);
-            ptx::mbarrier_init(barriers.tile_empty(i), kProductWarps + Warps::kConverters);
+            ptx::mbarrier_init(barriers.tile_empty(i), consumers + Warps::kConverters);
         }
         ptx::fence_mbarrier_init();
     }
@@ -11811,6 +12930,29 @@ _conv1d_units = {
         "gemm_sm90_product.cuh",
         "gemm_sm90_kernel.cuh",
         "gemm_sm90_channels_last.cu",
+    ],
+    "gemm_sm90_folded.cu": [
+        "problem.h",
+        "tile.cuh",
+        "wgmma.cuh",
+        "gemm_sm90_plan.cuh",
+        "ptx.cuh",
+        "gemm_sm90_pipeline.cuh",
+        "gemm_sm90_convert.cuh",
+        "gemm_sm90_product.cuh",
+        "gemm_sm90_kernel.cuh",
+        "gemm_sm90_folded.cu",
+    ],
+    "pointwise_sm90.cu": [
+        "mma.cuh",
+        "problem.h",
+        "ptx.cuh",
+        "tensor_map.cuh",
+        "tile.cuh",
+        "wgmma.cuh",
+        "pointwise_sm90.cuh",
+        "dispatch.cuh",
+        "pointwise_sm90.cu",
     ],
     "small.cu": [
         "mma.cuh",
