@@ -4737,6 +4737,7 @@ __device__ __forceinline__ void store_output(const Problem& problem, int64_t cha
 template <class Tile>
 __global__ void __launch_bounds__(kThreads, Tile::kBlocks)
     few_outputs_forward_kernel(const __grid_constant__ Params params) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
     using Element = typename Tile::Element;
     extern __shared__ __align__(16) unsigned char smem[];
     float* const w_smem = reinterpret_cast<float*>(smem);  // [product][kO]
@@ -4838,6 +4839,7 @@ __global__ void __launch_bounds__(kThreads, Tile::kBlocks)
             static_cast<float*>(problem.workspace)[split * outputs + index] = value;
         }
     }
+#endif
 }
 
 // y from the blocks' sums.
@@ -5012,9 +5014,9 @@ inline bool takes_project(const Problem& problem) {
 // What the kernels can compute; `problem` is canonical.
 inline bool takes(const Problem& problem) {
     if (problem.dtype == Dtype::float64 || problem.O > 8) return false;
-    return with_tile(problem, [&](auto tile) {
-        return takes_project(problem) || plan<decltype(tile)>(problem).blocks > 0;
-    });
+    if (takes_project(problem)) return true;
+    if (problem.device.arch < 80) return false;
+    return with_tile(problem, [&](auto tile) { return plan<decltype(tile)>(problem).blocks > 0; });
 }
 
 }  // namespace few
@@ -6786,8 +6788,8 @@ inline Geometry cut(const Problem& given, const Tiling& tiling, int64_t most_tap
     const int sector = 32 / Traits::kElementBytes, piece = 16 / Traits::kElementBytes;
     const bool is_short = ceil_div(problem.C, kRowBytes / Traits::kElementBytes) * problem.K <= 12;
     const bool aligned = reinterpret_cast<uintptr_t>(problem.y) % 32 == 0;
-    geometry.lead =
-        tiling.leads && !flat && aligned && (problem.P % piece != 0 || (problem.P % sector != 0 && is_short)) ? sector : 0;
+    const bool begins_anywhere = problem.P % piece != 0 || (problem.P % sector != 0 && is_short);
+    geometry.lead = tiling.leads && !flat && aligned && begins_anywhere ? sector : 0;
     if (!tiling.leads && is_short) return Geometry{};
     geometry.sector_mask = geometry.lead > 0 ? sector - 1 : 0;
     geometry.bulk = aligned && (geometry.lead > 0 || problem.P % piece == 0);
@@ -8650,7 +8652,7 @@ namespace conv1d {
 using TensorMap = CUtensorMap;
 
 // A tensor of up to four axes, the one along memory first, and the box that is loaded at once. Strides are
-// those of the axes behind the first, in elements. Swizzled: boxes are rows of 128 bytes, as wgmma takes them.
+// those of the axes behind the first, in elements. Swizzled: boxes are rows of 128 bytes, as for wgmma.
 struct BoxedTensor {
     const void* base;
     int element_bytes;
@@ -8763,7 +8765,8 @@ struct Traits {
     static constexpr int kPieceChannels = 16 / kElementBytes;
     static constexpr int kChunkChannels = kRowBytes / kElementBytes;
     static constexpr int kPlaneBytes = kChunkChannels * kPitch * kElementBytes;  // of x, of a warpgroup
-    static __host__ __device__ constexpr int part_bytes(int columns) { return columns * kRowBytes; }  // of W, of a stage
+    // Of W, of a stage.
+    static __host__ __device__ constexpr int part_bytes(int columns) { return columns * kRowBytes; }
     // Of a stage: W, in parts, then x.
     static __host__ __device__ constexpr int stage_bytes(int columns) {
         return kParts * part_bytes(columns) + kTilePositions / kPositions * kPlaneBytes;
@@ -8863,7 +8866,7 @@ struct Loader {
     const Element* w_source;  // this thread's first piece
     int32_t w_rows;           // from it on
     const Element* x_source;  // the positions that this thread copies, of its first channel
-    bool x_wanted, x_exists;  // positions that x does not have are zero; sums that y does not have are no one's
+    bool x_wanted, x_exists;  // positions that x lacks are zero; sums that y does not have are no one's
 
     template <int kBytes>
     static __device__ __forceinline__ void copy(uint32_t target, const void* source, bool exists) {
@@ -9034,8 +9037,8 @@ struct Loader {
                 ptx::mbarrier_arrive_expect_tx(landed,
                                                Traits::part_bytes(kColumns) + 2 * Traits::kPlaneBytes);
                 ptx::cp_async_bulk_tensor(x_stage, &x_map, p, c, place.group, n, landed);
-                ptx::cp_async_bulk_tensor(x_stage + Traits::kPlaneBytes, &x_map, p + kPositions, c, place.group,
-                                          n, landed);
+                ptx::cp_async_bulk_tensor(x_stage + Traits::kPlaneBytes, &x_map, p + kPositions, c,
+                                          place.group, n, landed);
                 ptx::cp_async_bulk_tensor(stage, &w_map, c, place.o, place.group, landed);
                 filled.advance(params.stages);
             }
@@ -9358,7 +9361,8 @@ inline Params cut(const Problem& problem) {
     // for strides of whole 16 bytes, not zero.
     constexpr int64_t kFar = int64_t{1} << 37;
     const int64_t whole_tiles = round_up(problem.P, kTilePositions);
-    params.boxes = params.x_copy == 16 && params.w_copy == 16 && 16 * (whole_tiles - problem.P) <= problem.P &&
+    params.boxes = params.x_copy == 16 && params.w_copy == 16 &&
+                   16 * (whole_tiles - problem.P) <= problem.P &&
                    problem.x_stride_c > 0 && problem.G * problem.C * problem.x_stride_c < kFar &&
                    (problem.N == 1 || (problem.x_stride_n > 0 && problem.x_stride_n < kFar));
     params.line = static_cast<uint32_t>(params.boxes ? whole_tiles : problem.P);
@@ -9432,7 +9436,8 @@ Error launch_tiles(const Params& params, cudaStream_t stream) {
     }
     const int32_t most = params.problem.device.sm_count;
     const int32_t blocks = params.tiles < most ? params.tiles : most;
-    pointwise_sm90_kernel<Traits, kColumns><<<blocks, kThreads, params.smem_bytes, stream>>>(params, x_map, w_map);
+    pointwise_sm90_kernel<Traits, kColumns>
+        <<<blocks, kThreads, params.smem_bytes, stream>>>(params, x_map, w_map);
     return launch_error();
 }
 
@@ -10875,8 +10880,8 @@ inline StreamGeometry cut_stream(const Problem& problem, int columns) {
         geometry.tap_row[tap] = static_cast<int32_t>(offset % stride * plane_rows + offset / stride);
     }
 
-    // f16x3 multiplies all chunks of a tile twice, so they stay meanwhile. Warpgroups that alternate have stages
-    // of their own: of those of the other, each would miss phases.
+    // f16x3 multiplies all chunks of a tile twice, so they stay meanwhile. Warpgroups that alternate have
+    // stages of their own: of those of the other, each would miss phases.
     geometry.alternate = problem.O <= kTileO / 2;
     const int x_least = kMode == Mode::f16x3 || geometry.alternate ? 2 * Traits::kChunks : 2;
     const int64_t other_bytes =
@@ -10952,7 +10957,7 @@ inline Geometry packing(const Problem& problem) {
     geometry.o_tiles = 1;
     geometry.tile_o = kTileO;
     geometry.channels = static_cast<int32_t>(problem.C);
-    geometry.taps = kStreamTaps;
+    geometry.taps = static_cast<int32_t>(problem.K);
     geometry.chunks = StreamTraits<kMode>::kChunks;
     geometry.tap_groups = 1;
     geometry.taps_per_group = static_cast<int32_t>(problem.K);
@@ -12380,8 +12385,8 @@ const conv1d::Route conv1d::kToeplitz = {"toeplitz", fits_toeplitz, no_workspace
 // Long depthwise filters on Hopper: one input channel a group, stride 1, from some hundred taps on; 16-bit
 // dtypes, TF32, and float32 in full accuracy as three products of operands split into two fp16 numbers.
 //
-// In strips of 64 positions, y[64*m + r] = sum over j, k < 64 of w[64*j + k - r] * x[64*(m + j) + k]: for each
-// j a product D[r][m] += A[r][k] * B[k][m] of wgmma. B's rows (strips of x) are 128 swizzled bytes, those of
+// In strips of 64 positions, y[64*m + r] = sum over j, k < 64 of w[64*j + k - r] * x[64*(m + j) + k]: for
+// each j a product D[r][m] += A[r][k] * B[k][m] of wgmma. B's rows (strips of x) are 128 swizzled bytes, those of
 // several samples side by side, so that the next j is the same tile some rows on. A's 8 x 8 parts depend only
 // on how far k is from r: each is kept once, next to its neighbours, and with the parts of D's rows counted
 // downwards both strides of A are that of one part. So w and x lie in shared memory once.

@@ -451,6 +451,7 @@ __device__ __forceinline__ void store_output(const Problem& problem, int64_t cha
 template <class Tile>
 __global__ void __launch_bounds__(kThreads, Tile::kBlocks)
     few_outputs_forward_kernel(const __grid_constant__ Params params) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
     using Element = typename Tile::Element;
     extern __shared__ __align__(16) unsigned char smem[];
     float* const w_smem = reinterpret_cast<float*>(smem);  // [product][kO]
@@ -552,6 +553,7 @@ __global__ void __launch_bounds__(kThreads, Tile::kBlocks)
             static_cast<float*>(problem.workspace)[split * outputs + index] = value;
         }
     }
+#endif
 }
 
 // y from the blocks' sums.
@@ -726,9 +728,9 @@ inline bool takes_project(const Problem& problem) {
 // What the kernels can compute; `problem` is canonical.
 inline bool takes(const Problem& problem) {
     if (problem.dtype == Dtype::float64 || problem.O > 8) return false;
-    return with_tile(problem, [&](auto tile) {
-        return takes_project(problem) || plan<decltype(tile)>(problem).blocks > 0;
-    });
+    if (takes_project(problem)) return true;
+    if (problem.device.arch < 80) return false;
+    return with_tile(problem, [&](auto tile) { return plan<decltype(tile)>(problem).blocks > 0; });
 }
 
 }  // namespace few

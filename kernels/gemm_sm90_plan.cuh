@@ -199,8 +199,8 @@ inline Geometry cut(const Problem& given, const Tiling& tiling, int64_t most_tap
     const int sector = 32 / Traits::kElementBytes, piece = 16 / Traits::kElementBytes;
     const bool is_short = ceil_div(problem.C, kRowBytes / Traits::kElementBytes) * problem.K <= 12;
     const bool aligned = reinterpret_cast<uintptr_t>(problem.y) % 32 == 0;
-    geometry.lead =
-        tiling.leads && !flat && aligned && (problem.P % piece != 0 || (problem.P % sector != 0 && is_short)) ? sector : 0;
+    const bool begins_anywhere = problem.P % piece != 0 || (problem.P % sector != 0 && is_short);
+    geometry.lead = tiling.leads && !flat && aligned && begins_anywhere ? sector : 0;
     if (!tiling.leads && is_short) return Geometry{};
     geometry.sector_mask = geometry.lead > 0 ? sector - 1 : 0;
     geometry.bulk = aligned && (geometry.lead > 0 || problem.P % piece == 0);

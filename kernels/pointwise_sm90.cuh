@@ -48,7 +48,8 @@ struct Traits {
     static constexpr int kPieceChannels = 16 / kElementBytes;
     static constexpr int kChunkChannels = kRowBytes / kElementBytes;
     static constexpr int kPlaneBytes = kChunkChannels * kPitch * kElementBytes;  // of x, of a warpgroup
-    static __host__ __device__ constexpr int part_bytes(int columns) { return columns * kRowBytes; }  // of W, of a stage
+    // Of W, of a stage.
+    static __host__ __device__ constexpr int part_bytes(int columns) { return columns * kRowBytes; }
     // Of a stage: W, in parts, then x.
     static __host__ __device__ constexpr int stage_bytes(int columns) {
         return kParts * part_bytes(columns) + kTilePositions / kPositions * kPlaneBytes;
@@ -148,7 +149,7 @@ struct Loader {
     const Element* w_source;  // this thread's first piece
     int32_t w_rows;           // from it on
     const Element* x_source;  // the positions that this thread copies, of its first channel
-    bool x_wanted, x_exists;  // positions that x does not have are zero; sums that y does not have are no one's
+    bool x_wanted, x_exists;  // positions that x lacks are zero; sums that y does not have are no one's
 
     template <int kBytes>
     static __device__ __forceinline__ void copy(uint32_t target, const void* source, bool exists) {
@@ -319,8 +320,8 @@ struct Loader {
                 ptx::mbarrier_arrive_expect_tx(landed,
                                                Traits::part_bytes(kColumns) + 2 * Traits::kPlaneBytes);
                 ptx::cp_async_bulk_tensor(x_stage, &x_map, p, c, place.group, n, landed);
-                ptx::cp_async_bulk_tensor(x_stage + Traits::kPlaneBytes, &x_map, p + kPositions, c, place.group,
-                                          n, landed);
+                ptx::cp_async_bulk_tensor(x_stage + Traits::kPlaneBytes, &x_map, p + kPositions, c,
+                                          place.group, n, landed);
                 ptx::cp_async_bulk_tensor(stage, &w_map, c, place.o, place.group, landed);
                 filled.advance(params.stages);
             }
@@ -643,7 +644,8 @@ inline Params cut(const Problem& problem) {
     // for strides of whole 16 bytes, not zero.
     constexpr int64_t kFar = int64_t{1} << 37;
     const int64_t whole_tiles = round_up(problem.P, kTilePositions);
-    params.boxes = params.x_copy == 16 && params.w_copy == 16 && 16 * (whole_tiles - problem.P) <= problem.P &&
+    params.boxes = params.x_copy == 16 && params.w_copy == 16 &&
+                   16 * (whole_tiles - problem.P) <= problem.P &&
                    problem.x_stride_c > 0 && problem.G * problem.C * problem.x_stride_c < kFar &&
                    (problem.N == 1 || (problem.x_stride_n > 0 && problem.x_stride_n < kFar));
     params.line = static_cast<uint32_t>(params.boxes ? whole_tiles : problem.P);
@@ -717,7 +719,8 @@ Error launch_tiles(const Params& params, cudaStream_t stream) {
     }
     const int32_t most = params.problem.device.sm_count;
     const int32_t blocks = params.tiles < most ? params.tiles : most;
-    pointwise_sm90_kernel<Traits, kColumns><<<blocks, kThreads, params.smem_bytes, stream>>>(params, x_map, w_map);
+    pointwise_sm90_kernel<Traits, kColumns>
+        <<<blocks, kThreads, params.smem_bytes, stream>>>(params, x_map, w_map);
     return launch_error();
 }
 

@@ -122,8 +122,8 @@ inline StreamGeometry cut_stream(const Problem& problem, int columns) {
         geometry.tap_row[tap] = static_cast<int32_t>(offset % stride * plane_rows + offset / stride);
     }
 
-    // f16x3 multiplies all chunks of a tile twice, so they stay meanwhile. Warpgroups that alternate have stages
-    // of their own: of those of the other, each would miss phases.
+    // f16x3 multiplies all chunks of a tile twice, so they stay meanwhile. Warpgroups that alternate have
+    // stages of their own: of those of the other, each would miss phases.
     geometry.alternate = problem.O <= kTileO / 2;
     const int x_least = kMode == Mode::f16x3 || geometry.alternate ? 2 * Traits::kChunks : 2;
     const int64_t other_bytes =
@@ -199,7 +199,7 @@ inline Geometry packing(const Problem& problem) {
     geometry.o_tiles = 1;
     geometry.tile_o = kTileO;
     geometry.channels = static_cast<int32_t>(problem.C);
-    geometry.taps = kStreamTaps;
+    geometry.taps = static_cast<int32_t>(problem.K);
     geometry.chunks = StreamTraits<kMode>::kChunks;
     geometry.tap_groups = 1;
     geometry.taps_per_group = static_cast<int32_t>(problem.K);

@@ -12,7 +12,7 @@ namespace conv1d {
 using TensorMap = CUtensorMap;
 
 // A tensor of up to four axes, the one along memory first, and the box that is loaded at once. Strides are
-// those of the axes behind the first, in elements. Swizzled: boxes are rows of 128 bytes, as wgmma takes them.
+// those of the axes behind the first, in elements. Swizzled: boxes are rows of 128 bytes, as for wgmma.
 struct BoxedTensor {
     const void* base;
     int element_bytes;

@@ -102,9 +102,9 @@ FAULTS = {
     ),
     "a pointwise stage is filled before it is empty": (
         "pointwise_sm90.cuh",
-        "ptx::mbarrier_wait(barriers.empty(filled.stage), filled.parity);",
-        "if (emulator::broken != BREAK)\n"
-        "ptx::mbarrier_wait(barriers.empty(filled.stage), filled.parity);",
+        "ptx::mbarrier_wait(barriers.empty(filled.stage), filled.parity);\n                load_chunk",
+        "if (emulator::broken != BREAK) ptx::mbarrier_wait(barriers.empty(filled.stage), filled.parity);\n"
+        "load_chunk",
     ),
     "a pointwise stage does not wait for copies": (
         "pointwise_sm90.cuh",

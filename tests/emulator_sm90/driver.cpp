@@ -111,11 +111,16 @@ bool run_problem(uint64_t seed, Random& random) {
         problem.stride = random.chance(0.5) ? 1 : random.range(2, 8);
         if (random.chance(0.3)) problem.dilation = random.range(60, 600), problem.stride = 1;  // a box a tap
     }
-    if (!streams && !flat && random.chance(0.3)) {  // mostly folded
+    const bool folds = !streams && !flat && random.chance(0.3);  // mostly; what is folded has to be small
+    if (folds) {
+        problem.N = random.range(1, 2), problem.G = 1;
+        problem.C = random.range(16, 48);
         problem.stride = sm90::kFold, problem.dilation = 1;
-        problem.K = random.chance(0.5) ? 8 * random.range(1, 3) : random.range(5, 24);
+        problem.K = random.chance(0.5) ? 8 * random.range(1, 2) : random.range(5, 16);
     }
-    problem.P = random.chance(0.2) ? random.range(1, 20) : random.range(1, flat ? 200 : 500);
+    problem.P = folds                ? random.range(90, 200)
+                : random.chance(0.2) ? random.range(1, 20)
+                                     : random.range(1, flat ? 200 : 500);
     if (random.chance(0.5)) problem.P = round_up(problem.P, 4);
     problem.pad_left = random.chance(0.3) ? 0 : random.range(0, problem.K * problem.dilation);
     const int64_t span = (problem.P - 1) * problem.stride + (problem.K - 1) * problem.dilation + 1;
