@@ -331,7 +331,7 @@ def _conv1d_build():
 
     sources_hash = digest(_conv1d_sources, _conv1d_units)
     # Torch adds the -std= that its headers need. A compiler that never collects garbage takes a seventh less.
-    cpp_flags = ["-O3", "-fvisibility=hidden", "-fopenmp", "--param=ggc-min-heapsize=2097152"]
+    cpp_flags = ["-O1", "-fvisibility=hidden", "-fopenmp", "--param=ggc-min-heapsize=2097152"]
     # Two threads a CUDA unit: with one for each core, the C++ unit, which takes longest, waits for its turns.
     cuda_flags = ["-O3", "-std=c++17", "-Xcompiler=-fvisibility=hidden", "--threads=0", "--split-compile=2"]
     default = f"{os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')}/torch_extensions"
@@ -1046,6 +1046,9 @@ extern "C" conv1d::Error conv1d_cuda_launch(const conv1d::Problem* problem, int3
 
 
 
+// The flags say -O1, with which the binding compiles a quarter sooner; loops need more.
+#pragma GCC optimize("O3")
+
 namespace conv1d {
 namespace cpu {
 
@@ -1546,6 +1549,12 @@ __device__ __forceinline__ __nv_bfloat16 narrow<__nv_bfloat16>(float sum) {
 __device__ __forceinline__ uint32_t round_tf32(uint32_t bits) {
     const float power = __uint_as_float(bits & 0xFF800000u);  // the number's sign and exponent
     return __float_as_uint(fmaf(power, 0x1p-11f, __uint_as_float(bits)));
+}
+
+// Whether a sum of split operands' products can be right: an infinity's parts cancel to NaN, and near the
+// subnormal numbers parts are lost.
+__device__ __forceinline__ bool is_sound(float sum) {
+    return sum == 0.0f || (fabsf(sum) >= 0x1p-90f && isfinite(sum));
 }
 
 // gelu or silu of one value, as PyTorch's kernels compute them.
@@ -5463,8 +5472,7 @@ __device__ __forceinline__ void write_rows(const Params& params, const float (&s
     __syncwarp();
 }
 
-// A task's outputs to y. Split operands: outputs that are not finite are computed again, as the parts of an
-// infinity cancel to NaN.
+// A task's outputs to y. Split operands: outputs whose sums are not sound are computed again.
 template <class Tile>
 __device__ __forceinline__ void write(const Params& params, const Place& place, const Memory& memory,
                                       int m_begin, int m_count, int64_t p,
@@ -5478,7 +5486,7 @@ __device__ __forceinline__ void write(const Params& params, const Place& place, 
     Element* const staged = reinterpret_cast<Element*>(memory.staged + threadIdx.x / 32 * Tile::kStageBytes);
     Element* const y = static_cast<Element*>(problem.y) +
                        ((place.n * problem.G + place.g) * problem.O + o_begin) * problem.P + p;
-    bool finite = true;
+    bool sound = true;
 #pragma unroll
     for (int m = 0; m < Tile::kMTiles; ++m) {
         if (m > 0 && m >= m_count) break;
@@ -5492,18 +5500,18 @@ __device__ __forceinline__ void write(const Params& params, const Place& place, 
             if constexpr (Tile::kSplit) {
 #pragma unroll
                 for (int n = 0; n < Tile::kNTiles; ++n)
-                    finite = finite && isfinite(sum[m][n][2 * half]) && isfinite(sum[m][n][2 * half + 1]);
+                    sound = sound && is_sound(sum[m][n][2 * half]) && is_sound(sum[m][n][2 * half + 1]);
             }
         }
     }
     if constexpr (Tile::kSplit) {
-        if (__all_sync(0xFFFFFFFF, finite)) return;
+        if (__all_sync(0xFFFFFFFF, sound)) return;
         const int rows = static_cast<int>(min(problem.O - o_begin, int64_t{16 * m_count}));
 #pragma unroll 1
         for (int row = 0; row < rows; ++row) {
             for (int column = lane; column < left; column += 32) {
                 float* const value = y + row * problem.P + column;
-                if (!isfinite(*value))
+                if (!is_sound(*value))
                     *value = finish_exactly(problem, place.n, place.g, o_begin + row, p + column);
             }
         }
@@ -6679,22 +6687,26 @@ struct Tiling {
     bool leads = true;  // columns are computed twice where stores then begin on sectors
 };
 
-// THE list of tiles: ROW(mode, columns, slices).
-#define CONV1D_SM90_TILES(ROW) \
-    ROW(tf32, 192, 1)          \
-    ROW(tf32, 192, 2)          \
-    ROW(tf32, 128, 1)          \
-    ROW(tf32, 64, 1)           \
-    ROW(tf32x3, 128, 1)        \
-    ROW(tf32x3, 64, 1)         \
-    ROW(f16x3, 128, 1)         \
-    ROW(f16x3, 64, 1)          \
-    ROW(f16, 192, 1)           \
-    ROW(f16, 128, 1)           \
-    ROW(f16, 64, 1)            \
-    ROW(bf16, 192, 1)          \
-    ROW(bf16, 128, 1)          \
+// THE lists of tiles: ROW(mode, columns, slices).
+#define CONV1D_SM90_FP32_TILES(ROW) \
+    ROW(tf32, 192, 1)               \
+    ROW(tf32, 192, 2)               \
+    ROW(tf32, 128, 1)               \
+    ROW(tf32, 64, 1)                \
+    ROW(tf32x3, 128, 1)             \
+    ROW(tf32x3, 64, 1)              \
+    ROW(f16x3, 128, 1)              \
+    ROW(f16x3, 64, 1)
+#define CONV1D_SM90_16BIT_TILES(ROW) \
+    ROW(f16, 192, 1)                 \
+    ROW(f16, 128, 1)                 \
+    ROW(f16, 64, 1)                  \
+    ROW(bf16, 192, 1)                \
+    ROW(bf16, 128, 1)                \
     ROW(bf16, 64, 1)
+#define CONV1D_SM90_TILES(ROW)  \
+    CONV1D_SM90_FP32_TILES(ROW) \
+    CONV1D_SM90_16BIT_TILES(ROW)
 
 // How one launch cuts its problem; written by the host, read by every role.
 struct Geometry {
@@ -8275,15 +8287,12 @@ struct Product {
         }
     }
 
-    // Split operands: an infinity splits into parts that cancel to NaN, and the low part of a number near the
-    // end of the range is lost. Folded: a weight of zero that K lacks meets infinity.
+    // Split operands: see is_sound. Folded: a weight of zero that K lacks meets infinity.
     static constexpr bool kMends =
         kMode == Mode::tf32x3 || (kLayout == Layout::folded && !Traits::kIsSplit);
 
-    // Whether a sum can be trusted.
-    static __device__ __forceinline__ bool is_sound(float sum) {
-        if constexpr (!Traits::kIsSplit) return sum == sum;
-        return sum == 0.0f || (fabsf(sum) >= 0x1p-90f && isfinite(sum));
+    static __device__ __forceinline__ bool is_right(float sum) {
+        return Traits::kIsSplit ? is_sound(sum) : sum == sum;
     }
 
     // Does this warp's outputs again where they are not sound.
@@ -8304,7 +8313,7 @@ struct Product {
                 Element* const value = y + n * sample_values + p;
                 const float sum = widen(*value);
                 // Beside sums that are not, zero may be what is left of numbers too small for TF32.
-                if ((Traits::kIsSplit && sum == 0.0f) || !is_sound(sum))
+                if ((Traits::kIsSplit && sum == 0.0f) || !is_right(sum))
                     *value = finish_exactly<Element>(problem, n, place.group, o, p);
             }
         }
@@ -8374,7 +8383,7 @@ struct Product {
             bool sound = true;
             if constexpr (kMends) {
 #pragma unroll
-                for (int i = 0; i < kValues; ++i) sound = sound && is_sound(acc[i]);
+                for (int i = 0; i < kValues; ++i) sound = sound && is_right(acc[i]);
                 sound = __all_sync(0xFFFFFFFF, sound || (!Traits::kIsSplit && problem.K % kFold == 0));
             }
             store_tile(acc, place, bias, sound);
@@ -8488,14 +8497,20 @@ Error launch_tiles(const Problem& problem, const Geometry& geometry, const Scrat
     return launch_error();
 }
 
-// Those for other layouts stand in units of their own, gemm_sm90_channels_last.cu and gemm_sm90_folded.cu.
-#define CONV1D_SM90_ELSEWHERE(mode, columns, slices)                                                \
-    extern template Error launch_tiles<Mode::mode, columns, slices, Layout::channels_last>(         \
-        const Problem&, const Geometry&, const Scratch&, cudaStream_t);                             \
-    extern template Error launch_tiles<Mode::mode, columns, slices, Layout::folded>(                \
+// gemm_sm90.cu has those for fp32 and the usual layout. The others stand in units of their own, which compile
+// beside it: gemm_sm90_16bit.cu, gemm_sm90_channels_last.cu and gemm_sm90_folded.cu.
+#define CONV1D_SM90_TEMPLATE(layout, mode, columns, slices)                      \
+    template Error launch_tiles<Mode::mode, columns, slices, Layout::layout>(    \
         const Problem&, const Geometry&, const Scratch&, cudaStream_t);
+#define CONV1D_SM90_16BIT(...) CONV1D_SM90_TEMPLATE(positions, __VA_ARGS__)
+#define CONV1D_SM90_CHANNELS_LAST(...) CONV1D_SM90_TEMPLATE(channels_last, __VA_ARGS__)
+#define CONV1D_SM90_FOLDED(...) CONV1D_SM90_TEMPLATE(folded, __VA_ARGS__)
+#define CONV1D_SM90_ELSEWHERE(...)                \
+    extern CONV1D_SM90_CHANNELS_LAST(__VA_ARGS__) \
+    extern CONV1D_SM90_FOLDED(__VA_ARGS__)
+#define CONV1D_SM90_16BIT_ELSEWHERE(...) extern CONV1D_SM90_16BIT(__VA_ARGS__)
 CONV1D_SM90_TILES(CONV1D_SM90_ELSEWHERE)
-#undef CONV1D_SM90_ELSEWHERE
+CONV1D_SM90_16BIT_TILES(CONV1D_SM90_16BIT_ELSEWHERE)
 
 }  // namespace sm90
 }  // namespace conv1d
@@ -8602,6 +8617,19 @@ conv1d::Error conv1d::sm90::launch_listed_tiles(const Problem& problem, Scratch 
     return launch_products<Mode::tf32x3, 64>(problem, cut.geometry, scratch, stream);
 }
 ''',
+"gemm_sm90_16bit.cu": r'''
+#line 1 "kernels/gemm_sm90_16bit.cu"
+// The kernels of route "gemm_sm90" for 16 bits and the usual layout of x, in a translation unit of their own.
+
+
+namespace conv1d {
+namespace sm90 {
+
+CONV1D_SM90_16BIT_TILES(CONV1D_SM90_16BIT)
+
+}  // namespace sm90
+}  // namespace conv1d
+''',
 "gemm_sm90_channels_last.cu": r'''
 #line 1 "kernels/gemm_sm90_channels_last.cu"
 // The kernels of route "gemm_sm90" for channels-last x, in a translation unit of their own.
@@ -8610,11 +8638,7 @@ conv1d::Error conv1d::sm90::launch_listed_tiles(const Problem& problem, Scratch 
 namespace conv1d {
 namespace sm90 {
 
-#define CONV1D_SM90_HERE(mode, columns, slices)                                         \
-    template Error launch_tiles<Mode::mode, columns, slices, Layout::channels_last>( \
-        const Problem&, const Geometry&, const Scratch&, cudaStream_t);
-CONV1D_SM90_TILES(CONV1D_SM90_HERE)
-#undef CONV1D_SM90_HERE
+CONV1D_SM90_TILES(CONV1D_SM90_CHANNELS_LAST)
 
 }  // namespace sm90
 }  // namespace conv1d
@@ -8627,11 +8651,7 @@ CONV1D_SM90_TILES(CONV1D_SM90_HERE)
 namespace conv1d {
 namespace sm90 {
 
-#define CONV1D_SM90_HERE(mode, columns, slices)                                         \
-    template Error launch_tiles<Mode::mode, columns, slices, Layout::folded>( \
-        const Problem&, const Geometry&, const Scratch&, cudaStream_t);
-CONV1D_SM90_TILES(CONV1D_SM90_HERE)
-#undef CONV1D_SM90_HERE
+CONV1D_SM90_TILES(CONV1D_SM90_FOLDED)
 
 }  // namespace sm90
 }  // namespace conv1d
@@ -9237,12 +9257,6 @@ struct Product {
             }
             __syncwarp();
         }
-    }
-
-    // Whether a sum of split operands can be trusted: an infinity splits into parts that cancel to NaN, and
-    // the low part of a number near the end of the range is lost.
-    static __device__ __forceinline__ bool is_sound(float sum) {
-        return sum == 0.0f || (fabsf(sum) >= 0x1p-90f && isfinite(sum));
     }
 
     // Of sums[i % 2][i / 2], bit i: whether it must be done again.
@@ -9926,7 +9940,7 @@ __global__ void __launch_bounds__(Tile::kMaxThreads, Tile::kBlocks)
     const int rows = min(source.outputs - warp_o, Tile::kWarpO);
     const int lane_row = lane / Tile::kWarpP;
     const float* const column = totals + warp_o * Tile::kSumPitch + lane_column;
-    bool finite = true;
+    bool sound = true;
     const auto write = [&](auto activated) {
         constexpr int kUnroll = decltype(activated)::value ? 1 : 4;
 #pragma unroll kUnroll
@@ -9939,21 +9953,19 @@ __global__ void __launch_bounds__(Tile::kMaxThreads, Tile::kBlocks)
             }
             total += __shfl_sync(0xFFFFFFFF, widen(lane_bias), row);
             if (source.l == kFarAway || row >= rows) continue;
-            finite = finite && isfinite(total);
+            sound = sound && is_sound(total);
             y[row * problem.P] = finish<Element, decltype(activated)::value>(problem, total);
         }
     };
     if (problem.activation == Activation::none) write(std::false_type{});
     else write(std::true_type{});
 
-    // Split operands: outputs that are not finite are computed again, as an infinity's two numbers cancel to
-    // NaN.
     if constexpr (Tile::kSplit) {
-        if (finite) return;
+        if (sound) return;
 #pragma unroll 1
         for (int row = team * Tile::kLaneRows + lane_row; row < rows; row += params.teams * Tile::kLaneRows) {
             float* const value = y + row * problem.P;
-            if (isfinite(*value)) continue;
+            if (is_sound(*value)) continue;
             // Where it lies says which it is: indices kept until here would cost registers.
             const int64_t index = value - static_cast<float*>(problem.y);
             const int64_t line = index / problem.P, group = line / problem.O;
@@ -12386,10 +12398,10 @@ const conv1d::Route conv1d::kToeplitz = {"toeplitz", fits_toeplitz, no_workspace
 // dtypes, TF32, and float32 in full accuracy as three products of operands split into two fp16 numbers.
 //
 // In strips of 64 positions, y[64*m + r] = sum over j, k < 64 of w[64*j + k - r] * x[64*(m + j) + k]: for
-// each j a product D[r][m] += A[r][k] * B[k][m] of wgmma. B's rows (strips of x) are 128 swizzled bytes, those of
-// several samples side by side, so that the next j is the same tile some rows on. A's 8 x 8 parts depend only
-// on how far k is from r: each is kept once, next to its neighbours, and with the parts of D's rows counted
-// downwards both strides of A are that of one part. So w and x lie in shared memory once.
+// each j a product D[r][m] += A[r][k] * B[k][m] of wgmma. B's rows (strips of x) are 128 swizzled bytes,
+// those of several samples side by side, so that the next j is the same tile some rows on. A's 8 x 8 parts
+// depend only on how far k is from r: each is kept once, next to its neighbours, and with the parts of D's
+// rows counted downwards both strides of A are that of one part. So w and x lie in shared memory once.
 //
 // A block takes one output channel of up to 8 samples: it fills shared memory, then its warpgroups take tiles
 // of y in turn. float32 is scaled to fp16's range by the largest number of the row. inf and NaN meet
@@ -12923,6 +12935,18 @@ _conv1d_units = {
         "gemm_sm90.cuh",
         "dispatch.cuh",
         "gemm_sm90.cu",
+    ],
+    "gemm_sm90_16bit.cu": [
+        "problem.h",
+        "tile.cuh",
+        "wgmma.cuh",
+        "gemm_sm90_plan.cuh",
+        "ptx.cuh",
+        "gemm_sm90_pipeline.cuh",
+        "gemm_sm90_convert.cuh",
+        "gemm_sm90_product.cuh",
+        "gemm_sm90_kernel.cuh",
+        "gemm_sm90_16bit.cu",
     ],
     "gemm_sm90_channels_last.cu": [
         "problem.h",

@@ -394,8 +394,7 @@ __device__ __forceinline__ void write_rows(const Params& params, const float (&s
     __syncwarp();
 }
 
-// A task's outputs to y. Split operands: outputs that are not finite are computed again, as the parts of an
-// infinity cancel to NaN.
+// A task's outputs to y. Split operands: outputs whose sums are not sound are computed again.
 template <class Tile>
 __device__ __forceinline__ void write(const Params& params, const Place& place, const Memory& memory,
                                       int m_begin, int m_count, int64_t p,
@@ -409,7 +408,7 @@ __device__ __forceinline__ void write(const Params& params, const Place& place, 
     Element* const staged = reinterpret_cast<Element*>(memory.staged + threadIdx.x / 32 * Tile::kStageBytes);
     Element* const y = static_cast<Element*>(problem.y) +
                        ((place.n * problem.G + place.g) * problem.O + o_begin) * problem.P + p;
-    bool finite = true;
+    bool sound = true;
 #pragma unroll
     for (int m = 0; m < Tile::kMTiles; ++m) {
         if (m > 0 && m >= m_count) break;
@@ -423,18 +422,18 @@ __device__ __forceinline__ void write(const Params& params, const Place& place, 
             if constexpr (Tile::kSplit) {
 #pragma unroll
                 for (int n = 0; n < Tile::kNTiles; ++n)
-                    finite = finite && isfinite(sum[m][n][2 * half]) && isfinite(sum[m][n][2 * half + 1]);
+                    sound = sound && is_sound(sum[m][n][2 * half]) && is_sound(sum[m][n][2 * half + 1]);
             }
         }
     }
     if constexpr (Tile::kSplit) {
-        if (__all_sync(0xFFFFFFFF, finite)) return;
+        if (__all_sync(0xFFFFFFFF, sound)) return;
         const int rows = static_cast<int>(min(problem.O - o_begin, int64_t{16 * m_count}));
 #pragma unroll 1
         for (int row = 0; row < rows; ++row) {
             for (int column = lane; column < left; column += 32) {
                 float* const value = y + row * problem.P + column;
-                if (!isfinite(*value))
+                if (!is_sound(*value))
                     *value = finish_exactly(problem, place.n, place.g, o_begin + row, p + column);
             }
         }

@@ -94,14 +94,20 @@ Error launch_tiles(const Problem& problem, const Geometry& geometry, const Scrat
     return launch_error();
 }
 
-// Those for other layouts stand in units of their own, gemm_sm90_channels_last.cu and gemm_sm90_folded.cu.
-#define CONV1D_SM90_ELSEWHERE(mode, columns, slices)                                                \
-    extern template Error launch_tiles<Mode::mode, columns, slices, Layout::channels_last>(         \
-        const Problem&, const Geometry&, const Scratch&, cudaStream_t);                             \
-    extern template Error launch_tiles<Mode::mode, columns, slices, Layout::folded>(                \
+// gemm_sm90.cu has those for fp32 and the usual layout. The others stand in units of their own, which compile
+// beside it: gemm_sm90_16bit.cu, gemm_sm90_channels_last.cu and gemm_sm90_folded.cu.
+#define CONV1D_SM90_TEMPLATE(layout, mode, columns, slices)                      \
+    template Error launch_tiles<Mode::mode, columns, slices, Layout::layout>(    \
         const Problem&, const Geometry&, const Scratch&, cudaStream_t);
+#define CONV1D_SM90_16BIT(...) CONV1D_SM90_TEMPLATE(positions, __VA_ARGS__)
+#define CONV1D_SM90_CHANNELS_LAST(...) CONV1D_SM90_TEMPLATE(channels_last, __VA_ARGS__)
+#define CONV1D_SM90_FOLDED(...) CONV1D_SM90_TEMPLATE(folded, __VA_ARGS__)
+#define CONV1D_SM90_ELSEWHERE(...)                \
+    extern CONV1D_SM90_CHANNELS_LAST(__VA_ARGS__) \
+    extern CONV1D_SM90_FOLDED(__VA_ARGS__)
+#define CONV1D_SM90_16BIT_ELSEWHERE(...) extern CONV1D_SM90_16BIT(__VA_ARGS__)
 CONV1D_SM90_TILES(CONV1D_SM90_ELSEWHERE)
-#undef CONV1D_SM90_ELSEWHERE
+CONV1D_SM90_16BIT_TILES(CONV1D_SM90_16BIT_ELSEWHERE)
 
 }  // namespace sm90
 }  // namespace conv1d

@@ -90,22 +90,26 @@ struct Tiling {
     bool leads = true;  // columns are computed twice where stores then begin on sectors
 };
 
-// THE list of tiles: ROW(mode, columns, slices).
-#define CONV1D_SM90_TILES(ROW) \
-    ROW(tf32, 192, 1)          \
-    ROW(tf32, 192, 2)          \
-    ROW(tf32, 128, 1)          \
-    ROW(tf32, 64, 1)           \
-    ROW(tf32x3, 128, 1)        \
-    ROW(tf32x3, 64, 1)         \
-    ROW(f16x3, 128, 1)         \
-    ROW(f16x3, 64, 1)          \
-    ROW(f16, 192, 1)           \
-    ROW(f16, 128, 1)           \
-    ROW(f16, 64, 1)            \
-    ROW(bf16, 192, 1)          \
-    ROW(bf16, 128, 1)          \
+// THE lists of tiles: ROW(mode, columns, slices).
+#define CONV1D_SM90_FP32_TILES(ROW) \
+    ROW(tf32, 192, 1)               \
+    ROW(tf32, 192, 2)               \
+    ROW(tf32, 128, 1)               \
+    ROW(tf32, 64, 1)                \
+    ROW(tf32x3, 128, 1)             \
+    ROW(tf32x3, 64, 1)              \
+    ROW(f16x3, 128, 1)              \
+    ROW(f16x3, 64, 1)
+#define CONV1D_SM90_16BIT_TILES(ROW) \
+    ROW(f16, 192, 1)                 \
+    ROW(f16, 128, 1)                 \
+    ROW(f16, 64, 1)                  \
+    ROW(bf16, 192, 1)                \
+    ROW(bf16, 128, 1)                \
     ROW(bf16, 64, 1)
+#define CONV1D_SM90_TILES(ROW)  \
+    CONV1D_SM90_FP32_TILES(ROW) \
+    CONV1D_SM90_16BIT_TILES(ROW)
 
 // How one launch cuts its problem; written by the host, read by every role.
 struct Geometry {

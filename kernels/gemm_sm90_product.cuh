@@ -310,15 +310,12 @@ struct Product {
         }
     }
 
-    // Split operands: an infinity splits into parts that cancel to NaN, and the low part of a number near the
-    // end of the range is lost. Folded: a weight of zero that K lacks meets infinity.
+    // Split operands: see is_sound. Folded: a weight of zero that K lacks meets infinity.
     static constexpr bool kMends =
         kMode == Mode::tf32x3 || (kLayout == Layout::folded && !Traits::kIsSplit);
 
-    // Whether a sum can be trusted.
-    static __device__ __forceinline__ bool is_sound(float sum) {
-        if constexpr (!Traits::kIsSplit) return sum == sum;
-        return sum == 0.0f || (fabsf(sum) >= 0x1p-90f && isfinite(sum));
+    static __device__ __forceinline__ bool is_right(float sum) {
+        return Traits::kIsSplit ? is_sound(sum) : sum == sum;
     }
 
     // Does this warp's outputs again where they are not sound.
@@ -339,7 +336,7 @@ struct Product {
                 Element* const value = y + n * sample_values + p;
                 const float sum = widen(*value);
                 // Beside sums that are not, zero may be what is left of numbers too small for TF32.
-                if ((Traits::kIsSplit && sum == 0.0f) || !is_sound(sum))
+                if ((Traits::kIsSplit && sum == 0.0f) || !is_right(sum))
                     *value = finish_exactly<Element>(problem, n, place.group, o, p);
             }
         }
@@ -409,7 +406,7 @@ struct Product {
             bool sound = true;
             if constexpr (kMends) {
 #pragma unroll
-                for (int i = 0; i < kValues; ++i) sound = sound && is_sound(acc[i]);
+                for (int i = 0; i < kValues; ++i) sound = sound && is_right(acc[i]);
                 sound = __all_sync(0xFFFFFFFF, sound || (!Traits::kIsSplit && problem.K % kFold == 0));
             }
             store_tile(acc, place, bias, sound);

@@ -522,12 +522,6 @@ struct Product {
         }
     }
 
-    // Whether a sum of split operands can be trusted: an infinity splits into parts that cancel to NaN, and
-    // the low part of a number near the end of the range is lost.
-    static __device__ __forceinline__ bool is_sound(float sum) {
-        return sum == 0.0f || (fabsf(sum) >= 0x1p-90f && isfinite(sum));
-    }
-
     // Of sums[i % 2][i / 2], bit i: whether it must be done again.
     static __device__ __forceinline__ uint64_t find_unsound(const Sums& sums) {
         uint64_t unsound = 0;

@@ -434,7 +434,7 @@ __global__ void __launch_bounds__(Tile::kMaxThreads, Tile::kBlocks)
     const int rows = min(source.outputs - warp_o, Tile::kWarpO);
     const int lane_row = lane / Tile::kWarpP;
     const float* const column = totals + warp_o * Tile::kSumPitch + lane_column;
-    bool finite = true;
+    bool sound = true;
     const auto write = [&](auto activated) {
         constexpr int kUnroll = decltype(activated)::value ? 1 : 4;
 #pragma unroll kUnroll
@@ -447,21 +447,19 @@ __global__ void __launch_bounds__(Tile::kMaxThreads, Tile::kBlocks)
             }
             total += __shfl_sync(0xFFFFFFFF, widen(lane_bias), row);
             if (source.l == kFarAway || row >= rows) continue;
-            finite = finite && isfinite(total);
+            sound = sound && is_sound(total);
             y[row * problem.P] = finish<Element, decltype(activated)::value>(problem, total);
         }
     };
     if (problem.activation == Activation::none) write(std::false_type{});
     else write(std::true_type{});
 
-    // Split operands: outputs that are not finite are computed again, as an infinity's two numbers cancel to
-    // NaN.
     if constexpr (Tile::kSplit) {
-        if (finite) return;
+        if (sound) return;
 #pragma unroll 1
         for (int row = team * Tile::kLaneRows + lane_row; row < rows; row += params.teams * Tile::kLaneRows) {
             float* const value = y + row * problem.P;
-            if (isfinite(*value)) continue;
+            if (is_sound(*value)) continue;
             // Where it lies says which it is: indices kept until here would cost registers.
             const int64_t index = value - static_cast<float*>(problem.y);
             const int64_t line = index / problem.P, group = line / problem.O;

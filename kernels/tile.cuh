@@ -97,6 +97,12 @@ __device__ __forceinline__ uint32_t round_tf32(uint32_t bits) {
     return __float_as_uint(fmaf(power, 0x1p-11f, __uint_as_float(bits)));
 }
 
+// Whether a sum of split operands' products can be right: an infinity's parts cancel to NaN, and near the
+// subnormal numbers parts are lost.
+__device__ __forceinline__ bool is_sound(float sum) {
+    return sum == 0.0f || (fabsf(sum) >= 0x1p-90f && isfinite(sum));
+}
+
 // gelu or silu of one value, as PyTorch's kernels compute them.
 template <class Sum>
 __device__ __forceinline__ Sum smooth_activation(Activation activation, Sum value) {

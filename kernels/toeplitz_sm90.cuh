@@ -2,10 +2,10 @@
 // dtypes, TF32, and float32 in full accuracy as three products of operands split into two fp16 numbers.
 //
 // In strips of 64 positions, y[64*m + r] = sum over j, k < 64 of w[64*j + k - r] * x[64*(m + j) + k]: for
-// each j a product D[r][m] += A[r][k] * B[k][m] of wgmma. B's rows (strips of x) are 128 swizzled bytes, those of
-// several samples side by side, so that the next j is the same tile some rows on. A's 8 x 8 parts depend only
-// on how far k is from r: each is kept once, next to its neighbours, and with the parts of D's rows counted
-// downwards both strides of A are that of one part. So w and x lie in shared memory once.
+// each j a product D[r][m] += A[r][k] * B[k][m] of wgmma. B's rows (strips of x) are 128 swizzled bytes,
+// those of several samples side by side, so that the next j is the same tile some rows on. A's 8 x 8 parts
+// depend only on how far k is from r: each is kept once, next to its neighbours, and with the parts of D's
+// rows counted downwards both strides of A are that of one part. So w and x lie in shared memory once.
 //
 // A block takes one output channel of up to 8 samples: it fills shared memory, then its warpgroups take tiles
 // of y in turn. float32 is scaled to fp16's range by the largest number of the row. inf and NaN meet

@@ -1,6 +1,6 @@
 """Small problems of every route and dtype, for compute-sanitizer to watch:
 
-    PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck python tests/cuda/sanitize.py
+    PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck python tests/cuda/sanitize.py memcheck
 
 Operands are made on the CPU, so that nearly all kernels that run are ours. Prints one line a route.
 """
@@ -16,7 +16,8 @@ import model_new  # noqa: E402
 
 # (N, groups, C, O, L, K, stride, padding, dilation): ragged tiles, halos, short rows. On Hopper no more chunks of
 # channels than stages: a stage that is written again, after mbarriers said that its readers have left, is a race
-# to racecheck, which does not follow them from one mbarrier to the next. tests/emulator_sm90 does.
+# to racecheck, which does not follow them from one mbarrier to the next. tests/emulator_sm90 does, and it alone
+# looks for races where even small problems write stages again or hand them on twice: see `watched`.
 PROBLEMS = [
     (2, 1, 17, 9, 203, 3, 1, (1, 1), 1),
     (2, 1, 17, 250, 1100, 1, 1, (0, 0), 1),
@@ -38,6 +39,7 @@ PROBLEMS = [
     (1, 1, 1, 300, 5203, 10, 5, (0, 0), 1),
     (1, 2, 4, 33, 2100, 15, 1, (7, 7), 1),
     (3, 1, 70, 3, 131, 9, 2, (4, 4), 3),
+    (2, 1, 100, 3, 131, 12, 2, (4, 4), 1),
     (2, 1, 40, 1, 1032, 7, 1, (3, 3), 1),
     (2, 1, 1, 16, 901, 251, 1, (0, 0), 1),
     (1, 2, 48, 40, 250, 60, 1, (30, 30), 1),
@@ -55,7 +57,12 @@ PROBLEMS = [
 ]
 
 
-def main():
+def watched(tool, route, stride):
+    folded = route == "gemm_sm90" and stride == 8
+    return tool != "racecheck" or not (folded or route == "pointwise_sm90")
+
+
+def main(tool):
     ops = model_new._conv1d_ops
     ran = dict.fromkeys(ops.routes(), 0)
     torch.manual_seed(0)
@@ -75,6 +82,8 @@ def main():
             torch.backends.cudnn.allow_tf32 = allowed
             operands = [t.to(dtype).cuda() for t in (x, weight, bias)]
             for route in ops.routes():
+                if not watched(tool, route, stride):
+                    continue
                 try:
                     y = ops.conv1d_by(route, *operands, (stride,), padding, (dilation,), groups)
                 except RuntimeError as error:
@@ -92,4 +101,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -16,7 +16,7 @@ SANITIZER = shutil.which("compute-sanitizer") or shutil.which("/usr/local/cuda/b
 def test_clean(model_new, tool):
     script = pathlib.Path(__file__).with_name("sanitize.py")
     run = subprocess.run(
-        [SANITIZER, "--tool", tool, "--error-exitcode", "1", sys.executable, script],
+        [SANITIZER, "--tool", tool, "--error-exitcode", "1", sys.executable, script, tool],
         env={**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"},
         capture_output=True,
         text=True,

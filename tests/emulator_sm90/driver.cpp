@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "gemm_sm90.cu"
+#include "gemm_sm90_16bit.cu"
 #include "gemm_sm90_channels_last.cu"
 #include "gemm_sm90_folded.cu"
 #include "harness.h"

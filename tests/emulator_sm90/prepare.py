@@ -5,7 +5,8 @@ import shutil
 import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
-SOURCES = ["problem.h", "dispatch.cuh", "tile.cuh", "gemm_sm90.cu", "gemm_sm90.cuh", "gemm_sm90_channels_last.cu",
+SOURCES = ["problem.h", "dispatch.cuh", "tile.cuh", "gemm_sm90.cu", "gemm_sm90.cuh",
+           "gemm_sm90_16bit.cu", "gemm_sm90_channels_last.cu",
            "gemm_sm90_convert.cuh", "gemm_sm90_folded.cu", "gemm_sm90_kernel.cuh", "gemm_sm90_pipeline.cuh",
            "gemm_sm90_plan.cuh", "gemm_sm90_product.cuh", "stream_sm90.cuh", "stream_sm90_convert.cuh",
            "stream_sm90_plan.cuh", "stream_sm90_product.cuh", "pointwise_sm90.cuh"]  # fmt: skip
