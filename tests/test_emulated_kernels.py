@@ -63,7 +63,9 @@ MISTAKES = {
         "small_sm80", "sync_team<Tile>();  // the chunk before has been read", ";", "race"
     ),
     "chunk_overwritten": ("direct", "__syncthreads();  // the chunk before has been read", "", "race"),
-    "first_position_lost": ("few_outputs", "(in) << j", "(in && l_begin + j * step_l > 0) << j", "wrong result"),
+    "a_warps_sum_lost": (
+        "few_outputs", "value += part[(warp_k <<", "value += part[(warp_k / 2 * 2 <<", "wrong result"
+    ),
 }
 
 
