@@ -23,6 +23,12 @@ def conv1d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, acti
     Returns (N, groups*O, P) or (groups*O, P) with P = (L + 2*padding - dilation*(K - 1) - 1)//stride + 1.
     A call that is not valid raises what torch raises for it.
     """
+    if not torch.compiler.is_dynamo_compiling():
+        y = _conv1d_ops.direct(x, weight, bias, stride, padding, dilation, groups, activation)
+        if y is not NotImplemented:
+            return y
+        _conv1d_check_types(x, weight, bias, stride, padding, dilation, groups)
+
     if activation is not None:
         _conv1d_check_activation(activation)
     if isinstance(stride, (tuple, list)) and len(stride) == 1:
@@ -42,6 +48,28 @@ def conv1d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, acti
         return by_name(x, weight, bias, as_list(stride), padding, as_list(dilation), groups, activation)
     lists = as_list(stride), as_list(padding), as_list(dilation)
     return _conv1d_ops.conv1d.lists(x, weight, bias, *lists, groups, activation)
+
+
+def _conv1d_check_types(x, weight, bias, *numbers):
+    """TypeError, as torch words it, where its convolution has no signature for arguments of these types."""
+    import numbers as abstract
+
+    def is_tensor(value):
+        return hasattr(type(value), "__torch_function__")
+
+    def is_number(value):
+        if isinstance(value, abstract.Integral):
+            return not isinstance(value, bool)
+        return isinstance(value, torch.SymInt) or is_tensor(value)
+
+    *lists, groups = numbers
+    if isinstance(lists[1], str):
+        del lists[1]
+    flat = [item for value in lists for item in (value if isinstance(value, (tuple, list)) else [value])]
+    tensors = [x, weight] if bias is None else [x, weight, bias]
+    if not (all(map(is_tensor, tensors)) and all(map(is_number, [*flat, groups]))):
+        types = ", ".join(type(value).__name__ for value in (x, weight, bias, *numbers))
+        raise TypeError(f"conv1d() received an invalid combination of arguments - got ({types})")
 
 
 _conv1d_activations = (None, "relu", "gelu", "silu")
@@ -223,6 +251,15 @@ def _conv1d_find_nvcc():
     return None, f"conv1d has no CUDA half: {cause}; run: {command}"
 
 
+def _conv1d_with_direct(ops, path):
+    """`ops`, with the function that its library at `path`, a Python module too, has for calls from Python."""
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location(ops.name, path)
+    ops.direct = importlib.util.module_from_spec(spec).conv1d
+    return ops
+
+
 def _conv1d_load(name, cache):
     """torch.ops.<name>, from the library in `cache`; None where there is none or it is not what was built."""
     import contextlib
@@ -237,7 +274,7 @@ def _conv1d_load(name, cache):
             intact = recorded.read() == hashlib.sha256(library.read()).hexdigest()
         if intact:
             torch.ops.load_library(path)
-            return ops
+            return _conv1d_with_direct(ops, path)
 
 
 def _conv1d_compile(name, folder, cpp_flags, cuda_flags, codes, home):
@@ -326,7 +363,7 @@ def _conv1d_build():
         return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
 
     def library_name(codes):
-        versions = torch.__version__, torch.version.cuda, os.uname().machine
+        versions = torch.__version__, torch.version.cuda, os.uname().machine, sys.implementation.cache_tag
         return "conv1d_" + digest(sources_hash, cpp_flags, cuda_flags, codes, *versions)
 
     sources_hash = digest(_conv1d_sources, _conv1d_units)
@@ -370,7 +407,7 @@ def _conv1d_build():
                     recorded.write(hashlib.sha256(library.read()).hexdigest())
                 shutil.rmtree(f"{cache}/{name}", ignore_errors=True)
                 os.rename(folder, f"{cache}/{name}")
-                ops = getattr(torch.ops, name)
+                ops = _conv1d_with_direct(getattr(torch.ops, name), f"{cache}/{name}/{name}.so")
 
     if missing and not hasattr(ops, "_without_cuda"):
 
@@ -478,7 +515,8 @@ extern "C" conv1d::Error conv1d_cuda_launch(const conv1d::Problem* problem, int3
 ''',
 "conv1d.cpp": r'''
 #line 1 "kernels/conv1d.cpp"
-// The binding: the op's schema and what it does under each dispatch key. The only file that knows torch.
+// The binding: the op's schema and what it does under each dispatch key. This file and python.cpp alone know
+// torch.
 //
 // A valid float problem runs on our kernels. Everything else goes to at::conv1d: invalid calls (so that the
 // error is PyTorch's own), integer and complex dtypes, empty tensors, other devices, functorch transforms
@@ -9502,6 +9540,98 @@ inline Error launch_pointwise_sm90(const Problem& problem, cudaStream_t stream) 
 const conv1d::Route conv1d::kPointwiseSm90 = {"pointwise_sm90", fits_pointwise_sm90, no_workspace,
                                               launch_pointwise_sm90};
 ''',
+"python.cpp": r'''
+#line 1 "kernels/python.cpp"
+// The library as a Python module, with the op as one function. torch.ops matches each call with the schema
+// and boxes its arguments, which takes 2 us; here they go to the dispatcher as they are.
+#include <ATen/PythonTorchFunctionTLS.h>
+#include <ATen/TracerMode.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <torch/csrc/autograd/python_variable.h>
+
+#include <optional>
+
+namespace {
+
+using at::Tensor;
+using c10::SymInt;
+using OptionalTensor = std::optional<Tensor>;
+using OptionalName = std::optional<c10::string_view>;
+using Op = Tensor(const Tensor&, const Tensor&, const OptionalTensor&, SymInt, SymInt, SymInt, SymInt,
+                  OptionalName, std::optional<SymInt>);
+
+#define CONV1D_STRING_OF(name) #name
+#define CONV1D_STRING(name) CONV1D_STRING_OF(name)
+#define CONV1D_INIT_OF(name) PyInit_##name
+#define CONV1D_INIT(name) CONV1D_INIT_OF(name)
+
+constexpr const char* kOpName = CONV1D_STRING(TORCH_EXTENSION_NAME) "::conv1d";
+
+bool read_int(PyObject* object, int64_t& value) {
+    if (!PyLong_CheckExact(object)) return false;
+    int overflow = 0;
+    value = PyLong_AsLongLongAndOverflow(object, &overflow);
+    return overflow == 0;
+}
+
+// An int, or the one int of a tuple or list.
+bool read_number(PyObject* object, int64_t& value) {
+    if (PyTuple_CheckExact(object) && PyTuple_GET_SIZE(object) == 1) object = PyTuple_GET_ITEM(object, 0);
+    if (PyList_CheckExact(object) && PyList_GET_SIZE(object) == 1) object = PyList_GET_ITEM(object, 0);
+    return read_int(object, value);
+}
+
+bool read_name(PyObject* object, OptionalName& name) {
+    if (object == Py_None) return true;
+    Py_ssize_t length = 0;
+    const char* text = PyUnicode_CheckExact(object) ? PyUnicode_AsUTF8AndSize(object, &length) : nullptr;
+    if (text == nullptr) {
+        PyErr_Clear();
+        return false;
+    }
+    name.emplace(text, length);
+    return true;
+}
+
+// conv1d(x, weight, bias, stride, padding, dilation, groups, activation), all by position. NotImplemented for
+// what torch.ops alone does justice to: subclasses of Tensor, numbers that are not plain, padding by name or
+// different on the two sides; and where a mode or a tracer watches the calls from Python.
+PyObject* conv1d_direct(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
+    HANDLE_TH_ERRORS
+    static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow(kOpName, "").typed<Op>();
+    int64_t stride, padding, dilation, groups;
+    OptionalName activation;
+    if (count != 8 || !THPVariable_CheckExact(arguments[0]) || !THPVariable_CheckExact(arguments[1]) ||
+        !(arguments[2] == Py_None || THPVariable_CheckExact(arguments[2])) ||
+        !read_number(arguments[3], stride) || !read_number(arguments[4], padding) ||
+        !read_number(arguments[5], dilation) || !read_int(arguments[6], groups) ||
+        !read_name(arguments[7], activation) || at::impl::torch_function_mode_enabled() ||
+        at::tracer::impl::is_dispatch_enabled())
+        Py_RETURN_NOTIMPLEMENTED;
+    OptionalTensor bias;
+    if (arguments[2] != Py_None) bias = THPVariable_Unpack(arguments[2]);
+    Tensor y;
+    {
+        const pybind11::gil_scoped_release without_gil;
+        y = op.call(THPVariable_Unpack(arguments[0]), THPVariable_Unpack(arguments[1]), bias, stride, padding,
+                    dilation, groups, activation, std::nullopt);
+    }
+    return THPVariable_Wrap(std::move(y));
+    END_HANDLE_TH_ERRORS
+}
+
+PyMethodDef kMethods[] = {
+    {"conv1d", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(conv1d_direct)), METH_FASTCALL,
+     nullptr},
+    {},
+};
+
+PyModuleDef kModule = {PyModuleDef_HEAD_INIT, CONV1D_STRING(TORCH_EXTENSION_NAME), nullptr, 0, kMethods};
+
+}  // namespace
+
+PyMODINIT_FUNC CONV1D_INIT(TORCH_EXTENSION_NAME)() { return PyModule_Create(&kModule); }
+''',
 "small.cuh": r'''
 #line 1 "kernels/small.cuh"
 // Small dense problems on tensor cores, sm_80 and later: an implicit GEMM by mma.sync in one launch, with no
@@ -12982,6 +13112,9 @@ _conv1d_units = {
         "pointwise_sm90.cuh",
         "dispatch.cuh",
         "pointwise_sm90.cu",
+    ],
+    "python.cpp": [
+        "python.cpp",
     ],
     "small.cu": [
         "mma.cuh",

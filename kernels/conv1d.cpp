@@ -1,4 +1,5 @@
-// The binding: the op's schema and what it does under each dispatch key. The only file that knows torch.
+// The binding: the op's schema and what it does under each dispatch key. This file and python.cpp alone know
+// torch.
 //
 // A valid float problem runs on our kernels. Everything else goes to at::conv1d: invalid calls (so that the
 // error is PyTorch's own), integer and complex dtypes, empty tensors, other devices, functorch transforms

@@ -44,6 +44,17 @@ REGISTER(TORCH_EXTENSION_NAME, library) {
     library.impl("conv1d", c10::DispatchKey::CPU, &conv1d);
 }
 """,
+    "python.cpp": """\
+#include <Python.h>
+
+PyObject* direct(PyObject*, PyObject*) { Py_RETURN_NOTIMPLEMENTED; }
+PyMethodDef methods[] = {{"conv1d", direct, METH_VARARGS, nullptr}, {}};
+PyModuleDef module = {PyModuleDef_HEAD_INIT, "stub", nullptr, 0, methods};
+
+#define INIT_OF(name) PyInit_##name
+#define INIT(name) INIT_OF(name)
+PyMODINIT_FUNC INIT(TORCH_EXTENSION_NAME)() { return PyModule_Create(&module); }
+""",
     "conv1d.cu": '#include "problem.h"\n\n__global__ void kernel() {}\n',
     "problem.h": "#pragma once\nconstexpr double kScale = 1;\n",
 }

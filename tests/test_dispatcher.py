@@ -1,10 +1,14 @@
 """The op under everything that stands between a call and its kernel: modes, autocast, compilers, export."""
 
 import os
+import re
+import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.functional import conv1d as pytorch_conv1d
+from torch.overrides import TorchFunctionMode
 from torch.testing._internal.optests import opcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -96,6 +100,63 @@ def test_meta_tensors(model_new, case):
     on_meta = [a.to("meta") if isinstance(a, torch.Tensor) else a for a in arguments]
     y, y_meta = pytorch_conv1d(*arguments), model_new.conv1d(*on_meta)
     assert y_meta.is_meta and y_meta.shape == y.shape and y_meta.dtype == y.dtype and y_meta.is_contiguous()
+
+
+class FunctionLog(TorchFunctionMode):
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        self.names.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+class Tagged(torch.Tensor):
+    """A subclass: what it goes through is Tagged again."""
+
+
+def test_calls_from_python_are_seen_by_what_watches_them(model_new):
+    x, weight, bias, *numbers = make("strided, padded")
+    want = pytorch_conv1d(x, weight, bias, *numbers)
+
+    def call(x):
+        return model_new.conv1d(x, weight, bias, *numbers)
+
+    with FunctionLog() as log:
+        torch.testing.assert_close(call(x), want)
+    assert any(model_new._conv1d_ops.name in name for name in log.names), log.names
+    assert type(call(x.as_subclass(Tagged))) is Tagged and type(call(x)) is torch.Tensor
+    with warnings.catch_warnings(action="ignore"):
+        traced = torch.jit.trace(call, x)
+    assert f"{model_new._conv1d_ops.name}::conv1d" in str(traced.inlined_graph)
+    torch.testing.assert_close(traced(2 * x), pytorch_conv1d(2 * x, weight, bias, *numbers))
+    symbolic = torch.fx.symbolic_trace(call)
+    torch.testing.assert_close(symbolic(2 * x), traced(2 * x))
+    assert any("conv1d" in str(node.target) for node in symbolic.graph.nodes)
+
+
+VALUES = True, 2**62, 2.0, None, "2", np.int64(2), np.float32(2), torch.tensor(2), (2,), [2, 2, 2], (2.0,)
+
+
+@pytest.mark.parametrize("at", range(7), ids=["x", "weight", "bias", "stride", "padding", "dilation", "groups"])
+@pytest.mark.parametrize("value", VALUES, ids=repr)
+def test_arguments_of_every_type_get_torchs_answer(model_new, at, value):
+    x, weight, bias, *_ = make("plain")
+    arguments = [x, weight, bias, 2, 1, 1, 1]
+    arguments[at] = value
+    theirs, ours = (outcome(function, arguments) for function in (torch.conv1d, model_new.conv1d))
+    if isinstance(theirs, torch.Tensor):
+        torch.testing.assert_close(ours, theirs)
+    else:
+        assert ours == theirs
+
+
+def outcome(function, arguments):
+    try:
+        return function(*arguments)
+    except Exception as error:
+        return type(error), re.split(r" - got|\n", str(error))[0]
 
 
 def test_one_op_in_a_trace(model_new):
