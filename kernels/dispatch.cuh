@@ -17,7 +17,7 @@ struct Route {
 inline size_t no_workspace(const Problem&) { return 0; }
 
 // Each is defined in a translation unit of its own, so that they compile side by side.
-extern const Route kToeplitzSm90, kToeplitz, kDepthwise, kStemSm80, kFoldSm80, kFewOutputs, kStreamSm90,
+extern const Route kToeplitzSm90, kToeplitz, kDepthwise, kStemSm80, kFoldSm80, kFewOutputs, kGather, kStreamSm90,
     kSmallSm80, kPointwiseSm90, kGemmSm90, kGemmSm80, kDirect;
 
 constexpr const Route* kRoutes[] = {
@@ -27,6 +27,7 @@ constexpr const Route* kRoutes[] = {
     &kStemSm80,      // fewer than 16 channels a group and sums of some 64 products: bound by stores
     &kFoldSm80,      // fewer than 16 channels a group
     &kFewOutputs,    // one to eight output channels a group: bound by reading x
+    &kGather,        // few products: tiny problems, and few outputs of large strides
     &kStreamSm90,    // short sums on Hopper, bound by memory
     &kSmallSm80,     // dense problems of few products: one launch
     &kPointwiseSm90,  // one tap on Hopper

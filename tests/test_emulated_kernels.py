@@ -25,6 +25,7 @@ HEADERS = {
     "small_sm80": "small.cuh",
     "gemm_sm80": "gemm_sm80.cuh",
     "few_outputs": "few_outputs.cuh",
+    "gather": "gather.cuh",
     "direct": "direct.cuh",
 }
 
@@ -36,6 +37,7 @@ FITS = {
     "stem_sm80": "conv1d::stem::takes",
     "fold_sm80": "conv1d::fold::takes",
     "few_outputs": "conv1d::few::takes",
+    "gather": "conv1d::gather::takes",
 }
 
 UNIT = """\
@@ -66,6 +68,7 @@ MISTAKES = {
     "a_warps_sum_lost": (
         "few_outputs", "value += part[(warp_k <<", "value += part[(warp_k / 2 * 2 <<", "wrong result"
     ),
+    "sums_before_weights_are_read": ("gather", "__syncthreads();  // weights have been read", "", "race"),
 }
 
 

@@ -84,6 +84,11 @@ static bool draw_numbers(const std::string& route) {
         p.C = chance(40) ? 1 : between(1, 15);
         p.O = chance(60) ? between(16, 70) : between(16, 300);
         p.K = between(7, chance(80) ? std::max<int64_t>(64 / p.C, 7) : 80);
+    } else if (route == "gather") {
+        p.C = one_of({1, 2, 3, between(1, 12), between(1, 60), between(100, 900)});
+        p.O = chance(70) ? between(1, 9) : between(1, 40);
+        p.K = chance(80) ? between(1, 9) : between(1, 60);
+        p.stride = one_of({1, 1, 2, 3, 4, 8, between(1, 70)});
     } else if (route == "few_outputs") {
         p.C = one_of({1, 2, 3, between(1, 12), between(1, 60), between(100, 900)});
         p.O = between(1, 8);
