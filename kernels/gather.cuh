@@ -100,18 +100,15 @@ __global__ void __launch_bounds__(kThreads) gather_kernel(const __grid_constant_
         }
     }
 
-    const auto store = [&](int o, float total) {
-        const int64_t channel = g * problem.O + o_begin + o;
-        if (problem.bias != nullptr) total += widen(static_cast<const Element*>(problem.bias)[channel]);
-        Element* const y =
-            static_cast<Element*>(problem.y) + (n * problem.G * problem.O + channel) * problem.P + p;
-        *y = problem.activation == Activation::none ? narrow<Element>(total)
-                                                    : activate<Element, true>(problem.activation, total);
+    const int64_t channel = g * problem.O + o_begin;
+    const auto bias_of = [&](int o) {
+        return problem.bias == nullptr ? 0.0f : widen(static_cast<const Element*>(problem.bias)[channel + o]);
     };
-    if (params.parts == 1) {
+    Element* const y = static_cast<Element*>(problem.y) + (n * problem.G * problem.O + channel) * problem.P + p;
+    if (params.parts == 1 && problem.activation == Activation::none) {
 #pragma unroll
         for (int o = 0; o < kO; ++o) {
-            if (active && o < outputs) store(o, sum[o]);
+            if (active && o < outputs) y[o * problem.P] = narrow<Element>(sum[o] + bias_of(o));
         }
         return;
     }
@@ -119,12 +116,15 @@ __global__ void __launch_bounds__(kThreads) gather_kernel(const __grid_constant_
 #pragma unroll
     for (int o = 0; o < kO; ++o) w_smem[(part * kO + o) * positions + position] = sum[o];
     __syncthreads();
+    if (!active) return;
 #pragma unroll 1
     for (int o = part; o < outputs; o += params.parts) {
-        float total = 0.0f;
+        float total = bias_of(o);
 #pragma unroll 1
         for (int i = 0; i < params.parts; ++i) total += w_smem[(i * kO + o) * positions + position];
-        if (active) store(o, total);
+        y[o * problem.P] = problem.activation == Activation::none
+                               ? narrow<Element>(total)
+                               : activate<Element, true>(problem.activation, total);
     }
 }
 
