@@ -5948,7 +5948,8 @@ __global__ void __launch_bounds__(kThreads) gather_kernel(const __grid_constant_
     const auto bias_of = [&](int o) {
         return problem.bias == nullptr ? 0.0f : widen(static_cast<const Element*>(problem.bias)[channel + o]);
     };
-    Element* const y = static_cast<Element*>(problem.y) + (n * problem.G * problem.O + channel) * problem.P + p;
+    Element* const y =
+        static_cast<Element*>(problem.y) + (n * problem.G * problem.O + channel) * problem.P + p;
     if (params.parts == 1 && problem.activation == Activation::none) {
 #pragma unroll
         for (int o = 0; o < kO; ++o) {
@@ -6035,10 +6036,10 @@ Error launch(const Problem& problem, cudaStream_t stream) {
 
 }  // namespace gather
 
-// Few outputs whose taps hardly overlap, or of long sums over few positions; and tiny problems. us by this
-// route and by the next best, of 224 random layers (small_sm80 is better at what it takes): 11x527x4212 to 1, K1
-// 48 and 127; 32x413x41 to 6, K1, stride 4 8 and 50; 2x130x1927 to 4, K7 12 and 25; 11x5x44 to 5, K6 6 and 8.
-// But 7x255x37625 to 2, K10, stride 3 215 and 140; 34x3x74346 to 2, K14 93 and 32.
+// Few outputs whose taps hardly overlap, or of long sums over few positions; and tiny problems. us by this route
+// and by the next best, of 224 random layers (small_sm80 is better at what it takes): 11x527x4212 to 1, K1: 48
+// and 127; 32x413x41 to 6, K1, stride 4: 8 and 50; 2x130x1927 to 4, K7: 12 and 25; 11x5x44 to 5, K6: 6 and 8.
+// But 7x255x37625 to 2, K10, stride 3: 215 and 140; 34x3x74346 to 2, K14: 93 and 32.
 inline bool fits_gather(const Problem& any_problem) {
     const Problem problem = canonical(any_problem);
     if (!gather::takes(problem)) return false;
