@@ -1015,8 +1015,8 @@ struct Route {
 inline size_t no_workspace(const Problem&) { return 0; }
 
 // Each is defined in a translation unit of its own, so that they compile side by side.
-extern const Route kToeplitzSm90, kToeplitz, kDepthwise, kStemSm80, kFoldSm80, kFewOutputs, kGather, kStreamSm90,
-    kSmallSm80, kPointwiseSm90, kGemmSm90, kGemmSm80, kDirect;
+extern const Route kToeplitzSm90, kToeplitz, kDepthwise, kStemSm80, kFoldSm80, kFewOutputs, kGather,
+    kStreamSm90, kSmallSm80, kPointwiseSm90, kGemmSm90, kGemmSm80, kDirect;
 
 constexpr const Route* kRoutes[] = {
     &kToeplitzSm90,  // depthwise: long filters on Hopper
@@ -1776,7 +1776,7 @@ namespace conv1d {
 namespace depthwise {
 
 // What sums an output: kernels, and ways of the rows kernel.
-enum class Way { strips, words, strided, sliding, outputs };
+enum class Way { strips, words, strided, sliding, padded, outputs };
 
 constexpr int kMaxThreads = 256;
 constexpr int kSumBytes = 4;
@@ -1901,14 +1901,22 @@ __device__ __forceinline__ void add_chunk(const Vector<Element, kVector>* x, con
         if (!kWhole && g * kVector >= taps_left) break;
         window[(g + kStripVectors) % kGroups] = widen_vector(x[g + kStripVectors]);
         const SumVector w_frag = w[g];
-#pragma unroll
-        for (int t = 0; t < kVector; ++t) {
-            if (!kWhole && g * kVector + t >= taps_left) break;
+        const auto add = [&](int t) {
 #pragma unroll
             for (int i = 0; i < kStrip; ++i) {
                 const int at = i + t;
                 part[i] += w_frag.at[t] * window[(g + at / kVector) % kGroups].at[at % kVector];
             }
+        };
+        // One branch a group: with one a tap the compiler would load vectors piece by piece.
+        if (kWhole || (g + 1) * kVector <= taps_left) {
+#pragma unroll
+            for (int t = 0; t < kVector; ++t) add(t);
+            continue;
+        }
+#pragma unroll
+        for (int t = 0; t < kVector - 1; ++t) {
+            if (g * kVector + t < taps_left) add(t);
         }
     }
 }
@@ -1932,8 +1940,7 @@ inline int64_t meeting_taps(const Problem& problem) {
 ''',
 "depthwise_outputs.cuh": r'''
 #line 1 "kernels/depthwise_outputs.cuh"
-// Depthwise outputs one by one: any strides, and paddings beyond the row. x and w are read through the L1
-// cache.
+// Depthwise outputs one by one: any strides. x and w are read through the L1 cache.
 
 #include <algorithm>
 
@@ -1957,8 +1964,8 @@ constexpr int kOutputsBlocks = 1;
 #endif
 
 struct OutputsParams : BlockParams {
-    int32_t lanes_log2;          // of an output
-    int32_t p_step, p_distance;  // from thread to thread, and between a thread's outputs
+    int32_t lanes_log2;  // of an output
+    int32_t p_distance;  // between a thread's outputs
 };
 
 // A thread has outputs of one row. `lanes` neighbours share them: lane i sums taps i, i + lanes, ... that
@@ -1978,7 +1985,7 @@ __global__ void __launch_bounds__(kMaxThreads, kOutputsBlocks<Element>)
     const uint32_t x_stride_l = static_cast<uint32_t>(problem.x_stride_l);
     const uint32_t most_l = L - 1;
     const int step = params.p_distance, step_l = step * stride;
-    const int p = static_cast<int>(row.p_begin) + (place.lane >> params.lanes_log2) * params.p_step;
+    const int p = static_cast<int>(row.p_begin) + (place.lane >> params.lanes_log2);
     const int l = p * stride - static_cast<int>(problem.pad_left), l_last = l + (kOutputs - 1) * step_l;
     // Taps that meet x, of one output at least.
     const int k_begin = l_last >= 0 ? 0 : -l_last / dilation / lanes * lanes;
@@ -2040,16 +2047,148 @@ inline OutputsParams plan_outputs(const Problem& problem) {
     }
     const int64_t step = std::min(ceil_div(problem.P, kOutputs), kMaxThreads / lanes);
     params.segment = kOutputs * step;
-    // Neighbours load neighbours, unless that were mostly padding.
-    const bool is_padded = 2 * taps <= problem.K;
-    params.p_step = is_padded ? kOutputs : 1;
-    params.p_distance = static_cast<int32_t>(is_padded ? 1 : step);
+    params.p_distance = static_cast<int32_t>(step);  // neighbours load neighbours
     params.segments = static_cast<uint32_t>(ceil_div(problem.P, params.segment));
     params.threads_per_row = static_cast<int32_t>(step * lanes);
     params.rows_per_block =
         params.segments > 1 ? 1 : static_cast<int32_t>(kMaxThreads / params.threads_per_row);
     params.row_blocks = static_cast<uint32_t>(ceil_div(params.rows, params.rows_per_block));
     return params;
+}
+
+}  // namespace depthwise
+}  // namespace conv1d
+''',
+"depthwise_padded.cuh": r'''
+#line 1 "kernels/depthwise_padded.cuh"
+// Depthwise filters that are mostly longer than their row of x: an output sums the taps that meet x, one
+// after the other, and no other.
+
+#include <algorithm>
+#include <numeric>
+
+
+
+
+namespace conv1d {
+namespace depthwise {
+
+constexpr int kPaddedThreads = 128;
+
+struct PaddedParams {
+    Problem problem;
+    uint32_t blocks_per_row;  // of output channels
+    // Positions whose taps meet the same x, `cycle` apart, are neighbours: turn of them, then the next ones.
+    uint32_t cycle, turn;
+};
+
+// Where a tap lies in shared memory. Lanes whose first taps lie a power of two apart meet in no bank.
+__host__ __device__ constexpr int padded_slot(int tap) { return tap + (tap >> 5); }
+
+template <class Element, int kSamples>
+__global__ void __launch_bounds__(kPaddedThreads)
+    depthwise_padded_kernel(const __grid_constant__ PaddedParams params) {
+    constexpr int kBatch = kSamples == 1 ? 8 : 4;  // taps whose loads are under way at once
+    extern __shared__ __align__(16) unsigned char smem[];
+    float* const w_smem = reinterpret_cast<float*>(smem);
+    const Problem& problem = params.problem;
+    const uint32_t o = blockIdx.x / params.blocks_per_row;
+    const uint64_t item =
+        uint64_t{blockIdx.x - o * params.blocks_per_row} * kPaddedThreads + threadIdx.x;
+    const int taps = static_cast<int>(problem.K), dilation = static_cast<int>(problem.dilation);
+    const Element* const w = static_cast<const Element*>(problem.w) + static_cast<int64_t>(o) * taps;
+#pragma unroll 4
+    for (int k = threadIdx.x; k < taps; k += kPaddedThreads) w_smem[padded_slot(k)] = widen(w[k]);
+    __syncthreads();
+
+    const uint32_t places = params.cycle * params.turn;  // of a sample
+    const uint32_t group = static_cast<uint32_t>(
+        item <= UINT32_MAX ? static_cast<uint32_t>(item) / places : item / places);
+    const uint32_t n_first = group * kSamples, place = static_cast<uint32_t>(item - uint64_t{group} * places);
+    const int p = static_cast<int>(place % params.turn * params.cycle + place / params.turn);
+    if (n_first >= problem.N || p >= problem.P) return;
+    const Element* x[kSamples];
+#pragma unroll
+    for (int j = 0; j < kSamples; ++j)
+        x[j] = row_at<Element>(problem, min(n_first + j, static_cast<uint32_t>(problem.N - 1)), o).x;
+    // The taps that meet x: 0 <= l + k * dilation < L.
+    const int l = p * static_cast<int>(problem.stride) - static_cast<int>(problem.pad_left);
+    const int left = static_cast<int>(problem.L) - l;
+    int k = l < 0 ? (dilation - 1 - l) / dilation : 0;
+    const int k_end = left <= 0 ? 0 : min(taps, (left + dilation - 1) / dilation);
+    const int32_t step = dilation * static_cast<int32_t>(problem.x_stride_l);
+    int32_t at = (l + k * dilation) * static_cast<int32_t>(problem.x_stride_l);
+
+    float sum[kSamples] = {};
+    const auto add = [&](auto count) {
+        constexpr int kCount = decltype(count)::value;
+        float factor[kCount];
+        Element value[kCount][kSamples];
+#pragma unroll
+        for (int i = 0; i < kCount; ++i) {
+            factor[i] = w_smem[padded_slot(k + i)];
+#pragma unroll
+            for (int j = 0; j < kSamples; ++j) value[i][j] = x[j][at];
+            at += step;
+        }
+        k += kCount;
+#pragma unroll
+        for (int i = 0; i < kCount; ++i) {
+#pragma unroll
+            for (int j = 0; j < kSamples; ++j) sum[j] = fmaf(factor[i], widen(value[i][j]), sum[j]);
+        }
+    };
+#pragma unroll 1
+    while (k + kBatch <= k_end) add(std::integral_constant<int, kBatch>{});
+#pragma unroll 1
+    while (k < k_end) add(std::integral_constant<int, 1>{});
+
+    const float bias = bias_of<Element>(problem, o);
+    Element* y = row_at<Element>(problem, n_first, o).y + p;
+    const int64_t y_stride_n = problem.G * problem.O * problem.P;
+    const int samples = static_cast<int>(min(problem.N - n_first, int64_t{kSamples}));
+#pragma unroll
+    for (int j = 0; j < kSamples; ++j) {
+        if (j < samples) y[j * y_stride_n] = narrow<Element>(sum[j] + bias);
+    }
+    if (problem.activation == Activation::none) return;
+#pragma unroll 1
+    for (int j = 0; j < samples; ++j, y += y_stride_n) *y = activate<Element>(problem.activation, widen(*y));
+}
+
+inline int padded_smem_bytes(const Problem& problem) {
+    return padded_slot(static_cast<int>(problem.K)) * static_cast<int>(sizeof(float));
+}
+
+template <class Element, int kSamples>
+Error launch_padded(const Problem& problem, cudaStream_t stream) {
+    PaddedParams params{problem};
+    const int64_t cycle = problem.dilation / std::gcd(problem.stride, problem.dilation);
+    params.cycle = static_cast<uint32_t>(8 * cycle <= problem.P ? cycle : 1);
+    params.turn = static_cast<uint32_t>(ceil_div(problem.P, params.cycle));
+    const int64_t places = ceil_div(problem.N, kSamples) * params.cycle * params.turn;
+    params.blocks_per_row = static_cast<uint32_t>(ceil_div(places, kPaddedThreads));
+    const auto blocks = static_cast<unsigned>(problem.G * problem.O * params.blocks_per_row);
+    const int smem_bytes = padded_smem_bytes(problem);
+    depthwise_padded_kernel<Element, kSamples><<<blocks, kPaddedThreads, smem_bytes, stream>>>(params);
+    return launch_error();
+}
+
+// A thread takes several samples where enough threads remain: the sum of an output does not change with that.
+template <class Element>
+Error launch_padded(const Problem& problem, cudaStream_t stream) {
+    const auto fill = [&](int samples) {
+        const int64_t threads = problem.G * problem.O * ceil_div(problem.N, samples) * problem.P;
+        return problem.N >= samples && threads >= int64_t{128} * problem.device.sm_count;
+    };
+    if (fill(4)) return launch_padded<Element, 4>(problem, stream);
+    if (fill(2)) return launch_padded<Element, 2>(problem, stream);
+    return launch_padded<Element, 1>(problem, stream);
+}
+
+inline bool takes_padded(const Problem& problem) {
+    return 2 * meeting_taps(problem) <= problem.K && problem.dtype != Dtype::float64 &&
+           problem.K < kSmemSums && padded_smem_bytes(problem) <= kSmemSums * kSumBytes;
 }
 
 }  // namespace depthwise
@@ -2593,10 +2732,11 @@ __device__ __forceinline__ void sum_strips(const Problem& problem, const Stage<E
         }
         __syncwarp();  // y is there
         Element* const y = stage.row.y + p_first;
-        if (p_first < 0 || p_first + kSpan > stage.p_end) {
-#pragma unroll 1
+        if (kWordElems == 1 || p_first < 0 || p_first + kSpan > stage.p_end) {
+            const uint32_t end = stage.p_end;
+#pragma unroll
             for (int i = lane; i < kSpan; i += 32) {
-                if (p_first + i >= 0 && p_first + i < stage.p_end) y[i] = span_smem[i];
+                if (static_cast<uint32_t>(p_first + i) < end) y[i] = span_smem[i];
             }
         } else if (misalignment<kWordElems>(y) == 0) {
 #pragma unroll
@@ -3202,16 +3342,18 @@ inline SlidingParams plan_sliding(const Problem& problem) {
 "depthwise.cuh": r'''
 #line 1 "kernels/depthwise.cuh"
 // Depthwise convolution: one input channel a group, any taps, stride and dilation, all dtypes, sm_75 and
-// later. Each element of x and y moves once; from some 60 taps on, multiply-adds bind instead. Which of three
+// later. Each element of x and y moves once; from some 60 taps on, multiply-adds bind instead. Which of four
 // kernels sums an output, and in what order, depends on nothing but one sample:
 //
 // rows     taps that lie near each other, a warp a row (depthwise_rows.cuh)
 // sliding  many taps, a block a row or several (depthwise_sliding.cuh)
+// padded   filters mostly longer than the row, a thread an output (depthwise_padded.cuh)
 // outputs  all else, and doubles, a thread or some an output (depthwise_outputs.cuh)
 
 #include <algorithm>
 #include <numeric>
 #include <type_traits>
+
 
 
 
@@ -3234,7 +3376,7 @@ inline Way way_of(const Problem& problem) {
     const bool by_channel = problem.x_stride_l != 1 && problem.x_stride_c == 1;
     if (problem.dtype == Dtype::float64) return Way::outputs;
     if (by_channel) return Way::sliding;
-    if (2 * meeting_taps(problem) <= K) return Way::outputs;
+    if (takes_padded(problem)) return Way::padded;
     if (problem.x_stride_l != 1) return P < 64 ? Way::outputs : Way::sliding;
     if (stride == 1) {
         const bool fills_strips = problem.dtype == Dtype::float32 ? K > 8 : K > (P < 1024 ? 8 : 2);
@@ -3248,6 +3390,15 @@ inline Way way_of(const Problem& problem) {
     if ((K <= 4 && (planes > 1 || P < 64)) || 2 * K <= 3 * planes) return Way::outputs;
     if (common == 1 && P >= 64 && stride >= 8 && K <= 32) return Way::strided;
     return P < 64 && (planes > 2 || K < 16 || K > 64) ? Way::outputs : Way::sliding;
+}
+
+// Whether few_outputs sums long filters sooner: for few positions, and whose window of x no block could
+// hold. ms there and here: 27x96x7185, K1782, dilation 4 .20 and .36; 2x574x43521, K1774, dilation 4 13.7
+// and 44.
+inline bool prefers_few_outputs(const Problem& problem) {
+    if (problem.K < 1000 || problem.O != 1 || problem.device.arch < 80) return false;
+    if (way_of(problem) != Way::sliding || problem.x_stride_l != 1) return false;
+    return problem.P < 64 || plan_sliding(problem).threads_per_row == 0;
 }
 
 template <class Element>
@@ -3269,6 +3420,7 @@ Error launch_element(const Problem& problem, cudaStream_t stream) {
         if (way == Way::strips) return launch_rows(depthwise_rows_kernel<Element, Way::strips>);
         if (way == Way::words) return launch_rows(depthwise_rows_kernel<Element, Way::words>);
         if (way == Way::strided) return launch_rows(depthwise_rows_kernel<Element, Way::strided>);
+        if (way == Way::padded) return launch_padded<Element>(problem, stream);
         if (way == Way::sliding) {
             const SlidingParams params = plan_sliding(problem);
             if (params.threads_per_row > 0) {
@@ -3295,7 +3447,7 @@ inline bool fits_depthwise(const Problem& any_problem) {
     const int64_t reach = (problem.P - 1) * problem.stride + (problem.K - 1) * problem.dilation;
     const int64_t most = std::max({reach, problem.L, problem.pad_left});
     const int64_t rows = problem.N * problem.G * problem.O;
-    return problem.C == 1 && problem.O <= kMaxO && most < kMaxReach &&
+    return problem.C == 1 && problem.O <= kMaxO && most < kMaxReach && !prefers_few_outputs(problem) &&
            problem.x_stride_l <= (int64_t{1} << 31) / problem.L &&
            rows * ceil_div(problem.P, kMaxThreads / kMaxLanes) <= kMaxBlocks;
 }
@@ -4330,6 +4482,302 @@ inline Error launch_direct(const Problem& any_problem, cudaStream_t stream) {
 
 const conv1d::Route conv1d::kDirect = {"direct", fits_direct, no_workspace, launch_direct};
 ''',
+"few_outputs_project.cuh": r'''
+#line 1 "kernels/few_outputs_project.cuh"
+// "project": few outputs of few taps (O*K <= kRows). t[o, k, l] = sum over c of w[o, c, k] * x[c, l], which
+// reads each x once; then y[o, p] = sum over k of t[o, k, l], through shared memory. Of fp32 a thread has
+// some positions l, and multiplies in fp32; of 16 bits a warp has 256, and multiplies by tensor cores, x
+// being transposed on the way from shared memory.
+
+#include <algorithm>
+
+
+
+
+
+
+namespace conv1d {
+namespace few {
+
+constexpr int kSmemBytes = 46080;  // below the 48 KB that need no permission
+constexpr int kRows = 8;           // of t, at most: (o, k)
+constexpr int kProjectThreads = 128;
+constexpr int64_t kMostChannels = 1024;  // whose weights of all rows share a block's memory with x
+constexpr int kStageChannels = 16;       // 16 bits: of a stage of x, as many as a product sums
+constexpr int kProjectStages = 2;
+constexpr int kRowPad = 4;  // of t, so that lanes that hold several rows meet in no bank
+template <class Element>
+constexpr int kThreadL = 16 / sizeof(Element);  // neighbours that a thread loads
+constexpr int kAhead = 16;                      // fp32: channels that are on their way
+
+struct ProjectParams {
+    Problem problem;
+    int32_t threads;
+    int32_t tile_p;  // output positions of a block
+    int64_t p_tiles, tiles;
+    size_t smem_bytes;
+};
+
+// What a block works on, and where its thread's x begins.
+template <class Element>
+struct ProjectPlace {
+    int64_t n, g, p_begin;
+    int32_t lead;  // positions between the block's first one, which is aligned, and the first that y needs
+    bool in;       // whether the thread's positions lie in the row: all do, or none
+    const Element* x;
+
+    __device__ __forceinline__ explicit ProjectPlace(const ProjectParams& params) {
+        const Problem& problem = params.problem;
+        const uint32_t sample = blockIdx.x / static_cast<uint32_t>(params.p_tiles);
+        n = sample / static_cast<uint32_t>(problem.G);
+        g = sample - n * problem.G;
+        p_begin = (blockIdx.x - sample * params.p_tiles) * params.tile_p;
+        const int64_t l_needed = p_begin * problem.stride - problem.pad_left;
+        lead = static_cast<int32_t>(l_needed & (kThreadL<Element> - 1));
+        const int64_t l = l_needed - lead + static_cast<int64_t>(threadIdx.x) * kThreadL<Element>;
+        in = static_cast<uint64_t>(l) < static_cast<uint64_t>(problem.L);
+        x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n +
+            g * problem.C * problem.x_stride_c + (in ? l : 0);
+    }
+};
+
+// y from t, whose rows are `pitch` apart.
+template <class Element>
+__device__ __forceinline__ void sum_taps(const ProjectParams& params, const ProjectPlace<Element>& place,
+                                         const float* t_smem, int32_t pitch) {
+    const Problem& problem = params.problem;
+    const int32_t taps = static_cast<int32_t>(problem.K), stride = static_cast<int32_t>(problem.stride);
+    const int32_t tap_step = pitch + static_cast<int32_t>(problem.dilation);  // from a tap to the next
+    const int32_t outputs = static_cast<int32_t>(min(problem.P - place.p_begin, int64_t{params.tile_p}));
+    for (int32_t o = 0; o < problem.O; ++o) {
+        const int64_t channel = place.g * problem.O + o;
+        float bias = 0;
+        if (problem.bias != nullptr) bias = widen(static_cast<const Element*>(problem.bias)[channel]);
+        Element* y = static_cast<Element*>(problem.y) +
+                     (place.n * problem.G * problem.O + channel) * problem.P + place.p_begin;
+#pragma unroll 4
+        for (int32_t p = threadIdx.x; p < outputs; p += params.threads) {
+            const float* t = t_smem + o * taps * pitch + p * stride + place.lead;
+            float total = 0;
+            for (int32_t k = 0; k < taps; ++k) total += t[k * tap_step];
+            y[p] = problem.activation == Activation::none
+                       ? narrow<Element>(total + bias)
+                       : activate<Element, true>(problem.activation, total + bias);
+        }
+    }
+}
+
+inline __global__ void __launch_bounds__(kProjectThreads, 4)
+    few_outputs_project_kernel(const __grid_constant__ ProjectParams params) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+    constexpr int kCount = kThreadL<float>;
+    using Values = Vector<float, kCount>;
+    extern __shared__ __align__(16) unsigned char smem[];
+    const Problem& problem = params.problem;
+    const int32_t tile_l = kCount * params.threads;
+    const int32_t channels = static_cast<int32_t>(problem.C), taps = static_cast<int32_t>(problem.K);
+    const int32_t rows = static_cast<int32_t>(problem.O) * taps;
+    const int32_t w_count = channels * kRows;
+    float* const w_smem = reinterpret_cast<float*>(smem);  // [channel][kRows]
+    float* const t_smem = w_smem + w_count;                // [row][tile_l], and before that x
+    ProjectPlace<float> place(params);
+    // Each thread copies for itself, kAhead channels ahead, what only it reads.
+    auto* const ring = reinterpret_cast<Values*>(t_smem) + threadIdx.x;  // [kAhead][threads]
+    const auto copy = [&](int32_t c, int32_t slot) {
+        const bool exists = place.in && c < channels;
+        ptx::cp_async_16(ptx::smem_address(ring + slot * params.threads), place.x, exists ? 16 : 0);
+        ptx::cp_async_commit_group();
+        if (c + 1 < channels) place.x += problem.x_stride_c;
+    };
+#pragma unroll 1
+    for (int32_t c = 0; c < kAhead; ++c) copy(c, c);
+    const float* const w = static_cast<const float*>(problem.w) + place.g * rows * channels;
+    for (int32_t i = threadIdx.x; i < w_count; i += params.threads) {
+        const int32_t c = i / kRows, row = i % kRows;
+        const int32_t o = row / taps, k = row - o * taps;
+        w_smem[i] = row < rows ? w[(o * channels + c) * taps + k] : 0;
+    }
+    __syncthreads();
+
+    float sum[kRows][kCount] = {};
+    int32_t slot = 0;
+#pragma unroll 1
+    for (int32_t c = 0; c < channels; ++c) {
+        ptx::cp_async_wait_group<kAhead - 1>();
+        const Values values = ring[slot * params.threads];
+#pragma unroll
+        for (int row = 0; row < kRows; row += 4) {
+            const auto w_frag = *reinterpret_cast<const Vector<float, 4>*>(w_smem + c * kRows + row);
+#pragma unroll
+            for (int v = 0; v < 4; ++v) {
+#pragma unroll
+                for (int j = 0; j < kCount; ++j) sum[row + v][j] += w_frag.at[v] * values.at[j];
+            }
+        }
+        copy(c + kAhead, slot);
+        slot = slot + 1 < kAhead ? slot + 1 : 0;
+    }
+    ptx::cp_async_wait_all();
+    __syncthreads();  // t may lie where x lay
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+        if (i >= rows) break;
+        Values piece;
+#pragma unroll
+        for (int j = 0; j < kCount; ++j) piece.at[j] = sum[i][j];
+        reinterpret_cast<Values*>(t_smem + i * tile_l)[threadIdx.x] = piece;
+    }
+    __syncthreads();
+    sum_taps(params, place, t_smem, tile_l);
+#endif
+}
+
+// A stage holds kStageChannels rows of a warp's x, of 32 pieces of 16 bytes; piece i of row c lies at i ^ c
+// % 8, so that the 8 rows of a matrix meet in no bank.
+template <class Element>
+__global__ void __launch_bounds__(kProjectThreads, 3)
+    few_outputs_project_16bit_kernel(const __grid_constant__ ProjectParams params) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+    constexpr int kRowBytes = 512, kStageBytes = kStageChannels * kRowBytes;
+    constexpr int kTiles = 16;  // of 16 positions, a product each
+    extern __shared__ __align__(16) unsigned char smem[];
+    const Problem& problem = params.problem;
+    const int32_t pitch = kThreadL<Element> * params.threads + kRowPad;
+    const int32_t channels = static_cast<int32_t>(problem.C), taps = static_cast<int32_t>(problem.K);
+    const int32_t rows = static_cast<int32_t>(problem.O) * taps;
+    const int32_t stages = (channels + kStageChannels - 1) / kStageChannels;
+    Element* const w_smem = reinterpret_cast<Element*>(smem);  // [stage][lane][4]: its b of a product
+    const int32_t w_count = stages * kStageChannels * kRows;
+    unsigned char* const x_smem = smem + w_count * sizeof(Element);  // [warp][kProjectStages], and later t
+    ProjectPlace<Element> place(params);
+    const int32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const uint32_t ring = ptx::smem_address(x_smem) + warp * kProjectStages * kStageBytes;
+    int32_t c_next = 0;
+    const auto copy = [&](uint32_t stage) {
+#pragma unroll
+        for (int i = 0; i < kStageChannels; ++i) {
+            const bool exists = place.in && c_next < channels;
+            ptx::cp_async_16(stage + i * kRowBytes + ((lane ^ i % 8) * 16), place.x, exists ? 16 : 0);
+            if (++c_next < channels) place.x += problem.x_stride_c;
+        }
+        ptx::cp_async_commit_group();
+    };
+#pragma unroll
+    for (int i = 0; i < kProjectStages; ++i) copy(ring + i * kStageBytes);
+    const Element* const w = static_cast<const Element*>(problem.w) + place.g * rows * channels;
+    for (int32_t i = threadIdx.x; i < w_count; i += params.threads) {
+        const int32_t c = i / kRows, row = i % kRows;
+        const int32_t o = row / taps, k = row - o * taps;
+        const int32_t to_lane = row * 4 + c % 8 / 2, word = c % kStageChannels / 8;
+        const bool exists = row < rows && c < channels;
+        w_smem[((c / kStageChannels * 32 + to_lane) * 2 + word) * 2 + c % 2] =
+            exists ? w[(o * channels + c) * taps + k] : narrow<Element>(0);
+    }
+    __syncthreads();
+
+    // The row of a matrix whose address this lane gives: matrices are 8 channels by 8 positions, first the
+    // two of the first 8 channels.
+    const int32_t channel = lane / 16 * 8 + lane % 8, piece = lane / 8 % 2;
+    float sum[kTiles][4] = {};
+    uint32_t stage = ring;
+#pragma unroll 1
+    for (int32_t s = 0; s < stages; ++s) {
+        ptx::cp_async_wait_group<kProjectStages - 1>();
+        __syncwarp();
+        const uint2 b = reinterpret_cast<const uint2*>(w_smem)[s * 32 + lane];
+        const uint32_t x_row = stage + channel * kRowBytes;
+#pragma unroll
+        for (int tile = 0; tile < kTiles; ++tile) {
+            uint32_t words[4];
+            ptx::ldmatrix_x4_trans(words, x_row + (((2 * tile + piece) ^ channel % 8) * 16));
+            const uint4 a = {words[0], words[1], words[2], words[3]};
+            ptx::mma<Element>(sum[tile], a, b);
+        }
+        __syncwarp();  // x has been read by all lanes
+        copy(stage);
+        stage = stage == ring ? ring + kStageBytes : ring;
+    }
+    ptx::cp_async_wait_all();
+    __syncthreads();  // t may lie where x lay
+    float* const t_smem = reinterpret_cast<float*>(x_smem);  // [row][pitch]
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            const int32_t row = lane % 4 * 2 + i % 2;
+            const int32_t position = warp * 256 + tile * 16 + i / 2 * 8 + lane / 4;
+            if (row < rows) t_smem[row * pitch + position] = sum[tile][i];
+        }
+    }
+    __syncthreads();
+    sum_taps(params, place, t_smem, pitch);
+#endif
+}
+
+// tiles is 0 where the problem does not suit.
+template <class Element>
+ProjectParams plan_project(const Problem& problem) {
+    constexpr bool k16Bit = sizeof(Element) == 2;
+    ProjectParams params{};
+    params.problem = problem;
+    if (problem.O > kRows || problem.K > kRows || problem.O * problem.K > kRows ||
+        problem.C > kMostChannels || problem.stride > problem.K || problem.dilation > 512) {
+        return params;
+    }
+    const auto in_vectors = [](int64_t count) { return count % kThreadL<Element> == 0; };
+    if (problem.device.arch < 80 || problem.x_stride_l != 1 || !in_vectors(problem.L) ||
+        !in_vectors(problem.x_stride_c) || !in_vectors(problem.x_stride_n) ||
+        reinterpret_cast<uintptr_t>(problem.x) % 16 != 0) {
+        return params;
+    }
+    const int64_t span = (problem.K - 1) * problem.dilation + kThreadL<Element> - 1;
+    const int64_t most_bytes = k16Bit ? problem.device.smem_bytes : kSmemBytes;
+    const auto set = [&](int64_t threads) {
+        const int64_t tile_l = threads * kThreadL<Element>;
+        params.threads = static_cast<int32_t>(threads);
+        params.tile_p = static_cast<int32_t>(tile_l > span ? (tile_l - 1 - span) / problem.stride + 1 : 0);
+        const int64_t t_bytes = problem.O * problem.K * (tile_l + kRowPad) * sizeof(float);
+        const int64_t x_bytes = threads * 16 * (k16Bit ? kProjectStages * kStageChannels : kAhead);
+        const int64_t w_count = (k16Bit ? round_up(problem.C, kStageChannels) : problem.C) * kRows;
+        params.smem_bytes = w_count * sizeof(Element) + std::max(t_bytes, x_bytes);
+        if (static_cast<int64_t>(params.smem_bytes) > most_bytes || 2 * span > tile_l) return false;
+        params.p_tiles = ceil_div(problem.P, params.tile_p);
+        params.tiles = params.p_tiles * problem.G * problem.N;
+        if (params.tiles > kMaxBlocks) params.tiles = 0;
+        return params.tiles > 0;
+    };
+    // The largest block that fits, or a smaller one where that leaves multiprocessors without work.
+    int64_t threads = kProjectThreads;
+    while (threads > 64 && !set(threads)) threads /= 2;
+    if (!set(threads)) {
+        params.tiles = 0;
+        return params;
+    }
+    while (threads > 64 && params.tiles < 4 * problem.device.sm_count &&
+           8 * span <= threads * kThreadL<Element>)
+        set(threads /= 2);
+    // Rows much shorter than the smallest block: the general kernel, which counts through samples.
+    if (2 * problem.P < params.tile_p) params.tiles = 0;
+    return params;
+}
+
+template <class Element>
+Error launch_project(const ProjectParams& params, cudaStream_t stream) {
+    const auto blocks = static_cast<unsigned>(params.tiles);
+    if constexpr (sizeof(Element) == 4) {
+        few_outputs_project_kernel<<<blocks, params.threads, params.smem_bytes, stream>>>(params);
+    } else {
+        const Error error = allow_smem<few_outputs_project_16bit_kernel<Element>>(params.problem.device);
+        if (error != nullptr) return error;
+        few_outputs_project_16bit_kernel<Element>
+            <<<blocks, params.threads, params.smem_bytes, stream>>>(params);
+    }
+    return launch_error();
+}
+
+}  // namespace few
+}  // namespace conv1d
+''',
 "few_outputs.cuh": r'''
 #line 1 "kernels/few_outputs.cuh"
 // One to eight output channels a group: bound by reading x. "project", for few taps, reads each x once.
@@ -4343,248 +4791,9 @@ const conv1d::Route conv1d::kDirect = {"direct", fits_direct, no_workspace, laun
 
 
 
+
 namespace conv1d {
 namespace few {
-
-constexpr int kSmemBytes = 46080;  // below the 48 KB that need no permission
-constexpr int kPieceProducts = 512;
-
-// Few outputs of few taps (O*K <= kRows): t[o, k, l] = sum over c of w[o, c, k] * x[c, l], which reads each x
-// once, from memory straight to registers; then y[o, p] = sum over k of t[o, k, l], through shared memory.
-template <class Element_>
-struct ProjectTile {
-    using Element = Element_;
-    using Sum = typename SumOf<Element>::Type;
-    static constexpr int kRows = 8;
-    static constexpr int kThreadL = 16 / sizeof(Element);  // positions of a thread
-    static constexpr int kAhead = 16;                      // channels whose vectors are in flight
-    static constexpr int kBatch = 4;                       // channels whose elements are loaded at once
-};
-
-struct ProjectParams {
-    Problem problem;
-    bool vectors;  // a thread's positions are neighbours, one load of 16 bytes; else a block's threads apart
-    int32_t threads;
-    int32_t tile_p;  // output positions of a block
-    int64_t p_tiles, tiles;
-    size_t smem_bytes;
-};
-
-constexpr int kProjectThreads = 128;
-
-// sum[row][begin + j] += w_row[row] * value[j]
-template <class Tile, int kCount>
-__device__ __forceinline__ void project(const typename Tile::Sum* w_row, int begin,
-                                        const typename Tile::Sum (&value)[kCount],
-                                        typename Tile::Sum (&sum)[Tile::kRows][Tile::kThreadL]) {
-    constexpr int kVector = 16 / sizeof(typename Tile::Sum);
-#pragma unroll
-    for (int row = 0; row < Tile::kRows; row += kVector) {
-        const auto w_frag = *reinterpret_cast<const Vector<typename Tile::Sum, kVector>*>(w_row + row);
-#pragma unroll
-        for (int v = 0; v < kVector; ++v) {
-#pragma unroll
-            for (int j = 0; j < kCount; ++j) sum[row + v][begin + j] += w_frag.at[v] * value[j];
-        }
-    }
-}
-
-template <class Tile>
-__global__ void __launch_bounds__(kProjectThreads, 4)
-    few_outputs_project_kernel(const __grid_constant__ ProjectParams params) {
-    using Element = typename Tile::Element;
-    using Sum = typename Tile::Sum;
-    using Values = Vector<Element, Tile::kThreadL>;
-    constexpr int kVector = 16 / sizeof(Sum);
-    constexpr int kRows = Tile::kRows;
-    extern __shared__ __align__(16) unsigned char smem[];
-    const Problem& problem = params.problem;
-    const int32_t tile_l = Tile::kThreadL * params.threads;
-    const int32_t channels = static_cast<int32_t>(problem.C);
-    const int32_t taps = static_cast<int32_t>(problem.K);
-    const int32_t rows = static_cast<int32_t>(problem.O) * taps;
-    const int32_t w_count = (channels + Tile::kBatch - 1) / Tile::kBatch * Tile::kBatch * kRows;
-    Sum* w_smem = reinterpret_cast<Sum*>(smem);  // [channel][kRows]
-    Sum* t_smem = w_smem + w_count;              // [row][tile_l], and before that x
-
-    const uint32_t sample = blockIdx.x / static_cast<uint32_t>(params.p_tiles);
-    const int64_t n = sample / static_cast<uint32_t>(problem.G);
-    const int64_t g = sample - n * problem.G;
-    const int64_t p_begin = (blockIdx.x - sample * params.p_tiles) * params.tile_p;
-    // The block's first input position, at or before the first that an output needs.
-    const int64_t l_needed = p_begin * problem.stride - problem.pad_left;
-    const int32_t lead = params.vectors ? static_cast<int32_t>(l_needed & (Tile::kThreadL - 1)) : 0;
-    const int32_t thread_l = threadIdx.x * (params.vectors ? Tile::kThreadL : 1);
-    const int32_t step_l = params.vectors ? 1 : params.threads;
-    const int64_t l_begin = l_needed - lead + thread_l;
-    const Element* x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n +
-                       g * channels * problem.x_stride_c + l_begin * problem.x_stride_l;
-    const int64_t x_step = step_l * problem.x_stride_l;
-    uint32_t inside = 0;  // one bit a position
-#pragma unroll
-    for (int j = 0; j < Tile::kThreadL; ++j) {
-        const bool in = static_cast<uint64_t>(l_begin + j * step_l) < static_cast<uint64_t>(problem.L);
-        inside |= static_cast<uint32_t>(in) << j;
-    }
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-    // Of vectors, each thread copies for itself, kAhead channels ahead, what only it reads.
-    auto* const ring = reinterpret_cast<Values*>(t_smem) + threadIdx.x;  // [kAhead][threads]
-    const bool in = inside & 1;
-    const auto copy = [&](int32_t c, int32_t slot) {
-        ptx::cp_async_16(ptx::smem_address(ring + slot * params.threads), x, in && c < channels ? 16 : 0);
-        ptx::cp_async_commit_group();
-        if (c + 1 < channels) x += problem.x_stride_c;
-    };
-    if (params.vectors) {
-        if (!in) x -= l_begin;
-#pragma unroll 1
-        for (int32_t c = 0; c < Tile::kAhead; ++c) copy(c, c);
-    }
-#endif
-    const Element* w = static_cast<const Element*>(problem.w) + g * rows * channels;
-    for (int32_t i = threadIdx.x; i < w_count; i += params.threads) {
-        const int32_t c = i / kRows, row = i % kRows;
-        const int32_t o = row / taps, k = row - o * taps;
-        w_smem[i] = row < rows && c < channels ? widen(w[(o * channels + c) * taps + k]) : 0;
-    }
-    __syncthreads();
-
-    Sum sum[kRows][Tile::kThreadL] = {};
-    if (params.vectors) {
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-        int32_t slot = 0;
-#pragma unroll 1
-        for (int32_t c = 0; c < channels; ++c) {
-            ptx::cp_async_wait_group<Tile::kAhead - 1>();
-            const Values values = ring[slot * params.threads];
-            Sum wide[Tile::kThreadL];
-#pragma unroll
-            for (int j = 0; j < Tile::kThreadL; ++j) wide[j] = widen(values.at[j]);
-            project<Tile, Tile::kThreadL>(w_smem + c * kRows, 0, wide, sum);
-            copy(c + Tile::kAhead, slot);
-            slot = slot + 1 < Tile::kAhead ? slot + 1 : 0;
-        }
-        ptx::cp_async_wait_all();
-        __syncthreads();  // t may lie where x lay
-#endif
-    } else {
-        constexpr int kHalf = Tile::kThreadL < 4 ? Tile::kThreadL : 4;  // positions at a time
-#pragma unroll
-        for (int half = 0; half < Tile::kThreadL; half += kHalf) {
-            const Element* first = x + half * x_step;
-#pragma unroll 1
-            for (int32_t c_begin = 0; c_begin < channels; c_begin += Tile::kBatch) {
-                Element value[Tile::kBatch][kHalf];
-#pragma unroll
-                for (int i = 0; i < Tile::kBatch; ++i) {
-                    const Element* source = first;
-#pragma unroll
-                    for (int j = 0; j < kHalf; ++j) {
-                        const bool counts = (inside >> (half + j) & 1) && c_begin + i < channels;
-                        value[i][j] = counts ? *source : Element{};
-                        source += x_step;
-                    }
-                    first += problem.x_stride_c;
-                }
-#pragma unroll
-                for (int i = 0; i < Tile::kBatch; ++i) {
-                    Sum wide[kHalf];
-#pragma unroll
-                    for (int j = 0; j < kHalf; ++j) wide[j] = widen(value[i][j]);
-                    project<Tile, kHalf>(w_smem + (c_begin + i) * kRows, half, wide, sum);
-                }
-            }
-        }
-    }
-#pragma unroll
-    for (int i = 0; i < kRows; ++i) {
-        if (i >= rows) break;
-        Sum* const t = t_smem + i * tile_l + thread_l;
-        if (params.vectors) {
-#pragma unroll
-            for (int j = 0; j < Tile::kThreadL; j += kVector) {
-                Vector<Sum, kVector> piece;
-#pragma unroll
-                for (int v = 0; v < kVector; ++v) piece.at[v] = sum[i][j + v];
-                *reinterpret_cast<Vector<Sum, kVector>*>(t + j) = piece;
-            }
-        } else {
-#pragma unroll
-            for (int j = 0; j < Tile::kThreadL; ++j) t[j * step_l] = sum[i][j];
-        }
-    }
-    __syncthreads();
-
-    const int32_t stride = static_cast<int32_t>(problem.stride);
-    const int32_t tap_step = tile_l + static_cast<int32_t>(problem.dilation);  // from a tap to the next
-    const int32_t outputs = static_cast<int32_t>(min(problem.P - p_begin, int64_t{params.tile_p}));
-    for (int32_t o = 0; o < problem.O; ++o) {
-        const int64_t channel = g * problem.O + o;
-        Sum bias = 0;
-        if (problem.bias != nullptr) bias = widen(static_cast<const Element*>(problem.bias)[channel]);
-        Element* y = static_cast<Element*>(problem.y) +
-                     (n * problem.G * problem.O + channel) * problem.P + p_begin;
-#pragma unroll 4
-        for (int32_t p = threadIdx.x; p < outputs; p += params.threads) {
-            const Sum* t = t_smem + o * taps * tile_l + p * stride + lead;
-            Sum total = 0;
-            for (int32_t k = 0; k < taps; ++k) total += t[k * tap_step];
-            y[p] = problem.activation == Activation::none
-                       ? narrow<Element>(total + bias)
-                       : activate<Element, true>(problem.activation, total + bias);
-        }
-    }
-}
-
-// tiles is 0 where the problem does not suit.
-template <class Tile>
-ProjectParams plan_project(const Problem& problem) {
-    using Element = typename Tile::Element;
-    ProjectParams params{};
-    params.problem = problem;
-    if (problem.O > Tile::kRows || problem.K > Tile::kRows || problem.O * problem.K > Tile::kRows ||
-        problem.C > kPieceProducts || problem.stride > problem.K || problem.dilation > 512) {
-        return params;
-    }
-    const auto in_vectors = [](int64_t count) { return count % Tile::kThreadL == 0; };
-    params.vectors = problem.device.arch >= 80 && problem.x_stride_l == 1 && in_vectors(problem.L) &&
-                     in_vectors(problem.x_stride_c) && in_vectors(problem.x_stride_n) &&
-                     reinterpret_cast<uintptr_t>(problem.x) % 16 == 0;
-    const int64_t span = (problem.K - 1) * problem.dilation + (params.vectors ? Tile::kThreadL - 1 : 0);
-    const auto set = [&](int64_t threads) {
-        const int64_t tile_l = threads * Tile::kThreadL;
-        params.threads = static_cast<int32_t>(threads);
-        params.tile_p = static_cast<int32_t>(tile_l > span ? (tile_l - 1 - span) / problem.stride + 1 : 0);
-        const int64_t t_bytes = problem.O * problem.K * tile_l * sizeof(typename Tile::Sum);
-        const int64_t x_bytes = params.vectors ? threads * Tile::kAhead * 16 : 0;
-        params.smem_bytes = round_up(problem.C, Tile::kBatch) * Tile::kRows * sizeof(typename Tile::Sum) +
-                            std::max(t_bytes, x_bytes);
-        if (params.smem_bytes > kSmemBytes || 2 * span > tile_l) return false;
-        params.p_tiles = ceil_div(problem.P, params.tile_p);
-        params.tiles = params.p_tiles * problem.G * problem.N;
-        if (params.tiles > kMaxBlocks) params.tiles = 0;
-        return params.tiles > 0;
-    };
-    // The largest block that fits, or a smaller one where that leaves multiprocessors without work.
-    int64_t threads = kProjectThreads;
-    while (threads > 64 && !set(threads)) threads /= 2;
-    if (!set(threads)) {
-        params.tiles = 0;
-        return params;
-    }
-    while (threads > 64 && params.tiles < 4 * problem.device.sm_count && 8 * span <= threads * Tile::kThreadL)
-        set(threads /= 2);
-    // Rows much shorter than the smallest block: the general kernel, which counts through samples.
-    if (2 * problem.P < params.tile_p) params.tiles = 0;
-    return params;
-}
-
-template <class Tile>
-Error launch_project(const ProjectParams& params, cudaStream_t stream) {
-    few_outputs_project_kernel<Tile>
-        <<<static_cast<unsigned>(params.tiles), params.threads, params.smem_bytes, stream>>>(params);
-    return launch_error();
-}
 
 // A window of x in shared memory, a few steps ahead of the products; the block's weights lie there
 // throughout. A thread computes all outputs of kThreadP positions, 32 apart; warps share the positions and
@@ -5052,9 +5261,9 @@ inline bool takes_project(const Problem& problem) {
     Problem sample = problem;
     sample.N = 1;
     const auto takes = [&](auto element) {
-        const ProjectParams params = plan_project<ProjectTile<decltype(element)>>(problem);
-        const ProjectParams alone = plan_project<ProjectTile<decltype(element)>>(sample);
-        return params.tiles > 0 && params.vectors && 2 * alone.tiles >= problem.device.sm_count;
+        const ProjectParams params = plan_project<decltype(element)>(problem);
+        const ProjectParams alone = plan_project<decltype(element)>(sample);
+        return params.tiles > 0 && 2 * alone.tiles >= problem.device.sm_count;
     };
     return problem.dtype == Dtype::float32 ? takes(float{}) : takes(__half{});
 }
@@ -5095,9 +5304,9 @@ inline Error launch_few_outputs(const Problem& any_problem, cudaStream_t stream)
     const Problem problem = canonical(any_problem);
     return few::with_tile(problem, [&](auto tile) {
         using Tile = decltype(tile);
-        using Project = few::ProjectTile<typename Tile::Element>;
+        using Element = typename Tile::Element;
         if (few::takes_project(problem))
-            return few::launch_project<Project>(few::plan_project<Project>(problem), stream);
+            return few::launch_project<Element>(few::plan_project<Element>(problem), stream);
         return few::launch<Tile>(problem, stream);
     });
 }
@@ -6036,10 +6245,10 @@ Error launch(const Problem& problem, cudaStream_t stream) {
 
 }  // namespace gather
 
-// Few outputs whose taps hardly overlap, or of long sums over few positions; and tiny problems. us by this route
-// and by the next best, of 224 random layers (small_sm80 is better at what it takes): 11x527x4212 to 1, K1: 48
-// and 127; 32x413x41 to 6, K1, stride 4: 8 and 50; 2x130x1927 to 4, K7: 12 and 25; 11x5x44 to 5, K6: 6 and 8.
-// But 7x255x37625 to 2, K10, stride 3: 215 and 140; 34x3x74346 to 2, K14: 93 and 32.
+// Few outputs whose taps hardly overlap, or of long sums over few positions; and tiny problems. us by this
+// route and by the next best, of 224 random layers (small_sm80 is better at what it takes): 11x527x4212 to
+// 1, K1: 48 and 127; 32x413x41 to 6, K1, stride 4: 8 and 50; 2x130x1927 to 4, K7: 12 and 25; 11x5x44 to 5,
+// K6: 6 and 8. But 7x255x37625 to 2, K10, stride 3: 215 and 140; 34x3x74346 to 2, K14: 93 and 32.
 inline bool fits_gather(const Problem& any_problem) {
     const Problem problem = canonical(any_problem);
     if (!gather::takes(problem)) return false;
@@ -6047,7 +6256,7 @@ inline bool fits_gather(const Problem& any_problem) {
     const int64_t outputs = problem.G * problem.O * problem.P;  // of a sample, as the loads
     const int64_t loads = problem.G * ceil_div(problem.O, 8) * problem.P * products;
     if (problem.O <= 8 && products >= 32 && problem.K <= 2 * problem.stride) return true;
-    if (problem.O <= 8 && problem.G == 1 && products >= 150 && problem.K <= 8 * problem.stride)
+    if (problem.O <= 8 && problem.G == 1 && problem.C >= 80 && problem.K <= 8 * problem.stride)
         return loads <= 1 << 22;
     if (problem.C >= 16 && problem.O >= 8) return false;
     return loads <= 1 << 18 && outputs <= (problem.dtype == Dtype::float32 ? 12288 : 49152);
@@ -10393,15 +10602,16 @@ Error launch_tiles(const Problem& problem, cudaStream_t stream) {
 
 }  // namespace small
 
-// Few products of one sample: how many samples there are must not decide. The first bound suits up to some 30
-// samples (us by this route and by gemm_sm90, TF32: 1x988x87 to 368, K1 9.9 and 37; 7x703x300 to 216, K1 17
-// and 25; 61x164x34 to 940, K28 76 and 58). Few outputs of rows that fill blocks by themselves are worst in
-// many samples (tcn_d64, 64 samples, TF32: 43 and 23), but not with short rows (fp32, 2x62x69 to 9, K70: 19 and
-// 74) or short sums (4x27x127186 to 24, K2: 32 and 50).
+// Few products of one sample: how many samples there are must not decide. The first bound suits up to some
+// 30 samples (us by this route and by gemm_sm90, TF32: 1x988x87 to 368, K1 9.9 and 37; 7x703x300 to 216, K1
+// 17 and 25; 61x164x34 to 940, K28 76 and 58). Few outputs of rows that fill blocks by themselves are worst
+// in many samples (tcn_d64, 64 samples, TF32: 43 and 23), but not with short rows (fp32, 2x62x69 to 9, K70:
+// 19 and 74) or short sums (4x27x127186 to 24, K2: 32 and 50).
 inline bool is_small(const Problem& problem) {
     const double products = static_cast<double>(problem.G * round_up(problem.O, 32)) *
                             static_cast<double>(problem.P) * static_cast<double>(problem.C * problem.K);
-    const bool fills_gemm = problem.O <= 32 && problem.G == 1 && problem.P > 512 && problem.C * problem.K >= 128;
+    const bool fills_gemm =
+        problem.O <= 32 && problem.G == 1 && problem.P > 512 && problem.C * problem.K >= 128;
     return products <= (fills_gemm ? 4e6 : 30e6);
 }
 
@@ -12706,14 +12916,16 @@ Result with_traits(const Problem& problem, Visitor visit) {
     return visit(Traits<float>{});
 }
 
-// Where the next route's multiply-adds are faster: of few taps that lie near each other, of short rows, and
-// of floats some positions apart, whose T would be mostly zeros.
+// Where the next routes' multiply-adds are faster: of few taps that lie near each other or meet x, of short
+// rows, of long sums for few positions (27x96x7185, K1782, dilation 4: 205 us by few_outputs, 813), and of
+// floats some positions apart, whose T would be mostly zeros.
 inline bool prefers_sums(const Problem& problem) {
     const bool is_float = problem.dtype == Dtype::float32, neighbours = problem.dilation == 1;
     const int64_t taps = std::min(problem.K, ceil_div(problem.L, problem.dilation));  // that can meet x
     const int64_t reach_bytes = (problem.K - 1) * problem.dilation * element_bytes(problem.dtype);
     const int64_t few = is_float ? (neighbours ? 32 : 12) : (neighbours ? 16 : 8);
     if (problem.x_stride_l == 1 && problem.K <= few && reach_bytes <= kNearBytes) return true;
+    if (8 * taps <= problem.K || (problem.P < 64 && problem.K >= 1000)) return true;
     if (problem.P < (is_float ? 512 : 192) && taps <= (is_float ? 64 : 48)) return true;
     return is_float && (problem.K <= kFewTaps || (problem.dilation > 4 && problem.dilation < kFarTaps));
 }
@@ -13246,6 +13458,7 @@ _conv1d_units = {
         "tile.cuh",
         "depthwise_row.cuh",
         "depthwise_outputs.cuh",
+        "depthwise_padded.cuh",
         "mma.cuh",
         "ptx.cuh",
         "depthwise_rows.cuh",
@@ -13268,6 +13481,7 @@ _conv1d_units = {
         "problem.h",
         "ptx.cuh",
         "tile.cuh",
+        "few_outputs_project.cuh",
         "few_outputs.cuh",
         "dispatch.cuh",
         "few_outputs.cu",

@@ -1,9 +1,10 @@
 // Depthwise convolution: one input channel a group, any taps, stride and dilation, all dtypes, sm_75 and
-// later. Each element of x and y moves once; from some 60 taps on, multiply-adds bind instead. Which of three
+// later. Each element of x and y moves once; from some 60 taps on, multiply-adds bind instead. Which of four
 // kernels sums an output, and in what order, depends on nothing but one sample:
 //
 // rows     taps that lie near each other, a warp a row (depthwise_rows.cuh)
 // sliding  many taps, a block a row or several (depthwise_sliding.cuh)
+// padded   filters mostly longer than the row, a thread an output (depthwise_padded.cuh)
 // outputs  all else, and doubles, a thread or some an output (depthwise_outputs.cuh)
 #pragma once
 #include <algorithm>
@@ -12,6 +13,7 @@
 
 #include "problem.h"
 #include "depthwise_outputs.cuh"
+#include "depthwise_padded.cuh"
 #include "depthwise_rows.cuh"
 #include "depthwise_sliding.cuh"
 #include "tile.cuh"
@@ -31,7 +33,7 @@ inline Way way_of(const Problem& problem) {
     const bool by_channel = problem.x_stride_l != 1 && problem.x_stride_c == 1;
     if (problem.dtype == Dtype::float64) return Way::outputs;
     if (by_channel) return Way::sliding;
-    if (2 * meeting_taps(problem) <= K) return Way::outputs;
+    if (takes_padded(problem)) return Way::padded;
     if (problem.x_stride_l != 1) return P < 64 ? Way::outputs : Way::sliding;
     if (stride == 1) {
         const bool fills_strips = problem.dtype == Dtype::float32 ? K > 8 : K > (P < 1024 ? 8 : 2);
@@ -45,6 +47,15 @@ inline Way way_of(const Problem& problem) {
     if ((K <= 4 && (planes > 1 || P < 64)) || 2 * K <= 3 * planes) return Way::outputs;
     if (common == 1 && P >= 64 && stride >= 8 && K <= 32) return Way::strided;
     return P < 64 && (planes > 2 || K < 16 || K > 64) ? Way::outputs : Way::sliding;
+}
+
+// Whether few_outputs sums long filters sooner: for few positions, and whose window of x no block could
+// hold. ms there and here: 27x96x7185, K1782, dilation 4 .20 and .36; 2x574x43521, K1774, dilation 4 13.7
+// and 44.
+inline bool prefers_few_outputs(const Problem& problem) {
+    if (problem.K < 1000 || problem.O != 1 || problem.device.arch < 80) return false;
+    if (way_of(problem) != Way::sliding || problem.x_stride_l != 1) return false;
+    return problem.P < 64 || plan_sliding(problem).threads_per_row == 0;
 }
 
 template <class Element>
@@ -66,6 +77,7 @@ Error launch_element(const Problem& problem, cudaStream_t stream) {
         if (way == Way::strips) return launch_rows(depthwise_rows_kernel<Element, Way::strips>);
         if (way == Way::words) return launch_rows(depthwise_rows_kernel<Element, Way::words>);
         if (way == Way::strided) return launch_rows(depthwise_rows_kernel<Element, Way::strided>);
+        if (way == Way::padded) return launch_padded<Element>(problem, stream);
         if (way == Way::sliding) {
             const SlidingParams params = plan_sliding(problem);
             if (params.threads_per_row > 0) {
@@ -92,7 +104,7 @@ inline bool fits_depthwise(const Problem& any_problem) {
     const int64_t reach = (problem.P - 1) * problem.stride + (problem.K - 1) * problem.dilation;
     const int64_t most = std::max({reach, problem.L, problem.pad_left});
     const int64_t rows = problem.N * problem.G * problem.O;
-    return problem.C == 1 && problem.O <= kMaxO && most < kMaxReach &&
+    return problem.C == 1 && problem.O <= kMaxO && most < kMaxReach && !prefers_few_outputs(problem) &&
            problem.x_stride_l <= (int64_t{1} << 31) / problem.L &&
            rows * ceil_div(problem.P, kMaxThreads / kMaxLanes) <= kMaxBlocks;
 }

@@ -1,5 +1,4 @@
-// Depthwise outputs one by one: any strides, and paddings beyond the row. x and w are read through the L1
-// cache.
+// Depthwise outputs one by one: any strides. x and w are read through the L1 cache.
 #pragma once
 #include <algorithm>
 
@@ -23,8 +22,8 @@ constexpr int kOutputsBlocks = 1;
 #endif
 
 struct OutputsParams : BlockParams {
-    int32_t lanes_log2;          // of an output
-    int32_t p_step, p_distance;  // from thread to thread, and between a thread's outputs
+    int32_t lanes_log2;  // of an output
+    int32_t p_distance;  // between a thread's outputs
 };
 
 // A thread has outputs of one row. `lanes` neighbours share them: lane i sums taps i, i + lanes, ... that
@@ -44,7 +43,7 @@ __global__ void __launch_bounds__(kMaxThreads, kOutputsBlocks<Element>)
     const uint32_t x_stride_l = static_cast<uint32_t>(problem.x_stride_l);
     const uint32_t most_l = L - 1;
     const int step = params.p_distance, step_l = step * stride;
-    const int p = static_cast<int>(row.p_begin) + (place.lane >> params.lanes_log2) * params.p_step;
+    const int p = static_cast<int>(row.p_begin) + (place.lane >> params.lanes_log2);
     const int l = p * stride - static_cast<int>(problem.pad_left), l_last = l + (kOutputs - 1) * step_l;
     // Taps that meet x, of one output at least.
     const int k_begin = l_last >= 0 ? 0 : -l_last / dilation / lanes * lanes;
@@ -106,10 +105,7 @@ inline OutputsParams plan_outputs(const Problem& problem) {
     }
     const int64_t step = std::min(ceil_div(problem.P, kOutputs), kMaxThreads / lanes);
     params.segment = kOutputs * step;
-    // Neighbours load neighbours, unless that were mostly padding.
-    const bool is_padded = 2 * taps <= problem.K;
-    params.p_step = is_padded ? kOutputs : 1;
-    params.p_distance = static_cast<int32_t>(is_padded ? 1 : step);
+    params.p_distance = static_cast<int32_t>(step);  // neighbours load neighbours
     params.segments = static_cast<uint32_t>(ceil_div(problem.P, params.segment));
     params.threads_per_row = static_cast<int32_t>(step * lanes);
     params.rows_per_block =

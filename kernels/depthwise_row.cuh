@@ -9,7 +9,7 @@ namespace conv1d {
 namespace depthwise {
 
 // What sums an output: kernels, and ways of the rows kernel.
-enum class Way { strips, words, strided, sliding, outputs };
+enum class Way { strips, words, strided, sliding, padded, outputs };
 
 constexpr int kMaxThreads = 256;
 constexpr int kSumBytes = 4;
@@ -134,14 +134,22 @@ __device__ __forceinline__ void add_chunk(const Vector<Element, kVector>* x, con
         if (!kWhole && g * kVector >= taps_left) break;
         window[(g + kStripVectors) % kGroups] = widen_vector(x[g + kStripVectors]);
         const SumVector w_frag = w[g];
-#pragma unroll
-        for (int t = 0; t < kVector; ++t) {
-            if (!kWhole && g * kVector + t >= taps_left) break;
+        const auto add = [&](int t) {
 #pragma unroll
             for (int i = 0; i < kStrip; ++i) {
                 const int at = i + t;
                 part[i] += w_frag.at[t] * window[(g + at / kVector) % kGroups].at[at % kVector];
             }
+        };
+        // One branch a group: with one a tap the compiler would load vectors piece by piece.
+        if (kWhole || (g + 1) * kVector <= taps_left) {
+#pragma unroll
+            for (int t = 0; t < kVector; ++t) add(t);
+            continue;
+        }
+#pragma unroll
+        for (int t = 0; t < kVector - 1; ++t) {
+            if (g * kVector + t < taps_left) add(t);
         }
     }
 }

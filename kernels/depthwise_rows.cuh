@@ -193,10 +193,11 @@ __device__ __forceinline__ void sum_strips(const Problem& problem, const Stage<E
         }
         __syncwarp();  // y is there
         Element* const y = stage.row.y + p_first;
-        if (p_first < 0 || p_first + kSpan > stage.p_end) {
-#pragma unroll 1
+        if (kWordElems == 1 || p_first < 0 || p_first + kSpan > stage.p_end) {
+            const uint32_t end = stage.p_end;
+#pragma unroll
             for (int i = lane; i < kSpan; i += 32) {
-                if (p_first + i >= 0 && p_first + i < stage.p_end) y[i] = span_smem[i];
+                if (static_cast<uint32_t>(p_first + i) < end) y[i] = span_smem[i];
             }
         } else if (misalignment<kWordElems>(y) == 0) {
 #pragma unroll

@@ -551,14 +551,16 @@ Result with_traits(const Problem& problem, Visitor visit) {
     return visit(Traits<float>{});
 }
 
-// Where the next route's multiply-adds are faster: of few taps that lie near each other, of short rows, and
-// of floats some positions apart, whose T would be mostly zeros.
+// Where the next routes' multiply-adds are faster: of few taps that lie near each other or meet x, of short
+// rows, of long sums for few positions (27x96x7185, K1782, dilation 4: 205 us by few_outputs, 813), and of
+// floats some positions apart, whose T would be mostly zeros.
 inline bool prefers_sums(const Problem& problem) {
     const bool is_float = problem.dtype == Dtype::float32, neighbours = problem.dilation == 1;
     const int64_t taps = std::min(problem.K, ceil_div(problem.L, problem.dilation));  // that can meet x
     const int64_t reach_bytes = (problem.K - 1) * problem.dilation * element_bytes(problem.dtype);
     const int64_t few = is_float ? (neighbours ? 32 : 12) : (neighbours ? 16 : 8);
     if (problem.x_stride_l == 1 && problem.K <= few && reach_bytes <= kNearBytes) return true;
+    if (8 * taps <= problem.K || (problem.P < 64 && problem.K >= 1000)) return true;
     if (problem.P < (is_float ? 512 : 192) && taps <= (is_float ? 64 : 48)) return true;
     return is_float && (problem.K <= kFewTaps || (problem.dilation > 4 && problem.dilation < kFarTaps));
 }

@@ -30,7 +30,10 @@ HEADERS = {
 }
 
 # What a route's header includes beyond what all share.
-PARTS = {"depthwise": [f"depthwise_{part}.cuh" for part in ("row", "rows", "sliding", "outputs")]}
+PARTS = {
+    "depthwise": [f"depthwise_{part}.cuh" for part in ("row", "rows", "sliding", "padded", "outputs")],
+    "few_outputs": ["few_outputs_project.cuh"],
+}
 
 # What the kernel takes, where the table gives it large problems only.
 FITS = {
@@ -67,6 +70,12 @@ MISTAKES = {
     "chunk_overwritten": ("direct", "__syncthreads();  // the chunk before has been read", "", "race"),
     "a_warps_sum_lost": (
         "few_outputs", "value += part[(warp_k <<", "value += part[(warp_k / 2 * 2 <<", "wrong result"
+    ),
+    "stage_before_the_warp_has_read_it": (
+        "few_outputs", "__syncwarp();  // x has been read by all lanes", "", "race"
+    ),
+    "taps_before_they_lie_there": (
+        "depthwise", "widen(w[k]);\n    __syncthreads();", "widen(w[k]);", "race"
     ),
     "sums_before_weights_are_read": ("gather", "__syncthreads();  // weights have been read", "", "race"),
 }

@@ -344,26 +344,30 @@ void mma(float (&sum)[4], const uint4& a, const uint2& b) {
     emulator::together(emulator::mma<Element>, &lane);
 }
 
-// A lane reads the row whose address it gives.
-inline void ldmatrix_x4(uint32_t (&words)[4], uint32_t source) {
+// A lane reads the row whose address it gives: 8 elements of 16 bits.
+template <bool kTransposed>
+void ldmatrix(uint32_t (&words)[4], uint32_t source) {
     struct Lane {
-        uint4 row;
-        uint32_t words[4];
+        uint16_t row[8];
+        uint16_t words[4][2];
     };
-    Lane lane = {*reinterpret_cast<const uint4*>(emulator::shared() + source), {}};
+    Lane lane;
+    const uint4 row = *reinterpret_cast<const uint4*>(emulator::shared() + source);
+    memcpy(lane.row, &row, sizeof(row));
     emulator::together(
         [](void* const* lanes) {
-            for (int i = 0; i < 32; ++i) {
-                for (int m = 0; m < 4; ++m) {
-                    const uint4& row = static_cast<const Lane*>(lanes[8 * m + i / 4])->row;
-                    const uint32_t row_words[4] = {row.x, row.y, row.z, row.w};
-                    static_cast<Lane*>(lanes[i])->words[m] = row_words[i % 4];
-                }
+            for (int i = 0; i < 64 * 4; ++i) {
+                const int to = i / 2 % 32, m = i / 64, across = to % 4 * 2 + i % 2, along = to / 4;
+                const int from = kTransposed ? across : along, at = kTransposed ? along : across;
+                static_cast<Lane*>(lanes[to])->words[m][i % 2] =
+                    static_cast<const Lane*>(lanes[8 * m + from])->row[at];
             }
         },
         &lane);
     memcpy(words, lane.words, sizeof(words));
 }
+inline void ldmatrix_x4(uint32_t (&words)[4], uint32_t source) { ldmatrix<false>(words, source); }
+inline void ldmatrix_x4_trans(uint32_t (&words)[4], uint32_t source) { ldmatrix<true>(words, source); }
 
 inline void fence_proxy_async() {}
 inline void wgmma_fence() {}
