@@ -1912,11 +1912,11 @@ __device__ __forceinline__ void add_chunk(const Vector<Element, kVector>* x, con
         if (kWhole || (g + 1) * kVector <= taps_left) {
 #pragma unroll
             for (int t = 0; t < kVector; ++t) add(t);
-            continue;
-        }
+        } else {
 #pragma unroll
-        for (int t = 0; t < kVector - 1; ++t) {
-            if (g * kVector + t < taps_left) add(t);
+            for (int t = 0; t < kVector - 1; ++t) {
+                if (g * kVector + t < taps_left) add(t);
+            }
         }
     }
 }
@@ -2186,9 +2186,9 @@ Error launch_padded(const Problem& problem, cudaStream_t stream) {
     return launch_padded<Element, 1>(problem, stream);
 }
 
-inline bool takes_padded(const Problem& problem) {
-    return 2 * meeting_taps(problem) <= problem.K && problem.dtype != Dtype::float64 &&
-           problem.K < kSmemSums && padded_smem_bytes(problem) <= kSmemSums * kSumBytes;
+inline bool fits_padded(const Problem& problem) {
+    return problem.dtype != Dtype::float64 && problem.K < kSmemSums &&
+           padded_smem_bytes(problem) <= kSmemSums * kSumBytes;
 }
 
 }  // namespace depthwise
@@ -3347,7 +3347,7 @@ inline SlidingParams plan_sliding(const Problem& problem) {
 //
 // rows     taps that lie near each other, a warp a row (depthwise_rows.cuh)
 // sliding  many taps, a block a row or several (depthwise_sliding.cuh)
-// padded   filters mostly longer than the row, a thread an output (depthwise_padded.cuh)
+// padded   filters mostly longer than the row or few positions, a thread an output (depthwise_padded.cuh)
 // outputs  all else, and doubles, a thread or some an output (depthwise_outputs.cuh)
 
 #include <algorithm>
@@ -3376,7 +3376,7 @@ inline Way way_of(const Problem& problem) {
     const bool by_channel = problem.x_stride_l != 1 && problem.x_stride_c == 1;
     if (problem.dtype == Dtype::float64) return Way::outputs;
     if (by_channel) return Way::sliding;
-    if (takes_padded(problem)) return Way::padded;
+    if (2 * meeting_taps(problem) <= K && fits_padded(problem)) return Way::padded;
     if (problem.x_stride_l != 1) return P < 64 ? Way::outputs : Way::sliding;
     if (stride == 1) {
         const bool fills_strips = problem.dtype == Dtype::float32 ? K > 8 : K > (P < 1024 ? 8 : 2);
@@ -3389,6 +3389,7 @@ inline Way way_of(const Problem& problem) {
     if (common == 1 && P >= 64 && stride % 2 == 1 && K > (P < 512 ? 4 : 2) && K <= 32) return Way::strided;
     if ((K <= 4 && (planes > 1 || P < 64)) || 2 * K <= 3 * planes) return Way::outputs;
     if (common == 1 && P >= 64 && stride >= 8 && K <= 32) return Way::strided;
+    if (P < 64 && K >= 256 && fits_padded(problem)) return Way::padded;
     return P < 64 && (planes > 2 || K < 16 || K > 64) ? Way::outputs : Way::sliding;
 }
 
@@ -4567,11 +4568,12 @@ __device__ __forceinline__ void sum_taps(const ProjectParams& params, const Proj
     }
 }
 
-inline __global__ void __launch_bounds__(kProjectThreads, 4)
+template <class Element>
+__global__ void __launch_bounds__(kProjectThreads, 4)
     few_outputs_project_kernel(const __grid_constant__ ProjectParams params) {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-    constexpr int kCount = kThreadL<float>;
-    using Values = Vector<float, kCount>;
+    constexpr int kCount = kThreadL<Element>;
+    using Values = Vector<Element, kCount>;
     extern __shared__ __align__(16) unsigned char smem[];
     const Problem& problem = params.problem;
     const int32_t tile_l = kCount * params.threads;
@@ -4580,7 +4582,7 @@ inline __global__ void __launch_bounds__(kProjectThreads, 4)
     const int32_t w_count = channels * kRows;
     float* const w_smem = reinterpret_cast<float*>(smem);  // [channel][kRows]
     float* const t_smem = w_smem + w_count;                // [row][tile_l], and before that x
-    ProjectPlace<float> place(params);
+    ProjectPlace<Element> place(params);
     // Each thread copies for itself, kAhead channels ahead, what only it reads.
     auto* const ring = reinterpret_cast<Values*>(t_smem) + threadIdx.x;  // [kAhead][threads]
     const auto copy = [&](int32_t c, int32_t slot) {
@@ -4591,7 +4593,7 @@ inline __global__ void __launch_bounds__(kProjectThreads, 4)
     };
 #pragma unroll 1
     for (int32_t c = 0; c < kAhead; ++c) copy(c, c);
-    const float* const w = static_cast<const float*>(problem.w) + place.g * rows * channels;
+    const Element* const w = static_cast<const Element*>(problem.w) + place.g * rows * channels;
     for (int32_t i = threadIdx.x; i < w_count; i += params.threads) {
         const int32_t c = i / kRows, row = i % kRows;
         const int32_t o = row / taps, k = row - o * taps;
@@ -4765,7 +4767,8 @@ template <class Element>
 Error launch_project(const ProjectParams& params, cudaStream_t stream) {
     const auto blocks = static_cast<unsigned>(params.tiles);
     if constexpr (sizeof(Element) == 4) {
-        few_outputs_project_kernel<<<blocks, params.threads, params.smem_bytes, stream>>>(params);
+        few_outputs_project_kernel<Element>
+            <<<blocks, params.threads, params.smem_bytes, stream>>>(params);
     } else {
         const Error error = allow_smem<few_outputs_project_16bit_kernel<Element>>(params.problem.device);
         if (error != nullptr) return error;
@@ -5286,6 +5289,11 @@ inline bool fits_few_outputs(const Problem& any_problem) {
     const Problem problem = canonical(any_problem);
     if (!few::takes(problem)) return false;
     if (few::takes_project(problem)) return true;
+    // What "gather" reads once, or from the L1 cache, without staging it first (4x225x226 to 2, K11, stride
+    // 2: 15 us there, 20 here; 15x393x11331 to 2, K7, stride 8: 106 and 178).
+    const int64_t sample_products = problem.G * problem.P * problem.C * problem.K;
+    if (problem.K <= problem.stride) return false;
+    if (problem.C >= 80 && problem.K <= 8 * problem.stride && sample_products <= 1 << 21) return false;
     const bool exact = problem.dtype == Dtype::float32 && problem.precision == Precision::ieee;
     return problem.C * problem.K >= 1000 && (problem.P <= 1024 || problem.O <= (exact ? 4 : 1));
 }
@@ -6015,11 +6023,12 @@ inline bool takes(const Problem& problem) {
 
 }  // namespace fold
 
-// fp32, fp16 and bf16 from sm_80 on, fewer than 16 input channels a group. "direct" keeps sums too short for
-// tensor cores to pay, and samples too small for setting out to (us by this route and by that: 3x3x468 to 49,
-// K24, TF32 17 and 10, bf16 14 and 11; 9x4x2594 to 71, K13 s4, 16 and 13, 14 and 17; 8x80x5238 to 104, K11 s4
-// g8, 20 and 34, 18 and 50), and strides that leave most of x unread (3x88x160185 to 96, K1 s8 g8, bf16, 97
-// and 60).
+// fp32, fp16 and bf16 from sm_80 on, fewer than 16 input channels a group. "direct" keeps sums too short
+// for tensor cores to pay, and samples too small for setting out to (us by this route and by that: 3x3x468
+// to 49, K24, TF32 17 and 10, bf16 14 and 11; 9x4x2594 to 71, K13 s4, 16 and 13, 14 and 17; 8x80x5238 to
+// 104, K11 s4 g8, 20 and 34, 18 and 50; fp32, which takes three products for one, of one group: 1x2x1592 to
+// 90, K158, 47 and 15, 256x4x600 to 300, K19, 333 and 286, but 23x3x2717 to 105, K459, 816 and 931), and
+// strides that leave most of x unread (3x88x160185 to 96, K1 s8 g8, bf16, 97 and 60).
 inline bool fits_fold_sm80(const Problem& any_problem) {
     const Problem problem = canonical(any_problem);
     if (problem.O < 8 || !fold::takes(problem)) return false;
@@ -6030,7 +6039,8 @@ inline bool fits_fold_sm80(const Problem& any_problem) {
     // Of one sample: its result must not depend on others.
     const double products = static_cast<double>(problem.G * problem.O * problem.C * problem.K) *
                             static_cast<double>(problem.P);
-    if (products < (!is_float ? 4e5 : is_tf32 ? 5e6 : 4e6)) return false;
+    const double least = !is_float ? 4e5 : is_tf32 ? 5e6 : problem.G > 1 ? 4e6 : 3.2e8;
+    if (products < least) return false;
     return fold::with_launch(problem, [&](auto launch) { return launch.suits(problem); });
 }
 
@@ -6255,11 +6265,12 @@ inline bool fits_gather(const Problem& any_problem) {
     const int64_t products = problem.C * problem.K;
     const int64_t outputs = problem.G * problem.O * problem.P;  // of a sample, as the loads
     const int64_t loads = problem.G * ceil_div(problem.O, 8) * problem.P * products;
-    if (problem.O <= 8 && products >= 32 && problem.K <= 2 * problem.stride) return true;
+    if (problem.O <= 8 && products >= 32 && problem.K <= std::min<int64_t>(2 * problem.stride, 8))
+        return problem.K <= problem.stride || loads <= 1 << 21;
     if (problem.O <= 8 && problem.G == 1 && problem.C >= 80 && problem.K <= 8 * problem.stride)
-        return loads <= 1 << 22;
+        return loads <= 1 << 21;
     if (problem.C >= 16 && problem.O >= 8) return false;
-    return loads <= 1 << 18 && outputs <= (problem.dtype == Dtype::float32 ? 12288 : 49152);
+    return loads <= 1 << 17 && outputs <= (problem.dtype == Dtype::float32 ? 12288 : 49152);
 }
 
 inline Error launch_gather(const Problem& any_problem, cudaStream_t stream) {
@@ -12925,7 +12936,8 @@ inline bool prefers_sums(const Problem& problem) {
     const int64_t reach_bytes = (problem.K - 1) * problem.dilation * element_bytes(problem.dtype);
     const int64_t few = is_float ? (neighbours ? 32 : 12) : (neighbours ? 16 : 8);
     if (problem.x_stride_l == 1 && problem.K <= few && reach_bytes <= kNearBytes) return true;
-    if (8 * taps <= problem.K || (problem.P < 64 && problem.K >= 1000)) return true;
+    if (8 * taps <= problem.K || (6 * taps <= problem.K && problem.P <= 512)) return true;
+    if (problem.P < 64 && problem.K >= 1000) return true;
     if (problem.P < (is_float ? 512 : 192) && taps <= (is_float ? 64 : 48)) return true;
     return is_float && (problem.K <= kFewTaps || (problem.dilation > 4 && problem.dilation < kFarTaps));
 }
@@ -13414,6 +13426,8 @@ inline bool fits_toeplitz_sm90(const Problem& problem) {
     if (problem.device.arch != 90 || problem.dtype == Dtype::float64) return false;
     if (problem.C != 1 || problem.stride != 1 || problem.dilation > 2) return false;
     if (problem.K < min_taps(problem)) return false;
+    // Where few taps meet x: 3x531x41, K576, padding 287: 8 to 10 us by depthwise, 23 to 52 here.
+    if (4 * ceil_div(problem.L, problem.dilation) <= problem.K && problem.P <= 512) return false;
     if (problem.K > kMaxSpan || problem.P > kMaxBlocks / kStrip || problem.N > kMaxBlocks) return false;
     if (problem.N * problem.G * problem.O * ceil_div(problem.P, kStrip) > kMaxBlocks) return false;
     return plan(problem, parts_of(problem)).taps_blocks > 0;

@@ -4,7 +4,7 @@
 //
 // rows     taps that lie near each other, a warp a row (depthwise_rows.cuh)
 // sliding  many taps, a block a row or several (depthwise_sliding.cuh)
-// padded   filters mostly longer than the row, a thread an output (depthwise_padded.cuh)
+// padded   filters mostly longer than the row or few positions, a thread an output (depthwise_padded.cuh)
 // outputs  all else, and doubles, a thread or some an output (depthwise_outputs.cuh)
 #pragma once
 #include <algorithm>
@@ -33,7 +33,7 @@ inline Way way_of(const Problem& problem) {
     const bool by_channel = problem.x_stride_l != 1 && problem.x_stride_c == 1;
     if (problem.dtype == Dtype::float64) return Way::outputs;
     if (by_channel) return Way::sliding;
-    if (takes_padded(problem)) return Way::padded;
+    if (2 * meeting_taps(problem) <= K && fits_padded(problem)) return Way::padded;
     if (problem.x_stride_l != 1) return P < 64 ? Way::outputs : Way::sliding;
     if (stride == 1) {
         const bool fills_strips = problem.dtype == Dtype::float32 ? K > 8 : K > (P < 1024 ? 8 : 2);
@@ -46,6 +46,7 @@ inline Way way_of(const Problem& problem) {
     if (common == 1 && P >= 64 && stride % 2 == 1 && K > (P < 512 ? 4 : 2) && K <= 32) return Way::strided;
     if ((K <= 4 && (planes > 1 || P < 64)) || 2 * K <= 3 * planes) return Way::outputs;
     if (common == 1 && P >= 64 && stride >= 8 && K <= 32) return Way::strided;
+    if (P < 64 && K >= 256 && fits_padded(problem)) return Way::padded;
     return P < 64 && (planes > 2 || K < 16 || K > 64) ? Way::outputs : Way::sliding;
 }
 

@@ -123,9 +123,9 @@ Error launch_padded(const Problem& problem, cudaStream_t stream) {
     return launch_padded<Element, 1>(problem, stream);
 }
 
-inline bool takes_padded(const Problem& problem) {
-    return 2 * meeting_taps(problem) <= problem.K && problem.dtype != Dtype::float64 &&
-           problem.K < kSmemSums && padded_smem_bytes(problem) <= kSmemSums * kSumBytes;
+inline bool fits_padded(const Problem& problem) {
+    return problem.dtype != Dtype::float64 && problem.K < kSmemSums &&
+           padded_smem_bytes(problem) <= kSmemSums * kSumBytes;
 }
 
 }  // namespace depthwise

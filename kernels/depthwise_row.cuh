@@ -145,11 +145,11 @@ __device__ __forceinline__ void add_chunk(const Vector<Element, kVector>* x, con
         if (kWhole || (g + 1) * kVector <= taps_left) {
 #pragma unroll
             for (int t = 0; t < kVector; ++t) add(t);
-            continue;
-        }
+        } else {
 #pragma unroll
-        for (int t = 0; t < kVector - 1; ++t) {
-            if (g * kVector + t < taps_left) add(t);
+            for (int t = 0; t < kVector - 1; ++t) {
+                if (g * kVector + t < taps_left) add(t);
+            }
         }
     }
 }

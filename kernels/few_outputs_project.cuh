@@ -81,11 +81,12 @@ __device__ __forceinline__ void sum_taps(const ProjectParams& params, const Proj
     }
 }
 
-inline __global__ void __launch_bounds__(kProjectThreads, 4)
+template <class Element>
+__global__ void __launch_bounds__(kProjectThreads, 4)
     few_outputs_project_kernel(const __grid_constant__ ProjectParams params) {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-    constexpr int kCount = kThreadL<float>;
-    using Values = Vector<float, kCount>;
+    constexpr int kCount = kThreadL<Element>;
+    using Values = Vector<Element, kCount>;
     extern __shared__ __align__(16) unsigned char smem[];
     const Problem& problem = params.problem;
     const int32_t tile_l = kCount * params.threads;
@@ -94,7 +95,7 @@ inline __global__ void __launch_bounds__(kProjectThreads, 4)
     const int32_t w_count = channels * kRows;
     float* const w_smem = reinterpret_cast<float*>(smem);  // [channel][kRows]
     float* const t_smem = w_smem + w_count;                // [row][tile_l], and before that x
-    ProjectPlace<float> place(params);
+    ProjectPlace<Element> place(params);
     // Each thread copies for itself, kAhead channels ahead, what only it reads.
     auto* const ring = reinterpret_cast<Values*>(t_smem) + threadIdx.x;  // [kAhead][threads]
     const auto copy = [&](int32_t c, int32_t slot) {
@@ -105,7 +106,7 @@ inline __global__ void __launch_bounds__(kProjectThreads, 4)
     };
 #pragma unroll 1
     for (int32_t c = 0; c < kAhead; ++c) copy(c, c);
-    const float* const w = static_cast<const float*>(problem.w) + place.g * rows * channels;
+    const Element* const w = static_cast<const Element*>(problem.w) + place.g * rows * channels;
     for (int32_t i = threadIdx.x; i < w_count; i += params.threads) {
         const int32_t c = i / kRows, row = i % kRows;
         const int32_t o = row / taps, k = row - o * taps;
@@ -279,7 +280,8 @@ template <class Element>
 Error launch_project(const ProjectParams& params, cudaStream_t stream) {
     const auto blocks = static_cast<unsigned>(params.tiles);
     if constexpr (sizeof(Element) == 4) {
-        few_outputs_project_kernel<<<blocks, params.threads, params.smem_bytes, stream>>>(params);
+        few_outputs_project_kernel<Element>
+            <<<blocks, params.threads, params.smem_bytes, stream>>>(params);
     } else {
         const Error error = allow_smem<few_outputs_project_16bit_kernel<Element>>(params.problem.device);
         if (error != nullptr) return error;

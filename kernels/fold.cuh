@@ -689,11 +689,12 @@ inline bool takes(const Problem& problem) {
 
 }  // namespace fold
 
-// fp32, fp16 and bf16 from sm_80 on, fewer than 16 input channels a group. "direct" keeps sums too short for
-// tensor cores to pay, and samples too small for setting out to (us by this route and by that: 3x3x468 to 49,
-// K24, TF32 17 and 10, bf16 14 and 11; 9x4x2594 to 71, K13 s4, 16 and 13, 14 and 17; 8x80x5238 to 104, K11 s4
-// g8, 20 and 34, 18 and 50), and strides that leave most of x unread (3x88x160185 to 96, K1 s8 g8, bf16, 97
-// and 60).
+// fp32, fp16 and bf16 from sm_80 on, fewer than 16 input channels a group. "direct" keeps sums too short
+// for tensor cores to pay, and samples too small for setting out to (us by this route and by that: 3x3x468
+// to 49, K24, TF32 17 and 10, bf16 14 and 11; 9x4x2594 to 71, K13 s4, 16 and 13, 14 and 17; 8x80x5238 to
+// 104, K11 s4 g8, 20 and 34, 18 and 50; fp32, which takes three products for one, of one group: 1x2x1592 to
+// 90, K158, 47 and 15, 256x4x600 to 300, K19, 333 and 286, but 23x3x2717 to 105, K459, 816 and 931), and
+// strides that leave most of x unread (3x88x160185 to 96, K1 s8 g8, bf16, 97 and 60).
 inline bool fits_fold_sm80(const Problem& any_problem) {
     const Problem problem = canonical(any_problem);
     if (problem.O < 8 || !fold::takes(problem)) return false;
@@ -704,7 +705,8 @@ inline bool fits_fold_sm80(const Problem& any_problem) {
     // Of one sample: its result must not depend on others.
     const double products = static_cast<double>(problem.G * problem.O * problem.C * problem.K) *
                             static_cast<double>(problem.P);
-    if (products < (!is_float ? 4e5 : is_tf32 ? 5e6 : 4e6)) return false;
+    const double least = !is_float ? 4e5 : is_tf32 ? 5e6 : problem.G > 1 ? 4e6 : 3.2e8;
+    if (products < least) return false;
     return fold::with_launch(problem, [&](auto launch) { return launch.suits(problem); });
 }
 

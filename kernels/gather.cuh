@@ -202,11 +202,12 @@ inline bool fits_gather(const Problem& any_problem) {
     const int64_t products = problem.C * problem.K;
     const int64_t outputs = problem.G * problem.O * problem.P;  // of a sample, as the loads
     const int64_t loads = problem.G * ceil_div(problem.O, 8) * problem.P * products;
-    if (problem.O <= 8 && products >= 32 && problem.K <= 2 * problem.stride) return true;
+    if (problem.O <= 8 && products >= 32 && problem.K <= std::min<int64_t>(2 * problem.stride, 8))
+        return problem.K <= problem.stride || loads <= 1 << 21;
     if (problem.O <= 8 && problem.G == 1 && problem.C >= 80 && problem.K <= 8 * problem.stride)
-        return loads <= 1 << 22;
+        return loads <= 1 << 21;
     if (problem.C >= 16 && problem.O >= 8) return false;
-    return loads <= 1 << 18 && outputs <= (problem.dtype == Dtype::float32 ? 12288 : 49152);
+    return loads <= 1 << 17 && outputs <= (problem.dtype == Dtype::float32 ? 12288 : 49152);
 }
 
 inline Error launch_gather(const Problem& any_problem, cudaStream_t stream) {

@@ -560,7 +560,8 @@ inline bool prefers_sums(const Problem& problem) {
     const int64_t reach_bytes = (problem.K - 1) * problem.dilation * element_bytes(problem.dtype);
     const int64_t few = is_float ? (neighbours ? 32 : 12) : (neighbours ? 16 : 8);
     if (problem.x_stride_l == 1 && problem.K <= few && reach_bytes <= kNearBytes) return true;
-    if (8 * taps <= problem.K || (problem.P < 64 && problem.K >= 1000)) return true;
+    if (8 * taps <= problem.K || (6 * taps <= problem.K && problem.P <= 512)) return true;
+    if (problem.P < 64 && problem.K >= 1000) return true;
     if (problem.P < (is_float ? 512 : 192) && taps <= (is_float ? 64 : 48)) return true;
     return is_float && (problem.K <= kFewTaps || (problem.dilation > 4 && problem.dilation < kFarTaps));
 }
