@@ -46,8 +46,9 @@ inline Way way_of(const Problem& problem) {
     if (common == 1 && P >= 64 && stride % 2 == 1 && K > (P < 512 ? 4 : 2) && K <= 32) return Way::strided;
     if ((K <= 4 && (planes > 1 || P < 64)) || 2 * K <= 3 * planes) return Way::outputs;
     if (common == 1 && P >= 64 && stride >= 8 && K <= 32) return Way::strided;
-    if (problem.G * problem.O * P * K <= 3 << 17) return Way::outputs;  // too few products for setting out
-    if (P < 64 && K >= 256 && fits_padded(problem)) return Way::padded;
+    // Too few products for setting out; of many taps even fewer, as there may be many samples.
+    if (problem.G * problem.O * P * K <= (K <= 16 ? 3 : 1) << 17) return Way::outputs;
+    if (P < 64 && K >= 192 && fits_padded(problem)) return Way::padded;
     return P < 64 && (planes > 2 || K < 16 || K > 64) ? Way::outputs : Way::sliding;
 }
 

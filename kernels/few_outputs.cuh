@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "few_outputs_project.cuh"
+#include "gather.cuh"
 #include "mma.cuh"
 #include "problem.h"
 #include "ptx.cuh"
@@ -504,11 +505,8 @@ inline bool fits_few_outputs(const Problem& any_problem) {
     const Problem problem = canonical(any_problem);
     if (!few::takes(problem)) return false;
     if (few::takes_project(problem)) return true;
-    // What "gather" reads once, or from the L1 cache, without staging it first (4x225x226 to 2, K11, stride
-    // 2: 15 us there, 20 here; 15x393x11331 to 2, K7, stride 8: 106 and 178).
-    const int64_t sample_products = problem.G * problem.P * problem.C * problem.K;
-    if (problem.K <= problem.stride) return false;
-    if (problem.C >= 80 && problem.K <= 8 * problem.stride && sample_products <= 1 << 21) return false;
+    // 4x225x226 to 2, K11, stride 2: 15 us there, 20 here; 15x393x11331 to 2, K7, stride 8: 106 and 178.
+    if (fits_gather(problem)) return false;
     const bool exact = problem.dtype == Dtype::float32 && problem.precision == Precision::ieee;
     return problem.C * problem.K >= 1000 && (problem.P <= 1024 || problem.O <= (exact ? 4 : 1));
 }

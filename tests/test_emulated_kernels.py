@@ -32,7 +32,7 @@ HEADERS = {
 # What a route's header includes beyond what all share.
 PARTS = {
     "depthwise": [f"depthwise_{part}.cuh" for part in ("row", "rows", "sliding", "padded", "outputs")],
-    "few_outputs": ["few_outputs_project.cuh"],
+    "few_outputs": ["few_outputs_project.cuh", "gather.cuh"],
 }
 
 # What the kernel takes, where the table gives it large problems only.
