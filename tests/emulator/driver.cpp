@@ -60,6 +60,7 @@ static bool draw_numbers(const std::string& route) {
     p.activation = chance(40) ? static_cast<Activation>(between(1, 3)) : Activation::none;
     p.N = chance(10) ? between(1, 30) : between(1, 4);
     p.G = chance(50) ? 1 : chance(10) ? between(1, 40) : between(1, 6);
+    bool is_project = false;
     if (route == "toeplitz_sm90") {
         p.device = kDevices[between(0, 1)];
         p.C = 1;
@@ -94,6 +95,14 @@ static bool draw_numbers(const std::string& route) {
         p.O = between(1, 8);
         p.K = chance(70) ? between(1, 9) : chance(70) ? between(1, 60) : between(60, 1200);
         p.stride = one_of({1, 1, 2, 3, 4, 8, between(1, 9), between(1, 70)});
+        if (chance(40)) {  // few taps of long rows: "project"
+            is_project = true;
+            p.C = between(1, 40);
+            p.O = between(1, 4);
+            p.K = between(1, 8 / p.O);
+            p.stride = between(1, p.K);
+            p.dilation = between(1, 20);
+        }
     } else if (route == "gemm_sm80" || route == "small_sm80") {
         p.C = chance(60) ? between(16, 40) : between(16, 130);
         p.O = chance(60) ? between(8, 70) : between(8, 300);
@@ -134,8 +143,9 @@ static bool draw_numbers(const std::string& route) {
         p.O = std::min<int64_t>(p.O, 8);
         outputs = between(1500, 30000);
     }
+    if (is_project) outputs = between(300, 1500);
     p.L = std::max<int64_t>((outputs - 1) * p.stride + reach - p.pad_left - pad_right, 1) + between(0, 3);
-    if (chance(30)) p.L = (p.L + 7) / 8 * 8;  // rows of whole vectors
+    if (is_project || chance(30)) p.L = (p.L + 7) / 8 * 8;  // rows of whole vectors
     p.P = (p.L + p.pad_left + pad_right - reach) / p.stride + 1;
     const int64_t products = p.N * p.G * p.O * p.P * p.C * p.K;
     if (p.L + p.pad_left + pad_right < reach || products > 2000000 || p.N * p.G * p.C * p.L > 200000)
