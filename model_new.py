@@ -40,14 +40,15 @@ def conv1d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, acti
     if isinstance(stride, int) and isinstance(padding, int) and isinstance(dilation, int):
         return _conv1d_ops.conv1d.default(x, weight, bias, stride, padding, dilation, groups, activation)
 
-    def as_list(value):
-        return value if isinstance(value, (tuple, list)) else (value,)
-
+    stride, dilation = _conv1d_as_list(stride), _conv1d_as_list(dilation)
     if isinstance(padding, str):
-        by_name = _conv1d_ops.conv1d.padding
-        return by_name(x, weight, bias, as_list(stride), padding, as_list(dilation), groups, activation)
-    lists = as_list(stride), as_list(padding), as_list(dilation)
-    return _conv1d_ops.conv1d.lists(x, weight, bias, *lists, groups, activation)
+        return _conv1d_ops.conv1d.padding(x, weight, bias, stride, padding, dilation, groups, activation)
+    padding = _conv1d_as_list(padding)
+    return _conv1d_ops.conv1d.lists(x, weight, bias, stride, padding, dilation, groups, activation)
+
+
+def _conv1d_as_list(value):
+    return value if isinstance(value, (tuple, list)) else (value,)
 
 
 def _conv1d_check_types(x, weight, bias, *numbers):
@@ -65,7 +66,7 @@ def _conv1d_check_types(x, weight, bias, *numbers):
     *lists, groups = numbers
     if isinstance(lists[1], str):
         del lists[1]
-    flat = [item for value in lists for item in (value if isinstance(value, (tuple, list)) else [value])]
+    flat = [item for value in lists for item in _conv1d_as_list(value)]
     tensors = [x, weight] if bias is None else [x, weight, bias]
     if not (all(map(is_tensor, tensors)) and all(map(is_number, [*flat, groups]))):
         types = ", ".join(type(value).__name__ for value in (x, weight, bias, *numbers))

@@ -1,5 +1,8 @@
 """A call that is not valid raises exactly what torch.nn.functional.conv1d raises for it."""
 
+import re
+
+import numpy as np
 import pytest
 import torch
 from torch.nn.functional import conv1d as pytorch_conv1d
@@ -76,6 +79,17 @@ def outcome(function, arguments):
         return type(error), str(error)
 
 
+def assert_same_outcome(model_new, arguments, part=str):
+    """The same result as PyTorch's, or the same type of exception with the same `part` of its text."""
+    kind, theirs = outcome(pytorch_conv1d, arguments)
+    kind_ours, ours = outcome(model_new.conv1d, arguments)
+    assert kind_ours == kind
+    if kind == "result":  # PyTorch takes it after all: then so do we
+        torch.testing.assert_close(ours, theirs)
+    else:
+        assert part(ours) == part(theirs)
+
+
 @pytest.mark.parametrize("requires_grad", [False, True], ids=["no grad", "grad"])
 @pytest.mark.parametrize("case", BAD)
 def test_same_error(model_new, case, requires_grad):
@@ -85,13 +99,20 @@ def test_same_error(model_new, case, requires_grad):
             a.detach().requires_grad_() if isinstance(a, torch.Tensor) and a.is_floating_point() else a
             for a in arguments
         ]
-    kind, theirs = outcome(pytorch_conv1d, arguments)
-    kind_ours, ours = outcome(model_new.conv1d, arguments)
-    assert kind_ours == kind
-    if kind == "result":  # PyTorch takes it after all: then so do we
-        torch.testing.assert_close(ours, theirs)
-    else:
-        assert ours == theirs
+    assert_same_outcome(model_new, arguments)
+
+
+VALUES = True, 2**62, 2.0, None, "2", np.int64(2), np.float32(2), torch.tensor(2), (2,), [2, 2, 2], (2.0,)
+
+
+@pytest.mark.parametrize("at", range(7), ids=["x", "weight", "bias", "stride", "padding", "dilation", "groups"])
+@pytest.mark.parametrize("value", VALUES, ids=repr)
+def test_arguments_of_every_type_get_torchs_answer(model_new, at, value):
+    torch.manual_seed(0)
+    arguments = [torch.randn(2, 4, 20), torch.randn(6, 4, 3), torch.randn(6), 2, 1, 1, 1]
+    arguments[at] = value
+    # What follows lists all signatures that torch has.
+    assert_same_outcome(model_new, arguments, lambda text: re.split(r" - got|\n", text)[0])
 
 
 def test_the_list_holds_errors(model_new):
