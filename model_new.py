@@ -1017,7 +1017,7 @@ inline size_t no_workspace(const Problem&) { return 0; }
 
 // Each is defined in a translation unit of its own, so that they compile side by side.
 extern const Route kToeplitzSm90, kToeplitz, kDepthwise, kStemSm80, kFoldSm80, kFewOutputs, kGather,
-    kStreamSm90, kSmallSm80, kPointwiseSm90, kGemmSm90, kGemmSm80, kDirect;
+    kStreamSm90, kSmallSm80, kPointwiseSm90, kDownsampleSm90, kGemmSm90, kGemmSm80, kDirect;
 
 constexpr const Route* kRoutes[] = {
     &kToeplitzSm90,  // depthwise: long filters on Hopper
@@ -1030,6 +1030,7 @@ constexpr const Route* kRoutes[] = {
     &kStreamSm90,    // short sums on Hopper, bound by memory
     &kSmallSm80,     // dense problems of few products: one launch
     &kPointwiseSm90,  // one tap on Hopper
+    &kDownsampleSm90,  // three taps at a stride of 2 on Hopper
     &kGemmSm90,      // every other dense problem on Hopper
     &kGemmSm80,      // and on other cards since Ampere
     &kDirect,        // fits every valid problem: the last row
@@ -2348,7 +2349,7 @@ __device__ __forceinline__ uint32_t min_magnitude_f16(uint32_t smallest, uint32_
     return result;
 }
 
-// 9.7.9.8: 2, 4 or 8 bytes, in the order of the program: of plain loads the compiler puts some behind stores.
+// 9.7.9.8: 2 to 16 bytes, in the order of the program: of plain loads the compiler puts some behind stores.
 __device__ __forceinline__ void ld_shared(uint16_t& value, uint32_t source) {
     asm volatile("ld.shared.u16 %0, [%1];" : "=h"(value) : "r"(source) : "memory");
 }
@@ -2357,6 +2358,20 @@ __device__ __forceinline__ void ld_shared(uint32_t& value, uint32_t source) {
 }
 __device__ __forceinline__ void ld_shared(uint2& value, uint32_t source) {
     asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(value.x), "=r"(value.y) : "r"(source) : "memory");
+}
+__device__ __forceinline__ void ld_shared(uint4& value, uint32_t source) {
+    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+                 : "r"(source)
+                 : "memory");
+}
+// The same in some lanes; without a branch, which between products would make the compiler wait for them.
+__device__ __forceinline__ void ld_shared_if(bool condition, uint32_t& value, uint32_t source) {
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.ne.u32 p, %2, 0;\n@p ld.shared.u32 %0, [%1];\n}"
+        : "+r"(value)
+        : "r"(source), "r"(static_cast<uint32_t>(condition))
+        : "memory");
 }
 
 // No instruction: the compiler computes the value here, not where it is used.
@@ -2439,7 +2454,7 @@ __device__ __forceinline__ void cp_async_bulk_wait_read() {
 
 // 9.7.9.27.1.2: a box of three axes that a tensor map describes, global to shared, from coordinates
 // (c0, c1, c2) on; c0 runs along memory, and what lies outside the tensor reads as zero. The target is a
-// multiple of 128 bytes.
+// multiple of 128 bytes, and c0 a multiple of 16 bytes: others are illegal instructions.
 __device__ __forceinline__ void cp_async_bulk_tensor(uint32_t target, const void* map, int32_t c0, int32_t c1,
                                                      int32_t c2, uint32_t barrier) {
     asm volatile(
@@ -2457,6 +2472,38 @@ __device__ __forceinline__ void cp_async_bulk_tensor(uint32_t target, const void
         "[%0], [%1, {%2, %3, %4, %5}], [%6];" ::"r"(target),
         "l"(map), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(barrier)
         : "memory");
+}
+
+// The same, to the same place in each block of the cluster that has a bit in `blocks`, and to its barrier.
+__device__ __forceinline__ void cp_async_bulk_tensor_multicast(uint32_t target, const void* map, int32_t c0,
+                                                               int32_t c1, int32_t c2, int32_t c3,
+                                                               uint32_t barrier, uint16_t blocks) {
+    asm volatile(
+        "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
+        "[%0], [%1, {%2, %3, %4, %5}], [%6], %7;" ::"r"(target),
+        "l"(map), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(barrier), "h"(blocks)
+        : "memory");
+}
+
+// 10.15: this block's number in its cluster. 9.7.9.23: the address of the same place in block `rank` of it.
+__device__ __forceinline__ uint32_t cluster_ctarank() {
+    uint32_t rank;
+    asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+    return rank;
+}
+__device__ __forceinline__ uint32_t mapa(uint32_t address, uint32_t rank) {
+    uint32_t mapped;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(mapped) : "r"(address), "r"(rank));
+    return mapped;
+}
+// 9.7.13.15.13: mbarrier_arrive by such an address.
+__device__ __forceinline__ void mbarrier_arrive_cluster(uint32_t barrier) {
+    asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+// 9.7.13.4: all threads of the cluster.
+__device__ __forceinline__ void cluster_sync() {
+    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::
+                     : "memory");
 }
 
 // 9.7.15.5.15 and .16: four 8x8 matrices of 16-bit elements. Lane 8*m + i gives the address of row i of
@@ -2526,11 +2573,12 @@ __device__ __forceinline__ uint64_t wgmma_descriptor(uint32_t smem16) {
     return (uint64_t{kRowGroupOffset | kSwizzle128} << 32) | (smem16 + kLeadingOffset);
 }
 
-// The same of an operand that is not swizzled, in parts of 8 rows of 16 bytes: 128 B from one to the next,
-// along K and along the rows alike.
+// The same of an operand that is not swizzled, in parts of 8 rows of 16 bytes: 128 B from one to the next
+// along K, kRowGroupBytes along the rows. In a cluster addresses have the block's number above 24 bits.
+template <uint32_t kRowGroupBytes = 128>
 __device__ __forceinline__ uint64_t wgmma_descriptor_plain(uint32_t smem16) {
     constexpr uint32_t kPart = 128 / 16;
-    return (uint64_t{kPart} << 32) | (smem16 + (kPart << 16));
+    return (uint64_t{kRowGroupBytes / 16} << 32) | ((smem16 & 0x3FFF) + (kPart << 16));
 }
 
 }  // namespace ptx
@@ -4485,6 +4533,2771 @@ inline Error launch_direct(const Problem& any_problem, cudaStream_t stream) {
 
 
 const conv1d::Route conv1d::kDirect = {"direct", fits_direct, no_workspace, launch_direct};
+''',
+"wgmma.cuh": r'''
+#line 1 "kernels/wgmma.cuh"
+// wgmma.mma_async (PTX ISA 9.0, section 9.7.15.5.2): D[64][N] (+)= A[64][k] * B[k][N]^T, both operands
+// K-major in shared memory, D in registers: thread t of the warpgroup holds rows 16*(t/32) + t%32/4 (+ 8) and
+// columns 8*j + 2*(t%4) (+ 1) as d[4*j + 2*(row half) + (column parity)].
+
+#include <cstdint>
+
+namespace conv1d {
+
+enum class Operand { tf32, f16, bf16 };
+
+// Issues one product of 32 bytes of K; `acc` false overwrites d.
+template <Operand kOperand, int kN>
+struct Wgmma;
+
+// The same with A in registers: of its row of 32 bytes in four-byte words, thread t holds words t%4 of rows
+// 16*(t/32) + t%32/4 and that + 8, then words t%4 + 4 of both.
+template <Operand kOperand, int kN>
+struct WgmmaFromRegisters;
+
+// clang-format off
+#define CONV1D_WGMMA_D64 \
+    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
+    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define CONV1D_WGMMA_OUT64 \
+    "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), \
+    "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), \
+    "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), \
+    "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
+#define CONV1D_WGMMA_D128 \
+    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
+    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, " \
+    "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
+    "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+#define CONV1D_WGMMA_OUT128 \
+    "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), \
+    "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), \
+    "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), \
+    "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31]), \
+    "+f"(d[32]), "+f"(d[33]), "+f"(d[34]), "+f"(d[35]), "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]), \
+    "+f"(d[40]), "+f"(d[41]), "+f"(d[42]), "+f"(d[43]), "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]), \
+    "+f"(d[48]), "+f"(d[49]), "+f"(d[50]), "+f"(d[51]), "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]), \
+    "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63])
+#define CONV1D_WGMMA_D192 \
+    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
+    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, " \
+    "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
+    "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, " \
+    "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, " \
+    "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
+#define CONV1D_WGMMA_OUT192 \
+    "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), \
+    "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), \
+    "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), \
+    "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31]), \
+    "+f"(d[32]), "+f"(d[33]), "+f"(d[34]), "+f"(d[35]), "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]), \
+    "+f"(d[40]), "+f"(d[41]), "+f"(d[42]), "+f"(d[43]), "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]), \
+    "+f"(d[48]), "+f"(d[49]), "+f"(d[50]), "+f"(d[51]), "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]), \
+    "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63]), \
+    "+f"(d[64]), "+f"(d[65]), "+f"(d[66]), "+f"(d[67]), "+f"(d[68]), "+f"(d[69]), "+f"(d[70]), "+f"(d[71]), \
+    "+f"(d[72]), "+f"(d[73]), "+f"(d[74]), "+f"(d[75]), "+f"(d[76]), "+f"(d[77]), "+f"(d[78]), "+f"(d[79]), \
+    "+f"(d[80]), "+f"(d[81]), "+f"(d[82]), "+f"(d[83]), "+f"(d[84]), "+f"(d[85]), "+f"(d[86]), "+f"(d[87]), \
+    "+f"(d[88]), "+f"(d[89]), "+f"(d[90]), "+f"(d[91]), "+f"(d[92]), "+f"(d[93]), "+f"(d[94]), "+f"(d[95])
+#define CONV1D_WGMMA_D256 CONV1D_WGMMA_D192 \
+    ", %96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, " \
+    "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
+#define CONV1D_WGMMA_OUT256 CONV1D_WGMMA_OUT192, \
+    "+f"(d[96]), "+f"(d[97]), "+f"(d[98]), "+f"(d[99]), "+f"(d[100]), "+f"(d[101]), "+f"(d[102]), \
+    "+f"(d[103]), "+f"(d[104]), "+f"(d[105]), "+f"(d[106]), "+f"(d[107]), "+f"(d[108]), "+f"(d[109]), \
+    "+f"(d[110]), "+f"(d[111]), "+f"(d[112]), "+f"(d[113]), "+f"(d[114]), "+f"(d[115]), "+f"(d[116]), \
+    "+f"(d[117]), "+f"(d[118]), "+f"(d[119]), "+f"(d[120]), "+f"(d[121]), "+f"(d[122]), "+f"(d[123]), \
+    "+f"(d[124]), "+f"(d[125]), "+f"(d[126]), "+f"(d[127])
+#define CONV1D_WGMMA_D72 CONV1D_WGMMA_D64 ", %32, %33, %34, %35"
+#define CONV1D_WGMMA_OUT72 CONV1D_WGMMA_OUT64, "+f"(d[32]), "+f"(d[33]), "+f"(d[34]), "+f"(d[35])
+#define CONV1D_WGMMA_D80 CONV1D_WGMMA_D72 ", %36, %37, %38, %39"
+#define CONV1D_WGMMA_OUT80 CONV1D_WGMMA_OUT72, "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39])
+#define CONV1D_WGMMA_D136 CONV1D_WGMMA_D128 ", %64, %65, %66, %67"
+#define CONV1D_WGMMA_OUT136 CONV1D_WGMMA_OUT128, "+f"(d[64]), "+f"(d[65]), "+f"(d[66]), "+f"(d[67])
+#define CONV1D_WGMMA_D144 CONV1D_WGMMA_D136 ", %68, %69, %70, %71"
+#define CONV1D_WGMMA_OUT144 CONV1D_WGMMA_OUT136, "+f"(d[68]), "+f"(d[69]), "+f"(d[70]), "+f"(d[71])
+#define CONV1D_WGMMA_FROM_REGISTERS(OPERAND, N, SHAPE, TYPES, A0, A1, A2, A3, B, ACC, TRANSPOSE)        \
+    template <>                                                                                         \
+    struct WgmmaFromRegisters<Operand::OPERAND, N> {                                                    \
+        static __device__ __forceinline__ void issue(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b, \
+                                                     bool acc) {                                        \
+            asm volatile(                                                                               \
+                "{\n.reg .pred p;\nsetp.ne.b32 p, %" ACC ", 0;\n"                                       \
+                "wgmma.mma_async.sync.aligned." SHAPE ".f32." TYPES                                     \
+                " {" CONV1D_WGMMA_D##N "}, {%" A0 ", %" A1 ", %" A2 ", %" A3 "}, %" B                   \
+                ", p, 1, 1" TRANSPOSE ";\n}"                                                            \
+                : CONV1D_WGMMA_OUT##N                                                                   \
+                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(acc)));      \
+        }                                                                                               \
+    };
+
+#define CONV1D_WGMMA(OPERAND, N, SHAPE, TYPES, A, B, ACC, TRANSPOSE)                                     \
+    template <>                                                                                         \
+    struct Wgmma<Operand::OPERAND, N> {                                                                 \
+        static __device__ __forceinline__ void issue(float (&d)[N / 2], uint64_t a, uint64_t b, bool acc) { \
+            asm volatile(                                                                               \
+                "{\n.reg .pred p;\nsetp.ne.b32 p, %" ACC ", 0;\n"                                       \
+                "wgmma.mma_async.sync.aligned." SHAPE ".f32." TYPES                                     \
+                " {" CONV1D_WGMMA_D##N "}, %" A ", %" B ", p, 1, 1" TRANSPOSE ";\n}"                    \
+                : CONV1D_WGMMA_OUT##N                                                                   \
+                : "l"(a), "l"(b), "r"(static_cast<int>(acc)));                                          \
+        }                                                                                               \
+    };
+
+CONV1D_WGMMA(tf32, 64, "m64n64k8", "tf32.tf32", "32", "33", "34", "")
+CONV1D_WGMMA(f16, 64, "m64n64k16", "f16.f16", "32", "33", "34", ", 0, 0")
+CONV1D_WGMMA(bf16, 64, "m64n64k16", "bf16.bf16", "32", "33", "34", ", 0, 0")
+CONV1D_WGMMA(tf32, 128, "m64n128k8", "tf32.tf32", "64", "65", "66", "")
+CONV1D_WGMMA(f16, 128, "m64n128k16", "f16.f16", "64", "65", "66", ", 0, 0")
+CONV1D_WGMMA(bf16, 128, "m64n128k16", "bf16.bf16", "64", "65", "66", ", 0, 0")
+CONV1D_WGMMA(tf32, 192, "m64n192k8", "tf32.tf32", "96", "97", "98", "")
+CONV1D_WGMMA(f16, 192, "m64n192k16", "f16.f16", "96", "97", "98", ", 0, 0")
+CONV1D_WGMMA(bf16, 192, "m64n192k16", "bf16.bf16", "96", "97", "98", ", 0, 0")
+
+CONV1D_WGMMA_FROM_REGISTERS(tf32, 64, "m64n64k8", "tf32.tf32", "32", "33", "34", "35", "36", "37", "")
+CONV1D_WGMMA_FROM_REGISTERS(bf16, 64, "m64n64k16", "bf16.bf16", "32", "33", "34", "35", "36", "37", ", 0")
+CONV1D_WGMMA_FROM_REGISTERS(tf32, 128, "m64n128k8", "tf32.tf32", "64", "65", "66", "67", "68", "69", "")
+CONV1D_WGMMA_FROM_REGISTERS(bf16, 128, "m64n128k16", "bf16.bf16", "64", "65", "66", "67", "68", "69", ", 0")
+CONV1D_WGMMA_FROM_REGISTERS(f16, 64, "m64n64k16", "f16.f16", "32", "33", "34", "35", "36", "37", ", 0")
+CONV1D_WGMMA_FROM_REGISTERS(f16, 128, "m64n128k16", "f16.f16", "64", "65", "66", "67", "68", "69", ", 0")
+CONV1D_WGMMA_FROM_REGISTERS(tf32, 72, "m64n72k8", "tf32.tf32", "36", "37", "38", "39", "40", "41", "")
+CONV1D_WGMMA_FROM_REGISTERS(f16, 80, "m64n80k16", "f16.f16", "40", "41", "42", "43", "44", "45", ", 0")
+CONV1D_WGMMA_FROM_REGISTERS(bf16, 80, "m64n80k16", "bf16.bf16", "40", "41", "42", "43", "44", "45", ", 0")
+CONV1D_WGMMA_FROM_REGISTERS(tf32, 136, "m64n136k8", "tf32.tf32", "68", "69", "70", "71", "72", "73", "")
+CONV1D_WGMMA_FROM_REGISTERS(f16, 144, "m64n144k16", "f16.f16", "72", "73", "74", "75", "76", "77", ", 0")
+CONV1D_WGMMA_FROM_REGISTERS(bf16, 144, "m64n144k16", "bf16.bf16", "72", "73", "74", "75", "76", "77", ", 0")
+CONV1D_WGMMA_FROM_REGISTERS(
+    f16, 256, "m64n256k16", "f16.f16", "128", "129", "130", "131", "132", "133", ", 0")
+CONV1D_WGMMA_FROM_REGISTERS(
+    bf16, 256, "m64n256k16", "bf16.bf16", "128", "129", "130", "131", "132", "133", ", 0")
+
+#undef CONV1D_WGMMA
+#undef CONV1D_WGMMA_FROM_REGISTERS
+#undef CONV1D_WGMMA_D72
+#undef CONV1D_WGMMA_OUT72
+#undef CONV1D_WGMMA_D80
+#undef CONV1D_WGMMA_OUT80
+#undef CONV1D_WGMMA_D136
+#undef CONV1D_WGMMA_OUT136
+#undef CONV1D_WGMMA_D144
+#undef CONV1D_WGMMA_OUT144
+#undef CONV1D_WGMMA_D256
+#undef CONV1D_WGMMA_OUT256
+#undef CONV1D_WGMMA_D64
+#undef CONV1D_WGMMA_OUT64
+#undef CONV1D_WGMMA_D128
+#undef CONV1D_WGMMA_OUT128
+#undef CONV1D_WGMMA_D192
+#undef CONV1D_WGMMA_OUT192
+// clang-format on
+
+}  // namespace conv1d
+''',
+"gemm_sm90_plan.cuh": r'''
+#line 1 "kernels/gemm_sm90_plan.cuh"
+// How the Hopper GEMM (gemm_sm90.cuh) cuts a problem: its precision modes, the memory plan of a block, the
+// tiles. Pure functions of the problem's numbers; no kernel here.
+
+#include <type_traits>
+
+
+
+
+
+namespace conv1d {
+namespace sm90 {
+
+// One position's channels: 8 pieces of 16 bytes, swizzled by the row's index mod 8.
+constexpr int kRowBytes = 128;
+constexpr int kWarpgroupO = 64;   // output channels of a product warpgroup
+constexpr int kTileO = 2 * kWarpgroupO;
+constexpr int kProductWarps = 8;  // two warpgroups
+constexpr int kConverterWarps = 7;
+constexpr int kThreads = 32 * (kProductWarps + kConverterWarps + 1);  // and one warp for tickets and weights
+constexpr int kTileSlots = 4;  // tiles announced ahead; with 2, converters waited for 39 % of kb67
+constexpr int kTileCounters = 2 * kTileSlots;  // a tile in work may be kTileSlots behind the one announced
+constexpr int kMaxStages = 12;
+constexpr int kMostRest = 4;  // rows of a folded window that are not worth a batch of their own
+constexpr int kBarrierReady = 1, kBarrierTaken = 2;  // hardware barriers between the product warpgroups
+
+// D is staged for its stores 8 rows at a time, in one slice of its columns or in two, which take half the
+// room and twice the bulk copies. The second also holds the last columns of the first: a sector offset moves
+// them into it.
+constexpr int kSliceLead = 16;
+
+// Two modes keep the accuracy of fp32: f16x3 splits each operand into two fp16 numbers, tf32x3 into two TF32
+// ones, at half the speed but for all magnitudes. Tiles whose x or w f16x3 cannot hold are done again by
+// tf32x3.
+enum class Mode { tf32, tf32x3, f16x3, f16, bf16 };
+
+template <Mode kMode>
+struct ModeTraits {
+    static constexpr bool kIsTf32 = kMode == Mode::tf32 || kMode == Mode::tf32x3;
+    static constexpr bool kIsFloat = kIsTf32 || kMode == Mode::f16x3;  // x, w and y are fp32
+    // A row holds the high parts, then the low parts.
+    static constexpr bool kIsSplit = kMode == Mode::tf32x3 || kMode == Mode::f16x3;
+    static constexpr Operand kOperand = kIsTf32               ? Operand::tf32
+                                        : kMode == Mode::bf16 ? Operand::bf16
+                                                              : Operand::f16;
+    static constexpr int kPieceChannels = kIsTf32 ? 4 : 8;           // channels in 16 bytes
+    static constexpr int kPieces = kIsSplit ? 4 : 8;                 // pieces of a row that carry channels
+    static constexpr int kChunkChannels = kPieces * kPieceChannels;  // channels in a row
+    static constexpr int kSteps = kPieces / 2;  // products of 32 bytes of channels in a row
+    using Bits = std::conditional_t<kIsFloat, uint32_t, uint16_t>;        // of one element of x, w and y
+    using BitsPair = std::conditional_t<kIsFloat, uint2, uint32_t>;
+    static constexpr int kElementBytes = sizeof(Bits);
+    // Of a staged row of D, in elements: room for a sector offset, and no bank conflicts between eight rows.
+    static __host__ __device__ constexpr int stage_pitch(int columns, int slices) {
+        return columns / slices + (slices > 1 ? kSliceLead : 0) + (kIsFloat ? 8 : 24);
+    }
+    // Bulk copies still read one buffer while the next is written; two of fp32 would cost x a stage.
+    static constexpr int kBuffers = kIsFloat ? 1 : 2;
+    static __host__ __device__ constexpr int warp_staging_bytes(int columns, int slices) {
+        return kBuffers * 8 * stage_pitch(columns, slices) * static_cast<int>(sizeof(Bits));
+    }
+};
+
+// Which neighbours of x one load takes. Each has kernels of its own: with two in one kernel, either ran 5 to
+// 20 % slower.
+enum class Layout {
+    positions,      // of a channel, as contiguous x has them
+    channels_last,  // channels of a position
+    folded,         // the positions of a channel that become its folded channels
+};
+
+// At a stride of 8 the taps of a window reach up to 8 planes of x, which leave room for few columns. So the 8
+// positions between two outputs become channels: l = 8*q + r - pad_left, channel c becomes 8*c + r of a
+// convolution over q, tap k becomes tap k / 8 of channel 8*c + k % 8, the stride 1. Taps that K lacks to a
+// multiple of 8 have weights of zero; sums that are NaN for one of those times infinity are mended.
+constexpr int kFold = 8;
+
+// Not where more than a third of the folded weights would be such zeros, nor where a sample fills no tile.
+inline bool folds(const Problem& problem) {
+    return problem.stride == kFold && problem.dilation == 1 && problem.x_stride_l == 1 && problem.P >= 96 &&
+           round_up(problem.K, kFold) * 2 <= problem.K * 3 && problem.C < (int64_t{1} << 27);
+}
+
+// The shape of tiles. The two product warpgroups take 64 output channels each of the same columns, or, side
+// by side, the same 64 channels of neighbouring columns.
+struct Tiling {
+    int columns;  // of a product warpgroup
+    int slices;   // in which they are staged
+    bool flat;    // tiles run over all samples' rows in a line; else each lies in one sample
+    bool beside;
+    bool leads = true;  // columns are computed twice where stores then begin on sectors
+};
+
+// THE lists of tiles: ROW(mode, columns, slices).
+#define CONV1D_SM90_FP32_TILES(ROW) \
+    ROW(tf32, 192, 1)               \
+    ROW(tf32, 192, 2)               \
+    ROW(tf32, 128, 1)               \
+    ROW(tf32, 64, 1)                \
+    ROW(tf32x3, 128, 1)             \
+    ROW(tf32x3, 64, 1)              \
+    ROW(f16x3, 128, 1)              \
+    ROW(f16x3, 64, 1)
+#define CONV1D_SM90_16BIT_TILES(ROW) \
+    ROW(f16, 192, 1)                 \
+    ROW(f16, 128, 1)                 \
+    ROW(f16, 64, 1)                  \
+    ROW(bf16, 192, 1)                \
+    ROW(bf16, 128, 1)                \
+    ROW(bf16, 64, 1)
+#define CONV1D_SM90_TILES(ROW)  \
+    CONV1D_SM90_FP32_TILES(ROW) \
+    CONV1D_SM90_16BIT_TILES(ROW)
+
+// How one launch cuts its problem; written by the host, read by every role.
+struct Geometry {
+    int32_t folded;                              // 1: the four below are those of the folded problem
+    int32_t channels, taps, stride, dilation;
+    int32_t rows_per_sample;   // flat: a sample's rows on the common row axis, outputs and then halo
+    uint32_t stride_magic;     // ceil(2^32 / stride)
+    uint32_t rows_magic;       // ceil(2^32 / rows_per_sample) where that is small
+    int32_t flat, beside;      // as in Tiling
+    int32_t tile_o;            // output channels of a tile
+    int32_t weight_bytes;      // of a tile's weights of one tap and one chunk of channels
+    int32_t tiles_per_sample;  // of one sample; of the whole batch where flat
+    int32_t lead;              // columns computed for stores to begin on a 32-byte sector: 0, 8 or 16
+    uint32_t sector_mask;      // lead - 1; 0 without a lead
+    int32_t advance;           // columns stored by a warpgroup: kN - lead
+    int32_t tile_advance;      // columns stored by a tile: advance, twice where warpgroups lie side by side
+    int32_t tiles;             // of the whole problem
+    int32_t o_tiles;           // of one group
+    int32_t chunks;            // of channels
+    int32_t tap_groups;        // taps that share one window, ceil(K / taps_per_group) times
+    int32_t taps_per_group;
+    int32_t window;   // positions of x: (the tile's columns - 1)*stride + (taps_per_group - 1)*dilation + 1
+    int32_t channels_last;  // 1: neighbouring channels of x can be loaded together, 16 bytes at once
+    int32_t pairs;          // 1: two neighbouring positions of x are loaded together
+    int32_t ragged;   // 1: they are, though rows may begin at odd elements
+    int32_t batches;  // of conversion in a stage
+    int32_t batch_positions;
+    int32_t rest;     // folded: rows behind the last batch, which its warp converts as well
+    int32_t x_stride_c, x_stride_l;
+    int32_t plane_rows;   // distance between planes, in rows
+    uint32_t plane_mask;  // planes that some tap reads
+    int32_t x_stages, x_stage_bytes;
+    int32_t w_stages;
+    int32_t bulk;      // 1: rows of y can be stored by bulk copies of 16-byte pieces
+    int32_t by_steps;  // 1: weights are packed step by step, see pack_staged
+    int32_t skew;      // blocks by which the first product warpgroup runs ahead of the second
+    int32_t resident;  // 1: all weights lie in shared memory for the life of the block
+    int32_t smem_bytes;
+};
+
+// Shared memory, in order: x stages | weight stages | staging of D, 8 warps | barriers | announced tiles.
+struct Announcement {
+    int32_t tile;     // -1: no more
+    int32_t counter;  // f16x3: its counter of values too small
+    int32_t sample;   // of column 0
+    int32_t row;      // position of column 0 in its sample, may be negative
+    int32_t channel;  // first output channel of the tile inside its group
+    int32_t group;
+};
+
+constexpr int kBarrierBytes = (4 * kMaxStages + 2 * kTileSlots) * 8;
+constexpr int kControlBytes = kBarrierBytes + kTileSlots * static_cast<int>(sizeof(Announcement)) +
+                              kTileCounters * static_cast<int>(sizeof(int32_t));
+
+// Rows between planes, mod 8, that spread eight neighbouring positions over all banks; index: stride.
+constexpr int kPlaneResidue[9] = {0, 0, 4, 3, 2, 5, 3, 7, 1};
+
+// Cuts the problem into tiles with at most `most_taps` to a window. `tiles` is 0 where that cannot be.
+template <Mode kMode>
+inline Geometry cut(const Problem& given, const Tiling& tiling, int64_t most_taps) {
+    using Traits = ModeTraits<kMode>;
+    const bool flat = tiling.flat;
+    Geometry geometry{};
+    Problem problem = given;  // as products see it
+    geometry.folded = folds(given);
+    if (geometry.folded) {
+        // The kernel has no flat tiles of folded x.
+        if (flat) return Geometry{};
+        problem.C = round_up(given.C * kFold, Traits::kChunkChannels);
+        problem.K = ceil_div(given.K, kFold);
+        problem.stride = 1;
+    }
+    geometry.channels = static_cast<int32_t>(problem.C);
+    geometry.taps = static_cast<int32_t>(problem.K);
+    geometry.stride = static_cast<int32_t>(problem.stride);
+    geometry.dilation = static_cast<int32_t>(problem.dilation);
+    geometry.flat = flat;
+    geometry.beside = tiling.beside;
+    geometry.tile_o = tiling.beside ? kWarpgroupO : kTileO;
+    geometry.weight_bytes = geometry.tile_o * kRowBytes;
+    geometry.chunks = static_cast<int32_t>(ceil_div(problem.C, Traits::kChunkChannels));
+    geometry.o_tiles = static_cast<int32_t>(ceil_div(problem.O, geometry.tile_o));
+    const int64_t stride = problem.stride;
+    const int64_t blocks = geometry.chunks * problem.K;
+    const int other_bytes =
+        kProductWarps * Traits::warp_staging_bytes(tiling.columns, tiling.slices) + kControlBytes + 1024;
+    const int free_bytes = problem.device.smem_bytes - other_bytes;
+
+    // Rows of y that begin between sectors cost partial writes, and those between 16-byte pieces have no bulk
+    // copies. Where sums are long, the former cost less than the columns that a lead computes twice. (The
+    // same for both modes of fp32, whose tiles must be the same.)
+    const int sector = 32 / Traits::kElementBytes, piece = 16 / Traits::kElementBytes;
+    const bool is_short = ceil_div(problem.C, kRowBytes / Traits::kElementBytes) * problem.K <= 12;
+    const bool aligned = reinterpret_cast<uintptr_t>(problem.y) % 32 == 0;
+    const bool begins_anywhere = problem.P % piece != 0 || (problem.P % sector != 0 && is_short);
+    geometry.lead = tiling.leads && !flat && aligned && begins_anywhere ? sector : 0;
+    if (!tiling.leads && is_short) return Geometry{};
+    geometry.sector_mask = geometry.lead > 0 ? sector - 1 : 0;
+    geometry.bulk = aligned && (geometry.lead > 0 || problem.P % piece == 0);
+    geometry.advance = tiling.columns - geometry.lead;
+    geometry.tile_advance = geometry.advance * (tiling.beside ? 2 : 1);
+    const int columns = geometry.tile_advance + geometry.lead;  // of a tile
+
+    // As many taps a window as leave room for two stages of x and three of weights.
+    int64_t taps = most_taps < problem.K ? most_taps : problem.K, max_shift = 0;
+    for (;; taps = ceil_div(taps, 2)) {
+        const int64_t span = (taps - 1) * problem.dilation;
+        geometry.plane_mask = 0;
+        for (int64_t tap = 0; tap < taps && tap < stride; ++tap)
+            geometry.plane_mask |= 1u << (tap * problem.dilation % stride);
+        int planes = 0;
+        for (uint32_t mask = geometry.plane_mask; mask != 0; mask &= mask - 1) ++planes;
+        max_shift = span / stride;
+        const int64_t rows = columns + max_shift;
+        int64_t plane_rows = rows;
+        while (planes > 1 && stride <= 8 && plane_rows % 8 != kPlaneResidue[stride]) ++plane_rows;
+        const int64_t bytes = round_up((plane_rows * (planes - 1) + rows) * kRowBytes, 1024);
+        constexpr int64_t w_least = 3;
+        if (2 * bytes + w_least * geometry.weight_bytes <= free_bytes) {
+            geometry.window = static_cast<int32_t>((columns - 1) * stride + span + 1);
+            geometry.plane_rows = static_cast<int32_t>(plane_rows);
+            geometry.x_stage_bytes = static_cast<int32_t>(bytes);
+            break;
+        }
+        if (taps == 1) return Geometry{};
+    }
+    geometry.tap_groups = static_cast<int32_t>(ceil_div(problem.K, taps));
+    geometry.taps_per_group = static_cast<int32_t>(taps);
+    const auto in_pieces = [](int64_t elements) { return elements * Traits::kElementBytes % 16 == 0; };
+    geometry.channels_last = !geometry.folded && problem.x_stride_c == 1 &&
+                             problem.C % Traits::kPieceChannels == 0 &&
+                             (problem.L == 1 || in_pieces(problem.x_stride_l)) &&
+                             (problem.N == 1 || in_pieces(problem.x_stride_n)) &&
+                             reinterpret_cast<uintptr_t>(problem.x) % 16 == 0;
+    geometry.pairs = !flat && problem.x_stride_l == 1 && !geometry.channels_last && !geometry.folded;
+    geometry.ragged =
+        geometry.folded
+            ? !(in_pieces(problem.x_stride_c | problem.x_stride_n | problem.pad_left) &&
+                reinterpret_cast<uintptr_t>(problem.x) % 16 == 0)
+            : geometry.pairs && (problem.L % 2 != 0 || (problem.x_stride_c | problem.x_stride_n) % 2 != 0 ||
+                                 reinterpret_cast<uintptr_t>(problem.x) % (2 * Traits::kElementBytes) != 0);
+    geometry.batch_positions = 64 - (geometry.ragged ? geometry.folded ? 1 : 2 : 0);
+    // A pair may begin at -1 where the window begins at an odd position of x.
+    const int64_t begins = geometry.tile_advance * stride | geometry.lead * stride | problem.pad_left |
+                           (geometry.tap_groups > 1 ? taps * problem.dilation : 0);
+    const int32_t positions = geometry.window + (geometry.pairs && begins % 2 != 0);
+    geometry.batches = static_cast<int32_t>(ceil_div(positions, geometry.batch_positions));
+    const int32_t rest = positions % geometry.batch_positions;
+    if (geometry.folded && !geometry.ragged && geometry.batches > 1 && rest <= kMostRest)
+        geometry.rest = rest, geometry.batches -= rest > 0;
+    geometry.x_stride_c = static_cast<int32_t>(problem.x_stride_c);
+    geometry.x_stride_l = static_cast<int32_t>(problem.x_stride_l);
+    geometry.stride_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, stride));
+
+    const bool one_weight_tile = geometry.o_tiles * problem.G == 1;
+    const int64_t room = (free_bytes - 2 * geometry.x_stage_bytes) / geometry.weight_bytes;
+    geometry.resident = one_weight_tile && blocks <= room && blocks <= kMaxStages;
+    const auto x_stages_beside = [&](int64_t w_stages) {
+        const int64_t stages = (free_bytes - w_stages * geometry.weight_bytes) / geometry.x_stage_bytes;
+        return static_cast<int32_t>(stages < 6 ? stages : 6);
+    };
+    int64_t w_stages = geometry.resident ? blocks : room < 6 ? room : 6;
+    while (!geometry.resident && w_stages > 4 && x_stages_beside(w_stages) < 3 && x_stages_beside(4) >= 3)
+        --w_stages;
+    geometry.w_stages = static_cast<int32_t>(w_stages);
+    geometry.x_stages = x_stages_beside(w_stages);
+    geometry.smem_bytes =
+        geometry.x_stages * geometry.x_stage_bytes + geometry.w_stages * geometry.weight_bytes + other_bytes;
+
+    // One product warpgroup stores while the other multiplies. The rings bound how far they can be apart.
+    const int64_t blocks_ahead = (geometry.x_stages / 2) * geometry.taps_per_group;
+    const int64_t weights_ahead = geometry.resident ? blocks : geometry.w_stages / 2;
+    const int64_t ahead = blocks_ahead < weights_ahead ? blocks_ahead : weights_ahead;
+    geometry.skew = static_cast<int32_t>(geometry.x_stages < 3 ? 0 : ahead < blocks ? ahead : blocks);
+
+    int64_t windows;
+    if (flat) {
+        const int64_t rows = problem.P + max_shift > 2 ? problem.P + max_shift : 2;
+        geometry.rows_per_sample = static_cast<int32_t>(geometry.bulk ? round_up(rows, piece) : rows);
+        if (geometry.rows_per_sample < columns + max_shift)  // a tile may hold several samples
+            geometry.rows_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, geometry.rows_per_sample));
+        windows =
+            problem.P > 4 * columns ? 0 : ceil_div(problem.N * geometry.rows_per_sample, columns);
+        geometry.tiles_per_sample = 0;
+    } else {
+        const int64_t late =
+            geometry.lead > 0 ? geometry.lead - 1 : 0;  // how far the last store may end early
+        geometry.tiles_per_sample = static_cast<int32_t>(ceil_div(problem.P + late, geometry.tile_advance));
+        windows = problem.N * geometry.tiles_per_sample;
+    }
+    const int64_t tiles = windows * geometry.o_tiles * problem.G;
+    geometry.tiles = tiles < (int64_t{1} << 30) ? static_cast<int32_t>(tiles) : 0;
+    return geometry;
+}
+
+// Cycles that a launch needs by a simple count, in whole waves of tiles: products and bytes through L2, which
+// overlap for the most part, then stores. The constants come from kb67, kb76, ecapa_tdnn and w2v2_posconv
+// timed with each number of columns.
+template <Mode kMode>
+inline double estimate_cycles(const Problem& problem, const Geometry& geometry, const Tiling& tiling) {
+    using Traits = ModeTraits<kMode>;
+    constexpr double kBytesPerCycle = 32;  // of one multiprocessor from L2
+    const double blocks = static_cast<double>(geometry.chunks) * geometry.taps;
+    // Six products of 32 bytes a block of split operands; f16x3 waits for them twice.
+    const double steps = kMode == Mode::f16x3 ? 8.5 : Traits::kIsSplit ? 6 : 4;
+    // Of a row's channels that do not exist, whole steps are left out.
+    constexpr int kStepChannels = Traits::kChunkChannels / Traits::kSteps;
+    const double filled = static_cast<double>(ceil_div(geometry.channels, kStepChannels)) / Traits::kSteps;
+    // And the fewer columns, the more often weights are read from shared memory.
+    const double products = filled * geometry.taps * steps * (tiling.columns + 6);
+    const double stages = static_cast<double>(geometry.chunks) * geometry.tap_groups;
+    const double bytes = stages * geometry.window * Traits::kChunkChannels * Traits::kElementBytes +
+                         (geometry.resident ? 0 : blocks * geometry.weight_bytes) +
+                         kTileO * tiling.columns * Traits::kElementBytes;
+    const double moves = bytes / kBytesPerCycle;
+    // The converters may take longer: a batch costs each of the seven warps some 4,000 cycles.
+    const double batch = kMode == Mode::f16x3 ? 1050 : Traits::kIsFloat ? 570 : 700;
+    const double singles = Traits::kIsFloat ? 1.2 : 1.5;
+    const double conversions = (stages + static_cast<double>(geometry.channels) / Traits::kChunkChannels *
+                                             geometry.tap_groups) / 2 * geometry.batches * batch *
+                               (geometry.pairs || geometry.folded ? 1 + 0.1 * geometry.ragged : singles);
+    const double overlapped = products > moves ? products + 0.25 * moves : moves + 0.25 * products;
+    const double work = overlapped > conversions ? overlapped : conversions;
+    const double tile = work + 2000 + (geometry.bulk ? 24 : 64) * tiling.columns + 1000 * tiling.slices;
+    return static_cast<double>(ceil_div(geometry.tiles, problem.device.sm_count)) * tile;
+}
+
+struct Cut {
+    Geometry geometry;
+    Tiling tiling;  // no columns: none fits
+    double cycles;
+};
+
+template <Mode kMode>
+inline Cut choose_cut(const Problem& problem) {
+    Cut best{};
+    const auto consider = [&](const Tiling& tiling) {
+        const Geometry geometry = cut<kMode>(problem, tiling, problem.K);
+        if (geometry.tiles == 0) return;
+        const double cycles = estimate_cycles<kMode>(problem, geometry, tiling);
+        if (best.tiling.columns == 0 || cycles < best.cycles) best = {geometry, tiling, cycles};
+    };
+    // The last 64 channels are alone where their number is odd.
+    const bool odd = ceil_div(problem.O, kWarpgroupO) % 2 == 1;
+    for (const bool beside : {false, true}) {
+        if (beside ? !odd : problem.O <= kWarpgroupO) continue;
+        for (const bool flat : {false, true}) {
+            for (const bool leads : {true, false}) {
+                if (flat && !leads) continue;
+#define CONV1D_SM90_CONSIDER(mode, columns, slices) \
+    if (kMode == Mode::mode) consider({columns, slices, flat, beside, leads});
+                CONV1D_SM90_TILES(CONV1D_SM90_CONSIDER)
+#undef CONV1D_SM90_CONSIDER
+            }
+        }
+    }
+    return best;
+}
+
+// f16x3: x * 2^8 and w * 2^e, e such that the largest weight of its output channel lies in [2^14, 2^15),
+// become high + low / 2^11, both fp16 and rounded to nearest. (Ootomo and Yokota, "Recovering single
+// precision accuracy from Tensor Cores", 2022, scale the low part so.) Scaled values below 2^16 and from
+// 2^-12 on are then right to 2^-24 of themselves, and zero is exact. Smaller ones are right to 2^-36: n of x
+// and m of w put an error of at most n * 2^15 * 2^-36 + m * 2^16 * 2^-36 into a sum, less than 2^-24 of it
+// where it is at least 8n + 16m. Tiles with larger values, or with sums below that, belong to tf32x3.
+constexpr float kXScale = 256.0f, kLowScale = 2048.0f;
+constexpr float kSmallestScaled = 1.0f / 4096, kLargestScaled = 65280.0f;
+constexpr float kSumOfSmallX = 8.0f, kSumOfSmallW = 16.0f;
+
+template <Mode kMode>
+inline size_t image_bytes(const Problem& problem, const Geometry& geometry) {
+    return static_cast<size_t>(problem.G * ceil_div(problem.O, geometry.tile_o) * geometry.tile_o *
+                               ceil_div(geometry.channels, ModeTraits<kMode>::kChunkChannels) *
+                               geometry.taps * kRowBytes);
+}
+
+// What the kernels of one launch share in the workspace.
+struct Scratch {
+    int32_t* tickets;     // [2]: drawn so far; tiles listed
+    uint8_t* image;       // packed weights
+    float2* row_scaling;  // f16x3: [G][o_tiles * tile_o], what undoes the scales of x and w, negative where w
+                          // is out of range; how many weights are too small
+    int32_t* is_listed;   // f16x3: [tiles]
+    int32_t* list;        // f16x3: [tiles], those to be done again
+    uint8_t* safe_image;  // f16x3: packed weights of tf32x3
+};
+
+// Lays the scratch out from `base` on; returns its size.
+template <Mode kMode>
+inline size_t lay_out(const Problem& problem, const Geometry& geometry, uint8_t* base, Scratch* scratch) {
+    size_t bytes = 0;
+    const auto take = [&](size_t size) {
+        uint8_t* const place = base + bytes;
+        bytes += static_cast<size_t>(round_up(static_cast<int64_t>(size), 256));
+        return place;
+    };
+    *scratch = {};
+    scratch->tickets = reinterpret_cast<int32_t*>(take(2 * sizeof(int32_t)));
+    scratch->image = take(image_bytes<kMode>(problem, geometry));
+    if (kMode == Mode::f16x3) {
+        const size_t tile_bytes = static_cast<size_t>(geometry.tiles) * sizeof(int32_t);
+        scratch->row_scaling =
+            reinterpret_cast<float2*>(take(problem.G * geometry.o_tiles * geometry.tile_o * sizeof(float2)));
+        scratch->is_listed = reinterpret_cast<int32_t*>(take(tile_bytes));
+        scratch->list = reinterpret_cast<int32_t*>(take(tile_bytes));
+        scratch->safe_image = take(image_bytes<Mode::tf32x3>(problem, geometry));
+    }
+    return bytes;
+}
+
+// How tf32x3 cuts a problem of which another kernel does the first mode: what of it a tile there overlaps.
+// `advance` is 0 where that does not know its positions by 32 bits.
+struct SafeTiles {
+    int32_t flat, rows_per_sample, tiles_per_sample, advance, lead;
+    int32_t o_tiles, tile_o;
+};
+
+inline SafeTiles find_safe_tiles(const Problem& problem) {
+    const Geometry safe = choose_cut<Mode::tf32x3>(problem).geometry;
+    if (safe.tiles == 0 || int64_t{safe.tiles} * safe.tile_advance >= int64_t{1} << 31) return {};
+    return {safe.flat, safe.rows_per_sample, safe.tiles_per_sample, safe.tile_advance,
+            safe.lead, safe.o_tiles, safe.tile_o};
+}
+
+// Does listed tiles of tf32x3 again, for other routes that list them; in this route's unit, where the
+// kernels are.
+Error launch_listed_tiles(const Problem& problem, Scratch scratch, cudaStream_t stream);
+
+// f16x3 packs the weights for both modes and launches the second one, even where no tile needs
+// it: some 10 us.
+constexpr double kSecondModeCycles = 20000;
+
+struct Choice {
+    Mode mode;
+    Cut cut;
+};
+
+inline Choice choose(const Problem& problem) {
+    if (problem.dtype == Dtype::float16) return {Mode::f16, choose_cut<Mode::f16>(problem)};
+    if (problem.dtype == Dtype::bfloat16) return {Mode::bf16, choose_cut<Mode::bf16>(problem)};
+    if (problem.precision == Precision::tf32) return {Mode::tf32, choose_cut<Mode::tf32>(problem)};
+    const Choice fast{Mode::f16x3, choose_cut<Mode::f16x3>(problem)};
+    const Choice safe{Mode::tf32x3, choose_cut<Mode::tf32x3>(problem)};
+    return fast.cut.cycles + kSecondModeCycles < safe.cut.cycles ? fast : safe;
+}
+
+}  // namespace sm90
+
+// Fewer than 8 output channels leave products nearly empty. Even so many and long sums are faster than by
+// "direct" (ms by this route and by that, TF32: 9x187x20337 to 6, K6 0.147 and 0.681; 2x260x6597 to 4, K25
+// 0.084 and 0.297; but 3x401x6873 to 3, K3 s4 0.035 and 0.033), unless that reads each x once. Decided by one
+// sample, whose result must not depend on others.
+inline bool pays_for_few_outputs(const Problem& problem) {
+    const double products =
+        static_cast<double>(problem.G * problem.P) * static_cast<double>(problem.C * problem.K);
+    return products >= 4e6 && (problem.O * problem.K > 8 || problem.C > 512);
+}
+
+inline bool fits_gemm_sm90(const Problem& problem) {
+    constexpr int64_t kMost = int64_t{1} << 30;  // positions and channels are counted in 32 bits
+    return problem.device.arch == 90 && problem.dtype != Dtype::float64 && problem.C >= 16 &&
+           (problem.O >= 8 || pays_for_few_outputs(problem)) && problem.stride <= 32 && problem.L < kMost &&
+           problem.P < kMost && problem.N < kMost && problem.K * problem.dilation < kMost &&
+           problem.x_stride_c < kMost && problem.x_stride_l < kMost && problem.G * problem.O < kMost &&
+           problem.G * problem.C < kMost;
+}
+
+inline size_t workspace_gemm_sm90(const Problem& problem) {
+    const sm90::Choice choice = sm90::choose(problem);
+    const sm90::Geometry& geometry = choice.cut.geometry;
+    sm90::Scratch scratch;
+    switch (choice.mode) {
+        case sm90::Mode::tf32:
+            return sm90::lay_out<sm90::Mode::tf32>(problem, geometry, nullptr, &scratch);
+        case sm90::Mode::tf32x3:
+            return sm90::lay_out<sm90::Mode::tf32x3>(problem, geometry, nullptr, &scratch);
+        case sm90::Mode::f16x3:
+            return sm90::lay_out<sm90::Mode::f16x3>(problem, geometry, nullptr, &scratch);
+        default:
+            return sm90::lay_out<sm90::Mode::f16>(problem, geometry, nullptr, &scratch);
+    }
+}
+
+}  // namespace conv1d
+''',
+"stream_sm90_plan.cuh": r'''
+#line 1 "kernels/stream_sm90_plan.cuh"
+// How the streaming convolution (stream_sm90.cuh) cuts a problem: the memory plan of a block, the tiles,
+// which problems it takes. Pure functions of the problem's numbers; no kernel here.
+
+
+
+
+
+namespace conv1d {
+namespace sm90 {
+
+// What fills the 96 registers a thread that hold weights, 48 of 16 bits. Known to the compiler: at branches
+// between products it would wait for each.
+constexpr int kMostStreamTaps = 3;
+constexpr int kStreamChannels = 64;
+constexpr int kStreamTileSlots = 16;  // tiles announced ahead; more than the stages of x can hold
+constexpr int kStreamCounters = 2 * kStreamTileSlots;
+constexpr int kMostRawStages = 6, kMostXStages = 4;  // kb67 TF32: 0.88 ms; with 12 and 4 0.92, 5 and 8 0.89
+
+// f16x3: kLargestScaled as fp16; what a value beyond it counts beside values too small, of which a tile has
+// fewer.
+constexpr uint32_t kLargestHigh = 0x7BF8, kSmallestHigh = 0x0C00;
+constexpr int32_t kTooLarge = 1 << 16;
+
+template <Mode kMode>
+struct StreamTraits : ModeTraits<kMode> {
+    using Traits = ModeTraits<kMode>;
+    static constexpr int kChunks = kStreamChannels / Traits::kChunkChannels;
+    // Of a raw stage: half a chunk.
+    static constexpr int kRawChannels = Traits::kChunkChannels / 2;
+    // Columns computed beyond those stored, so that each row of y is stored from a 32-byte sector on. Split
+    // operands, bound by products, store rows from wherever they begin.
+        static constexpr int kLead = Traits::kIsSplit ? 0 : 32 / Traits::kElementBytes;
+    // Of a staged row of D, in elements: eight rows lie in different banks.
+    static __host__ __device__ constexpr int pitch(int columns) {
+        return columns + (Traits::kIsFloat && kLead > 0 ? 0 : 8);
+    }
+    static __host__ __device__ constexpr int warp_staging_bytes(int columns) {
+        return 8 * pitch(columns) * Traits::kElementBytes;
+    }
+};
+
+// How one launch cuts its problem; written by the host, read by every role.
+struct StreamGeometry {
+    int32_t columns;  // of a tile
+    int32_t tiles, tiles_per_sample;
+    int32_t begin;   // position of x at q = 0 of a tile's window, minus stride times the tile's row
+    int32_t window;  // positions of x that a tile needs
+    int32_t boxes;   // that load them: 3 at most
+    int32_t box_positions, box_step;  // of a box, and how far apart they begin
+    uint32_t box_magic, stride_magic;  // ceil(2^32 / box_positions or stride)
+    int32_t plane_rows;     // distance between planes, in rows
+    int32_t tap_row[kMostStreamTaps];  // in a stage, of column 0
+    int32_t raw_stages, raw_stage_bytes;
+    int32_t x_stages, x_stage_bytes;  // 2 or 4
+    int32_t paired;  // 1: rows of y begin at even elements
+    int32_t alternate;  // 1: each product warpgroup has all output channels, of every other tile
+    int32_t smem_bytes;
+    SafeTiles safe;
+};
+
+// Shared memory, in order: x stages | raw stages | staging of D, 8 warps | barriers | announced tiles |
+// doubts.
+constexpr int kStreamBarrierBytes = (2 * kMostRawStages + 2 * kMostXStages + 2 * kStreamTileSlots) * 8;
+constexpr int kStreamControlBytes =
+    static_cast<int>(kStreamBarrierBytes + kStreamTileSlots * sizeof(Announcement) +
+                     kStreamCounters * sizeof(int32_t));
+
+// Cuts the problem into tiles of `columns` positions, of which the first kLead may belong to the tile before.
+// `tiles` is 0 where that cannot be.
+template <Mode kMode>
+inline StreamGeometry cut_stream(const Problem& problem, int columns) {
+    using Traits = StreamTraits<kMode>;
+    constexpr int kPieceElements = 16 / Traits::kElementBytes;
+    StreamGeometry geometry{};
+    geometry.columns = columns;
+    // Boxes begin at 16-byte pieces of x. So do all windows, as tiles begin at multiples of 16 rows or, of
+    // fp32, of 8, but for the padding: they begin that `early`.
+    const int64_t stride = problem.stride;
+    const int64_t early = (kPieceElements - problem.pad_left % kPieceElements) % kPieceElements;
+    geometry.begin = static_cast<int32_t>(-problem.pad_left - early);
+    int64_t window = (columns - 1) * stride + early + (problem.K - 1) * problem.dilation + 1;
+    geometry.boxes = window <= 248 ? 1 : 2;
+    const auto box_of = [&](int64_t positions) {
+        const int64_t pieces = ceil_div(positions, kPieceElements);
+        // Of 16 bits, eight channels are read at once: an odd number of pieces in a row spreads them over the
+        // banks.
+        return (Traits::kIsFloat ? pieces : pieces | 1) * kPieceElements;
+    };
+    int64_t box = box_of(ceil_div(window, geometry.boxes)), step = box;
+    // Where taps lie far apart, each has a box of its own; that of tap k begins k * late early.
+    const int64_t late = problem.dilation % kPieceElements;
+    const int64_t apart = columns + early + (problem.K - 1) * late;
+    const bool far = stride == 1 && problem.K * apart < window;
+    if (far) {
+        geometry.boxes = static_cast<int32_t>(problem.K);
+        box = box_of(apart), step = problem.dilation - late;
+        window = (problem.K - 1) * box + apart;
+    }
+    if (box > 256) return {};
+    geometry.window = static_cast<int32_t>(window);
+    geometry.box_positions = static_cast<int32_t>(box);
+    geometry.box_step = static_cast<int32_t>(step);
+    geometry.raw_stage_bytes = static_cast<int32_t>(
+        round_up(geometry.boxes * box * Traits::kRawChannels * Traits::kElementBytes, 128));
+
+    geometry.box_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, box));
+    geometry.stride_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, stride));
+    const int64_t converted = round_up(window, Traits::kIsFloat ? 1 : 8);  // at once
+    const int64_t rows = ceil_div(converted, stride);
+    int64_t plane_rows = rows;
+    while (stride > 1 && plane_rows % 8 != kPlaneResidue[stride]) ++plane_rows;
+    geometry.plane_rows = static_cast<int32_t>(plane_rows);
+    geometry.x_stage_bytes =
+        static_cast<int32_t>(round_up((plane_rows * (stride - 1) + rows) * kRowBytes, 1024));
+    for (int tap = 0; tap < problem.K; ++tap) {
+        const int64_t offset = early + tap * (far ? box + late : problem.dilation);
+        geometry.tap_row[tap] = static_cast<int32_t>(offset % stride * plane_rows + offset / stride);
+    }
+
+    // f16x3 multiplies all chunks of a tile twice, so they stay meanwhile. Warpgroups that alternate have
+    // stages of their own: of those of the other, each would miss phases.
+    geometry.alternate = problem.O <= kTileO / 2;
+    const int x_least = kMode == Mode::f16x3 || geometry.alternate ? 2 * Traits::kChunks : 2;
+    const int64_t other_bytes =
+        kProductWarps * Traits::warp_staging_bytes(columns) + kStreamControlBytes + 1024;
+    const auto bytes = [&] {
+        return other_bytes + int64_t{geometry.raw_stages} * geometry.raw_stage_bytes +
+               int64_t{geometry.x_stages} * geometry.x_stage_bytes;
+    };
+    geometry.raw_stages = 3, geometry.x_stages = x_least;
+    if (bytes() > problem.device.smem_bytes) return {};
+    const auto fits = [&](int raw_stages, int x_stages) {
+        const StreamGeometry before = geometry;
+        geometry.raw_stages = raw_stages, geometry.x_stages = x_stages;
+        if (bytes() > problem.device.smem_bytes) geometry = before;
+    };
+    fits(4, 4);
+    for (int stages = geometry.raw_stages + 1; stages <= kMostRawStages; ++stages)
+        fits(stages, geometry.x_stages);
+    geometry.smem_bytes = static_cast<int32_t>(bytes());
+
+    geometry.paired = problem.P % 2 == 0 &&
+                      reinterpret_cast<uintptr_t>(problem.y) % (2 * Traits::kElementBytes) == 0;
+    const int advance = columns - Traits::kLead;
+    // The last columns of a row may be stored that early.
+    const int early_end = Traits::kLead > 0 ? Traits::kLead - 1 : 0;
+    geometry.tiles_per_sample = static_cast<int32_t>(ceil_div(problem.P + early_end, advance));
+    const int64_t tiles = problem.N * geometry.tiles_per_sample;
+    geometry.tiles = tiles < (int64_t{1} << 30) ? static_cast<int32_t>(tiles) : 0;
+    if (kMode == Mode::f16x3) {
+        geometry.safe = find_safe_tiles(problem);
+        if (geometry.safe.advance == 0) return {};
+    }
+    return geometry;
+}
+
+// More columns take more shared memory, and load fewer positions of x twice. 16 bits have registers for twice
+// as many.
+template <Mode kMode>
+constexpr int kWidestColumns = StreamTraits<kMode>::kIsFloat ? 128 + StreamTraits<kMode>::kLead : 256;
+template <Mode kMode>
+constexpr int kWideColumns = 128 + StreamTraits<kMode>::kLead;
+template <Mode kMode>
+constexpr int kNarrowColumns = 64 + StreamTraits<kMode>::kLead;
+
+// How the warps of a block share registers: at launch all have the same number, 64 K in a block.
+template <int kN, int kTaps = kMostStreamTaps>
+struct StreamWarps {
+    static constexpr int kConverters = kN > 192 ? 3 : 7;
+    static constexpr int kThreads = 32 * (kProductWarps + kConverters + 1);  // and one warp orders boxes
+    static constexpr int kOtherRegisters = kN > 192 ? 56 : kN < 100 || kTaps < 3 ? 72 : kN == 128 ? 48 : 56;
+    static constexpr int kAtLaunch = (64 << 10) / kThreads / 8 * 8;
+    static constexpr int kProductRegisters =
+        (kAtLaunch * kThreads - kOtherRegisters * (kThreads - 32 * kProductWarps)) / (32 * kProductWarps);
+};
+
+// The columns of a tile: the most that fit; the widest only where tiles are many, so that none waits for the
+// last ones.
+template <Mode kMode>
+inline StreamGeometry choose_stream_cut(const Problem& problem) {
+    const StreamGeometry wide = cut_stream<kMode>(problem, kWideColumns<kMode>);
+    if (problem.K < kMostStreamTaps) return wide;
+    const StreamGeometry widest = cut_stream<kMode>(problem, kWidestColumns<kMode>);
+    if (widest.tiles > 8 * problem.device.sm_count) return widest;
+    return wide.tiles > 0 ? wide : cut_stream<kMode>(problem, kNarrowColumns<kMode>);
+}
+
+// What pack_weights and lay_out ask of a Geometry.
+template <Mode kMode>
+inline Geometry packing(const Problem& problem) {
+    Geometry geometry{};
+    geometry.o_tiles = static_cast<int32_t>(ceil_div(problem.O, kTileO));
+    geometry.tile_o = kTileO;
+    geometry.channels = static_cast<int32_t>(problem.C);
+    geometry.taps = static_cast<int32_t>(problem.K);
+    geometry.chunks = static_cast<int32_t>(ceil_div(problem.C, ModeTraits<kMode>::kChunkChannels));
+    geometry.tap_groups = 1;
+    geometry.taps_per_group = static_cast<int32_t>(problem.K);
+    if (kMode == Mode::f16x3) geometry.tiles = choose_cut<Mode::tf32x3>(problem).geometry.tiles;
+    return geometry;
+}
+
+inline Mode stream_mode_of(const Problem& problem) {
+    if (problem.dtype == Dtype::float16) return Mode::f16;
+    if (problem.dtype == Dtype::bfloat16) return Mode::bf16;
+    return problem.precision == Precision::tf32 ? Mode::tf32 : Mode::f16x3;
+}
+
+template <class Call>
+inline auto with_stream_mode(const Problem& problem, Call call) {
+    switch (stream_mode_of(problem)) {
+        case Mode::tf32:
+            return call(std::integral_constant<Mode, Mode::tf32>{});
+        case Mode::f16x3:
+            return call(std::integral_constant<Mode, Mode::f16x3>{});
+        case Mode::f16:
+            return call(std::integral_constant<Mode, Mode::f16>{});
+        default:
+            return call(std::integral_constant<Mode, Mode::bf16>{});
+    }
+}
+
+// Whether the copy engine can load boxes of x: what cuTensorMapEncodeTiled asks.
+inline bool has_tensor_map(const Problem& problem) {
+    const int64_t element = element_bytes(problem.dtype);
+    return problem.x_stride_l == 1 && reinterpret_cast<uintptr_t>(problem.x) % 16 == 0 &&
+           problem.x_stride_c * element % 16 == 0 && problem.x_stride_c >= problem.L &&
+           (problem.N == 1 || (problem.x_stride_n >= problem.C * problem.x_stride_c &&
+                               problem.x_stride_n % problem.x_stride_c == 0 &&
+                               problem.x_stride_n * element < (int64_t{1} << 40)));
+}
+
+}  // namespace sm90
+
+inline bool fits_stream_sm90(const Problem& problem) {
+    // Half the room for channels must be used: fp32 packs them in two chunks, which all must be there.
+    if (!fits_gemm_sm90(problem) || problem.G != 1 || problem.K < 2 ||
+        problem.K > sm90::kMostStreamTaps ||
+        problem.C <= sm90::kStreamChannels / 2 || problem.C > sm90::kStreamChannels ||
+        problem.O <= sm90::kTileO / 4 || problem.O > sm90::kTileO || problem.stride > 8 ||
+        !sm90::has_tensor_map(problem))
+        return false;
+    return sm90::with_stream_mode(problem, [&](auto mode) {
+        constexpr sm90::Mode kMode = decltype(mode)::value;
+        const sm90::StreamGeometry geometry = sm90::choose_stream_cut<kMode>(problem);
+        // Tiles at least half full, on average: the GEMM's run on from row to row where rows are short.
+        const int64_t stored = geometry.columns - sm90::StreamTraits<kMode>::kLead;
+        return geometry.tiles > 0 && geometry.tiles * stored <= 2 * problem.N * problem.P;
+    });
+}
+
+inline size_t workspace_stream_sm90(const Problem& problem) {
+    return sm90::with_stream_mode(problem, [&](auto mode) {
+        constexpr sm90::Mode kMode = decltype(mode)::value;
+        sm90::Scratch scratch;
+        return sm90::lay_out<kMode>(problem, sm90::packing<kMode>(problem), nullptr, &scratch);
+    });
+}
+
+}  // namespace conv1d
+''',
+"downsample_sm90_plan.cuh": r'''
+#line 1 "kernels/downsample_sm90_plan.cuh"
+// How the downsampling convolution (downsample_sm90.cuh) cuts a problem: the memory plan of a block, the
+// tiles, which problems it takes. Pure functions of the problem's numbers; no kernel here.
+
+
+
+
+
+
+namespace conv1d {
+namespace sm90 {
+
+constexpr int kDownTaps = 3, kDownStride = 2;
+constexpr int kDownOutputs = kTileO;  // of a tile; each product warpgroup takes all of them
+constexpr int kDownSub = 64;          // positions whose x is loaded together
+constexpr int kDownStagedOutputs = 32;  // of y, staged at once
+constexpr int kDownMostStages = 8;
+constexpr int kDownOrderWarps = 4;
+constexpr int kDownCluster = 2;  // blocks, of neighbouring outputs, that share x
+constexpr int kDownThreads = 32 * (kProductWarps + kDownOrderWarps);
+
+template <Mode kMode>
+struct DownTraits : ModeTraits<kMode> {
+    using Traits = ModeTraits<kMode>;
+    static constexpr int kStageChannels = 32 / (Traits::kIsTf32 ? 4 : 2);  // of one product, 32 bytes of K
+    static constexpr int kWeightPartBytes = kDownTaps * kDownOutputs * 32;  // of a stage
+    static constexpr int kWeightBytes = kWeightPartBytes * (Traits::kIsSplit ? 2 : 1);
+    // Of 64 positions of a warpgroup. Split operands need the registers of the second one for totals.
+    static constexpr int kProducts = Traits::kIsSplit ? 1 : 2;
+    // Of a thread of the product warpgroups and of the others, of 168 at launch.
+    static constexpr int kProductRegisters = Traits::kIsSplit ? 232 : 216;
+    static constexpr int kOrderRegisters = 3 * 168 - 2 * kProductRegisters;
+    static constexpr int kPositions = kDownSub * kProducts;  // of a warpgroup
+    static constexpr int kSubs = 2 * kProducts;              // of a tile
+    static constexpr int kWarpPositions = kPositions / 4;
+    // Rows of x whose starts lie differently in pieces of 16 bytes, where they do at all.
+    static constexpr int kResidues = 16 / Traits::kElementBytes;
+    // Of a channel in a stage, in elements; the second where rows begin between 16-byte pieces. Neighbouring
+    // lanes read different banks, and boxes are multiples of 128 bytes.
+    static constexpr int kPitch = kMode == Mode::f16x3 ? 132 : 136;
+    static constexpr int kApartPitch = Traits::kIsFloat ? (kMode == Mode::f16x3 ? 136 : 144) : 160;
+    // Of a warp's staged rows of y, in elements.
+    static constexpr int kStagedPitch = kWarpPositions + (Traits::kIsFloat ? 4 : 8);
+    static constexpr int kStagedBytes = kDownStagedOutputs * kStagedPitch * Traits::kElementBytes;
+};
+
+// How one launch cuts its problem; written by the host, read by every role.
+struct DownGeometry {
+    int32_t o_tiles;           // of one group
+    int32_t parts_per_sample;  // of a warpgroup's positions each; a tile is two that follow each other
+    int32_t tiles;             // of the whole problem; 0 where it does not fit
+    int32_t stages;            // in all of a tile's channels; an even number
+    int32_t residues;          // 1: rows of x begin at 16-byte pieces; else how many lie differently
+    int32_t sub_bytes;         // of x, of 64 positions, in a stage
+    int32_t ring, stage_bytes;  // stages under way, of weights and then x
+    int32_t smem_bytes;         // stages | staging of y | barriers
+    SafeTiles safe;
+};
+
+// 1 where rows of x begin at 16-byte pieces, else kResidues; 0 where the copy engine cannot load them. Rows
+// that begin between pieces are loaded with what lies around them, which must not count as padding; of 16
+// bits, a lane's two channels must begin at an even and at an odd element.
+template <Mode kMode>
+inline int residues_of(const Problem& problem) {
+    using Traits = DownTraits<kMode>;
+    constexpr int kResidues = Traits::kResidues;
+    const int64_t stride_c = problem.x_stride_c, stride_n = problem.x_stride_n;
+    if (problem.x_stride_l != 1 || reinterpret_cast<uintptr_t>(problem.x) % 16 != 0 || stride_c < problem.L)
+        return 0;
+    if (problem.N > 1 && (stride_n < problem.G * problem.C * stride_c || stride_n % kResidues != 0 ||
+                          stride_n >= int64_t{1} << 37))
+        return 0;
+    if (stride_c % kResidues == 0) return 1;
+    if (kResidues * stride_c >= int64_t{1} << 31) return 0;
+    const bool padded = problem.pad_left > 0 || (problem.P - 1) * kDownStride + kDownTaps > problem.L;
+    const bool alternates = Traits::kIsFloat || stride_c % 2 != 0;
+    return !padded && alternates && problem.C % kResidues == 0 ? kResidues : 0;
+}
+
+template <Mode kMode>
+inline DownGeometry cut_down(const Problem& problem) {
+    using Traits = DownTraits<kMode>;
+    DownGeometry geometry{};
+    geometry.residues = residues_of<kMode>(problem);
+    if (geometry.residues == 0) return {};
+    geometry.o_tiles = static_cast<int32_t>(ceil_div(problem.O, kDownOutputs));
+    geometry.parts_per_sample = static_cast<int32_t>(ceil_div(problem.P, Traits::kPositions));
+    geometry.stages =
+        static_cast<int32_t>(round_up(problem.C, Traits::kChunkChannels) / Traits::kStageChannels);
+    const int pitch = geometry.residues == 1 ? Traits::kPitch : Traits::kApartPitch;
+    geometry.sub_bytes = Traits::kStageChannels * pitch * Traits::kElementBytes;
+    geometry.stage_bytes = Traits::kWeightBytes + Traits::kSubs * geometry.sub_bytes;
+    constexpr int kOtherBytes = kProductWarps * Traits::kStagedBytes + 2 * kDownMostStages * 8 + 1024;
+    const int room = (problem.device.smem_bytes - kOtherBytes) / geometry.stage_bytes;
+    geometry.ring = room < kDownMostStages ? room : kDownMostStages;
+    geometry.smem_bytes = kOtherBytes + geometry.ring * geometry.stage_bytes;
+    if (geometry.ring < 3) return {};
+    const int64_t tiles =
+        ceil_div(problem.N * geometry.parts_per_sample, 2) * geometry.o_tiles * problem.G;
+    if (tiles >= int64_t{1} << 30 || geometry.o_tiles % kDownCluster != 0) return {};
+    geometry.tiles = static_cast<int32_t>(tiles);
+    if (kMode == Mode::f16x3) {
+        geometry.safe = find_safe_tiles(problem);
+        if (geometry.safe.advance == 0) return {};
+    }
+    return geometry;
+}
+
+// What pack_weights and lay_out ask of a Geometry.
+template <Mode kMode>
+inline Geometry packing_down(const Problem& problem) {
+    Geometry geometry = packing<kMode>(problem);
+    geometry.by_steps = 1;
+    return geometry;
+}
+
+}  // namespace sm90
+
+// Where one sample makes enough tiles: it alone decides, as gemm_sm90, whose tiles are smaller, adds in
+// another order; and where few of the last tiles' positions or outputs are missing. ms TF32, fp32, bf16 by
+// this route and by that: 16x1280x3000 to 1280 (60 tiles a sample) .781, 1.53, .444 and .905, 1.90, .524, one
+// sample of it .126, .164, .075 and .100, .181, .061; but 1x512x4096 to 512 (32 tiles) .050, .063, .033 and
+// .032, .059, .022.
+inline bool fits_downsample_sm90(const Problem& problem) {
+    if (!fits_gemm_sm90(problem) || problem.K != sm90::kDownTaps || problem.stride != sm90::kDownStride ||
+        problem.dilation != 1 || problem.pad_left > 1 || problem.C < 64)
+        return false;
+    constexpr int kOutputs = sm90::kDownOutputs * sm90::kDownCluster, kLeastTiles = 56;
+    if (ceil_div(problem.P, 256) * ceil_div(problem.O, sm90::kDownOutputs) < kLeastTiles ||
+        8 * round_up(problem.P, 128) > 9 * problem.P ||
+        8 * round_up(problem.O, kOutputs) > 9 * problem.O)
+        return false;
+    return sm90::with_stream_mode(problem, [&](auto mode) {
+        return sm90::cut_down<decltype(mode)::value>(problem).tiles > 0;
+    });
+}
+
+inline size_t workspace_downsample_sm90(const Problem& problem) {
+    return sm90::with_stream_mode(problem, [&](auto mode) {
+        constexpr sm90::Mode kMode = decltype(mode)::value;
+        sm90::Scratch scratch;
+        return sm90::lay_out<kMode>(problem, sm90::packing_down<kMode>(problem), nullptr, &scratch);
+    });
+}
+
+}  // namespace conv1d
+''',
+"gemm_sm90_pipeline.cuh": r'''
+#line 1 "kernels/gemm_sm90_pipeline.cuh"
+// What the roles of the Hopper GEMM (gemm_sm90.cuh) share: barriers, rings of stages, rows and planes; and
+// the warp that supplies them with tiles and weights.
+
+
+
+
+
+namespace conv1d {
+namespace sm90 {
+
+// Addresses of the barriers in the shared window, and the announcements behind them.
+struct Barriers {
+    uint32_t base;
+    Announcement* tile;    // [kTileSlots]
+    int32_t* small_count;  // [kTileCounters] f16x3: values of x too small, of one tile
+
+    __device__ __forceinline__ uint32_t x_full(int stage) const { return base + 8 * stage; }
+    __device__ __forceinline__ uint32_t x_empty(int stage) const { return base + 8 * (kMaxStages + stage); }
+    __device__ __forceinline__ uint32_t w_full(int stage) const {
+        return base + 8 * (2 * kMaxStages + stage);
+    }
+    __device__ __forceinline__ uint32_t w_empty(int stage) const {
+        return base + 8 * (3 * kMaxStages + stage);
+    }
+    __device__ __forceinline__ uint32_t tile_full(int slot) const {
+        return base + 8 * (4 * kMaxStages + slot);
+    }
+    __device__ __forceinline__ uint32_t tile_empty(int slot) const {
+        return base + 8 * (4 * kMaxStages + kTileSlots + slot);
+    }
+};
+
+// A ring of stages: which one is next, and the parity its barrier will show.
+struct Ring {
+    int32_t stage = 0;
+    uint32_t parity = 0;
+    __device__ __forceinline__ void advance(int stages) {
+        if (++stage == stages) {
+            stage = 0;
+            parity ^= 1;
+        }
+    }
+};
+
+// Row of position q of a window, and its plane's first row in a stage.
+template <class Cut>
+__device__ __forceinline__ int32_t divide_by_stride(const Cut& geometry, int32_t q, int32_t stride) {
+    return stride == 1 ? q : __umulhi(q, geometry.stride_magic);
+}
+template <class Cut>
+__device__ __forceinline__ int32_t plane_row(const Cut& geometry, int32_t plane) {
+    return __popc(geometry.plane_mask & ((1u << plane) - 1)) * geometry.plane_rows;
+}
+
+// Flat tiles only: brings a row at or behind the end of its sample back into a later one; returns how much
+// later.
+__device__ __forceinline__ int32_t wrap_row(const Geometry& geometry, int32_t& row) {
+    const int32_t samples =
+        geometry.rows_magic != 0 ? __umulhi(row, geometry.rows_magic) : (row >= geometry.rows_per_sample);
+    row -= samples * geometry.rows_per_sample;
+    return samples;
+}
+
+// Where a tile lies. Tiles of one window of x and all output channels follow each other, so x is shared in
+// L2.
+__device__ __forceinline__ Announcement place_tile(const Geometry& geometry, const Problem& problem,
+                                                   int32_t tile) {
+    const int32_t per_window = geometry.o_tiles * static_cast<int32_t>(problem.G);
+    const int32_t window = tile / per_window;
+    const int32_t rest = tile - window * per_window;
+    Announcement place;
+    place.tile = tile;
+    place.group = rest / geometry.o_tiles;
+    place.channel = (rest - place.group * geometry.o_tiles) * geometry.tile_o;
+    if (geometry.flat) {
+        const int64_t first = int64_t{window} * geometry.tile_advance;
+        place.sample = static_cast<int32_t>(first / geometry.rows_per_sample);
+        place.row = static_cast<int32_t>(first - int64_t{place.sample} * geometry.rows_per_sample);
+    } else {
+        place.sample = window / geometry.tiles_per_sample;
+        place.row =
+            (window - place.sample * geometry.tiles_per_sample) * geometry.tile_advance - geometry.lead;
+    }
+    return place;
+}
+
+// f16x3: puts a tile on the list of those to be done again, once.
+__device__ __forceinline__ void list_tile(const Scratch& scratch, int32_t tile) {
+    if (atomicExch(&scratch.is_listed[tile], 1) == 0) scratch.list[atomicAdd(&scratch.tickets[1], 1)] = tile;
+}
+
+// f16x3 of other routes: lists the tiles of tf32x3 that hold some positions and output channels of a sample's
+// group.
+struct Span {
+    int32_t begin, end;
+};
+__device__ __forceinline__ void list_overlapped(const SafeTiles& safe, const Problem& problem,
+                                                const Scratch& scratch, int32_t sample, Span positions,
+                                                int32_t group, Span channels) {
+    const uint32_t first = positions.begin, last = positions.end - 1, advance = safe.advance;
+    const uint32_t before = sample * (safe.flat ? safe.rows_per_sample : safe.tiles_per_sample);
+    uint32_t window, end;
+    if (safe.flat) {
+        window = (before + first) / advance;
+        end = (before + last) / advance + 1;
+    } else {  // their rows end up to lead - 1 positions early
+        window = before + first / advance;
+        end = before + min((last + max(safe.lead - 1, 0)) / advance + 1,
+                           static_cast<uint32_t>(safe.tiles_per_sample));
+    }
+    for (; window < end; ++window) {
+        const int32_t tile =
+            (static_cast<int32_t>(window) * static_cast<int32_t>(problem.G) + group) * safe.o_tiles;
+        for (int32_t o = channels.begin / safe.tile_o; o * safe.tile_o < channels.end; ++o)
+            list_tile(scratch, tile + o);
+    }
+}
+
+// One thread: draws tickets, announces tiles one ahead of need, streams the weights of each. kMayBeListed:
+// where there is a list, of the tiles on it only.
+template <bool kMayBeListed>
+__device__ __forceinline__ void run_supplier(const Geometry& geometry, const Problem& problem,
+                                             uint32_t w_smem, const Barriers& barriers,
+                                             const Scratch& scratch) {
+    Ring tiles, weights;
+    tiles.parity = weights.parity = 1;  // an empty ring: the first waits return at once
+    const int64_t blocks_of_tile = int64_t{geometry.chunks} * geometry.taps;
+    uint32_t announced = 0;
+    const auto announce = [&](int32_t tile) {
+        ptx::mbarrier_wait(barriers.tile_empty(tiles.stage), tiles.parity);
+        Announcement place{-1, 0, 0, 0, 0, 0};
+        if (tile < geometry.tiles) place = place_tile(geometry, problem, tile);
+        place.counter = announced++ % kTileCounters;  // no one looks at that of kTileCounters tiles ago
+        barriers.small_count[place.counter] = 0;
+        barriers.tile[tiles.stage] = place;
+        ptx::mbarrier_arrive(barriers.tile_full(tiles.stage));
+        tiles.advance(kTileSlots);
+    };
+    const bool listed = kMayBeListed && scratch.list != nullptr;
+    if (listed) ptx::griddepcontrol_wait();
+    const int32_t tickets = listed ? scratch.tickets[1] : geometry.tiles;
+    const auto tile_of = [&](int32_t ticket) {
+        return ticket >= tickets ? geometry.tiles : listed ? scratch.list[ticket] : ticket;
+    };
+    int32_t next_ticket = blockIdx.x;
+    int32_t tile = tile_of(next_ticket);
+    int32_t next = tile;  // announced already, one tile ahead of the weights
+    announce(next);
+    ptx::griddepcontrol_wait();  // converters read x meanwhile
+    for (bool first = true; tile < geometry.tiles; first = false, tile = next) {
+        if (next < geometry.tiles) {
+            next_ticket = (listed ? next_ticket : atomicAdd(scratch.tickets, 1)) + gridDim.x;
+            next = tile_of(next_ticket);
+            announce(next);
+        }
+        if (first || !geometry.resident) {
+            const int32_t which = tile % (geometry.o_tiles * static_cast<int32_t>(problem.G));
+            const uint32_t bytes = geometry.weight_bytes;
+            const uint8_t* source = scratch.image + which * blocks_of_tile * bytes;
+            for (int64_t block = 0; block < blocks_of_tile; ++block, source += bytes) {
+                const uint32_t full = barriers.w_full(weights.stage);
+                ptx::mbarrier_wait(barriers.w_empty(weights.stage), weights.parity);
+                ptx::mbarrier_arrive_expect_tx(full, bytes);
+                ptx::cp_async_bulk(w_smem + weights.stage * bytes, source, bytes, full);
+                weights.advance(geometry.w_stages);
+            }
+        }
+    }
+}
+
+}  // namespace sm90
+}  // namespace conv1d
+''',
+"gemm_sm90_convert.cuh": r'''
+#line 1 "kernels/gemm_sm90_convert.cuh"
+// The operands of the Hopper GEMM (gemm_sm90.cuh) as wgmma takes them, K-major in swizzled rows of 128 bytes:
+// weights packed once a launch, x converted by seven warps of each block.
+
+#include <cuda_fp16.h>
+#include <type_traits>
+
+
+
+
+
+
+
+namespace conv1d {
+namespace sm90 {
+
+// A split of the two numbers, scaled already: the high parts, and the low parts times kLowScale.
+__device__ __forceinline__ uint32_t split_f16(float first, float second, uint32_t& low) {
+    const __half2 high = __floats2half2_rn(first, second);
+    const float2 rest = __half22float2(high);
+    const __half2 lows = __floats2half2_rn(fmaf(rest.x, -kLowScale, first * kLowScale),
+                                           fmaf(rest.y, -kLowScale, second * kLowScale));
+    low = *reinterpret_cast<const uint32_t*>(&lows);
+    return *reinterpret_cast<const uint32_t*>(&high);
+}
+
+// fp32 bits of magnitudes, which are ordered as the numbers are: the largest seen, and how many are too small
+// for a split by f16x3, but not zero.
+struct Range {
+    uint32_t largest = 0, small = 0;
+    __device__ __forceinline__ void add(uint32_t bits, float scale) {
+        const uint32_t magnitude = bits & 0x7FFFFFFF;
+        largest = max(largest, magnitude);
+        small += magnitude - 1 < __float_as_uint(kSmallestScaled / scale) - 1;
+    }
+};
+
+// Weights w [G*O][C][K] are packed into blocks in the order in which tiles use them, [G][o_tile][tap
+// group][chunk][tap]; a block is the shared-memory image of a tile's output channels x one row of 8 pieces.
+// One warp packs some taps of one output channel and 32 channels (64 in 16 bits) at a time: it reads them
+// along w, through shared memory, and writes whole rows.
+constexpr int kPackThreads = 256;
+constexpr int kPackTaps = 32;                  // at a time
+constexpr int kPackPitch = kPackTaps + 1;      // of a staged channel: a row's pieces lie in different banks
+template <class Bits>
+constexpr int kPackChannels = kRowBytes / static_cast<int>(sizeof(Bits));
+
+// What one warp packs at a time.
+struct PackUnit {
+    int32_t row;           // of the image: [G][o_tile][tile_o]
+    int32_t c, tap, taps;  // as products see them
+};
+
+// Channels [c, c + kPackChannels) and the taps of `unit`, of w_row [C][K], to staged[channel][kPackPitch];
+// zero where there are none.
+template <class Bits>
+__device__ __forceinline__ void stage_weights(Bits* staged, const Bits* w_row, const PackUnit& unit,
+                                              bool folded, int32_t C, int32_t K, bool exists) {
+    const uint32_t magic = (0xFFFFFFFFu / unit.taps) + 1;  // 2^32 / taps, rounded up
+    const int32_t count = kPackChannels<Bits> * unit.taps;
+    const auto stage = [&](auto folds) {
+#pragma unroll 4
+        for (int32_t i = threadIdx.x % 32; i < count; i += 32) {
+            const int32_t channel = unit.taps == 1 ? i : __umulhi(i, magic), tap = i - channel * unit.taps;
+            int32_t c = unit.c + channel, k = unit.tap + tap;
+            if constexpr (folds.value) k = kFold * k + c % kFold, c /= kFold;
+            const bool inside = exists && c < C && (!folds.value || k < K);
+            staged[channel * kPackPitch + tap] = inside ? w_row[int64_t{c} * K + k] : Bits{0};
+        }
+    };
+    __syncwarp();
+    if (folded) stage(std::true_type{});
+    else stage(std::false_type{});
+    __syncwarp();
+}
+
+// 16 bytes of the image: kPieceChannels weights from `staged` on, times `scale`; low: their low parts.
+template <Mode kMode>
+__device__ __forceinline__ uint4 pack_piece(const typename ModeTraits<kMode>::Bits* staged, bool low,
+                                            float scale) {
+    uint32_t words[4];
+    const auto value = [&](int j) { return __uint_as_float(staged[j * kPackPitch]) * scale; };
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+        if constexpr (kMode == Mode::f16x3) {
+            uint32_t rest;
+            const uint32_t high = split_f16(value(2 * j), value(2 * j + 1), rest);
+            words[j] = low ? rest : high;
+        } else if constexpr (kMode == Mode::tf32x3) {
+            const uint32_t high = ptx::cvt_rn_tf32(value(j));
+            words[j] = low ? ptx::cvt_rn_tf32(value(j) - __uint_as_float(high)) : high;
+        } else if constexpr (kMode == Mode::tf32) {
+            words[j] = round_tf32(staged[j * kPackPitch]);
+        } else {
+            words[j] = staged[2 * j * kPackPitch] |
+                       static_cast<uint32_t>(staged[(2 * j + 1) * kPackPitch]) << 16;
+        }
+    }
+    return make_uint4(words[0], words[1], words[2], words[3]);
+}
+
+// The first of a row's channels that one of its pieces carries. Where a folded channel's 8 positions fill two
+// pieces, the second ones follow all first ones: four neighbouring rows of a channel lie in different banks.
+template <Mode kMode>
+__device__ __forceinline__ constexpr int32_t first_channel(int32_t piece, bool folded) {
+    using Traits = ModeTraits<kMode>;
+    constexpr int kHalf = Traits::kPieces / 2;
+    if (!folded || Traits::kPieceChannels == kFold) return piece * Traits::kPieceChannels;
+    return piece % kHalf * kFold + piece / kHalf * Traits::kPieceChannels;
+}
+
+// Staged weights to their rows of the image; kChunkChannels may be less than what is staged.
+template <Mode kMode>
+__device__ __forceinline__ void pack_staged(const typename ModeTraits<kMode>::Bits* staged,
+                                            const PackUnit& unit, const Geometry& geometry, uint8_t* image,
+                                            float scale) {
+    using Traits = ModeTraits<kMode>;
+    constexpr int kChunks = kPackChannels<typename Traits::Bits> / Traits::kChunkChannels;
+    const int32_t tile = unit.row / geometry.tile_o, row = unit.row - tile * geometry.tile_o;
+#pragma unroll
+    for (int part = 0; part < kChunks; ++part) {
+        const int32_t chunk = unit.c / Traits::kChunkChannels + part;
+        if (chunk >= geometry.chunks) break;
+#pragma unroll 1
+        for (int32_t i = threadIdx.x % 32; i < unit.taps * 8; i += 32) {
+            const int32_t tap = unit.tap + i / 8, piece = i % 8;
+            const int32_t tap_group = tap / geometry.taps_per_group;
+            const int32_t first_tap = tap_group * geometry.taps_per_group;
+            const int64_t block =
+                (int64_t{tile} * geometry.taps + first_tap) * geometry.chunks +
+                chunk * min(geometry.taps_per_group, geometry.taps - first_tap) + tap - first_tap;
+            const int32_t channel = part * Traits::kChunkChannels +
+                                    first_channel<kMode>(piece % Traits::kPieces, geometry.folded);
+            // By steps: those of a chunk follow each other, in each all taps; rows are not swizzled.
+            constexpr int kParts = 8 / Traits::kPieces;  // high, then low
+            const int32_t step = piece % Traits::kPieces / 2 * kParts + piece / Traits::kPieces;
+            const int64_t place =
+                geometry.by_steps
+                    ? ((block - tap) * 4 + step * geometry.taps + tap) * (geometry.tile_o * 2) +
+                          row / 8 * 16 + piece % 2 * 8 + row % 8
+                    : (block * geometry.tile_o + row) * 8 + (piece ^ (row & 7));
+            reinterpret_cast<uint4*>(image)[place] =
+                pack_piece<kMode>(staged + channel * kPackPitch + i / 8, piece >= Traits::kPieces, scale);
+        }
+    }
+}
+
+// Index of row `row` of the image among the rows of w; whether there is one.
+__device__ __forceinline__ bool find_row_of_w(const Geometry& geometry, int32_t row, int32_t O,
+                                              int64_t& w_row) {
+    const int32_t group_rows = geometry.o_tiles * geometry.tile_o, group = row / group_rows;
+    const int32_t o = row - group * group_rows;
+    w_row = int64_t{group} * O + o;
+    return o < O;
+}
+
+// One unit a warp: index = (row*chunks + chunk)*segments + segment. Zeroes the tickets.
+template <Mode kMode>
+__global__ void __launch_bounds__(kPackThreads)
+    pack_weights_kernel(const void* __restrict__ w,  // [G*O][C][K]
+                        Scratch scratch, Geometry geometry, int32_t C, int32_t O, int32_t K, int64_t units) {
+#if __CUDA_ARCH__ == 900
+    using Bits = typename ModeTraits<kMode>::Bits;
+    __shared__ Bits staged[kPackThreads / 32][kPackChannels<Bits> * kPackPitch];
+    ptx::griddepcontrol_launch_dependents();
+    if (blockIdx.x == 0 && threadIdx.x < 2) scratch.tickets[threadIdx.x] = 0;
+    const int64_t index = blockIdx.x * int64_t{kPackThreads / 32} + threadIdx.x / 32;
+    if (index >= units) return;
+    constexpr int kStep = kPackChannels<Bits>;
+    const int32_t segments = (geometry.taps + kPackTaps - 1) / kPackTaps;
+    const int32_t steps = (geometry.channels + kStep - 1) / kStep;
+    const int32_t segment = static_cast<int32_t>(index % segments);
+    const int64_t rest = index / segments;
+    const PackUnit unit{static_cast<int32_t>(rest / steps), static_cast<int32_t>(rest % steps) * kStep,
+                        segment * kPackTaps, min(kPackTaps, geometry.taps - segment * kPackTaps)};
+    int64_t w_row;
+    const bool exists = find_row_of_w(geometry, unit.row, O, w_row);
+    stage_weights(staged[threadIdx.x / 32], static_cast<const Bits*>(w) + w_row * C * K, unit,
+                  geometry.folded != 0, C, K, exists);
+    pack_staged<kMode>(staged[threadIdx.x / 32], unit, geometry, scratch.image, 1.0f);
+#endif
+}
+
+// One output channel a block: finds its scale and packs it for f16x3, and for kSafeMode. Zeroes the tickets
+// and empties the list of tiles.
+template <Mode kSafeMode>
+__global__ void __launch_bounds__(kPackThreads)
+    pack_split_weights_kernel(const uint32_t* __restrict__ w,  // fp32 [G*O][C][K]
+                              Scratch scratch, Geometry geometry, Geometry safe_geometry, int32_t C,
+                              int32_t O, int32_t K) {
+#if __CUDA_ARCH__ == 900
+    __shared__ uint32_t staged[kPackThreads / 32][kPackChannels<uint32_t> * kPackPitch];
+    __shared__ uint32_t largest, small;
+    ptx::griddepcontrol_launch_dependents();
+    if (blockIdx.x == 0 && threadIdx.x < 2) scratch.tickets[threadIdx.x] = 0;
+    for (int64_t i = blockIdx.x * int64_t{kPackThreads} + threadIdx.x; i < geometry.tiles;
+         i += gridDim.x * int64_t{kPackThreads})
+        scratch.is_listed[i] = 0;
+    int64_t w_row;
+    const bool exists = find_row_of_w(geometry, static_cast<int32_t>(blockIdx.x), O, w_row);
+    const uint32_t* const row = w + w_row * C * K;
+    if (threadIdx.x == 0) largest = small = 0;
+    __syncthreads();
+    const int32_t weights = exists ? C * K : 0;
+    Range range;
+    for (int32_t i = threadIdx.x; i < weights; i += kPackThreads) range.add(row[i], 1.0f);
+    atomicMax(&largest, range.largest);
+    __syncthreads();
+    // The largest magnitude's exponent becomes 14; beyond 2^100 either way, the scale itself could overflow.
+    const int32_t exponent = static_cast<int32_t>(largest >> 23) - 127;
+    const bool scales = exponent > -100 && exponent < 100;
+    const float scale = scales ? __uint_as_float(static_cast<uint32_t>(14 - exponent + 127) << 23) : 1.0f;
+    range = {};
+    for (int32_t i = threadIdx.x; i < weights; i += kPackThreads) range.add(row[i], scale);
+    if (range.small > 0) atomicAdd(&small, range.small);
+    __syncthreads();
+    if (threadIdx.x == 0)
+        scratch.row_scaling[blockIdx.x] = make_float2(
+            (scales || largest == 0 ? 1.0f : -1.0f) / (scale * kXScale), static_cast<float>(small));
+    // The safe image's tiles may have fewer rows.
+    const int32_t group_rows = geometry.o_tiles * geometry.tile_o;
+    const int32_t group = static_cast<int32_t>(blockIdx.x) / group_rows;
+    const int32_t o = static_cast<int32_t>(blockIdx.x) - group * group_rows;
+    const int32_t safe_rows = safe_geometry.o_tiles * safe_geometry.tile_o;
+    const int32_t segments = (geometry.taps + kPackTaps - 1) / kPackTaps;
+    for (int32_t i = threadIdx.x / 32; i < geometry.chunks * segments; i += kPackThreads / 32) {
+        const int32_t chunk = i / segments, tap = (i - chunk * segments) * kPackTaps;
+        PackUnit unit{static_cast<int32_t>(blockIdx.x), chunk * kPackChannels<uint32_t>, tap,
+                            min(kPackTaps, geometry.taps - tap)};
+        uint32_t* const weights_smem = staged[threadIdx.x / 32];
+        stage_weights(weights_smem, row, unit, geometry.folded != 0, C, K, exists);
+        pack_staged<Mode::f16x3>(weights_smem, unit, geometry, scratch.image, scale);
+        unit.row = group * safe_rows + o;
+        if (o < safe_rows)
+            pack_staged<kSafeMode>(weights_smem, unit, safe_geometry, scratch.safe_image, 1.0f);
+    }
+#endif
+}
+
+template <Mode kMode>
+void pack_weights(const Problem& problem, const Geometry& geometry, const Scratch& scratch,
+                         cudaStream_t stream) {
+    const int64_t units = problem.G * geometry.o_tiles * geometry.tile_o *
+                          ceil_div(geometry.channels, kPackChannels<typename ModeTraits<kMode>::Bits>) *
+                          ceil_div(geometry.taps, kPackTaps);
+    const unsigned blocks = static_cast<unsigned>(ceil_div(units, kPackThreads / 32));
+    pack_weights_kernel<kMode><<<blocks, kPackThreads, 0, stream>>>(
+        problem.w, scratch, geometry, static_cast<int32_t>(problem.C), static_cast<int32_t>(problem.O),
+        static_cast<int32_t>(problem.K), units);
+}
+template <Mode kSafeMode>
+void pack_split_weights(const Problem& problem, const Geometry& geometry, const Geometry& safe,
+                               const Scratch& scratch, cudaStream_t stream) {
+    const unsigned rows = static_cast<unsigned>(problem.G * geometry.o_tiles * geometry.tile_o);
+    pack_split_weights_kernel<kSafeMode><<<rows, kPackThreads, 0, stream>>>(
+        static_cast<const uint32_t*>(problem.w), scratch, geometry, safe, static_cast<int32_t>(problem.C),
+        static_cast<int32_t>(problem.O), static_cast<int32_t>(problem.K));
+}
+
+// For all routes that pack so: compiled in gemm_sm90_16bit.cu, a short unit.
+#define CONV1D_SM90_PACK(mode) \
+    void pack_weights<Mode::mode>(const Problem&, const Geometry&, const Scratch&, cudaStream_t);
+#define CONV1D_SM90_PACK_SPLIT(mode)                                                              \
+    void pack_split_weights<Mode::mode>(const Problem&, const Geometry&, const Geometry&,         \
+                                        const Scratch&, cudaStream_t);
+extern template CONV1D_SM90_PACK(tf32)
+extern template CONV1D_SM90_PACK(tf32x3)
+extern template CONV1D_SM90_PACK(f16)
+extern template CONV1D_SM90_PACK(bf16)
+extern template CONV1D_SM90_PACK_SPLIT(tf32x3)
+
+// A batch is 64 positions with all channels of a row, loaded and then stored; the batches of all stages go
+// round the warps. Neighbouring lanes take neighbouring positions, so global loads run along the rows of x.
+// Where these lie side by side a lane takes two, with one load a channel, of an aligned word. If the row
+// begins at an odd element, that word holds the second half of a pair and the next lane's the first half of
+// the next, so a batch is 62 positions then.
+template <Mode kMode, Layout kLayout>
+struct Converter {
+    using Traits = ModeTraits<kMode>;
+    using Bits = typename Traits::Bits;
+
+    const Geometry& geometry;
+    const Problem& problem;
+    const Barriers& barriers;
+    const Scratch& scratch;
+    uint8_t* const x_smem;
+    const int lane;
+    int32_t batch;  // of the current stage
+    __half2 largest;  // f16x3: magnitudes of the batch's high parts
+
+    Ring tiles, stages;
+    Announcement place;
+    const Bits* x_tile;  // x at the tile's sample and group
+    int32_t tap_group = 0, chunk = 0;
+
+    __device__ __forceinline__ Converter(const Geometry& geometry, const Problem& problem,
+                                         const Barriers& barriers, const Scratch& scratch, uint8_t* x_smem,
+                                         int warp, int lane)
+        : geometry(geometry),
+          problem(problem),
+          barriers(barriers),
+          scratch(scratch),
+          x_smem(x_smem),
+          lane(lane),
+          batch(warp) {
+        stages.parity = 1;
+    }
+
+    __device__ __forceinline__ void next_tile() {
+        ptx::mbarrier_wait(barriers.tile_full(tiles.stage), tiles.parity);
+        place = barriers.tile[tiles.stage];
+        __syncwarp();
+        if (lane == 0) ptx::mbarrier_arrive(barriers.tile_empty(tiles.stage));
+        tiles.advance(kTileSlots);
+        x_tile = static_cast<const Bits*>(problem.x) + place.sample * problem.x_stride_n +
+                 place.group * problem.C * problem.x_stride_c;
+    }
+
+    // Position of x at q = 0 of the window; row t of a sample begins at t*stride.
+    __device__ __forceinline__ int32_t window_begin() const {
+        return place.row * static_cast<int32_t>(problem.stride) - static_cast<int32_t>(problem.pad_left) +
+               ptx::anew(tap_group) * geometry.taps_per_group *
+                   (kLayout == Layout::folded ? kFold : static_cast<int32_t>(problem.dilation));
+    }
+
+    // Where position q of the window lies in channel c of x; null where it is padding.
+    __device__ __forceinline__ const Bits* find(int32_t q, int32_t c) const {
+        const int32_t stride = static_cast<int32_t>(problem.stride);
+        int32_t l = window_begin() + q;
+        const Bits* source = x_tile;
+        bool valid = q < geometry.window && place.sample < problem.N;
+        if (geometry.flat) {
+            int32_t t = place.row + divide_by_stride(geometry, q, stride);
+            const int32_t samples = wrap_row(geometry, t);
+            source += samples * problem.x_stride_n;
+            l -= samples * geometry.rows_per_sample * stride;
+            valid = valid && place.sample + samples < problem.N;
+        }
+        valid = valid && static_cast<uint32_t>(l) < static_cast<uint32_t>(problem.L);
+        source += int64_t{l} * geometry.x_stride_l + int64_t{c} * geometry.x_stride_c;
+        return valid ? source : nullptr;
+    }
+
+    // The chunk's channels at position q of the window, and, where Word holds two elements, at q + 1.
+    template <class Word>
+    __device__ __forceinline__ void load(Word (&value)[Traits::kChunkChannels], int32_t q) {
+        const int32_t c = chunk * Traits::kChunkChannels;
+        const Bits* source = find(q, c);
+        const int32_t channels = source != nullptr ? static_cast<int32_t>(problem.C) - c : 0;
+#pragma unroll
+        for (int i = 0; i < Traits::kChunkChannels; ++i, source += geometry.x_stride_c)
+            value[i] = i < channels ? __ldg(reinterpret_cast<const Word*>(source)) : Word{};
+    }
+
+    // The same at q and q + 1, of which q is at an even position of x, where rows may begin at odd elements.
+    using Pair = typename Traits::BitsPair;
+    __device__ __forceinline__ void load_ragged(Pair (&value)[Traits::kChunkChannels], int32_t q) {
+        const int32_t c = chunk * Traits::kChunkChannels;
+        const int32_t l = window_begin() + q, L = static_cast<int32_t>(problem.L);
+        const bool exists = place.sample < problem.N && l >= 0;
+        const Bits* source = x_tile + l + int64_t{c} * geometry.x_stride_c;
+        // Whether the rows of even channels and of odd ones, counted from c, begin at odd elements.
+        const uint32_t parity = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(source) / sizeof(Bits));
+        const bool odd[2] = {parity % 2 != 0, (parity + geometry.x_stride_c) % 2 != 0};
+        const int32_t channels = static_cast<int32_t>(problem.C) - c;
+        bool wanted[2];  // the lane before wants the first half of an odd row's word, also behind its end
+#pragma unroll
+        for (int j = 0; j < 2; ++j)
+            wanted[j] = exists && (odd[j] ? q <= geometry.window && l <= L : q < geometry.window && l < L);
+        source -= odd[0];
+        const int32_t step = geometry.x_stride_c + odd[0] - odd[1];  // from an even channel to the next
+#pragma unroll
+        for (int i = 0; i < Traits::kChunkChannels; ++i) {
+            value[i] = wanted[i % 2] && i < channels ? __ldg(reinterpret_cast<const Pair*>(source)) : Pair{};
+            source += i % 2 == 0 ? step : 2 * geometry.x_stride_c - step;
+        }
+#pragma unroll
+        for (int j = 0; j < 2; ++j) {
+            if (!odd[j]) continue;
+#pragma unroll
+            for (int i = j; i < Traits::kChunkChannels; i += 2) {
+                if constexpr (Traits::kIsFloat) {
+                    const uint32_t next = __shfl_down_sync(0xFFFFFFFF, value[i].x, 1);
+                    value[i] = make_uint2(value[i].y, next);
+                } else {
+                    const uint32_t next = __shfl_down_sync(0xFFFFFFFF, value[i], 1);
+                    value[i] = __byte_perm(value[i], next, 0x5432);
+                }
+            }
+        }
+        // Words over an end of the row hold an element that is not of it.
+        const bool inside[2] = {l >= 0 && l < L, l >= 0 && l + 1 < L};
+        if (__all_sync(0xFFFFFFFF, inside[0] && inside[1])) return;
+#pragma unroll
+        for (int i = 0; i < Traits::kChunkChannels; ++i) {
+            if constexpr (Traits::kIsFloat)
+                value[i] = make_uint2(inside[0] ? value[i].x : 0, inside[1] ? value[i].y : 0);
+            else value[i] &= (inside[0] ? 0xFFFFu : 0u) | (inside[1] ? 0xFFFF0000u : 0u);
+        }
+    }
+
+    // The row of the current stage that holds position q of the window; `target` is null where no tap reads
+    // it.
+    struct Row {
+        uint8_t* target;
+        int32_t swizzle;
+    };
+    __device__ __forceinline__ Row find_row(int32_t q) const {
+        const int32_t stride = static_cast<int32_t>(problem.stride);
+        const int32_t row = divide_by_stride(geometry, q, stride), plane = q - row * stride;
+        if (q < 0 || q >= geometry.window || !(geometry.plane_mask >> plane & 1)) return {nullptr, 0};
+        const int32_t stored_row = row + plane_row(geometry, plane);
+        return {x_smem + stages.stage * geometry.x_stage_bytes + stored_row * kRowBytes, stored_row & 7};
+    }
+
+    // Rounds or splits the channels of one piece into a row. get_word(i) is channel i's element, or, of 16
+    // bits each, those of channels 2*i and 2*i + 1. Returns whether one is too small for f16x3.
+    template <class GetWord>
+    __device__ __forceinline__ bool store_piece(const Row& row, int32_t piece, GetWord get_word) {
+        uint32_t high[4], low[4];
+        bool any_small = false;
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            if constexpr (kMode == Mode::f16x3) {
+                const float first = __uint_as_float(get_word(2 * j));
+                const float second = __uint_as_float(get_word(2 * j + 1));
+                any_small = any_small || is_small(first) || is_small(second);
+                high[j] = split_f16(first * kXScale, second * kXScale, low[j]);
+                largest = __hmax2(largest, __habs2(*reinterpret_cast<const __half2*>(&high[j])));
+            } else if constexpr (kMode == Mode::tf32x3) {
+                const float value = __uint_as_float(get_word(j));
+                high[j] = ptx::cvt_rn_tf32(value);
+                low[j] = ptx::cvt_rn_tf32(value - __uint_as_float(high[j]));
+            } else if constexpr (kMode == Mode::tf32) {
+                high[j] = round_tf32(get_word(j));
+            } else {
+                high[j] = get_word(j);
+            }
+        }
+        *reinterpret_cast<uint4*>(row.target + ((piece ^ row.swizzle) << 4)) =
+            make_uint4(high[0], high[1], high[2], high[3]);
+        if constexpr (Traits::kIsSplit)
+            *reinterpret_cast<uint4*>(row.target + (((piece + Traits::kPieces) ^ row.swizzle) << 4)) =
+                make_uint4(low[0], low[1], low[2], low[3]);
+        return any_small;
+    }
+
+    // All pieces of position q.
+    template <class GetWord>
+    __device__ __forceinline__ void store(int32_t q, GetWord get_word) {
+        const Row row = find_row(q);
+        if (row.target == nullptr) return;
+        constexpr int kWords = Traits::kPieceChannels * Traits::kElementBytes / 4;  // of a piece
+        bool any_small = false;
+#pragma unroll
+        for (int piece = 0; piece < Traits::kPieces; ++piece)
+            any_small |= store_piece(row, piece, [&](int i) { return get_word(kWords * piece + i); });
+        if (any_small) count_small(q, 0, Traits::kChunkChannels);
+    }
+
+    static __device__ __forceinline__ bool is_small(float value) {
+        return fabsf(value) < kSmallestScaled / kXScale && value != 0.0f;
+    }
+    // Counts those of `most` of the chunk's channels at position q, where there are some. (One in a million
+    // normal numbers is small: reading them again costs less than counting all of them.)
+    __device__ __forceinline__ void count_small(int32_t q, int32_t first, int32_t most) {
+        const int32_t c = chunk * Traits::kChunkChannels + first;
+        const auto* source = reinterpret_cast<const float*>(find(ptx::anew(q), c));
+        const int32_t channels = min(most, static_cast<int32_t>(problem.C) - c);
+        int32_t count = 0;
+#pragma unroll 1
+        for (int32_t i = 0; i < channels; ++i, source += geometry.x_stride_c)
+            count += is_small(__ldg(source));
+        atomicAdd(&barriers.small_count[place.counter], count);
+    }
+
+    template <bool kRagged>
+    __device__ __forceinline__ void convert_pairs() {
+        const int32_t q = 2 * ptx::anew(lane) + geometry.batch_positions * batch - (window_begin() & 1);
+        Pair value[Traits::kChunkChannels];
+        if constexpr (kRagged) load_ragged(value, q);
+        else load(value, q);
+        claim();
+        if (kRagged && lane == 31) return;
+        if constexpr (Traits::kIsFloat) {
+            store(q, [&](int i) { return value[i].x; });
+            store(q + 1, [&](int i) { return value[i].y; });
+        } else {
+            store(q, [&](int i) { return __byte_perm(value[2 * i], value[2 * i + 1], 0x5410); });
+            store(q + 1, [&](int i) { return __byte_perm(value[2 * i], value[2 * i + 1], 0x7632); });
+        }
+    }
+
+    __device__ __forceinline__ void convert_singles() {
+        constexpr int kTogether = Traits::kIsFloat ? 2 : 1;  // runs of 32 positions, as registers allow
+#pragma unroll 1
+        for (int first = 0; first < 2; first += kTogether) {
+            const int32_t q = lane + 64 * batch + 32 * first;
+            Bits value[kTogether][Traits::kChunkChannels];
+#pragma unroll
+            for (int i = 0; i < kTogether; ++i) load(value[i], q + 32 * i);
+            claim();
+#pragma unroll
+            for (int i = 0; i < kTogether; ++i) {
+                store(q + 32 * i, [&](int j) -> uint32_t {
+                    if constexpr (Traits::kIsFloat) return value[i][j];
+                    else return value[i][2 * j] | static_cast<uint32_t>(value[i][2 * j + 1]) << 16;
+                });
+            }
+        }
+    }
+
+    // Channels-last: neighbouring lanes take the pieces of a row, whose channels are neighbours in memory.
+    __device__ __forceinline__ void convert_pieces() {
+        constexpr int kPositions = 32 / Traits::kPieces;  // of the warp at once
+        constexpr int kLoads = Traits::kPieceChannels * Traits::kElementBytes / 16;
+        const int32_t piece = lane % Traits::kPieces, first_channel = piece * Traits::kPieceChannels;
+        const int32_t c = chunk * Traits::kChunkChannels + first_channel;
+        const int32_t q = 64 * batch + lane / Traits::kPieces;  // and every kPositions-th from there on
+        const int32_t l = window_begin() + q;
+        const int32_t l_end = place.sample < problem.N && c < problem.C ? static_cast<int32_t>(problem.L) : 0;
+        const Bits* const source = x_tile + int64_t{l} * geometry.x_stride_l + c;
+        uint4 value[64 / kPositions][kLoads];
+#pragma unroll
+        for (int i = 0; i < 64 / kPositions; ++i) {
+            const int32_t step = i * kPositions;
+            const Bits* from = source + int64_t{step} * geometry.x_stride_l;
+            bool valid = q + step < geometry.window &&
+                         static_cast<uint32_t>(l + step) < static_cast<uint32_t>(l_end);
+            if (geometry.flat) {
+                from = find(q + step, c);
+                valid = from != nullptr && l_end > 0;
+            }
+#pragma unroll
+            for (int j = 0; j < kLoads; ++j)
+                value[i][j] = valid ? __ldg(reinterpret_cast<const uint4*>(from) + j) : uint4{};
+        }
+        claim();
+        // Where the stride divides kPositions, all lie in one plane, row_step rows apart.
+        const int32_t stride = static_cast<int32_t>(problem.stride);
+        const int32_t row_step = divide_by_stride(geometry, kPositions, stride);
+        const bool in_step = row_step * stride == kPositions;
+        const Row first_row = find_row(q);
+#pragma unroll
+        for (int i = 0; i < 64 / kPositions; ++i) {
+            const int32_t step = i * kPositions;
+            const bool stored = first_row.target != nullptr && q + step < geometry.window;
+            const Row row = !in_step ? find_row(q + step)
+                            : stored ? Row{first_row.target + i * row_step * kRowBytes,
+                                           (first_row.swizzle + i * row_step) & 7}
+                                     : Row{nullptr, 0};
+            if (row.target == nullptr) continue;
+            const bool any_small = store_piece(row, piece, [&](int j) {
+                return word_of(value[i][j / 4], j);
+            });
+            if (any_small) count_small(q + step, first_channel, Traits::kPieceChannels);
+        }
+    }
+
+    // 16 bytes of a channel that begin `shift` elements behind those of `word`, which `next` follows.
+    static __device__ __forceinline__ uint4 realign(const uint4& word, const uint4& next, int32_t shift) {
+        uint32_t part[8];
+#pragma unroll
+        for (int j = 0; j < 4; ++j) part[j] = word_of(word, j), part[4 + j] = word_of(next, j);
+        const int32_t bytes = shift * Traits::kElementBytes;
+#pragma unroll
+        for (int j = 0; j < 6; ++j) part[j] = bytes & 8 ? part[j + 2] : part[j];
+#pragma unroll
+        for (int j = 0; j < 5; ++j) part[j] = bytes & 4 ? part[j + 1] : part[j];
+        if constexpr (!Traits::kIsFloat) {
+            const uint32_t selector = bytes & 2 ? 0x5432 : 0x3210;
+#pragma unroll
+            for (int j = 0; j < 4; ++j) part[j] = __byte_perm(part[j], part[j + 1], selector);
+        }
+        return make_uint4(part[0], part[1], part[2], part[3]);
+    }
+
+    // The word of the next lane; in lane 31, `behind` of lane 0.
+    __device__ __forceinline__ uint4 next_word(const uint4& word, const uint4& behind) const {
+        uint32_t part[4];
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            const uint32_t first = lane == 0 ? word_of(behind, j) : word_of(word, j);
+            part[j] = __shfl_sync(0xFFFFFFFF, first, (lane + 1) % 32);
+        }
+        return make_uint4(part[0], part[1], part[2], part[3]);
+    }
+
+    // 16 bytes of a channel of which the first is at position l, without elements outside of the row of x.
+    __device__ __forceinline__ uint4 clip(const uint4& word, int32_t l) const {
+        uint32_t part[4];
+        const auto inside = [&](int32_t i) {
+            return static_cast<uint32_t>(l + i) < static_cast<uint32_t>(problem.L);
+        };
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            if constexpr (Traits::kIsFloat) part[j] = inside(j) ? word_of(word, j) : 0;
+            else
+                part[j] = word_of(word, j) & ((inside(2 * j) ? 0xFFFFu : 0u) |
+                                              (inside(2 * j + 1) ? 0xFFFF0000u : 0u));
+        }
+        return make_uint4(part[0], part[1], part[2], part[3]);
+    }
+
+    static __device__ __forceinline__ uint32_t word_of(const uint4& four, int j) {
+        return j % 4 == 0 ? four.x : j % 4 == 1 ? four.y : j % 4 == 2 ? four.z : four.w;
+    }
+
+    // f16x3: half a piece of channels, which are neighbours in memory.
+    __device__ __forceinline__ void store_half_piece(const Row& row, int32_t piece, int32_t half,
+                                                     const uint4& word) {
+        const float value[4] = {__uint_as_float(word.x), __uint_as_float(word.y), __uint_as_float(word.z),
+                                __uint_as_float(word.w)};
+        uint32_t high[2], low[2];
+        bool any_small = false;
+#pragma unroll
+        for (int j = 0; j < 2; ++j) {
+            any_small = any_small || is_small(value[2 * j]) || is_small(value[2 * j + 1]);
+            high[j] = split_f16(value[2 * j] * kXScale, value[2 * j + 1] * kXScale, low[j]);
+            largest = __hmax2(largest, __habs2(*reinterpret_cast<const __half2*>(&high[j])));
+        }
+        uint8_t* const target = row.target + 8 * half;
+        *reinterpret_cast<uint2*>(target + ((piece ^ row.swizzle) << 4)) = make_uint2(high[0], high[1]);
+        *reinterpret_cast<uint2*>(target + (((piece + Traits::kPieces) ^ row.swizzle) << 4)) =
+            make_uint2(low[0], low[1]);
+        if (any_small) {
+            int32_t count = 0;
+#pragma unroll
+            for (int j = 0; j < 4; ++j) count += is_small(value[j]);
+            atomicAdd(&barriers.small_count[place.counter], count);
+        }
+    }
+
+    static constexpr int kElements = 16 / Traits::kElementBytes;  // of a word of 16 bytes
+    // Folded: words of a channel's row; channels of x in a chunk.
+    static constexpr int kHalves = kFold / kElements, kChannels = Traits::kChunkChannels / kFold;
+
+    __device__ __forceinline__ void store_word(const Row& row, int32_t channel, int32_t half,
+                                               const uint4& word) {
+        if constexpr (kMode == Mode::f16x3) store_half_piece(row, channel, half, word);
+        else store_piece(row, half * kChannels + channel, [&](int j) { return word_of(word, j); });
+    }
+
+    // Rows of the window behind the last batch, which its warp loads in one go with it: a lane takes a word.
+    __device__ __forceinline__ int32_t rest_row() const {
+        return geometry.batches * geometry.batch_positions + ptx::anew(lane) / (kChannels * kHalves);
+    }
+    __device__ __forceinline__ int32_t rest_position() const {
+        return window_begin() + rest_row() * kFold + ptx::anew(lane) % kHalves * kElements;
+    }
+    __device__ __forceinline__ uint4 load_rest() const {
+        const int32_t l = rest_position(), L = static_cast<int32_t>(problem.L);
+        const int32_t c = chunk * kChannels + lane / kHalves % kChannels;
+        const bool valid = c < static_cast<int32_t>(problem.C) && rest_row() < geometry.window &&
+                           l > -kElements && l < L;
+        const Bits* const source = x_tile + int64_t{c} * geometry.x_stride_c + l;
+        return valid ? __ldg(reinterpret_cast<const uint4*>(source)) : uint4{};
+    }
+    __device__ __forceinline__ void store_rest(const uint4& word) {
+        const int32_t q = rest_row();
+        if (q >= geometry.window) return;
+        uint8_t* const target = x_smem + stages.stage * geometry.x_stage_bytes + q * kRowBytes;
+        store_word({target, q & 7}, lane / kHalves % kChannels, lane % kHalves,
+                   clip(word, rest_position()));
+    }
+
+    // Folded: the channel's positions of a row are neighbours in memory. Neighbouring lanes load neighbouring
+    // 16 bytes of a channel. Where rows of x begin between those, they load the aligned ones and exchange.
+    template <bool kRagged>
+    __device__ __forceinline__ void convert_folded() {
+        constexpr int kRows = 32 / kHalves;                        // that a warp loads at once
+        constexpr int kLoads = 64 / kRows;
+        const int32_t row = geometry.batch_positions * batch + lane / kHalves, half = lane % kHalves;
+        const int32_t first_l = window_begin() + geometry.batch_positions * batch * kFold;
+        const int32_t l = first_l + lane * kElements, L = static_cast<int32_t>(problem.L);
+        const int32_t c = chunk * kChannels;
+        const Bits* const source = x_tile + int64_t{c} * geometry.x_stride_c + l;
+        const auto shift_of = [&](int32_t channel) {
+            return (misalignment<kElements>(source) + channel * geometry.x_stride_c) % kElements;
+        };
+        const bool takes_rest = !kRagged && geometry.rest > 0 && batch == geometry.batches - 1;
+        uint4 rest{};
+        if (takes_rest) rest = load_rest();
+        uint4 value[kChannels][kLoads];
+        const Bits* from = source;
+#pragma unroll
+        for (int channel = 0; channel < kChannels; ++channel, from += geometry.x_stride_c) {
+            const int32_t shift = kRagged ? shift_of(channel) : 0;
+            const bool exists = c + channel < static_cast<int32_t>(problem.C);
+#pragma unroll
+            for (int i = 0; i < kLoads; ++i) {
+                const int32_t step = 32 * i * kElements - shift;
+                const bool valid = exists && l + step > -kElements && l + step < L &&
+                                   row + i * kRows < geometry.window + kRagged;
+                value[channel][i] = valid ? __ldg(reinterpret_cast<const uint4*>(from + step)) : uint4{};
+            }
+        }
+        claim();
+        const bool is_inside = first_l >= 0 && first_l + 64 * kFold <= L;
+        uint8_t* const target = x_smem + stages.stage * geometry.x_stage_bytes + row * kRowBytes;
+#pragma unroll
+        for (int channel = 0; channel < kChannels; ++channel) {
+            const int32_t shift = kRagged ? shift_of(channel) : 0;
+#pragma unroll
+            for (int i = 0; i < kLoads; ++i) {
+                uint4 word = value[channel][i];
+                if (kRagged && shift != 0)
+                    word = realign(word, next_word(word, value[channel][(i + 1) % kLoads]), shift);
+                if (!is_inside) word = clip(word, l + 32 * i * kElements);
+                if (row + i * kRows >= geometry.window) continue;
+                if (kRagged && i == kLoads - 1 && lane / kHalves == kRows - 1) continue;
+                store_word({target + i * kRows * kRowBytes, row & 7}, channel, half, word);
+            }
+        }
+        if (takes_rest) store_rest(rest);
+    }
+
+    __device__ __forceinline__ void convert_batch() {
+        largest = __half2{};
+        if constexpr (kLayout == Layout::channels_last) convert_pieces();
+        else if constexpr (kLayout == Layout::folded)
+            geometry.ragged ? convert_folded<true>() : convert_folded<false>();
+        else if (geometry.ragged) convert_pairs<true>();
+        else if (geometry.pairs) convert_pairs<false>();
+        else convert_singles();
+        if constexpr (kMode == Mode::f16x3) {
+            ptx::griddepcontrol_wait();  // for an empty list
+            const float2 most = __half22float2(largest);
+            if (__any_sync(0xFFFFFFFF, !(most.x < INFINITY && most.y < INFINITY)) && lane == 0)
+                list_tile(scratch, place.tile);
+        }
+    }
+
+    // Waits until the current stage is free; it stays so until this warp leaves it.
+    __device__ __forceinline__ void claim() {
+        ptx::mbarrier_wait(barriers.x_empty(stages.stage), stages.parity);
+    }
+
+    // Brings `batch` back into a stage, leaving those before it; false once there are no more tiles. Every
+    // warp claims and leaves every stage, also one in which it has no batch: else the barriers could run two
+    // phases ahead of it, which to a parity looks like none.
+    __device__ __forceinline__ bool find_stage() {
+        while (batch >= geometry.batches) {
+            batch -= geometry.batches;
+            claim();
+            ptx::fence_proxy_async();
+            __syncwarp();
+            if (lane == 0) ptx::mbarrier_arrive(barriers.x_full(stages.stage));
+            stages.advance(geometry.x_stages);
+            if (++chunk == geometry.chunks) {
+                chunk = 0;
+                if (++tap_group == geometry.tap_groups) {
+                    tap_group = 0;
+                    next_tile();
+                    if (place.tile < 0) return false;
+                }
+            }
+        }
+        return true;
+    }
+
+    __device__ __forceinline__ void run() {
+        next_tile();
+        if (place.tile < 0) return;
+        while (find_stage()) {
+            convert_batch();
+            batch += kConverterWarps;
+        }
+    }
+};
+
+}  // namespace sm90
+}  // namespace conv1d
+''',
+"tensor_map.cuh": r'''
+#line 1 "kernels/tensor_map.cuh"
+// Tensor maps: what the copy engine knows of a tensor when it loads boxes of it (ptx::cp_async_bulk_tensor).
+
+#include <cuda.h>
+#include <cuda_runtime.h>
+
+#include <atomic>
+
+
+
+namespace conv1d {
+
+using TensorMap = CUtensorMap;
+
+// A tensor of up to four axes, the one along memory first, and the box that is loaded at once. Strides are
+// those of the axes behind the first, in elements. Swizzled: boxes are rows of 128 bytes, as for wgmma.
+struct BoxedTensor {
+    const void* base;
+    int element_bytes;
+    int64_t extents[4];
+    int64_t strides[3];
+    int32_t box[4];
+    bool swizzled;
+};
+
+// Describes the tensor's boxes; outside, it reads as zero. What the driver refuses becomes a sentence. The
+// driver's function is asked for at run time: nothing links against it.
+inline Error encode_tensor_map(const BoxedTensor& tensor, int axes, TensorMap* map) {
+    using Encode = decltype(&cuTensorMapEncodeTiled);
+    static std::atomic<void*> known{nullptr};
+    void* encode = known.load(std::memory_order_relaxed);
+    if (encode == nullptr) {
+        cudaDriverEntryPointQueryResult found;
+#if CUDART_VERSION >= 12050
+        const cudaError_t error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &encode, 12000,
+                                                                   cudaEnableDefault, &found);
+#else
+        const cudaError_t error =
+            cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &encode, cudaEnableDefault, &found);
+#endif
+        if (error != cudaSuccess) return cudaGetErrorString(error);
+        if (encode == nullptr) return "the driver has no cuTensorMapEncodeTiled";
+        known.store(encode, std::memory_order_relaxed);
+    }
+    cuuint64_t extents[4], strides[3];
+    cuuint32_t box[4], steps[4];
+    for (int i = 0; i < axes; ++i) {
+        extents[i] = static_cast<cuuint64_t>(tensor.extents[i]);
+        if (i > 0) strides[i - 1] = static_cast<cuuint64_t>(tensor.strides[i - 1] * tensor.element_bytes);
+        box[i] = static_cast<cuuint32_t>(tensor.box[i]);
+        steps[i] = 1;
+    }
+    const CUresult result = reinterpret_cast<Encode>(encode)(
+        map, tensor.element_bytes == 4 ? CU_TENSOR_MAP_DATA_TYPE_UINT32 : CU_TENSOR_MAP_DATA_TYPE_UINT16,
+        static_cast<cuuint32_t>(axes), const_cast<void*>(tensor.base), extents, strides, box, steps,
+        CU_TENSOR_MAP_INTERLEAVE_NONE,
+        tensor.swizzled ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_NONE,
+        CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    return result == CUDA_SUCCESS ? nullptr : "the driver refuses the tensor map";
+}
+
+// Describes x [N][C][L] for boxes of [1][channels][positions].
+inline Error encode_tensor_map(const Problem& problem, int32_t positions, int32_t channels, TensorMap* map) {
+    // One sample's stride means nothing and may be zero, which the driver refuses.
+    const int64_t stride_n = problem.N == 1 ? problem.C * problem.x_stride_c : problem.x_stride_n;
+    return encode_tensor_map(BoxedTensor{problem.x,
+                              static_cast<int>(element_bytes(problem.dtype)),
+                              {problem.L, problem.C, problem.N},
+                              {problem.x_stride_c, stride_n},
+                              {positions, channels, 1},
+                              false},
+                             3, map);
+}
+
+}  // namespace conv1d
+''',
+"downsample_sm90.cuh": r'''
+#line 1 "kernels/downsample_sm90.cuh"
+// Dense convolution of three taps at a stride of 2 on Hopper, the downsampling of audio and speech models.
+//
+// gemm_sm90.cuh converts x to K-major rows once for every tile of outputs, which at a stride of 2 takes as
+// long as the products. Here x stays in shared memory as the copy engine brings it, [channel][position], and
+// is operand A, from registers: D[position][output] = x^T * W^T. Two product warpgroups take 128 positions
+// each (64 of split operands) of the same 128 outputs. A lane reads four words of a channel at once and one
+// from the lane beside it: the windows of two neighbouring positions (four of 16 bits), from which it takes
+// all three taps. Rows that do not begin at 16-byte pieces are loaded by their residue: four (eight of 16
+// bits) neighbouring channels make one row of a tensor map, and the lanes' channels begin in different banks.
+// Four warps order them, some channels with their packed weights a stage. fp32 runs as three fp16 products;
+// what those cannot hold is done again by gemm_sm90.cuh, tile by tile (Mode). Sums add terms in the order of
+// channels, a stage at a time, taps within. results/findings.md has what was measured.
+
+#include <type_traits>
+
+
+
+
+
+
+
+
+
+
+namespace conv1d {
+namespace sm90 {
+
+struct DownBarriers {
+    uint32_t base;
+    __device__ __forceinline__ uint32_t full(int stage) const { return base + 8 * stage; }
+    __device__ __forceinline__ uint32_t empty(int stage) const {
+        return base + 8 * (kDownMostStages + stage);
+    }
+};
+
+// Where a part of a tile lies: the positions of one warpgroup.
+struct DownPlace {
+    int32_t group, o;  // the first output, inside the group
+    int32_t n, p;      // the sample, N where there is none; the first position
+};
+
+// Tiles of one window of x and all outputs follow each other, so x is shared in L2.
+template <Mode kMode>
+__device__ __forceinline__ DownPlace place_part(const DownGeometry& geometry, const Problem& problem,
+                                                int32_t tile, int warpgroup) {
+    const int32_t rest = tile / geometry.o_tiles, groups = static_cast<int32_t>(problem.G);
+    const int32_t window = rest / groups, part = 2 * window + warpgroup, n = part / geometry.parts_per_sample;
+    return {rest - window * groups, (tile - rest * geometry.o_tiles) * kDownOutputs, n,
+            (part - n * geometry.parts_per_sample) * DownTraits<kMode>::kPositions};
+}
+
+// How far the row of channel c begins behind a 16-byte piece, in elements: that of its residue.
+template <Mode kMode>
+__device__ __forceinline__ int32_t lateness(const Problem& problem, int residue) {
+    return residue * static_cast<int32_t>(problem.x_stride_c % DownTraits<kMode>::kResidues) %
+           DownTraits<kMode>::kResidues;
+}
+
+// One thread of each of kDownOrderWarps warps: orders its share of each stage's x, of which each block of a
+// cluster brings one part to all; the first one this block's weights as well.
+template <Mode kMode>
+__device__ __forceinline__ void order_down(const DownGeometry& geometry, const Problem& problem,
+                                           const TensorMap& x_map, uint32_t smem,
+                                           const DownBarriers& barriers, const uint8_t* image, int warp) {
+    using Traits = DownTraits<kMode>;
+    constexpr int kSharers = kDownOrderWarps * kDownCluster;
+    constexpr uint16_t kAllBlocks = (1 << kDownCluster) - 1;
+    const int32_t residues = geometry.residues, boxes = Traits::kSubs * residues;
+    const int32_t sharer = static_cast<int32_t>(ptx::cluster_ctarank()) * kDownOrderWarps + warp;
+    // All of them in one span of 64 positions.
+    const int32_t begin = boxes * sharer / kSharers, end = boxes * (sharer + 1) / kSharers;
+    // Stages do not wait for a warp that has none: to it a parity two phases on would look like no change.
+    if (warp > 0 && begin == end) return;
+    const int32_t sub = begin / residues, box_bytes = geometry.sub_bytes / residues;
+    const int32_t stride_c = static_cast<int32_t>(problem.x_stride_c);
+    // An odd padding: positions begin one element before a piece.
+    const int32_t early = problem.pad_left % 2 != 0 ? Traits::kResidues : 0;
+    if (warp == 0) ptx::griddepcontrol_wait();  // for packed weights
+    Ring ring;
+    ring.parity = 1;  // an empty ring: the first waits return at once
+    for (int32_t tile = blockIdx.x; tile < geometry.tiles; tile += gridDim.x) {
+        const DownPlace place = place_part<kMode>(geometry, problem, tile, sub / Traits::kProducts);
+        // Of a part that does not exist, the x of another.
+        const int32_t n = min(place.n, static_cast<int32_t>(problem.N) - 1);
+        const int32_t l = (place.p + sub % Traits::kProducts * kDownSub) * kDownStride - early;
+        const int32_t image_tile = place.group * geometry.o_tiles + place.o / kDownOutputs;
+        const uint8_t* weights = image + int64_t{image_tile} * geometry.stages * Traits::kWeightBytes;
+#pragma unroll 1
+        for (int32_t i = 0; i < geometry.stages; ++i, weights += Traits::kWeightBytes) {
+            const uint32_t full = barriers.full(ring.stage), stage = smem + ring.stage * geometry.stage_bytes;
+            ptx::mbarrier_wait(barriers.empty(ring.stage), ring.parity);
+            if (warp == 0) {
+                ptx::mbarrier_arrive_expect_tx(full, geometry.stage_bytes);
+                ptx::cp_async_bulk(stage, weights, Traits::kWeightBytes, full);
+            }
+#pragma unroll 1
+            for (int32_t box = begin; box < end; ++box)
+                ptx::cp_async_bulk_tensor_multicast(
+                    stage + Traits::kWeightBytes + box * box_bytes, &x_map,
+                    (l + (box - sub * residues) * stride_c) / Traits::kResidues * Traits::kResidues,
+                    i * (Traits::kStageChannels / residues), place.group, n, full, kAllBlocks);
+            ring.advance(geometry.ring);
+        }
+    }
+}
+
+// One of the product warpgroups' threads. Lane 4*g + t holds, of a step of 32 bytes of K, words t and t + 4:
+// channels t and t + 4, or, of 16 bits and split operands, 2t, 2t + 1 and those + 8. fp32: of positions 2g
+// and 2g + 1 of each 16 of its warp; 16 bits: of positions 4g to 4g + 3 of its 32. And these of outputs
+// 8*j + 2t and that + 1.
+template <Mode kMode>
+struct DownProduct {
+    using Traits = DownTraits<kMode>;
+    using Element = std::conditional_t<Traits::kIsFloat, float,
+                                       std::conditional_t<kMode == Mode::f16, __half, __nv_bfloat16>>;
+    static constexpr bool kIsSplit = Traits::kIsSplit;
+    static constexpr int kProducts = Traits::kProducts;
+    static constexpr int kColumns = kIsSplit ? kDownOutputs / 2 : kDownOutputs;  // of one product
+    static constexpr int kValues = kColumns / 2;
+    using Mma = WgmmaFromRegisters<Traits::kOperand, kColumns>;
+    static constexpr int kParts = kIsSplit ? 2 : 1;
+    static constexpr int kTogether = Traits::kIsTf32 ? 1 : 2;  // channels whose numbers share words
+    // Of two products: 64 positions each, or half of the outputs.
+    using Sums = float[2][kValues];
+
+    const DownGeometry& geometry;
+    const Problem& problem;
+    const DownBarriers& barriers;
+    const Scratch& scratch;
+    const uint32_t smem;
+    Element* const staged;  // [kDownStagedOutputs][kStagedPitch], this warp's own
+    const int warp, lane;   // warp of 8: warpgroup warp / 4
+    uint32_t lane_offset[kTogether];  // of this lane's first channels and positions, in a stage
+    uint32_t half_step;               // from words t to words t + 4
+    bool odd[kTogether];              // 16 bits: positions begin at the second half of a word
+    Ring ring;
+    uint32_t largest;  // f16x3: magnitudes of high parts
+    int32_t small;     // f16x3: values of x too small for a split
+
+    struct Fragments {
+        uint32_t part[kParts][kDownTaps][kProducts][4];  // high, then low
+    };
+
+    __device__ __forceinline__ bool has_odd_padding() const {
+        return static_cast<uint32_t>(problem.pad_left) % 2 != 0;
+    }
+
+    __device__ __forceinline__ void find_lane() {
+        const int g = lane / 4, t = lane % 4, sub = warp / (4 / Traits::kProducts);
+        constexpr int kBytes = Traits::kElementBytes, kResidues = Traits::kResidues;
+        const bool apart = geometry.residues > 1;
+        const int pitch = (apart ? Traits::kApartPitch : Traits::kPitch) * kBytes;
+        const int rows = Traits::kIsTf32 ? 4 : 8;  // of channels between words t and t + 4
+        const bool odd_padding = has_odd_padding();
+        half_step = rows / geometry.residues * pitch;
+#pragma unroll
+        for (int u = 0; u < kTogether; ++u) {
+            const int channel = kTogether * t + u;
+            int place = channel * pitch + (odd_padding ? 16 : 0);
+            odd[u] = odd_padding;
+            if (apart) {
+                const int residue = channel % kResidues, late = lateness<kMode>(problem, residue);
+                place = residue * (geometry.sub_bytes / kResidues) + channel / kResidues * pitch +
+                        (Traits::kIsFloat ? late : late / 2) * 4;
+                odd[u] = !Traits::kIsFloat && late % 2 != 0;
+            }
+            lane_offset[u] = Traits::kWeightBytes + sub * geometry.sub_bytes +
+                             warp % (4 / Traits::kProducts) * Traits::kWarpPositions * kDownStride * kBytes +
+                             16 * g + place;
+        }
+    }
+
+    // Of each channel, five words that follow each other: the windows of this lane's two neighbouring fp32
+    // positions or four of 16 bits. kSpans: of 16 fp32 positions each, 128 bytes apart.
+    static constexpr int kSpans = kMode == Mode::tf32 ? 2 : 1;
+    static constexpr int kHalves = kIsSplit ? 1 : 2;  // at once: as registers allow
+    using Words = uint32_t[kHalves][kTogether][kSpans][5];
+
+    // Of rows that begin at 16-byte pieces: four from memory, one from the lane beside. kOddPadding: that is
+    // the first, else the last.
+    template <bool kOddPadding>
+    __device__ __forceinline__ void load_aligned(Words& words, uint32_t stage) const {
+        const int g = lane / 4;
+        uint4 four[kHalves][kTogether][kSpans];
+        uint32_t beside[kHalves][kTogether];
+#pragma unroll
+        for (int half = 0; half < kHalves; ++half) {
+#pragma unroll
+            for (int u = 0; u < kTogether; ++u) {
+                const uint32_t source = stage + lane_offset[u] + half * half_step;
+#pragma unroll
+                for (int i = 0; i < kSpans; ++i) ptx::ld_shared(four[half][u][i], source + 128 * i);
+                beside[half][u] = 0;
+                if (kOddPadding) ptx::ld_shared_if(g == 0, beside[half][u], source - 4);
+                else ptx::ld_shared_if(g == 7, beside[half][u], source + 128 * (kSpans - 1) + 16);
+            }
+        }
+#pragma unroll
+        for (int half = 0; half < kHalves; ++half) {
+#pragma unroll
+            for (int u = 0; u < kTogether; ++u) {
+                uint32_t from_lane[kSpans];
+#pragma unroll
+                for (int i = 0; i < kSpans; ++i) {
+                    const uint4& own = four[half][u][i];
+                    from_lane[i] = __shfl_sync(0xFFFFFFFF, kOddPadding ? own.w : own.x,
+                                               (lane + (kOddPadding ? 28 : 4)) % 32);
+                }
+#pragma unroll
+                for (int i = 0; i < kSpans; ++i) {
+                    const uint4& own = four[half][u][i];
+                    const int other = kOddPadding ? i - 1 : i + 1;  // the span that goes on beyond this one
+                    const bool is_there = other >= 0 && other < kSpans;
+                    const uint32_t beyond = is_there ? from_lane[is_there ? other : 0] : beside[half][u];
+                    const uint32_t fifth = g == (kOddPadding ? 0 : 7) ? beyond : from_lane[i];
+                    constexpr int kFirst = kOddPadding ? 1 : 0;
+                    auto& five = words[half][u][i];
+                    five[kOddPadding ? 0 : 4] = fifth;
+                    five[kFirst] = own.x, five[kFirst + 1] = own.y;
+                    five[kFirst + 2] = own.z, five[kFirst + 3] = own.w;
+                }
+            }
+        }
+    }
+
+    __device__ __forceinline__ void load_words(Words& words, uint32_t stage) const {
+        if (geometry.residues > 1) {
+#pragma unroll
+            for (int i = 0; i < kHalves * kTogether * kSpans * 5; ++i) {
+                const int j = i % 5, span = i / 5 % kSpans, u = i / 5 / kSpans % kTogether;
+                const int half = i / 5 / kSpans / kTogether;
+                ptx::ld_shared(words[half][u][span][j],
+                               stage + lane_offset[u] + half * half_step + 128 * span + 4 * j);
+            }
+        } else if (has_odd_padding()) {
+            load_aligned<true>(words, stage);
+        } else {
+            load_aligned<false>(words, stage);
+        }
+    }
+
+    static __device__ __forceinline__ bool is_small(uint32_t bits) {
+        return (bits & 0x7FFFFFFF) - 1 < __float_as_uint(kSmallestScaled / kXScale) - 1;
+    }
+
+    // All of one stage of x, as operand A of the products of its taps.
+    // Split operands take one half, words t or t + 4, at a time.
+    __device__ __forceinline__ void load_fragments(Fragments& fragments, uint32_t stage, int first_half) {
+        Words words;
+        load_words(words, stage + first_half * half_step);
+#pragma unroll
+        for (int i = 0; i < kHalves; ++i) {
+            const int half = first_half + i;
+            auto& channels = words[i];
+            if constexpr (kMode == Mode::tf32) {
+#pragma unroll
+                for (int product = 0; product < kProducts; ++product) {
+                    uint32_t(&five)[5] = channels[0][product];
+#pragma unroll
+                    for (int j = 0; j < 5; ++j) five[j] = round_tf32(five[j]);
+#pragma unroll
+                    for (int tap = 0; tap < kDownTaps; ++tap) {
+#pragma unroll
+                        for (int r = 0; r < 2; ++r)
+                            fragments.part[0][tap][product][2 * half + r] = five[tap + 2 * r];
+                    }
+                }
+            } else if constexpr (kIsSplit) {
+                split_words(fragments, channels[0][0], channels[1][0], half);
+            } else {
+                take_halves(fragments, channels[0][0], channels[1][0], half);
+            }
+        }
+    }
+
+    // f16x3: two channels' words, of two positions.
+    __device__ __forceinline__ void split_words(Fragments& fragments, const uint32_t (&even)[5],
+                                                const uint32_t (&odd_ones)[5], int half) {
+        uint32_t parts[2][5], smallest = 0x7FFF7FFF;
+#pragma unroll
+        for (int j = 0; j < 5; ++j) {
+            const uint32_t first = even[j], second = odd_ones[j];
+            parts[0][j] = split_f16(__uint_as_float(first) * kXScale, __uint_as_float(second) * kXScale,
+                                    parts[1][j]);
+            largest = ptx::max_magnitude_f16(largest, parts[0][j]);
+            smallest = ptx::min_magnitude_f16(smallest, parts[0][j]);
+        }
+        if (min(smallest & 0xFFFF, smallest >> 16) <= kSmallestHigh) {  // zeros are counted only now
+#pragma unroll
+            for (int j = 0; j < 5; ++j) small += is_small(even[j]) + is_small(odd_ones[j]);
+        }
+#pragma unroll
+        for (int part = 0; part < kParts; ++part) {
+#pragma unroll
+            for (int tap = 0; tap < kDownTaps; ++tap) {
+#pragma unroll
+                for (int r = 0; r < 2; ++r)
+                    fragments.part[part][tap][0][2 * half + r] = parts[part][tap + 2 * r];
+            }
+        }
+    }
+
+    // 16 bits: of two channels the numbers of four positions. Position z's tap k is number 2*z + k of the
+    // channel's words, or the one behind it.
+    __device__ __forceinline__ void take_halves(Fragments& fragments, const uint32_t (&first)[5],
+                                                const uint32_t (&second)[5], int half) const {
+        const uint32_t outer = (odd[0] ? 0x32 : 0x10) | (odd[1] ? 0x7600 : 0x5400);
+        const uint32_t inner = (odd[0] ? 0x10 : 0x32) | (odd[1] ? 0x5400 : 0x7600);
+#pragma unroll
+        for (int z = 0; z < 4; ++z) {
+            const uint32_t middle[2] = {odd[0] ? first[z + 1] : first[z], odd[1] ? second[z + 1] : second[z]};
+            auto& taps = fragments.part[0];
+            const int i = z / 2, at = 2 * half + z % 2;
+            taps[0][i][at] = __byte_perm(first[z], second[z], outer);
+            taps[1][i][at] = __byte_perm(middle[0], middle[1], inner);
+            taps[2][i][at] = __byte_perm(first[z + 1], second[z + 1], outer);
+        }
+    }
+
+    // The registers of A must not be written between products.
+    static __device__ __forceinline__ void settle(Fragments& fragments) {
+        uint32_t* const registers = &fragments.part[0][0][0][0];
+#pragma unroll
+        for (int i = 0; i < static_cast<int>(sizeof(Fragments) / 4); ++i) ptx::settle(registers[i]);
+    }
+
+    // To each block of the cluster, as each brings x to all.
+    __device__ __forceinline__ void release(int32_t stage) {
+        if (lane < kDownCluster) ptx::mbarrier_arrive_cluster(ptx::mapa(barriers.empty(stage), lane));
+    }
+
+    // The next stage, once it is there.
+    __device__ __forceinline__ void load_stage(Fragments& fragments) {
+        ptx::mbarrier_wait(barriers.full(ring.stage), ring.parity);
+#pragma unroll
+        for (int half = 0; half < 2; half += kHalves)
+            load_fragments(fragments, smem + ring.stage * geometry.stage_bytes, half);
+    }
+
+    // All products of one tile. f16x3: those with a low part first, which are too large by kLowScale; the
+    // accumulator truncates, totals round to nearest.
+    __device__ __forceinline__ void multiply_tile(Sums& sums) {
+        Sums total;
+        if constexpr (kIsSplit) {
+#pragma unroll
+            for (int i = 0; i < 2 * kValues; ++i) total[i % 2][i / 2] = 0.0f;
+        }
+        Fragments fragments[kIsSplit ? 1 : 2];
+        bool accumulate = false;
+        int32_t done = -1;  // a stage whose products may still be running
+#pragma unroll 1
+        for (int32_t first = 0; first < geometry.stages; first += 2) {
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+                Fragments& current = fragments[kIsSplit ? 0 : i];
+                const int32_t number = ring.stage;
+                load_stage(current);
+                settle(current);
+                const uint32_t stage = smem + number * geometry.stage_bytes;
+                ring.advance(geometry.ring);
+                // The products of all taps: x's high or low part by that of w, of one part of the outputs.
+                const auto multiply = [&](int outputs, int x_part, int w_part, bool adds) {
+                    ptx::wgmma_fence();
+#pragma unroll
+                    for (int tap = 0; tap < kDownTaps; ++tap) {
+                        const uint32_t w = stage + w_part * Traits::kWeightPartBytes +
+                                           (tap * kDownOutputs + outputs * kColumns) * 32;
+#pragma unroll
+                        for (int product = 0; product < kProducts; ++product)
+                            Mma::issue(sums[kIsSplit ? outputs : product],
+                                       current.part[x_part][tap][product],
+                                       ptx::wgmma_descriptor_plain<256>(w / 16), adds || tap > 0);
+                    }
+                };
+                if constexpr (kIsSplit) {
+                    // One half of the outputs is multiplied while the other's sums are added.
+#pragma unroll
+                    for (int outputs = 0; outputs < 2; ++outputs) {
+                        multiply(outputs, 1, 0, false);
+                        multiply(outputs, 0, 1, true);
+                        ptx::wgmma_commit_group();
+                    }
+#pragma unroll
+                    for (int outputs = 0; outputs < 2; ++outputs) {
+                        ptx::wgmma_wait_group<1>();
+#pragma unroll
+                        for (int j = 0; j < kValues; ++j)
+                            total[outputs][j] = fmaf(sums[outputs][j], 1 / kLowScale, total[outputs][j]);
+                        multiply(outputs, 0, 0, false);
+                        ptx::wgmma_commit_group();
+                    }
+#pragma unroll
+                    for (int outputs = 0; outputs < 2; ++outputs) {
+                        if (outputs == 0) ptx::wgmma_wait_group<1>();
+                        else ptx::wgmma_wait_group<0>();
+#pragma unroll
+                        for (int j = 0; j < kValues; ++j) total[outputs][j] += sums[outputs][j];
+                    }
+                    release(number);
+                } else {
+                    multiply(0, 0, 0, accumulate);
+                    ptx::wgmma_commit_group();
+                    accumulate = true;
+                    ptx::wgmma_wait_group<1>();  // the stage before this one is done
+                    if (done >= 0) release(done);
+                    done = number;
+                }
+            }
+        }
+        if constexpr (kIsSplit) {
+#pragma unroll
+            for (int i = 0; i < 2 * kValues; ++i) sums[i % 2][i / 2] = total[i % 2][i / 2];
+        } else {
+            ptx::wgmma_wait_group<0>();
+            release(done);
+        }
+    }
+
+    // Of output place.o + lane + 32*i.
+    __device__ __forceinline__ float load_bias(const DownPlace& place, int i) const {
+        const int32_t o = place.o + lane + 32 * i;
+        if (problem.bias == nullptr || o >= problem.O) return 0.0f;
+        return widen(static_cast<const Element*>(problem.bias)[place.group * problem.O + o]);
+    }
+    // f16x3, likewise: what undoes the scales of x and w, and how many weights are too small.
+    __device__ __forceinline__ float2 load_scaling(const DownPlace& place, int i) const {
+        return scratch.row_scaling[(place.group * geometry.o_tiles * kDownOutputs) + place.o + lane + 32 * i];
+    }
+
+    // That of output 8*j + 2t + next and position_of(i, r).
+    static __device__ __forceinline__ float sum_of(const Sums& sums, int i, int j, int r, int next) {
+        constexpr int kGroups = kColumns / 8;
+        return sums[kIsSplit ? j / kGroups : i][4 * (j % kGroups) + 2 * r + next];
+    }
+    // One of this warp's positions.
+    __device__ __forceinline__ int32_t position_of(int i, int r) const {
+        return Traits::kIsFloat ? 16 * i + 2 * (lane / 4) + r : 4 * (lane / 4) + 2 * i + r;
+    }
+
+    // f16x3: whether x and weights are in range, and sums large enough for the values that were too small;
+    // see kSumOfSmallX.
+    __device__ __forceinline__ bool sums_suffice(const Sums& sums, const DownPlace& place,
+                                                 const float2 (&scaling)[4]) const {
+        const float2 most = __half22float2(*reinterpret_cast<const __half2*>(&largest));
+        bool suffice = most.x <= kLargestScaled && most.y <= kLargestScaled;
+        const float of_x = kSumOfSmallX * static_cast<float>(__reduce_add_sync(0xFFFFFFFF, small));
+#pragma unroll
+        for (int j = 0; j < kDownOutputs / 8; ++j) {
+#pragma unroll
+            for (int next = 0; next < 2; ++next) {
+                const int o = 8 * j + 2 * (lane % 4) + next;
+                const float2 of_output = {__shfl_sync(0xFFFFFFFF, scaling[j / 4].x, o % 32),
+                                          __shfl_sync(0xFFFFFFFF, scaling[j / 4].y, o % 32)};
+                if (place.o + o >= problem.O) continue;
+                const float least = of_x + kSumOfSmallW * of_output.y;
+                suffice = suffice && of_output.x > 0.0f;
+#pragma unroll
+                for (int r = 0; r < 2; ++r)
+                    suffice = suffice && (fabsf(sum_of(sums, 0, j, r, next)) >= least ||
+                                          place.p + position_of(0, r) >= problem.P);
+            }
+        }
+        const bool exists = place.n < problem.N && place.p < problem.P;
+        return __all_sync(0xFFFFFFFF, suffice || !exists);
+    }
+
+    // Through shared memory, some outputs at a time, to rows of y.
+    __device__ __forceinline__ void store_tile(const Sums& sums, const DownPlace& place,
+                                               const float (&bias)[4], const float2 (&scaling)[4]) const {
+        constexpr int kStagedPitch = Traits::kStagedPitch, kOutputs = kDownStagedOutputs;
+        constexpr int kRows = 32 / Traits::kWarpPositions;  // stored at once
+        const int32_t position = lane % Traits::kWarpPositions, row = lane / Traits::kWarpPositions;
+        const int64_t first = (place.n * problem.G + place.group) * problem.O + place.o + row;
+        Element* y = static_cast<Element*>(problem.y) + first * problem.P + place.p + position;
+        const bool exists = place.n < problem.N && place.p + position < problem.P;
+        int32_t outputs = exists ? static_cast<int32_t>(problem.O) - place.o - row : 0;
+#pragma unroll
+        for (int begin = 0; begin < kDownOutputs; begin += kOutputs, outputs -= kOutputs) {
+#pragma unroll
+            for (int k = 0; k < kOutputs / 8; ++k) {
+#pragma unroll
+                for (int next = 0; next < 2; ++next) {
+                    const int j = begin / 8 + k, o = 8 * k + 2 * (lane % 4) + next;
+                    const int of_lane = (begin + o) % 32;
+                    const float added = __shfl_sync(0xFFFFFFFF, bias[j / 4], of_lane);
+                    const float scale =
+                        kIsSplit ? __shfl_sync(0xFFFFFFFF, scaling[j / 4].x, of_lane) : 1.0f;
+#pragma unroll
+                    for (int i = 0; i < kProducts; ++i) {
+                        Vector<Element, 2> pair;
+#pragma unroll
+                        for (int r = 0; r < 2; ++r) {
+                            const float sum = sum_of(sums, i, j, r, next);
+                            pair.at[r] = narrow<Element>(kIsSplit ? fmaf(sum, scale, added) : sum + added);
+                        }
+                        *reinterpret_cast<Vector<Element, 2>*>(staged + o * kStagedPitch +
+                                                               position_of(i, 0)) = pair;
+                    }
+                }
+            }
+            __syncwarp();
+            if (problem.activation != Activation::none)
+                activate_staged(problem.activation, staged, kOutputs * kStagedPitch);
+            constexpr int kLoads = 8;  // before any is stored
+#pragma unroll
+            for (int i = 0; i < kOutputs; i += kLoads * kRows, y += kLoads * kRows * problem.P) {
+                Element values[kLoads];
+#pragma unroll
+                for (int k = 0; k < kLoads; ++k)
+                    values[k] = staged[(i + k * kRows + row) * kStagedPitch + position];
+#pragma unroll
+                for (int k = 0; k < kLoads; ++k)
+                    if (i + k * kRows < outputs) y[k * kRows * problem.P] = values[k];
+            }
+            __syncwarp();
+        }
+    }
+
+    __device__ __forceinline__ void run() {
+        find_lane();
+        if (kIsSplit) ptx::griddepcontrol_wait();  // for the scales and an empty list
+#pragma unroll 1
+        for (int32_t tile = blockIdx.x; tile < geometry.tiles; tile += gridDim.x) {
+            largest = 0, small = 0;
+            Sums sums;
+            multiply_tile(sums);
+            DownPlace place = place_part<kMode>(geometry, problem, tile, warp / 4);  // of this warp
+            place.p += warp % 4 * Traits::kWarpPositions;
+            float bias[4];  // only now: registers are scarce
+            float2 scaling[4];
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                bias[i] = load_bias(place, i);
+                if constexpr (kIsSplit) scaling[i] = load_scaling(place, i);
+            }
+            if constexpr (kIsSplit) {
+                if (!sums_suffice(sums, place, scaling) && lane == 0) {
+                    const auto most = [](int32_t end, int64_t extent) {
+                        return min(end, static_cast<int32_t>(extent));
+                    };
+                    list_overlapped(geometry.safe, problem, scratch, place.n,
+                                    {place.p, most(place.p + Traits::kWarpPositions, problem.P)}, place.group,
+                                    {place.o, most(place.o + kDownOutputs, problem.O)});
+                }
+                __syncwarp();
+            }
+            store_tile(sums, place, bias, scaling);
+        }
+    }
+};
+
+template <Mode kMode>
+__global__ void __launch_bounds__(kDownThreads, 1)
+    downsample_sm90_kernel(const __grid_constant__ TensorMap x_map, const __grid_constant__ Problem problem,
+                           const __grid_constant__ DownGeometry geometry,
+                           const __grid_constant__ Scratch scratch) {
+#if __CUDA_ARCH__ == 900
+    using Traits = DownTraits<kMode>;
+    ptx::griddepcontrol_launch_dependents();
+    extern __shared__ uint8_t smem_base[];
+    uint8_t* const smem = smem_base + ((1024 - (ptx::smem_address(smem_base) & 1023)) & 1023);
+    uint8_t* const staging = smem + geometry.ring * geometry.stage_bytes;
+    const DownBarriers barriers{ptx::smem_address(staging + kProductWarps * Traits::kStagedBytes)};
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < kDownMostStages; ++i) {
+            ptx::mbarrier_init(barriers.full(i), 1);
+            ptx::mbarrier_init(barriers.empty(i), kProductWarps * kDownCluster);
+        }
+        ptx::fence_mbarrier_init();
+    }
+    ptx::cluster_sync();
+    // Through a shuffle, so that the compiler knows it is the same in the whole warp.
+    const int warp = __shfl_sync(0xFFFFFFFF, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
+    if (warp < kProductWarps) {
+        ptx::setmaxnreg_inc<Traits::kProductRegisters>();
+        using Element = typename DownProduct<kMode>::Element;
+        DownProduct<kMode> product{geometry,
+                                   problem,
+                                   barriers,
+                                   scratch,
+                                   ptx::smem_address(smem),
+                                   reinterpret_cast<Element*>(staging + warp * Traits::kStagedBytes),
+                                   warp,
+                                   lane};
+        product.run();
+    } else {
+        ptx::setmaxnreg_dec<Traits::kOrderRegisters>();
+        if (ptx::elect())
+            order_down<kMode>(geometry, problem, x_map, ptx::smem_address(smem), barriers, scratch.image,
+                              warp - kProductWarps);
+    }
+    ptx::cluster_sync();  // shared memory outlives what other blocks do there
+#endif
+}
+
+// What the copy engine loads: where rows lie differently, some that follow each other as one.
+template <Mode kMode>
+inline BoxedTensor describe_down(const Problem& problem, const DownGeometry& geometry) {
+    using Traits = DownTraits<kMode>;
+    const int64_t residues = geometry.residues, stride_g = problem.C * problem.x_stride_c;
+    // One sample's stride means nothing and may be zero, which the driver refuses.
+    return {problem.x,
+            Traits::kElementBytes,
+            {(residues - 1) * problem.x_stride_c + problem.L, problem.C / residues, problem.G, problem.N},
+            {residues * problem.x_stride_c, stride_g,
+             problem.N == 1 ? problem.G * stride_g : problem.x_stride_n},
+            {residues == 1 ? Traits::kPitch : Traits::kApartPitch,
+             static_cast<int32_t>(Traits::kStageChannels / residues), 1, 1},
+            false};
+}
+
+template <Mode kMode>
+inline Error launch_down_products(const Problem& problem, const DownGeometry& geometry,
+                                  const Scratch& scratch, cudaStream_t stream) {
+    TensorMap x_map;
+    Error error = encode_tensor_map(describe_down<kMode>(problem, geometry), 4, &x_map);
+    if (error == nullptr) error = allow_smem<downsample_sm90_kernel<kMode>>(problem.device);
+    if (error != nullptr) return error;
+    const int most = max(problem.device.sm_count / kDownCluster * kDownCluster, kDownCluster);
+    const int blocks = min(geometry.tiles, most);
+    // Begins while weights are packed: see griddepcontrol_wait.
+    cudaLaunchAttribute attributes[2]{};
+    attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[0].val.programmaticStreamSerializationAllowed = 1;
+    attributes[1].id = cudaLaunchAttributeClusterDimension;
+    attributes[1].val.clusterDim = {kDownCluster, 1, 1};
+    const cudaLaunchConfig_t config{static_cast<unsigned>(blocks), kDownThreads,
+                                    static_cast<size_t>(geometry.smem_bytes), stream, attributes, 2};
+    cudaLaunchKernelEx(&config, downsample_sm90_kernel<kMode>, x_map, problem, geometry, scratch);
+    return launch_error();
+}
+
+template <Mode kMode>
+inline Error launch_down(const Problem& problem, cudaStream_t stream) {
+    const DownGeometry geometry = cut_down<kMode>(problem);
+    const Geometry packed = packing_down<kMode>(problem);
+    Scratch scratch;
+    lay_out<kMode>(problem, packed, static_cast<uint8_t*>(problem.workspace), &scratch);
+    if constexpr (kMode == Mode::f16x3) {
+        const Geometry safe = choose_cut<Mode::tf32x3>(problem).geometry;
+        pack_split_weights<Mode::tf32x3>(problem, packed, safe, scratch, stream);
+        const Error error = launch_down_products<kMode>(problem, geometry, scratch, stream);
+        return error == nullptr ? launch_listed_tiles(problem, scratch, stream) : error;
+    } else {
+        pack_weights<kMode>(problem, packed, scratch, stream);
+        return launch_down_products<kMode>(problem, geometry, scratch, stream);
+    }
+}
+
+}  // namespace sm90
+
+inline Error launch_downsample_sm90(const Problem& problem, cudaStream_t stream) {
+    return sm90::with_stream_mode(problem, [&](auto mode) {
+        return sm90::launch_down<decltype(mode)::value>(problem, stream);
+    });
+}
+
+}  // namespace conv1d
+''',
+"downsample_sm90.cu": r'''
+#line 1 "kernels/downsample_sm90.cu"
+// The translation unit of route "downsample_sm90".
+
+
+
+const conv1d::Route conv1d::kDownsampleSm90 = {"downsample_sm90", fits_downsample_sm90,
+                                               workspace_downsample_sm90, launch_downsample_sm90};
 ''',
 "few_outputs_project.cuh": r'''
 #line 1 "kernels/few_outputs_project.cuh"
@@ -6924,1544 +9737,6 @@ inline Error launch_gemm_sm80(const Problem& problem, cudaStream_t stream) {
 
 const conv1d::Route conv1d::kGemmSm80 = {"gemm_sm80", fits_gemm_sm80, workspace_gemm_sm80, launch_gemm_sm80};
 ''',
-"wgmma.cuh": r'''
-#line 1 "kernels/wgmma.cuh"
-// wgmma.mma_async (PTX ISA 9.0, section 9.7.15.5.2): D[64][N] (+)= A[64][k] * B[k][N]^T, both operands
-// K-major in shared memory, D in registers: thread t of the warpgroup holds rows 16*(t/32) + t%32/4 (+ 8) and
-// columns 8*j + 2*(t%4) (+ 1) as d[4*j + 2*(row half) + (column parity)].
-
-#include <cstdint>
-
-namespace conv1d {
-
-enum class Operand { tf32, f16, bf16 };
-
-// Issues one product of 32 bytes of K; `acc` false overwrites d.
-template <Operand kOperand, int kN>
-struct Wgmma;
-
-// The same with A in registers: of its row of 32 bytes in four-byte words, thread t holds words t%4 of rows
-// 16*(t/32) + t%32/4 and that + 8, then words t%4 + 4 of both.
-template <Operand kOperand, int kN>
-struct WgmmaFromRegisters;
-
-// clang-format off
-#define CONV1D_WGMMA_D64 \
-    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
-    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-#define CONV1D_WGMMA_OUT64 \
-    "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), \
-    "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), \
-    "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), \
-    "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
-#define CONV1D_WGMMA_D128 \
-    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
-    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, " \
-    "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
-    "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
-#define CONV1D_WGMMA_OUT128 \
-    "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), \
-    "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), \
-    "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), \
-    "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31]), \
-    "+f"(d[32]), "+f"(d[33]), "+f"(d[34]), "+f"(d[35]), "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]), \
-    "+f"(d[40]), "+f"(d[41]), "+f"(d[42]), "+f"(d[43]), "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]), \
-    "+f"(d[48]), "+f"(d[49]), "+f"(d[50]), "+f"(d[51]), "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]), \
-    "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63])
-#define CONV1D_WGMMA_D192 \
-    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
-    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, " \
-    "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
-    "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, " \
-    "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, " \
-    "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
-#define CONV1D_WGMMA_OUT192 \
-    "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), \
-    "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), \
-    "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), \
-    "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31]), \
-    "+f"(d[32]), "+f"(d[33]), "+f"(d[34]), "+f"(d[35]), "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]), \
-    "+f"(d[40]), "+f"(d[41]), "+f"(d[42]), "+f"(d[43]), "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]), \
-    "+f"(d[48]), "+f"(d[49]), "+f"(d[50]), "+f"(d[51]), "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]), \
-    "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63]), \
-    "+f"(d[64]), "+f"(d[65]), "+f"(d[66]), "+f"(d[67]), "+f"(d[68]), "+f"(d[69]), "+f"(d[70]), "+f"(d[71]), \
-    "+f"(d[72]), "+f"(d[73]), "+f"(d[74]), "+f"(d[75]), "+f"(d[76]), "+f"(d[77]), "+f"(d[78]), "+f"(d[79]), \
-    "+f"(d[80]), "+f"(d[81]), "+f"(d[82]), "+f"(d[83]), "+f"(d[84]), "+f"(d[85]), "+f"(d[86]), "+f"(d[87]), \
-    "+f"(d[88]), "+f"(d[89]), "+f"(d[90]), "+f"(d[91]), "+f"(d[92]), "+f"(d[93]), "+f"(d[94]), "+f"(d[95])
-#define CONV1D_WGMMA_D256 CONV1D_WGMMA_D192 \
-    ", %96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, " \
-    "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
-#define CONV1D_WGMMA_OUT256 CONV1D_WGMMA_OUT192, \
-    "+f"(d[96]), "+f"(d[97]), "+f"(d[98]), "+f"(d[99]), "+f"(d[100]), "+f"(d[101]), "+f"(d[102]), \
-    "+f"(d[103]), "+f"(d[104]), "+f"(d[105]), "+f"(d[106]), "+f"(d[107]), "+f"(d[108]), "+f"(d[109]), \
-    "+f"(d[110]), "+f"(d[111]), "+f"(d[112]), "+f"(d[113]), "+f"(d[114]), "+f"(d[115]), "+f"(d[116]), \
-    "+f"(d[117]), "+f"(d[118]), "+f"(d[119]), "+f"(d[120]), "+f"(d[121]), "+f"(d[122]), "+f"(d[123]), \
-    "+f"(d[124]), "+f"(d[125]), "+f"(d[126]), "+f"(d[127])
-#define CONV1D_WGMMA_D72 CONV1D_WGMMA_D64 ", %32, %33, %34, %35"
-#define CONV1D_WGMMA_OUT72 CONV1D_WGMMA_OUT64, "+f"(d[32]), "+f"(d[33]), "+f"(d[34]), "+f"(d[35])
-#define CONV1D_WGMMA_D80 CONV1D_WGMMA_D72 ", %36, %37, %38, %39"
-#define CONV1D_WGMMA_OUT80 CONV1D_WGMMA_OUT72, "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39])
-#define CONV1D_WGMMA_D136 CONV1D_WGMMA_D128 ", %64, %65, %66, %67"
-#define CONV1D_WGMMA_OUT136 CONV1D_WGMMA_OUT128, "+f"(d[64]), "+f"(d[65]), "+f"(d[66]), "+f"(d[67])
-#define CONV1D_WGMMA_D144 CONV1D_WGMMA_D136 ", %68, %69, %70, %71"
-#define CONV1D_WGMMA_OUT144 CONV1D_WGMMA_OUT136, "+f"(d[68]), "+f"(d[69]), "+f"(d[70]), "+f"(d[71])
-#define CONV1D_WGMMA_FROM_REGISTERS(OPERAND, N, SHAPE, TYPES, A0, A1, A2, A3, B, ACC, TRANSPOSE)        \
-    template <>                                                                                         \
-    struct WgmmaFromRegisters<Operand::OPERAND, N> {                                                    \
-        static __device__ __forceinline__ void issue(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b, \
-                                                     bool acc) {                                        \
-            asm volatile(                                                                               \
-                "{\n.reg .pred p;\nsetp.ne.b32 p, %" ACC ", 0;\n"                                       \
-                "wgmma.mma_async.sync.aligned." SHAPE ".f32." TYPES                                     \
-                " {" CONV1D_WGMMA_D##N "}, {%" A0 ", %" A1 ", %" A2 ", %" A3 "}, %" B                   \
-                ", p, 1, 1" TRANSPOSE ";\n}"                                                            \
-                : CONV1D_WGMMA_OUT##N                                                                   \
-                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(acc)));      \
-        }                                                                                               \
-    };
-
-#define CONV1D_WGMMA(OPERAND, N, SHAPE, TYPES, A, B, ACC, TRANSPOSE)                                     \
-    template <>                                                                                         \
-    struct Wgmma<Operand::OPERAND, N> {                                                                 \
-        static __device__ __forceinline__ void issue(float (&d)[N / 2], uint64_t a, uint64_t b, bool acc) { \
-            asm volatile(                                                                               \
-                "{\n.reg .pred p;\nsetp.ne.b32 p, %" ACC ", 0;\n"                                       \
-                "wgmma.mma_async.sync.aligned." SHAPE ".f32." TYPES                                     \
-                " {" CONV1D_WGMMA_D##N "}, %" A ", %" B ", p, 1, 1" TRANSPOSE ";\n}"                    \
-                : CONV1D_WGMMA_OUT##N                                                                   \
-                : "l"(a), "l"(b), "r"(static_cast<int>(acc)));                                          \
-        }                                                                                               \
-    };
-
-CONV1D_WGMMA(tf32, 64, "m64n64k8", "tf32.tf32", "32", "33", "34", "")
-CONV1D_WGMMA(f16, 64, "m64n64k16", "f16.f16", "32", "33", "34", ", 0, 0")
-CONV1D_WGMMA(bf16, 64, "m64n64k16", "bf16.bf16", "32", "33", "34", ", 0, 0")
-CONV1D_WGMMA(tf32, 128, "m64n128k8", "tf32.tf32", "64", "65", "66", "")
-CONV1D_WGMMA(f16, 128, "m64n128k16", "f16.f16", "64", "65", "66", ", 0, 0")
-CONV1D_WGMMA(bf16, 128, "m64n128k16", "bf16.bf16", "64", "65", "66", ", 0, 0")
-CONV1D_WGMMA(tf32, 192, "m64n192k8", "tf32.tf32", "96", "97", "98", "")
-CONV1D_WGMMA(f16, 192, "m64n192k16", "f16.f16", "96", "97", "98", ", 0, 0")
-CONV1D_WGMMA(bf16, 192, "m64n192k16", "bf16.bf16", "96", "97", "98", ", 0, 0")
-
-CONV1D_WGMMA_FROM_REGISTERS(tf32, 64, "m64n64k8", "tf32.tf32", "32", "33", "34", "35", "36", "37", "")
-CONV1D_WGMMA_FROM_REGISTERS(bf16, 64, "m64n64k16", "bf16.bf16", "32", "33", "34", "35", "36", "37", ", 0")
-CONV1D_WGMMA_FROM_REGISTERS(tf32, 128, "m64n128k8", "tf32.tf32", "64", "65", "66", "67", "68", "69", "")
-CONV1D_WGMMA_FROM_REGISTERS(bf16, 128, "m64n128k16", "bf16.bf16", "64", "65", "66", "67", "68", "69", ", 0")
-CONV1D_WGMMA_FROM_REGISTERS(f16, 64, "m64n64k16", "f16.f16", "32", "33", "34", "35", "36", "37", ", 0")
-CONV1D_WGMMA_FROM_REGISTERS(f16, 128, "m64n128k16", "f16.f16", "64", "65", "66", "67", "68", "69", ", 0")
-CONV1D_WGMMA_FROM_REGISTERS(tf32, 72, "m64n72k8", "tf32.tf32", "36", "37", "38", "39", "40", "41", "")
-CONV1D_WGMMA_FROM_REGISTERS(f16, 80, "m64n80k16", "f16.f16", "40", "41", "42", "43", "44", "45", ", 0")
-CONV1D_WGMMA_FROM_REGISTERS(bf16, 80, "m64n80k16", "bf16.bf16", "40", "41", "42", "43", "44", "45", ", 0")
-CONV1D_WGMMA_FROM_REGISTERS(tf32, 136, "m64n136k8", "tf32.tf32", "68", "69", "70", "71", "72", "73", "")
-CONV1D_WGMMA_FROM_REGISTERS(f16, 144, "m64n144k16", "f16.f16", "72", "73", "74", "75", "76", "77", ", 0")
-CONV1D_WGMMA_FROM_REGISTERS(bf16, 144, "m64n144k16", "bf16.bf16", "72", "73", "74", "75", "76", "77", ", 0")
-CONV1D_WGMMA_FROM_REGISTERS(
-    f16, 256, "m64n256k16", "f16.f16", "128", "129", "130", "131", "132", "133", ", 0")
-CONV1D_WGMMA_FROM_REGISTERS(
-    bf16, 256, "m64n256k16", "bf16.bf16", "128", "129", "130", "131", "132", "133", ", 0")
-
-#undef CONV1D_WGMMA
-#undef CONV1D_WGMMA_FROM_REGISTERS
-#undef CONV1D_WGMMA_D72
-#undef CONV1D_WGMMA_OUT72
-#undef CONV1D_WGMMA_D80
-#undef CONV1D_WGMMA_OUT80
-#undef CONV1D_WGMMA_D136
-#undef CONV1D_WGMMA_OUT136
-#undef CONV1D_WGMMA_D144
-#undef CONV1D_WGMMA_OUT144
-#undef CONV1D_WGMMA_D256
-#undef CONV1D_WGMMA_OUT256
-#undef CONV1D_WGMMA_D64
-#undef CONV1D_WGMMA_OUT64
-#undef CONV1D_WGMMA_D128
-#undef CONV1D_WGMMA_OUT128
-#undef CONV1D_WGMMA_D192
-#undef CONV1D_WGMMA_OUT192
-// clang-format on
-
-}  // namespace conv1d
-''',
-"gemm_sm90_plan.cuh": r'''
-#line 1 "kernels/gemm_sm90_plan.cuh"
-// How the Hopper GEMM (gemm_sm90.cuh) cuts a problem: its precision modes, the memory plan of a block, the
-// tiles. Pure functions of the problem's numbers; no kernel here.
-
-#include <type_traits>
-
-
-
-
-
-namespace conv1d {
-namespace sm90 {
-
-// One position's channels: 8 pieces of 16 bytes, swizzled by the row's index mod 8.
-constexpr int kRowBytes = 128;
-constexpr int kWarpgroupO = 64;   // output channels of a product warpgroup
-constexpr int kTileO = 2 * kWarpgroupO;
-constexpr int kProductWarps = 8;  // two warpgroups
-constexpr int kConverterWarps = 7;
-constexpr int kThreads = 32 * (kProductWarps + kConverterWarps + 1);  // and one warp for tickets and weights
-constexpr int kTileSlots = 4;  // tiles announced ahead; with 2, converters waited for 39 % of kb67
-constexpr int kTileCounters = 2 * kTileSlots;  // a tile in work may be kTileSlots behind the one announced
-constexpr int kMaxStages = 12;
-constexpr int kMostRest = 4;  // rows of a folded window that are not worth a batch of their own
-constexpr int kBarrierReady = 1, kBarrierTaken = 2;  // hardware barriers between the product warpgroups
-
-// D is staged for its stores 8 rows at a time, in one slice of its columns or in two, which take half the
-// room and twice the bulk copies. The second also holds the last columns of the first: a sector offset moves
-// them into it.
-constexpr int kSliceLead = 16;
-
-// Two modes keep the accuracy of fp32: f16x3 splits each operand into two fp16 numbers, tf32x3 into two TF32
-// ones, at half the speed but for all magnitudes. Tiles whose x or w f16x3 cannot hold are done again by
-// tf32x3.
-enum class Mode { tf32, tf32x3, f16x3, f16, bf16 };
-
-template <Mode kMode>
-struct ModeTraits {
-    static constexpr bool kIsTf32 = kMode == Mode::tf32 || kMode == Mode::tf32x3;
-    static constexpr bool kIsFloat = kIsTf32 || kMode == Mode::f16x3;  // x, w and y are fp32
-    // A row holds the high parts, then the low parts.
-    static constexpr bool kIsSplit = kMode == Mode::tf32x3 || kMode == Mode::f16x3;
-    static constexpr Operand kOperand = kIsTf32               ? Operand::tf32
-                                        : kMode == Mode::bf16 ? Operand::bf16
-                                                              : Operand::f16;
-    static constexpr int kPieceChannels = kIsTf32 ? 4 : 8;           // channels in 16 bytes
-    static constexpr int kPieces = kIsSplit ? 4 : 8;                 // pieces of a row that carry channels
-    static constexpr int kChunkChannels = kPieces * kPieceChannels;  // channels in a row
-    static constexpr int kSteps = kPieces / 2;  // products of 32 bytes of channels in a row
-    using Bits = std::conditional_t<kIsFloat, uint32_t, uint16_t>;        // of one element of x, w and y
-    using BitsPair = std::conditional_t<kIsFloat, uint2, uint32_t>;
-    static constexpr int kElementBytes = sizeof(Bits);
-    // Of a staged row of D, in elements: room for a sector offset, and no bank conflicts between eight rows.
-    static __host__ __device__ constexpr int stage_pitch(int columns, int slices) {
-        return columns / slices + (slices > 1 ? kSliceLead : 0) + (kIsFloat ? 8 : 24);
-    }
-    // Bulk copies still read one buffer while the next is written; two of fp32 would cost x a stage.
-    static constexpr int kBuffers = kIsFloat ? 1 : 2;
-    static __host__ __device__ constexpr int warp_staging_bytes(int columns, int slices) {
-        return kBuffers * 8 * stage_pitch(columns, slices) * static_cast<int>(sizeof(Bits));
-    }
-};
-
-// Which neighbours of x one load takes. Each has kernels of its own: with two in one kernel, either ran 5 to
-// 20 % slower.
-enum class Layout {
-    positions,      // of a channel, as contiguous x has them
-    channels_last,  // channels of a position
-    folded,         // the positions of a channel that become its folded channels
-};
-
-// At a stride of 8 the taps of a window reach up to 8 planes of x, which leave room for few columns. So the 8
-// positions between two outputs become channels: l = 8*q + r - pad_left, channel c becomes 8*c + r of a
-// convolution over q, tap k becomes tap k / 8 of channel 8*c + k % 8, the stride 1. Taps that K lacks to a
-// multiple of 8 have weights of zero; sums that are NaN for one of those times infinity are mended.
-constexpr int kFold = 8;
-
-// Not where more than a third of the folded weights would be such zeros, nor where a sample fills no tile.
-inline bool folds(const Problem& problem) {
-    return problem.stride == kFold && problem.dilation == 1 && problem.x_stride_l == 1 && problem.P >= 96 &&
-           round_up(problem.K, kFold) * 2 <= problem.K * 3 && problem.C < (int64_t{1} << 27);
-}
-
-// The shape of tiles. The two product warpgroups take 64 output channels each of the same columns, or, side
-// by side, the same 64 channels of neighbouring columns.
-struct Tiling {
-    int columns;  // of a product warpgroup
-    int slices;   // in which they are staged
-    bool flat;    // tiles run over all samples' rows in a line; else each lies in one sample
-    bool beside;
-    bool leads = true;  // columns are computed twice where stores then begin on sectors
-};
-
-// THE lists of tiles: ROW(mode, columns, slices).
-#define CONV1D_SM90_FP32_TILES(ROW) \
-    ROW(tf32, 192, 1)               \
-    ROW(tf32, 192, 2)               \
-    ROW(tf32, 128, 1)               \
-    ROW(tf32, 64, 1)                \
-    ROW(tf32x3, 128, 1)             \
-    ROW(tf32x3, 64, 1)              \
-    ROW(f16x3, 128, 1)              \
-    ROW(f16x3, 64, 1)
-#define CONV1D_SM90_16BIT_TILES(ROW) \
-    ROW(f16, 192, 1)                 \
-    ROW(f16, 128, 1)                 \
-    ROW(f16, 64, 1)                  \
-    ROW(bf16, 192, 1)                \
-    ROW(bf16, 128, 1)                \
-    ROW(bf16, 64, 1)
-#define CONV1D_SM90_TILES(ROW)  \
-    CONV1D_SM90_FP32_TILES(ROW) \
-    CONV1D_SM90_16BIT_TILES(ROW)
-
-// How one launch cuts its problem; written by the host, read by every role.
-struct Geometry {
-    int32_t folded;                              // 1: the four below are those of the folded problem
-    int32_t channels, taps, stride, dilation;
-    int32_t rows_per_sample;   // flat: a sample's rows on the common row axis, outputs and then halo
-    uint32_t stride_magic;     // ceil(2^32 / stride)
-    uint32_t rows_magic;       // ceil(2^32 / rows_per_sample) where that is small
-    int32_t flat, beside;      // as in Tiling
-    int32_t tile_o;            // output channels of a tile
-    int32_t weight_bytes;      // of a tile's weights of one tap and one chunk of channels
-    int32_t tiles_per_sample;  // of one sample; of the whole batch where flat
-    int32_t lead;              // columns computed for stores to begin on a 32-byte sector: 0, 8 or 16
-    uint32_t sector_mask;      // lead - 1; 0 without a lead
-    int32_t advance;           // columns stored by a warpgroup: kN - lead
-    int32_t tile_advance;      // columns stored by a tile: advance, twice where warpgroups lie side by side
-    int32_t tiles;             // of the whole problem
-    int32_t o_tiles;           // of one group
-    int32_t chunks;            // of channels
-    int32_t tap_groups;        // taps that share one window, ceil(K / taps_per_group) times
-    int32_t taps_per_group;
-    int32_t window;   // positions of x: (the tile's columns - 1)*stride + (taps_per_group - 1)*dilation + 1
-    int32_t channels_last;  // 1: neighbouring channels of x can be loaded together, 16 bytes at once
-    int32_t pairs;          // 1: two neighbouring positions of x are loaded together
-    int32_t ragged;   // 1: they are, though rows may begin at odd elements
-    int32_t batches;  // of conversion in a stage
-    int32_t batch_positions;
-    int32_t rest;     // folded: rows behind the last batch, which its warp converts as well
-    int32_t x_stride_c, x_stride_l;
-    int32_t plane_rows;   // distance between planes, in rows
-    uint32_t plane_mask;  // planes that some tap reads
-    int32_t x_stages, x_stage_bytes;
-    int32_t w_stages;
-    int32_t bulk;      // 1: rows of y can be stored by bulk copies of 16-byte pieces
-    int32_t skew;      // blocks by which the first product warpgroup runs ahead of the second
-    int32_t resident;  // 1: all weights lie in shared memory for the life of the block
-    int32_t smem_bytes;
-};
-
-// Shared memory, in order: x stages | weight stages | staging of D, 8 warps | barriers | announced tiles.
-struct Announcement {
-    int32_t tile;     // -1: no more
-    int32_t counter;  // f16x3: its counter of values too small
-    int32_t sample;   // of column 0
-    int32_t row;      // position of column 0 in its sample, may be negative
-    int32_t channel;  // first output channel of the tile inside its group
-    int32_t group;
-};
-
-constexpr int kBarrierBytes = (4 * kMaxStages + 2 * kTileSlots) * 8;
-constexpr int kControlBytes = kBarrierBytes + kTileSlots * static_cast<int>(sizeof(Announcement)) +
-                              kTileCounters * static_cast<int>(sizeof(int32_t));
-
-// Rows between planes, mod 8, that spread eight neighbouring positions over all banks; index: stride.
-constexpr int kPlaneResidue[9] = {0, 0, 4, 3, 2, 5, 3, 7, 1};
-
-// Cuts the problem into tiles with at most `most_taps` to a window. `tiles` is 0 where that cannot be.
-template <Mode kMode>
-inline Geometry cut(const Problem& given, const Tiling& tiling, int64_t most_taps) {
-    using Traits = ModeTraits<kMode>;
-    const bool flat = tiling.flat;
-    Geometry geometry{};
-    Problem problem = given;  // as products see it
-    geometry.folded = folds(given);
-    if (geometry.folded) {
-        // The kernel has no flat tiles of folded x.
-        if (flat) return Geometry{};
-        problem.C = round_up(given.C * kFold, Traits::kChunkChannels);
-        problem.K = ceil_div(given.K, kFold);
-        problem.stride = 1;
-    }
-    geometry.channels = static_cast<int32_t>(problem.C);
-    geometry.taps = static_cast<int32_t>(problem.K);
-    geometry.stride = static_cast<int32_t>(problem.stride);
-    geometry.dilation = static_cast<int32_t>(problem.dilation);
-    geometry.flat = flat;
-    geometry.beside = tiling.beside;
-    geometry.tile_o = tiling.beside ? kWarpgroupO : kTileO;
-    geometry.weight_bytes = geometry.tile_o * kRowBytes;
-    geometry.chunks = static_cast<int32_t>(ceil_div(problem.C, Traits::kChunkChannels));
-    geometry.o_tiles = static_cast<int32_t>(ceil_div(problem.O, geometry.tile_o));
-    const int64_t stride = problem.stride;
-    const int64_t blocks = geometry.chunks * problem.K;
-    const int other_bytes =
-        kProductWarps * Traits::warp_staging_bytes(tiling.columns, tiling.slices) + kControlBytes + 1024;
-    const int free_bytes = problem.device.smem_bytes - other_bytes;
-
-    // Rows of y that begin between sectors cost partial writes, and those between 16-byte pieces have no bulk
-    // copies. Where sums are long, the former cost less than the columns that a lead computes twice. (The
-    // same for both modes of fp32, whose tiles must be the same.)
-    const int sector = 32 / Traits::kElementBytes, piece = 16 / Traits::kElementBytes;
-    const bool is_short = ceil_div(problem.C, kRowBytes / Traits::kElementBytes) * problem.K <= 12;
-    const bool aligned = reinterpret_cast<uintptr_t>(problem.y) % 32 == 0;
-    const bool begins_anywhere = problem.P % piece != 0 || (problem.P % sector != 0 && is_short);
-    geometry.lead = tiling.leads && !flat && aligned && begins_anywhere ? sector : 0;
-    if (!tiling.leads && is_short) return Geometry{};
-    geometry.sector_mask = geometry.lead > 0 ? sector - 1 : 0;
-    geometry.bulk = aligned && (geometry.lead > 0 || problem.P % piece == 0);
-    geometry.advance = tiling.columns - geometry.lead;
-    geometry.tile_advance = geometry.advance * (tiling.beside ? 2 : 1);
-    const int columns = geometry.tile_advance + geometry.lead;  // of a tile
-
-    // As many taps a window as leave room for two stages of x and three of weights.
-    int64_t taps = most_taps < problem.K ? most_taps : problem.K, max_shift = 0;
-    for (;; taps = ceil_div(taps, 2)) {
-        const int64_t span = (taps - 1) * problem.dilation;
-        geometry.plane_mask = 0;
-        for (int64_t tap = 0; tap < taps && tap < stride; ++tap)
-            geometry.plane_mask |= 1u << (tap * problem.dilation % stride);
-        int planes = 0;
-        for (uint32_t mask = geometry.plane_mask; mask != 0; mask &= mask - 1) ++planes;
-        max_shift = span / stride;
-        const int64_t rows = columns + max_shift;
-        int64_t plane_rows = rows;
-        while (planes > 1 && stride <= 8 && plane_rows % 8 != kPlaneResidue[stride]) ++plane_rows;
-        const int64_t bytes = round_up((plane_rows * (planes - 1) + rows) * kRowBytes, 1024);
-        constexpr int64_t w_least = 3;
-        if (2 * bytes + w_least * geometry.weight_bytes <= free_bytes) {
-            geometry.window = static_cast<int32_t>((columns - 1) * stride + span + 1);
-            geometry.plane_rows = static_cast<int32_t>(plane_rows);
-            geometry.x_stage_bytes = static_cast<int32_t>(bytes);
-            break;
-        }
-        if (taps == 1) return Geometry{};
-    }
-    geometry.tap_groups = static_cast<int32_t>(ceil_div(problem.K, taps));
-    geometry.taps_per_group = static_cast<int32_t>(taps);
-    const auto in_pieces = [](int64_t elements) { return elements * Traits::kElementBytes % 16 == 0; };
-    geometry.channels_last = !geometry.folded && problem.x_stride_c == 1 &&
-                             problem.C % Traits::kPieceChannels == 0 &&
-                             (problem.L == 1 || in_pieces(problem.x_stride_l)) &&
-                             (problem.N == 1 || in_pieces(problem.x_stride_n)) &&
-                             reinterpret_cast<uintptr_t>(problem.x) % 16 == 0;
-    geometry.pairs = !flat && problem.x_stride_l == 1 && !geometry.channels_last && !geometry.folded;
-    geometry.ragged =
-        geometry.folded
-            ? !(in_pieces(problem.x_stride_c | problem.x_stride_n | problem.pad_left) &&
-                reinterpret_cast<uintptr_t>(problem.x) % 16 == 0)
-            : geometry.pairs && (problem.L % 2 != 0 || (problem.x_stride_c | problem.x_stride_n) % 2 != 0 ||
-                                 reinterpret_cast<uintptr_t>(problem.x) % (2 * Traits::kElementBytes) != 0);
-    geometry.batch_positions = 64 - (geometry.ragged ? geometry.folded ? 1 : 2 : 0);
-    // A pair may begin at -1 where the window begins at an odd position of x.
-    const int64_t begins = geometry.tile_advance * stride | geometry.lead * stride | problem.pad_left |
-                           (geometry.tap_groups > 1 ? taps * problem.dilation : 0);
-    const int32_t positions = geometry.window + (geometry.pairs && begins % 2 != 0);
-    geometry.batches = static_cast<int32_t>(ceil_div(positions, geometry.batch_positions));
-    const int32_t rest = positions % geometry.batch_positions;
-    if (geometry.folded && !geometry.ragged && geometry.batches > 1 && rest <= kMostRest)
-        geometry.rest = rest, geometry.batches -= rest > 0;
-    geometry.x_stride_c = static_cast<int32_t>(problem.x_stride_c);
-    geometry.x_stride_l = static_cast<int32_t>(problem.x_stride_l);
-    geometry.stride_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, stride));
-
-    const bool one_weight_tile = geometry.o_tiles * problem.G == 1;
-    const int64_t room = (free_bytes - 2 * geometry.x_stage_bytes) / geometry.weight_bytes;
-    geometry.resident = one_weight_tile && blocks <= room && blocks <= kMaxStages;
-    const auto x_stages_beside = [&](int64_t w_stages) {
-        const int64_t stages = (free_bytes - w_stages * geometry.weight_bytes) / geometry.x_stage_bytes;
-        return static_cast<int32_t>(stages < 6 ? stages : 6);
-    };
-    int64_t w_stages = geometry.resident ? blocks : room < 6 ? room : 6;
-    while (!geometry.resident && w_stages > 4 && x_stages_beside(w_stages) < 3 && x_stages_beside(4) >= 3)
-        --w_stages;
-    geometry.w_stages = static_cast<int32_t>(w_stages);
-    geometry.x_stages = x_stages_beside(w_stages);
-    geometry.smem_bytes =
-        geometry.x_stages * geometry.x_stage_bytes + geometry.w_stages * geometry.weight_bytes + other_bytes;
-
-    // One product warpgroup stores while the other multiplies. The rings bound how far they can be apart.
-    const int64_t blocks_ahead = (geometry.x_stages / 2) * geometry.taps_per_group;
-    const int64_t weights_ahead = geometry.resident ? blocks : geometry.w_stages / 2;
-    const int64_t ahead = blocks_ahead < weights_ahead ? blocks_ahead : weights_ahead;
-    geometry.skew = static_cast<int32_t>(geometry.x_stages < 3 ? 0 : ahead < blocks ? ahead : blocks);
-
-    int64_t windows;
-    if (flat) {
-        const int64_t rows = problem.P + max_shift > 2 ? problem.P + max_shift : 2;
-        geometry.rows_per_sample = static_cast<int32_t>(geometry.bulk ? round_up(rows, piece) : rows);
-        if (geometry.rows_per_sample < columns + max_shift)  // a tile may hold several samples
-            geometry.rows_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, geometry.rows_per_sample));
-        windows =
-            problem.P > 4 * columns ? 0 : ceil_div(problem.N * geometry.rows_per_sample, columns);
-        geometry.tiles_per_sample = 0;
-    } else {
-        const int64_t late =
-            geometry.lead > 0 ? geometry.lead - 1 : 0;  // how far the last store may end early
-        geometry.tiles_per_sample = static_cast<int32_t>(ceil_div(problem.P + late, geometry.tile_advance));
-        windows = problem.N * geometry.tiles_per_sample;
-    }
-    const int64_t tiles = windows * geometry.o_tiles * problem.G;
-    geometry.tiles = tiles < (int64_t{1} << 30) ? static_cast<int32_t>(tiles) : 0;
-    return geometry;
-}
-
-// Cycles that a launch needs by a simple count, in whole waves of tiles: products and bytes through L2, which
-// overlap for the most part, then stores. The constants come from kb67, kb76, ecapa_tdnn and w2v2_posconv
-// timed with each number of columns.
-template <Mode kMode>
-inline double estimate_cycles(const Problem& problem, const Geometry& geometry, const Tiling& tiling) {
-    using Traits = ModeTraits<kMode>;
-    constexpr double kBytesPerCycle = 32;  // of one multiprocessor from L2
-    const double blocks = static_cast<double>(geometry.chunks) * geometry.taps;
-    // Six products of 32 bytes a block of split operands; f16x3 waits for them twice.
-    const double steps = kMode == Mode::f16x3 ? 8.5 : Traits::kIsSplit ? 6 : 4;
-    // Of a row's channels that do not exist, whole steps are left out.
-    constexpr int kStepChannels = Traits::kChunkChannels / Traits::kSteps;
-    const double filled = static_cast<double>(ceil_div(geometry.channels, kStepChannels)) / Traits::kSteps;
-    // And the fewer columns, the more often weights are read from shared memory.
-    const double products = filled * geometry.taps * steps * (tiling.columns + 6);
-    const double stages = static_cast<double>(geometry.chunks) * geometry.tap_groups;
-    const double bytes = stages * geometry.window * Traits::kChunkChannels * Traits::kElementBytes +
-                         (geometry.resident ? 0 : blocks * geometry.weight_bytes) +
-                         kTileO * tiling.columns * Traits::kElementBytes;
-    const double moves = bytes / kBytesPerCycle;
-    // The converters may take longer: a batch costs each of the seven warps some 4,000 cycles.
-    const double batch = kMode == Mode::f16x3 ? 1050 : Traits::kIsFloat ? 570 : 700;
-    const double singles = Traits::kIsFloat ? 1.2 : 1.5;
-    const double conversions = (stages + static_cast<double>(geometry.channels) / Traits::kChunkChannels *
-                                             geometry.tap_groups) / 2 * geometry.batches * batch *
-                               (geometry.pairs || geometry.folded ? 1 + 0.1 * geometry.ragged : singles);
-    const double overlapped = products > moves ? products + 0.25 * moves : moves + 0.25 * products;
-    const double work = overlapped > conversions ? overlapped : conversions;
-    const double tile = work + 2000 + (geometry.bulk ? 24 : 64) * tiling.columns + 1000 * tiling.slices;
-    return static_cast<double>(ceil_div(geometry.tiles, problem.device.sm_count)) * tile;
-}
-
-struct Cut {
-    Geometry geometry;
-    Tiling tiling;  // no columns: none fits
-    double cycles;
-};
-
-template <Mode kMode>
-inline Cut choose_cut(const Problem& problem) {
-    Cut best{};
-    const auto consider = [&](const Tiling& tiling) {
-        const Geometry geometry = cut<kMode>(problem, tiling, problem.K);
-        if (geometry.tiles == 0) return;
-        const double cycles = estimate_cycles<kMode>(problem, geometry, tiling);
-        if (best.tiling.columns == 0 || cycles < best.cycles) best = {geometry, tiling, cycles};
-    };
-    // The last 64 channels are alone where their number is odd.
-    const bool odd = ceil_div(problem.O, kWarpgroupO) % 2 == 1;
-    for (const bool beside : {false, true}) {
-        if (beside ? !odd : problem.O <= kWarpgroupO) continue;
-        for (const bool flat : {false, true}) {
-            for (const bool leads : {true, false}) {
-                if (flat && !leads) continue;
-#define CONV1D_SM90_CONSIDER(mode, columns, slices) \
-    if (kMode == Mode::mode) consider({columns, slices, flat, beside, leads});
-                CONV1D_SM90_TILES(CONV1D_SM90_CONSIDER)
-#undef CONV1D_SM90_CONSIDER
-            }
-        }
-    }
-    return best;
-}
-
-// f16x3: x * 2^8 and w * 2^e, e such that the largest weight of its output channel lies in [2^14, 2^15),
-// become high + low / 2^11, both fp16 and rounded to nearest. (Ootomo and Yokota, "Recovering single
-// precision accuracy from Tensor Cores", 2022, scale the low part so.) Scaled values below 2^16 and from
-// 2^-12 on are then right to 2^-24 of themselves, and zero is exact. Smaller ones are right to 2^-36: n of x
-// and m of w put an error of at most n * 2^15 * 2^-36 + m * 2^16 * 2^-36 into a sum, less than 2^-24 of it
-// where it is at least 8n + 16m. Tiles with larger values, or with sums below that, belong to tf32x3.
-constexpr float kXScale = 256.0f, kLowScale = 2048.0f;
-constexpr float kSmallestScaled = 1.0f / 4096, kLargestScaled = 65280.0f;
-constexpr float kSumOfSmallX = 8.0f, kSumOfSmallW = 16.0f;
-
-template <Mode kMode>
-inline size_t image_bytes(const Problem& problem, const Geometry& geometry) {
-    return static_cast<size_t>(problem.G * ceil_div(problem.O, geometry.tile_o) * geometry.tile_o *
-                               ceil_div(geometry.channels, ModeTraits<kMode>::kChunkChannels) *
-                               geometry.taps * kRowBytes);
-}
-
-// What the kernels of one launch share in the workspace.
-struct Scratch {
-    int32_t* tickets;     // [2]: drawn so far; tiles listed
-    uint8_t* image;       // packed weights
-    float2* row_scaling;  // f16x3: [G][o_tiles * tile_o], what undoes the scales of x and w, negative where w
-                          // is out of range; how many weights are too small
-    int32_t* is_listed;   // f16x3: [tiles]
-    int32_t* list;        // f16x3: [tiles], those to be done again
-    uint8_t* safe_image;  // f16x3: packed weights of tf32x3
-};
-
-// Lays the scratch out from `base` on; returns its size.
-template <Mode kMode>
-inline size_t lay_out(const Problem& problem, const Geometry& geometry, uint8_t* base, Scratch* scratch) {
-    size_t bytes = 0;
-    const auto take = [&](size_t size) {
-        uint8_t* const place = base + bytes;
-        bytes += static_cast<size_t>(round_up(static_cast<int64_t>(size), 256));
-        return place;
-    };
-    *scratch = {};
-    scratch->tickets = reinterpret_cast<int32_t*>(take(2 * sizeof(int32_t)));
-    scratch->image = take(image_bytes<kMode>(problem, geometry));
-    if (kMode == Mode::f16x3) {
-        const size_t tile_bytes = static_cast<size_t>(geometry.tiles) * sizeof(int32_t);
-        scratch->row_scaling =
-            reinterpret_cast<float2*>(take(problem.G * geometry.o_tiles * geometry.tile_o * sizeof(float2)));
-        scratch->is_listed = reinterpret_cast<int32_t*>(take(tile_bytes));
-        scratch->list = reinterpret_cast<int32_t*>(take(tile_bytes));
-        scratch->safe_image = take(image_bytes<Mode::tf32x3>(problem, geometry));
-    }
-    return bytes;
-}
-
-// Does listed tiles of tf32x3 again, for stream_sm90.cuh, which lists them; in this route's unit, where the
-// kernels are.
-Error launch_listed_tiles(const Problem& problem, Scratch scratch, cudaStream_t stream);
-
-// f16x3 packs the weights for both modes and launches the second one, even where no tile needs
-// it: some 10 us.
-constexpr double kSecondModeCycles = 20000;
-
-struct Choice {
-    Mode mode;
-    Cut cut;
-};
-
-inline Choice choose(const Problem& problem) {
-    if (problem.dtype == Dtype::float16) return {Mode::f16, choose_cut<Mode::f16>(problem)};
-    if (problem.dtype == Dtype::bfloat16) return {Mode::bf16, choose_cut<Mode::bf16>(problem)};
-    if (problem.precision == Precision::tf32) return {Mode::tf32, choose_cut<Mode::tf32>(problem)};
-    const Choice fast{Mode::f16x3, choose_cut<Mode::f16x3>(problem)};
-    const Choice safe{Mode::tf32x3, choose_cut<Mode::tf32x3>(problem)};
-    return fast.cut.cycles + kSecondModeCycles < safe.cut.cycles ? fast : safe;
-}
-
-}  // namespace sm90
-
-// Fewer than 8 output channels leave products nearly empty. Even so many and long sums are faster than by
-// "direct" (ms by this route and by that, TF32: 9x187x20337 to 6, K6 0.147 and 0.681; 2x260x6597 to 4, K25
-// 0.084 and 0.297; but 3x401x6873 to 3, K3 s4 0.035 and 0.033), unless that reads each x once. Decided by one
-// sample, whose result must not depend on others.
-inline bool pays_for_few_outputs(const Problem& problem) {
-    const double products =
-        static_cast<double>(problem.G * problem.P) * static_cast<double>(problem.C * problem.K);
-    return products >= 4e6 && (problem.O * problem.K > 8 || problem.C > 512);
-}
-
-inline bool fits_gemm_sm90(const Problem& problem) {
-    constexpr int64_t kMost = int64_t{1} << 30;  // positions and channels are counted in 32 bits
-    return problem.device.arch == 90 && problem.dtype != Dtype::float64 && problem.C >= 16 &&
-           (problem.O >= 8 || pays_for_few_outputs(problem)) && problem.stride <= 32 && problem.L < kMost &&
-           problem.P < kMost && problem.N < kMost && problem.K * problem.dilation < kMost &&
-           problem.x_stride_c < kMost && problem.x_stride_l < kMost && problem.G * problem.O < kMost &&
-           problem.G * problem.C < kMost;
-}
-
-inline size_t workspace_gemm_sm90(const Problem& problem) {
-    const sm90::Choice choice = sm90::choose(problem);
-    const sm90::Geometry& geometry = choice.cut.geometry;
-    sm90::Scratch scratch;
-    switch (choice.mode) {
-        case sm90::Mode::tf32:
-            return sm90::lay_out<sm90::Mode::tf32>(problem, geometry, nullptr, &scratch);
-        case sm90::Mode::tf32x3:
-            return sm90::lay_out<sm90::Mode::tf32x3>(problem, geometry, nullptr, &scratch);
-        case sm90::Mode::f16x3:
-            return sm90::lay_out<sm90::Mode::f16x3>(problem, geometry, nullptr, &scratch);
-        default:
-            return sm90::lay_out<sm90::Mode::f16>(problem, geometry, nullptr, &scratch);
-    }
-}
-
-}  // namespace conv1d
-''',
-"gemm_sm90_pipeline.cuh": r'''
-#line 1 "kernels/gemm_sm90_pipeline.cuh"
-// What the roles of the Hopper GEMM (gemm_sm90.cuh) share: barriers, rings of stages, rows and planes; and
-// the warp that supplies them with tiles and weights.
-
-
-
-
-
-namespace conv1d {
-namespace sm90 {
-
-// Addresses of the barriers in the shared window, and the announcements behind them.
-struct Barriers {
-    uint32_t base;
-    Announcement* tile;    // [kTileSlots]
-    int32_t* small_count;  // [kTileCounters] f16x3: values of x too small, of one tile
-
-    __device__ __forceinline__ uint32_t x_full(int stage) const { return base + 8 * stage; }
-    __device__ __forceinline__ uint32_t x_empty(int stage) const { return base + 8 * (kMaxStages + stage); }
-    __device__ __forceinline__ uint32_t w_full(int stage) const {
-        return base + 8 * (2 * kMaxStages + stage);
-    }
-    __device__ __forceinline__ uint32_t w_empty(int stage) const {
-        return base + 8 * (3 * kMaxStages + stage);
-    }
-    __device__ __forceinline__ uint32_t tile_full(int slot) const {
-        return base + 8 * (4 * kMaxStages + slot);
-    }
-    __device__ __forceinline__ uint32_t tile_empty(int slot) const {
-        return base + 8 * (4 * kMaxStages + kTileSlots + slot);
-    }
-};
-
-// A ring of stages: which one is next, and the parity its barrier will show.
-struct Ring {
-    int32_t stage = 0;
-    uint32_t parity = 0;
-    __device__ __forceinline__ void advance(int stages) {
-        if (++stage == stages) {
-            stage = 0;
-            parity ^= 1;
-        }
-    }
-};
-
-// Row of position q of a window, and its plane's first row in a stage.
-template <class Cut>
-__device__ __forceinline__ int32_t divide_by_stride(const Cut& geometry, int32_t q, int32_t stride) {
-    return stride == 1 ? q : __umulhi(q, geometry.stride_magic);
-}
-template <class Cut>
-__device__ __forceinline__ int32_t plane_row(const Cut& geometry, int32_t plane) {
-    return __popc(geometry.plane_mask & ((1u << plane) - 1)) * geometry.plane_rows;
-}
-
-// Flat tiles only: brings a row at or behind the end of its sample back into a later one; returns how much
-// later.
-__device__ __forceinline__ int32_t wrap_row(const Geometry& geometry, int32_t& row) {
-    const int32_t samples =
-        geometry.rows_magic != 0 ? __umulhi(row, geometry.rows_magic) : (row >= geometry.rows_per_sample);
-    row -= samples * geometry.rows_per_sample;
-    return samples;
-}
-
-// Where a tile lies. Tiles of one window of x and all output channels follow each other, so x is shared in
-// L2.
-__device__ __forceinline__ Announcement place_tile(const Geometry& geometry, const Problem& problem,
-                                                   int32_t tile) {
-    const int32_t per_window = geometry.o_tiles * static_cast<int32_t>(problem.G);
-    const int32_t window = tile / per_window;
-    const int32_t rest = tile - window * per_window;
-    Announcement place;
-    place.tile = tile;
-    place.group = rest / geometry.o_tiles;
-    place.channel = (rest - place.group * geometry.o_tiles) * geometry.tile_o;
-    if (geometry.flat) {
-        const int64_t first = int64_t{window} * geometry.tile_advance;
-        place.sample = static_cast<int32_t>(first / geometry.rows_per_sample);
-        place.row = static_cast<int32_t>(first - int64_t{place.sample} * geometry.rows_per_sample);
-    } else {
-        place.sample = window / geometry.tiles_per_sample;
-        place.row =
-            (window - place.sample * geometry.tiles_per_sample) * geometry.tile_advance - geometry.lead;
-    }
-    return place;
-}
-
-// f16x3: puts a tile on the list of those to be done again, once.
-__device__ __forceinline__ void list_tile(const Scratch& scratch, int32_t tile) {
-    if (atomicExch(&scratch.is_listed[tile], 1) == 0) scratch.list[atomicAdd(&scratch.tickets[1], 1)] = tile;
-}
-
-// One thread: draws tickets, announces tiles one ahead of need, streams the weights of each. kMayBeListed:
-// where there is a list, of the tiles on it only.
-template <bool kMayBeListed>
-__device__ __forceinline__ void run_supplier(const Geometry& geometry, const Problem& problem,
-                                             uint32_t w_smem, const Barriers& barriers,
-                                             const Scratch& scratch) {
-    Ring tiles, weights;
-    tiles.parity = weights.parity = 1;  // an empty ring: the first waits return at once
-    const int64_t blocks_of_tile = int64_t{geometry.chunks} * geometry.taps;
-    uint32_t announced = 0;
-    const auto announce = [&](int32_t tile) {
-        ptx::mbarrier_wait(barriers.tile_empty(tiles.stage), tiles.parity);
-        Announcement place{-1, 0, 0, 0, 0, 0};
-        if (tile < geometry.tiles) place = place_tile(geometry, problem, tile);
-        place.counter = announced++ % kTileCounters;  // no one looks at that of kTileCounters tiles ago
-        barriers.small_count[place.counter] = 0;
-        barriers.tile[tiles.stage] = place;
-        ptx::mbarrier_arrive(barriers.tile_full(tiles.stage));
-        tiles.advance(kTileSlots);
-    };
-    const bool listed = kMayBeListed && scratch.list != nullptr;
-    if (listed) ptx::griddepcontrol_wait();
-    const int32_t tickets = listed ? scratch.tickets[1] : geometry.tiles;
-    const auto tile_of = [&](int32_t ticket) {
-        return ticket >= tickets ? geometry.tiles : listed ? scratch.list[ticket] : ticket;
-    };
-    int32_t next_ticket = blockIdx.x;
-    int32_t tile = tile_of(next_ticket);
-    int32_t next = tile;  // announced already, one tile ahead of the weights
-    announce(next);
-    ptx::griddepcontrol_wait();  // converters read x meanwhile
-    for (bool first = true; tile < geometry.tiles; first = false, tile = next) {
-        if (next < geometry.tiles) {
-            next_ticket = (listed ? next_ticket : atomicAdd(scratch.tickets, 1)) + gridDim.x;
-            next = tile_of(next_ticket);
-            announce(next);
-        }
-        if (first || !geometry.resident) {
-            const int32_t which = tile % (geometry.o_tiles * static_cast<int32_t>(problem.G));
-            const uint32_t bytes = geometry.weight_bytes;
-            const uint8_t* source = scratch.image + which * blocks_of_tile * bytes;
-            for (int64_t block = 0; block < blocks_of_tile; ++block, source += bytes) {
-                const uint32_t full = barriers.w_full(weights.stage);
-                ptx::mbarrier_wait(barriers.w_empty(weights.stage), weights.parity);
-                ptx::mbarrier_arrive_expect_tx(full, bytes);
-                ptx::cp_async_bulk(w_smem + weights.stage * bytes, source, bytes, full);
-                weights.advance(geometry.w_stages);
-            }
-        }
-    }
-}
-
-}  // namespace sm90
-}  // namespace conv1d
-''',
-"gemm_sm90_convert.cuh": r'''
-#line 1 "kernels/gemm_sm90_convert.cuh"
-// The operands of the Hopper GEMM (gemm_sm90.cuh) as wgmma takes them, K-major in swizzled rows of 128 bytes:
-// weights packed once a launch, x converted by seven warps of each block.
-
-#include <cuda_fp16.h>
-#include <type_traits>
-
-
-
-
-
-
-
-namespace conv1d {
-namespace sm90 {
-
-// A split of the two numbers, scaled already: the high parts, and the low parts times kLowScale.
-__device__ __forceinline__ uint32_t split_f16(float first, float second, uint32_t& low) {
-    const __half2 high = __floats2half2_rn(first, second);
-    const float2 rest = __half22float2(high);
-    const __half2 lows = __floats2half2_rn(fmaf(rest.x, -kLowScale, first * kLowScale),
-                                           fmaf(rest.y, -kLowScale, second * kLowScale));
-    low = *reinterpret_cast<const uint32_t*>(&lows);
-    return *reinterpret_cast<const uint32_t*>(&high);
-}
-
-// fp32 bits of magnitudes, which are ordered as the numbers are: the largest seen, and how many are too small
-// for a split by f16x3, but not zero.
-struct Range {
-    uint32_t largest = 0, small = 0;
-    __device__ __forceinline__ void add(uint32_t bits, float scale) {
-        const uint32_t magnitude = bits & 0x7FFFFFFF;
-        largest = max(largest, magnitude);
-        small += magnitude - 1 < __float_as_uint(kSmallestScaled / scale) - 1;
-    }
-};
-
-// Weights w [G*O][C][K] are packed into blocks in the order in which tiles use them, [G][o_tile][tap
-// group][chunk][tap]; a block is the shared-memory image of a tile's output channels x one row of 8 pieces.
-// One warp packs some taps of one output channel and 32 channels (64 in 16 bits) at a time: it reads them
-// along w, through shared memory, and writes whole rows.
-constexpr int kPackThreads = 256;
-constexpr int kPackTaps = 32;                  // at a time
-constexpr int kPackPitch = kPackTaps + 1;      // of a staged channel: a row's pieces lie in different banks
-template <class Bits>
-constexpr int kPackChannels = kRowBytes / static_cast<int>(sizeof(Bits));
-
-// What one warp packs at a time.
-struct PackUnit {
-    int32_t row;           // of the image: [G][o_tile][tile_o]
-    int32_t c, tap, taps;  // as products see them
-};
-
-// Channels [c, c + kPackChannels) and the taps of `unit`, of w_row [C][K], to staged[channel][kPackPitch];
-// zero where there are none.
-template <class Bits>
-__device__ __forceinline__ void stage_weights(Bits* staged, const Bits* w_row, const PackUnit& unit,
-                                              bool folded, int32_t C, int32_t K, bool exists) {
-    const uint32_t magic = (0xFFFFFFFFu / unit.taps) + 1;  // 2^32 / taps, rounded up
-    const int32_t count = kPackChannels<Bits> * unit.taps;
-    const auto stage = [&](auto folds) {
-#pragma unroll 4
-        for (int32_t i = threadIdx.x % 32; i < count; i += 32) {
-            const int32_t channel = unit.taps == 1 ? i : __umulhi(i, magic), tap = i - channel * unit.taps;
-            int32_t c = unit.c + channel, k = unit.tap + tap;
-            if constexpr (folds.value) k = kFold * k + c % kFold, c /= kFold;
-            const bool inside = exists && c < C && (!folds.value || k < K);
-            staged[channel * kPackPitch + tap] = inside ? w_row[int64_t{c} * K + k] : Bits{0};
-        }
-    };
-    __syncwarp();
-    if (folded) stage(std::true_type{});
-    else stage(std::false_type{});
-    __syncwarp();
-}
-
-// 16 bytes of the image: kPieceChannels weights from `staged` on, times `scale`; low: their low parts.
-template <Mode kMode>
-__device__ __forceinline__ uint4 pack_piece(const typename ModeTraits<kMode>::Bits* staged, bool low,
-                                            float scale) {
-    uint32_t words[4];
-    const auto value = [&](int j) { return __uint_as_float(staged[j * kPackPitch]) * scale; };
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-        if constexpr (kMode == Mode::f16x3) {
-            uint32_t rest;
-            const uint32_t high = split_f16(value(2 * j), value(2 * j + 1), rest);
-            words[j] = low ? rest : high;
-        } else if constexpr (kMode == Mode::tf32x3) {
-            const uint32_t high = ptx::cvt_rn_tf32(value(j));
-            words[j] = low ? ptx::cvt_rn_tf32(value(j) - __uint_as_float(high)) : high;
-        } else if constexpr (kMode == Mode::tf32) {
-            words[j] = round_tf32(staged[j * kPackPitch]);
-        } else {
-            words[j] = staged[2 * j * kPackPitch] |
-                       static_cast<uint32_t>(staged[(2 * j + 1) * kPackPitch]) << 16;
-        }
-    }
-    return make_uint4(words[0], words[1], words[2], words[3]);
-}
-
-// The first of a row's channels that one of its pieces carries. Where a folded channel's 8 positions fill two
-// pieces, the second ones follow all first ones: four neighbouring rows of a channel lie in different banks.
-template <Mode kMode>
-__device__ __forceinline__ constexpr int32_t first_channel(int32_t piece, bool folded) {
-    using Traits = ModeTraits<kMode>;
-    constexpr int kHalf = Traits::kPieces / 2;
-    if (!folded || Traits::kPieceChannels == kFold) return piece * Traits::kPieceChannels;
-    return piece % kHalf * kFold + piece / kHalf * Traits::kPieceChannels;
-}
-
-// Staged weights to their rows of the image; kChunkChannels may be less than what is staged.
-template <Mode kMode>
-__device__ __forceinline__ void pack_staged(const typename ModeTraits<kMode>::Bits* staged,
-                                            const PackUnit& unit, const Geometry& geometry, uint8_t* image,
-                                            float scale) {
-    using Traits = ModeTraits<kMode>;
-    constexpr int kChunks = kPackChannels<typename Traits::Bits> / Traits::kChunkChannels;
-    const int32_t tile = unit.row / geometry.tile_o, row = unit.row - tile * geometry.tile_o;
-#pragma unroll
-    for (int part = 0; part < kChunks; ++part) {
-        const int32_t chunk = unit.c / Traits::kChunkChannels + part;
-        if (chunk >= geometry.chunks) break;
-#pragma unroll 1
-        for (int32_t i = threadIdx.x % 32; i < unit.taps * 8; i += 32) {
-            const int32_t tap = unit.tap + i / 8, piece = i % 8;
-            const int32_t tap_group = tap / geometry.taps_per_group;
-            const int32_t first_tap = tap_group * geometry.taps_per_group;
-            const int64_t block =
-                (int64_t{tile} * geometry.taps + first_tap) * geometry.chunks +
-                chunk * min(geometry.taps_per_group, geometry.taps - first_tap) + tap - first_tap;
-            const int32_t channel = part * Traits::kChunkChannels +
-                                    first_channel<kMode>(piece % Traits::kPieces, geometry.folded);
-            reinterpret_cast<uint4*>(image)[(block * geometry.tile_o + row) * 8 + (piece ^ (row & 7))] =
-                pack_piece<kMode>(staged + channel * kPackPitch + i / 8, piece >= Traits::kPieces, scale);
-        }
-    }
-}
-
-// Index of row `row` of the image among the rows of w; whether there is one.
-__device__ __forceinline__ bool find_row_of_w(const Geometry& geometry, int32_t row, int32_t O,
-                                              int64_t& w_row) {
-    const int32_t group_rows = geometry.o_tiles * geometry.tile_o, group = row / group_rows;
-    const int32_t o = row - group * group_rows;
-    w_row = int64_t{group} * O + o;
-    return o < O;
-}
-
-// One unit a warp: index = (row*chunks + chunk)*segments + segment. Zeroes the tickets.
-template <Mode kMode>
-__global__ void __launch_bounds__(kPackThreads)
-    pack_weights_kernel(const void* __restrict__ w,  // [G*O][C][K]
-                        Scratch scratch, Geometry geometry, int32_t C, int32_t O, int32_t K, int64_t units) {
-#if __CUDA_ARCH__ == 900
-    using Bits = typename ModeTraits<kMode>::Bits;
-    __shared__ Bits staged[kPackThreads / 32][kPackChannels<Bits> * kPackPitch];
-    ptx::griddepcontrol_launch_dependents();
-    if (blockIdx.x == 0 && threadIdx.x < 2) scratch.tickets[threadIdx.x] = 0;
-    const int64_t index = blockIdx.x * int64_t{kPackThreads / 32} + threadIdx.x / 32;
-    if (index >= units) return;
-    constexpr int kStep = kPackChannels<Bits>;
-    const int32_t segments = (geometry.taps + kPackTaps - 1) / kPackTaps;
-    const int32_t steps = (geometry.channels + kStep - 1) / kStep;
-    const int32_t segment = static_cast<int32_t>(index % segments);
-    const int64_t rest = index / segments;
-    const PackUnit unit{static_cast<int32_t>(rest / steps), static_cast<int32_t>(rest % steps) * kStep,
-                        segment * kPackTaps, min(kPackTaps, geometry.taps - segment * kPackTaps)};
-    int64_t w_row;
-    const bool exists = find_row_of_w(geometry, unit.row, O, w_row);
-    stage_weights(staged[threadIdx.x / 32], static_cast<const Bits*>(w) + w_row * C * K, unit,
-                  geometry.folded != 0, C, K, exists);
-    pack_staged<kMode>(staged[threadIdx.x / 32], unit, geometry, scratch.image, 1.0f);
-#endif
-}
-
-// One output channel a block: finds its scale and packs it for f16x3, and for kSafeMode. Zeroes the tickets
-// and empties the list of tiles.
-template <Mode kSafeMode>
-__global__ void __launch_bounds__(kPackThreads)
-    pack_split_weights_kernel(const uint32_t* __restrict__ w,  // fp32 [G*O][C][K]
-                              Scratch scratch, Geometry geometry, Geometry safe_geometry, int32_t C,
-                              int32_t O, int32_t K) {
-#if __CUDA_ARCH__ == 900
-    __shared__ uint32_t staged[kPackThreads / 32][kPackChannels<uint32_t> * kPackPitch];
-    __shared__ uint32_t largest, small;
-    ptx::griddepcontrol_launch_dependents();
-    if (blockIdx.x == 0 && threadIdx.x < 2) scratch.tickets[threadIdx.x] = 0;
-    for (int64_t i = blockIdx.x * int64_t{kPackThreads} + threadIdx.x; i < geometry.tiles;
-         i += gridDim.x * int64_t{kPackThreads})
-        scratch.is_listed[i] = 0;
-    int64_t w_row;
-    const bool exists = find_row_of_w(geometry, static_cast<int32_t>(blockIdx.x), O, w_row);
-    const uint32_t* const row = w + w_row * C * K;
-    if (threadIdx.x == 0) largest = small = 0;
-    __syncthreads();
-    const int32_t weights = exists ? C * K : 0;
-    Range range;
-    for (int32_t i = threadIdx.x; i < weights; i += kPackThreads) range.add(row[i], 1.0f);
-    atomicMax(&largest, range.largest);
-    __syncthreads();
-    // The largest magnitude's exponent becomes 14; beyond 2^100 either way, the scale itself could overflow.
-    const int32_t exponent = static_cast<int32_t>(largest >> 23) - 127;
-    const bool scales = exponent > -100 && exponent < 100;
-    const float scale = scales ? __uint_as_float(static_cast<uint32_t>(14 - exponent + 127) << 23) : 1.0f;
-    range = {};
-    for (int32_t i = threadIdx.x; i < weights; i += kPackThreads) range.add(row[i], scale);
-    if (range.small > 0) atomicAdd(&small, range.small);
-    __syncthreads();
-    if (threadIdx.x == 0)
-        scratch.row_scaling[blockIdx.x] = make_float2(
-            (scales || largest == 0 ? 1.0f : -1.0f) / (scale * kXScale), static_cast<float>(small));
-    const int32_t segments = (geometry.taps + kPackTaps - 1) / kPackTaps;
-    for (int32_t i = threadIdx.x / 32; i < geometry.chunks * segments; i += kPackThreads / 32) {
-        const int32_t chunk = i / segments, tap = (i - chunk * segments) * kPackTaps;
-        const PackUnit unit{static_cast<int32_t>(blockIdx.x), chunk * kPackChannels<uint32_t>, tap,
-                            min(kPackTaps, geometry.taps - tap)};
-        uint32_t* const weights_smem = staged[threadIdx.x / 32];
-        stage_weights(weights_smem, row, unit, geometry.folded != 0, C, K, exists);
-        pack_staged<Mode::f16x3>(weights_smem, unit, geometry, scratch.image, scale);
-        pack_staged<kSafeMode>(weights_smem, unit, safe_geometry, scratch.safe_image, 1.0f);
-    }
-#endif
-}
-
-template <Mode kMode>
-inline void pack_weights(const Problem& problem, const Geometry& geometry, const Scratch& scratch,
-                         cudaStream_t stream) {
-    const int64_t units = problem.G * geometry.o_tiles * geometry.tile_o *
-                          ceil_div(geometry.channels, kPackChannels<typename ModeTraits<kMode>::Bits>) *
-                          ceil_div(geometry.taps, kPackTaps);
-    const unsigned blocks = static_cast<unsigned>(ceil_div(units, kPackThreads / 32));
-    pack_weights_kernel<kMode><<<blocks, kPackThreads, 0, stream>>>(
-        problem.w, scratch, geometry, static_cast<int32_t>(problem.C), static_cast<int32_t>(problem.O),
-        static_cast<int32_t>(problem.K), units);
-}
-template <Mode kSafeMode>
-inline void pack_split_weights(const Problem& problem, const Geometry& geometry, const Geometry& safe,
-                               const Scratch& scratch, cudaStream_t stream) {
-    const unsigned rows = static_cast<unsigned>(problem.G * geometry.o_tiles * geometry.tile_o);
-    pack_split_weights_kernel<kSafeMode><<<rows, kPackThreads, 0, stream>>>(
-        static_cast<const uint32_t*>(problem.w), scratch, geometry, safe, static_cast<int32_t>(problem.C),
-        static_cast<int32_t>(problem.O), static_cast<int32_t>(problem.K));
-}
-
-// A batch is 64 positions with all channels of a row, loaded and then stored; the batches of all stages go
-// round the warps. Neighbouring lanes take neighbouring positions, so global loads run along the rows of x.
-// Where these lie side by side a lane takes two, with one load a channel, of an aligned word. If the row
-// begins at an odd element, that word holds the second half of a pair and the next lane's the first half of
-// the next, so a batch is 62 positions then.
-template <Mode kMode, Layout kLayout>
-struct Converter {
-    using Traits = ModeTraits<kMode>;
-    using Bits = typename Traits::Bits;
-
-    const Geometry& geometry;
-    const Problem& problem;
-    const Barriers& barriers;
-    const Scratch& scratch;
-    uint8_t* const x_smem;
-    const int lane;
-    int32_t batch;  // of the current stage
-    __half2 largest;  // f16x3: magnitudes of the batch's high parts
-
-    Ring tiles, stages;
-    Announcement place;
-    const Bits* x_tile;  // x at the tile's sample and group
-    int32_t tap_group = 0, chunk = 0;
-
-    __device__ __forceinline__ Converter(const Geometry& geometry, const Problem& problem,
-                                         const Barriers& barriers, const Scratch& scratch, uint8_t* x_smem,
-                                         int warp, int lane)
-        : geometry(geometry),
-          problem(problem),
-          barriers(barriers),
-          scratch(scratch),
-          x_smem(x_smem),
-          lane(lane),
-          batch(warp) {
-        stages.parity = 1;
-    }
-
-    __device__ __forceinline__ void next_tile() {
-        ptx::mbarrier_wait(barriers.tile_full(tiles.stage), tiles.parity);
-        place = barriers.tile[tiles.stage];
-        __syncwarp();
-        if (lane == 0) ptx::mbarrier_arrive(barriers.tile_empty(tiles.stage));
-        tiles.advance(kTileSlots);
-        x_tile = static_cast<const Bits*>(problem.x) + place.sample * problem.x_stride_n +
-                 place.group * problem.C * problem.x_stride_c;
-    }
-
-    // Position of x at q = 0 of the window; row t of a sample begins at t*stride.
-    __device__ __forceinline__ int32_t window_begin() const {
-        return place.row * static_cast<int32_t>(problem.stride) - static_cast<int32_t>(problem.pad_left) +
-               ptx::anew(tap_group) * geometry.taps_per_group *
-                   (kLayout == Layout::folded ? kFold : static_cast<int32_t>(problem.dilation));
-    }
-
-    // Where position q of the window lies in channel c of x; null where it is padding.
-    __device__ __forceinline__ const Bits* find(int32_t q, int32_t c) const {
-        const int32_t stride = static_cast<int32_t>(problem.stride);
-        int32_t l = window_begin() + q;
-        const Bits* source = x_tile;
-        bool valid = q < geometry.window && place.sample < problem.N;
-        if (geometry.flat) {
-            int32_t t = place.row + divide_by_stride(geometry, q, stride);
-            const int32_t samples = wrap_row(geometry, t);
-            source += samples * problem.x_stride_n;
-            l -= samples * geometry.rows_per_sample * stride;
-            valid = valid && place.sample + samples < problem.N;
-        }
-        valid = valid && static_cast<uint32_t>(l) < static_cast<uint32_t>(problem.L);
-        source += int64_t{l} * geometry.x_stride_l + int64_t{c} * geometry.x_stride_c;
-        return valid ? source : nullptr;
-    }
-
-    // The chunk's channels at position q of the window, and, where Word holds two elements, at q + 1.
-    template <class Word>
-    __device__ __forceinline__ void load(Word (&value)[Traits::kChunkChannels], int32_t q) {
-        const int32_t c = chunk * Traits::kChunkChannels;
-        const Bits* source = find(q, c);
-        const int32_t channels = source != nullptr ? static_cast<int32_t>(problem.C) - c : 0;
-#pragma unroll
-        for (int i = 0; i < Traits::kChunkChannels; ++i, source += geometry.x_stride_c)
-            value[i] = i < channels ? __ldg(reinterpret_cast<const Word*>(source)) : Word{};
-    }
-
-    // The same at q and q + 1, of which q is at an even position of x, where rows may begin at odd elements.
-    using Pair = typename Traits::BitsPair;
-    __device__ __forceinline__ void load_ragged(Pair (&value)[Traits::kChunkChannels], int32_t q) {
-        const int32_t c = chunk * Traits::kChunkChannels;
-        const int32_t l = window_begin() + q, L = static_cast<int32_t>(problem.L);
-        const bool exists = place.sample < problem.N && l >= 0;
-        const Bits* source = x_tile + l + int64_t{c} * geometry.x_stride_c;
-        // Whether the rows of even channels and of odd ones, counted from c, begin at odd elements.
-        const uint32_t parity = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(source) / sizeof(Bits));
-        const bool odd[2] = {parity % 2 != 0, (parity + geometry.x_stride_c) % 2 != 0};
-        const int32_t channels = static_cast<int32_t>(problem.C) - c;
-        bool wanted[2];  // the lane before wants the first half of an odd row's word, also behind its end
-#pragma unroll
-        for (int j = 0; j < 2; ++j)
-            wanted[j] = exists && (odd[j] ? q <= geometry.window && l <= L : q < geometry.window && l < L);
-        source -= odd[0];
-        const int32_t step = geometry.x_stride_c + odd[0] - odd[1];  // from an even channel to the next
-#pragma unroll
-        for (int i = 0; i < Traits::kChunkChannels; ++i) {
-            value[i] = wanted[i % 2] && i < channels ? __ldg(reinterpret_cast<const Pair*>(source)) : Pair{};
-            source += i % 2 == 0 ? step : 2 * geometry.x_stride_c - step;
-        }
-#pragma unroll
-        for (int j = 0; j < 2; ++j) {
-            if (!odd[j]) continue;
-#pragma unroll
-            for (int i = j; i < Traits::kChunkChannels; i += 2) {
-                if constexpr (Traits::kIsFloat) {
-                    const uint32_t next = __shfl_down_sync(0xFFFFFFFF, value[i].x, 1);
-                    value[i] = make_uint2(value[i].y, next);
-                } else {
-                    const uint32_t next = __shfl_down_sync(0xFFFFFFFF, value[i], 1);
-                    value[i] = __byte_perm(value[i], next, 0x5432);
-                }
-            }
-        }
-        // Words over an end of the row hold an element that is not of it.
-        const bool inside[2] = {l >= 0 && l < L, l >= 0 && l + 1 < L};
-        if (__all_sync(0xFFFFFFFF, inside[0] && inside[1])) return;
-#pragma unroll
-        for (int i = 0; i < Traits::kChunkChannels; ++i) {
-            if constexpr (Traits::kIsFloat)
-                value[i] = make_uint2(inside[0] ? value[i].x : 0, inside[1] ? value[i].y : 0);
-            else value[i] &= (inside[0] ? 0xFFFFu : 0u) | (inside[1] ? 0xFFFF0000u : 0u);
-        }
-    }
-
-    // The row of the current stage that holds position q of the window; `target` is null where no tap reads
-    // it.
-    struct Row {
-        uint8_t* target;
-        int32_t swizzle;
-    };
-    __device__ __forceinline__ Row find_row(int32_t q) const {
-        const int32_t stride = static_cast<int32_t>(problem.stride);
-        const int32_t row = divide_by_stride(geometry, q, stride), plane = q - row * stride;
-        if (q < 0 || q >= geometry.window || !(geometry.plane_mask >> plane & 1)) return {nullptr, 0};
-        const int32_t stored_row = row + plane_row(geometry, plane);
-        return {x_smem + stages.stage * geometry.x_stage_bytes + stored_row * kRowBytes, stored_row & 7};
-    }
-
-    // Rounds or splits the channels of one piece into a row. get_word(i) is channel i's element, or, of 16
-    // bits each, those of channels 2*i and 2*i + 1. Returns whether one is too small for f16x3.
-    template <class GetWord>
-    __device__ __forceinline__ bool store_piece(const Row& row, int32_t piece, GetWord get_word) {
-        uint32_t high[4], low[4];
-        bool any_small = false;
-#pragma unroll
-        for (int j = 0; j < 4; ++j) {
-            if constexpr (kMode == Mode::f16x3) {
-                const float first = __uint_as_float(get_word(2 * j));
-                const float second = __uint_as_float(get_word(2 * j + 1));
-                any_small = any_small || is_small(first) || is_small(second);
-                high[j] = split_f16(first * kXScale, second * kXScale, low[j]);
-                largest = __hmax2(largest, __habs2(*reinterpret_cast<const __half2*>(&high[j])));
-            } else if constexpr (kMode == Mode::tf32x3) {
-                const float value = __uint_as_float(get_word(j));
-                high[j] = ptx::cvt_rn_tf32(value);
-                low[j] = ptx::cvt_rn_tf32(value - __uint_as_float(high[j]));
-            } else if constexpr (kMode == Mode::tf32) {
-                high[j] = round_tf32(get_word(j));
-            } else {
-                high[j] = get_word(j);
-            }
-        }
-        *reinterpret_cast<uint4*>(row.target + ((piece ^ row.swizzle) << 4)) =
-            make_uint4(high[0], high[1], high[2], high[3]);
-        if constexpr (Traits::kIsSplit)
-            *reinterpret_cast<uint4*>(row.target + (((piece + Traits::kPieces) ^ row.swizzle) << 4)) =
-                make_uint4(low[0], low[1], low[2], low[3]);
-        return any_small;
-    }
-
-    // All pieces of position q.
-    template <class GetWord>
-    __device__ __forceinline__ void store(int32_t q, GetWord get_word) {
-        const Row row = find_row(q);
-        if (row.target == nullptr) return;
-        constexpr int kWords = Traits::kPieceChannels * Traits::kElementBytes / 4;  // of a piece
-        bool any_small = false;
-#pragma unroll
-        for (int piece = 0; piece < Traits::kPieces; ++piece)
-            any_small |= store_piece(row, piece, [&](int i) { return get_word(kWords * piece + i); });
-        if (any_small) count_small(q, 0, Traits::kChunkChannels);
-    }
-
-    static __device__ __forceinline__ bool is_small(float value) {
-        return fabsf(value) < kSmallestScaled / kXScale && value != 0.0f;
-    }
-    // Counts those of `most` of the chunk's channels at position q, where there are some. (One in a million
-    // normal numbers is small: reading them again costs less than counting all of them.)
-    __device__ __forceinline__ void count_small(int32_t q, int32_t first, int32_t most) {
-        const int32_t c = chunk * Traits::kChunkChannels + first;
-        const auto* source = reinterpret_cast<const float*>(find(ptx::anew(q), c));
-        const int32_t channels = min(most, static_cast<int32_t>(problem.C) - c);
-        int32_t count = 0;
-#pragma unroll 1
-        for (int32_t i = 0; i < channels; ++i, source += geometry.x_stride_c)
-            count += is_small(__ldg(source));
-        atomicAdd(&barriers.small_count[place.counter], count);
-    }
-
-    template <bool kRagged>
-    __device__ __forceinline__ void convert_pairs() {
-        const int32_t q = 2 * ptx::anew(lane) + geometry.batch_positions * batch - (window_begin() & 1);
-        Pair value[Traits::kChunkChannels];
-        if constexpr (kRagged) load_ragged(value, q);
-        else load(value, q);
-        claim();
-        if (kRagged && lane == 31) return;
-        if constexpr (Traits::kIsFloat) {
-            store(q, [&](int i) { return value[i].x; });
-            store(q + 1, [&](int i) { return value[i].y; });
-        } else {
-            store(q, [&](int i) { return __byte_perm(value[2 * i], value[2 * i + 1], 0x5410); });
-            store(q + 1, [&](int i) { return __byte_perm(value[2 * i], value[2 * i + 1], 0x7632); });
-        }
-    }
-
-    __device__ __forceinline__ void convert_singles() {
-        constexpr int kTogether = Traits::kIsFloat ? 2 : 1;  // runs of 32 positions, as registers allow
-#pragma unroll 1
-        for (int first = 0; first < 2; first += kTogether) {
-            const int32_t q = lane + 64 * batch + 32 * first;
-            Bits value[kTogether][Traits::kChunkChannels];
-#pragma unroll
-            for (int i = 0; i < kTogether; ++i) load(value[i], q + 32 * i);
-            claim();
-#pragma unroll
-            for (int i = 0; i < kTogether; ++i) {
-                store(q + 32 * i, [&](int j) -> uint32_t {
-                    if constexpr (Traits::kIsFloat) return value[i][j];
-                    else return value[i][2 * j] | static_cast<uint32_t>(value[i][2 * j + 1]) << 16;
-                });
-            }
-        }
-    }
-
-    // Channels-last: neighbouring lanes take the pieces of a row, whose channels are neighbours in memory.
-    __device__ __forceinline__ void convert_pieces() {
-        constexpr int kPositions = 32 / Traits::kPieces;  // of the warp at once
-        constexpr int kLoads = Traits::kPieceChannels * Traits::kElementBytes / 16;
-        const int32_t piece = lane % Traits::kPieces, first_channel = piece * Traits::kPieceChannels;
-        const int32_t c = chunk * Traits::kChunkChannels + first_channel;
-        const int32_t q = 64 * batch + lane / Traits::kPieces;  // and every kPositions-th from there on
-        const int32_t l = window_begin() + q;
-        const int32_t l_end = place.sample < problem.N && c < problem.C ? static_cast<int32_t>(problem.L) : 0;
-        const Bits* const source = x_tile + int64_t{l} * geometry.x_stride_l + c;
-        uint4 value[64 / kPositions][kLoads];
-#pragma unroll
-        for (int i = 0; i < 64 / kPositions; ++i) {
-            const int32_t step = i * kPositions;
-            const Bits* from = source + int64_t{step} * geometry.x_stride_l;
-            bool valid = q + step < geometry.window &&
-                         static_cast<uint32_t>(l + step) < static_cast<uint32_t>(l_end);
-            if (geometry.flat) {
-                from = find(q + step, c);
-                valid = from != nullptr && l_end > 0;
-            }
-#pragma unroll
-            for (int j = 0; j < kLoads; ++j)
-                value[i][j] = valid ? __ldg(reinterpret_cast<const uint4*>(from) + j) : uint4{};
-        }
-        claim();
-        // Where the stride divides kPositions, all lie in one plane, row_step rows apart.
-        const int32_t stride = static_cast<int32_t>(problem.stride);
-        const int32_t row_step = divide_by_stride(geometry, kPositions, stride);
-        const bool in_step = row_step * stride == kPositions;
-        const Row first_row = find_row(q);
-#pragma unroll
-        for (int i = 0; i < 64 / kPositions; ++i) {
-            const int32_t step = i * kPositions;
-            const bool stored = first_row.target != nullptr && q + step < geometry.window;
-            const Row row = !in_step ? find_row(q + step)
-                            : stored ? Row{first_row.target + i * row_step * kRowBytes,
-                                           (first_row.swizzle + i * row_step) & 7}
-                                     : Row{nullptr, 0};
-            if (row.target == nullptr) continue;
-            const bool any_small = store_piece(row, piece, [&](int j) {
-                return word_of(value[i][j / 4], j);
-            });
-            if (any_small) count_small(q + step, first_channel, Traits::kPieceChannels);
-        }
-    }
-
-    // 16 bytes of a channel that begin `shift` elements behind those of `word`, which `next` follows.
-    static __device__ __forceinline__ uint4 realign(const uint4& word, const uint4& next, int32_t shift) {
-        uint32_t part[8];
-#pragma unroll
-        for (int j = 0; j < 4; ++j) part[j] = word_of(word, j), part[4 + j] = word_of(next, j);
-        const int32_t bytes = shift * Traits::kElementBytes;
-#pragma unroll
-        for (int j = 0; j < 6; ++j) part[j] = bytes & 8 ? part[j + 2] : part[j];
-#pragma unroll
-        for (int j = 0; j < 5; ++j) part[j] = bytes & 4 ? part[j + 1] : part[j];
-        if constexpr (!Traits::kIsFloat) {
-            const uint32_t selector = bytes & 2 ? 0x5432 : 0x3210;
-#pragma unroll
-            for (int j = 0; j < 4; ++j) part[j] = __byte_perm(part[j], part[j + 1], selector);
-        }
-        return make_uint4(part[0], part[1], part[2], part[3]);
-    }
-
-    // The word of the next lane; in lane 31, `behind` of lane 0.
-    __device__ __forceinline__ uint4 next_word(const uint4& word, const uint4& behind) const {
-        uint32_t part[4];
-#pragma unroll
-        for (int j = 0; j < 4; ++j) {
-            const uint32_t first = lane == 0 ? word_of(behind, j) : word_of(word, j);
-            part[j] = __shfl_sync(0xFFFFFFFF, first, (lane + 1) % 32);
-        }
-        return make_uint4(part[0], part[1], part[2], part[3]);
-    }
-
-    // 16 bytes of a channel of which the first is at position l, without elements outside of the row of x.
-    __device__ __forceinline__ uint4 clip(const uint4& word, int32_t l) const {
-        uint32_t part[4];
-        const auto inside = [&](int32_t i) {
-            return static_cast<uint32_t>(l + i) < static_cast<uint32_t>(problem.L);
-        };
-#pragma unroll
-        for (int j = 0; j < 4; ++j) {
-            if constexpr (Traits::kIsFloat) part[j] = inside(j) ? word_of(word, j) : 0;
-            else
-                part[j] = word_of(word, j) & ((inside(2 * j) ? 0xFFFFu : 0u) |
-                                              (inside(2 * j + 1) ? 0xFFFF0000u : 0u));
-        }
-        return make_uint4(part[0], part[1], part[2], part[3]);
-    }
-
-    static __device__ __forceinline__ uint32_t word_of(const uint4& four, int j) {
-        return j % 4 == 0 ? four.x : j % 4 == 1 ? four.y : j % 4 == 2 ? four.z : four.w;
-    }
-
-    // f16x3: half a piece of channels, which are neighbours in memory.
-    __device__ __forceinline__ void store_half_piece(const Row& row, int32_t piece, int32_t half,
-                                                     const uint4& word) {
-        const float value[4] = {__uint_as_float(word.x), __uint_as_float(word.y), __uint_as_float(word.z),
-                                __uint_as_float(word.w)};
-        uint32_t high[2], low[2];
-        bool any_small = false;
-#pragma unroll
-        for (int j = 0; j < 2; ++j) {
-            any_small = any_small || is_small(value[2 * j]) || is_small(value[2 * j + 1]);
-            high[j] = split_f16(value[2 * j] * kXScale, value[2 * j + 1] * kXScale, low[j]);
-            largest = __hmax2(largest, __habs2(*reinterpret_cast<const __half2*>(&high[j])));
-        }
-        uint8_t* const target = row.target + 8 * half;
-        *reinterpret_cast<uint2*>(target + ((piece ^ row.swizzle) << 4)) = make_uint2(high[0], high[1]);
-        *reinterpret_cast<uint2*>(target + (((piece + Traits::kPieces) ^ row.swizzle) << 4)) =
-            make_uint2(low[0], low[1]);
-        if (any_small) {
-            int32_t count = 0;
-#pragma unroll
-            for (int j = 0; j < 4; ++j) count += is_small(value[j]);
-            atomicAdd(&barriers.small_count[place.counter], count);
-        }
-    }
-
-    static constexpr int kElements = 16 / Traits::kElementBytes;  // of a word of 16 bytes
-    // Folded: words of a channel's row; channels of x in a chunk.
-    static constexpr int kHalves = kFold / kElements, kChannels = Traits::kChunkChannels / kFold;
-
-    __device__ __forceinline__ void store_word(const Row& row, int32_t channel, int32_t half,
-                                               const uint4& word) {
-        if constexpr (kMode == Mode::f16x3) store_half_piece(row, channel, half, word);
-        else store_piece(row, half * kChannels + channel, [&](int j) { return word_of(word, j); });
-    }
-
-    // Rows of the window behind the last batch, which its warp loads in one go with it: a lane takes a word.
-    __device__ __forceinline__ int32_t rest_row() const {
-        return geometry.batches * geometry.batch_positions + ptx::anew(lane) / (kChannels * kHalves);
-    }
-    __device__ __forceinline__ int32_t rest_position() const {
-        return window_begin() + rest_row() * kFold + ptx::anew(lane) % kHalves * kElements;
-    }
-    __device__ __forceinline__ uint4 load_rest() const {
-        const int32_t l = rest_position(), L = static_cast<int32_t>(problem.L);
-        const int32_t c = chunk * kChannels + lane / kHalves % kChannels;
-        const bool valid = c < static_cast<int32_t>(problem.C) && rest_row() < geometry.window &&
-                           l > -kElements && l < L;
-        const Bits* const source = x_tile + int64_t{c} * geometry.x_stride_c + l;
-        return valid ? __ldg(reinterpret_cast<const uint4*>(source)) : uint4{};
-    }
-    __device__ __forceinline__ void store_rest(const uint4& word) {
-        const int32_t q = rest_row();
-        if (q >= geometry.window) return;
-        uint8_t* const target = x_smem + stages.stage * geometry.x_stage_bytes + q * kRowBytes;
-        store_word({target, q & 7}, lane / kHalves % kChannels, lane % kHalves,
-                   clip(word, rest_position()));
-    }
-
-    // Folded: the channel's positions of a row are neighbours in memory. Neighbouring lanes load neighbouring
-    // 16 bytes of a channel. Where rows of x begin between those, they load the aligned ones and exchange.
-    template <bool kRagged>
-    __device__ __forceinline__ void convert_folded() {
-        constexpr int kRows = 32 / kHalves;                        // that a warp loads at once
-        constexpr int kLoads = 64 / kRows;
-        const int32_t row = geometry.batch_positions * batch + lane / kHalves, half = lane % kHalves;
-        const int32_t first_l = window_begin() + geometry.batch_positions * batch * kFold;
-        const int32_t l = first_l + lane * kElements, L = static_cast<int32_t>(problem.L);
-        const int32_t c = chunk * kChannels;
-        const Bits* const source = x_tile + int64_t{c} * geometry.x_stride_c + l;
-        const auto shift_of = [&](int32_t channel) {
-            return (misalignment<kElements>(source) + channel * geometry.x_stride_c) % kElements;
-        };
-        const bool takes_rest = !kRagged && geometry.rest > 0 && batch == geometry.batches - 1;
-        uint4 rest{};
-        if (takes_rest) rest = load_rest();
-        uint4 value[kChannels][kLoads];
-        const Bits* from = source;
-#pragma unroll
-        for (int channel = 0; channel < kChannels; ++channel, from += geometry.x_stride_c) {
-            const int32_t shift = kRagged ? shift_of(channel) : 0;
-            const bool exists = c + channel < static_cast<int32_t>(problem.C);
-#pragma unroll
-            for (int i = 0; i < kLoads; ++i) {
-                const int32_t step = 32 * i * kElements - shift;
-                const bool valid = exists && l + step > -kElements && l + step < L &&
-                                   row + i * kRows < geometry.window + kRagged;
-                value[channel][i] = valid ? __ldg(reinterpret_cast<const uint4*>(from + step)) : uint4{};
-            }
-        }
-        claim();
-        const bool is_inside = first_l >= 0 && first_l + 64 * kFold <= L;
-        uint8_t* const target = x_smem + stages.stage * geometry.x_stage_bytes + row * kRowBytes;
-#pragma unroll
-        for (int channel = 0; channel < kChannels; ++channel) {
-            const int32_t shift = kRagged ? shift_of(channel) : 0;
-#pragma unroll
-            for (int i = 0; i < kLoads; ++i) {
-                uint4 word = value[channel][i];
-                if (kRagged && shift != 0)
-                    word = realign(word, next_word(word, value[channel][(i + 1) % kLoads]), shift);
-                if (!is_inside) word = clip(word, l + 32 * i * kElements);
-                if (row + i * kRows >= geometry.window) continue;
-                if (kRagged && i == kLoads - 1 && lane / kHalves == kRows - 1) continue;
-                store_word({target + i * kRows * kRowBytes, row & 7}, channel, half, word);
-            }
-        }
-        if (takes_rest) store_rest(rest);
-    }
-
-    __device__ __forceinline__ void convert_batch() {
-        largest = __half2{};
-        if constexpr (kLayout == Layout::channels_last) convert_pieces();
-        else if constexpr (kLayout == Layout::folded)
-            geometry.ragged ? convert_folded<true>() : convert_folded<false>();
-        else if (geometry.ragged) convert_pairs<true>();
-        else if (geometry.pairs) convert_pairs<false>();
-        else convert_singles();
-        if constexpr (kMode == Mode::f16x3) {
-            ptx::griddepcontrol_wait();  // for an empty list
-            const float2 most = __half22float2(largest);
-            if (__any_sync(0xFFFFFFFF, !(most.x < INFINITY && most.y < INFINITY)) && lane == 0)
-                list_tile(scratch, place.tile);
-        }
-    }
-
-    // Waits until the current stage is free; it stays so until this warp leaves it.
-    __device__ __forceinline__ void claim() {
-        ptx::mbarrier_wait(barriers.x_empty(stages.stage), stages.parity);
-    }
-
-    // Brings `batch` back into a stage, leaving those before it; false once there are no more tiles. Every
-    // warp claims and leaves every stage, also one in which it has no batch: else the barriers could run two
-    // phases ahead of it, which to a parity looks like none.
-    __device__ __forceinline__ bool find_stage() {
-        while (batch >= geometry.batches) {
-            batch -= geometry.batches;
-            claim();
-            ptx::fence_proxy_async();
-            __syncwarp();
-            if (lane == 0) ptx::mbarrier_arrive(barriers.x_full(stages.stage));
-            stages.advance(geometry.x_stages);
-            if (++chunk == geometry.chunks) {
-                chunk = 0;
-                if (++tap_group == geometry.tap_groups) {
-                    tap_group = 0;
-                    next_tile();
-                    if (place.tile < 0) return false;
-                }
-            }
-        }
-        return true;
-    }
-
-    __device__ __forceinline__ void run() {
-        next_tile();
-        if (place.tile < 0) return;
-        while (find_stage()) {
-            convert_batch();
-            batch += kConverterWarps;
-        }
-    }
-};
-
-}  // namespace sm90
-}  // namespace conv1d
-''',
 "gemm_sm90_product.cuh": r'''
 #line 1 "kernels/gemm_sm90_product.cuh"
 // The product warpgroups of the Hopper GEMM (gemm_sm90.cuh): D = W * X by wgmma, then D to y.
@@ -9108,13 +10383,19 @@ conv1d::Error conv1d::sm90::launch_listed_tiles(const Problem& problem, Scratch 
 ''',
 "gemm_sm90_16bit.cu": r'''
 #line 1 "kernels/gemm_sm90_16bit.cu"
-// The kernels of route "gemm_sm90" for 16 bits and the usual layout of x, in a translation unit of their own.
+// The kernels of route "gemm_sm90" for 16 bits and the usual layout of x, and those that pack weights, in a
+// translation unit of their own.
 
 
 namespace conv1d {
 namespace sm90 {
 
 CONV1D_SM90_16BIT_TILES(CONV1D_SM90_16BIT)
+template CONV1D_SM90_PACK(tf32)
+template CONV1D_SM90_PACK(tf32x3)
+template CONV1D_SM90_PACK(f16)
+template CONV1D_SM90_PACK(bf16)
+template CONV1D_SM90_PACK_SPLIT(tf32x3)
 
 }  // namespace sm90
 }  // namespace conv1d
@@ -9143,83 +10424,6 @@ namespace sm90 {
 CONV1D_SM90_TILES(CONV1D_SM90_FOLDED)
 
 }  // namespace sm90
-}  // namespace conv1d
-''',
-"tensor_map.cuh": r'''
-#line 1 "kernels/tensor_map.cuh"
-// Tensor maps: what the copy engine knows of a tensor when it loads boxes of it (ptx::cp_async_bulk_tensor).
-
-#include <cuda.h>
-#include <cuda_runtime.h>
-
-#include <atomic>
-
-
-
-namespace conv1d {
-
-using TensorMap = CUtensorMap;
-
-// A tensor of up to four axes, the one along memory first, and the box that is loaded at once. Strides are
-// those of the axes behind the first, in elements. Swizzled: boxes are rows of 128 bytes, as for wgmma.
-struct BoxedTensor {
-    const void* base;
-    int element_bytes;
-    int64_t extents[4];
-    int64_t strides[3];
-    int32_t box[4];
-    bool swizzled;
-};
-
-// Describes the tensor's boxes; outside, it reads as zero. What the driver refuses becomes a sentence. The
-// driver's function is asked for at run time: nothing links against it.
-inline Error encode_tensor_map(const BoxedTensor& tensor, int axes, TensorMap* map) {
-    using Encode = decltype(&cuTensorMapEncodeTiled);
-    static std::atomic<void*> known{nullptr};
-    void* encode = known.load(std::memory_order_relaxed);
-    if (encode == nullptr) {
-        cudaDriverEntryPointQueryResult found;
-#if CUDART_VERSION >= 12050
-        const cudaError_t error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &encode, 12000,
-                                                                   cudaEnableDefault, &found);
-#else
-        const cudaError_t error =
-            cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &encode, cudaEnableDefault, &found);
-#endif
-        if (error != cudaSuccess) return cudaGetErrorString(error);
-        if (encode == nullptr) return "the driver has no cuTensorMapEncodeTiled";
-        known.store(encode, std::memory_order_relaxed);
-    }
-    cuuint64_t extents[4], strides[3];
-    cuuint32_t box[4], steps[4];
-    for (int i = 0; i < axes; ++i) {
-        extents[i] = static_cast<cuuint64_t>(tensor.extents[i]);
-        if (i > 0) strides[i - 1] = static_cast<cuuint64_t>(tensor.strides[i - 1] * tensor.element_bytes);
-        box[i] = static_cast<cuuint32_t>(tensor.box[i]);
-        steps[i] = 1;
-    }
-    const CUresult result = reinterpret_cast<Encode>(encode)(
-        map, tensor.element_bytes == 4 ? CU_TENSOR_MAP_DATA_TYPE_UINT32 : CU_TENSOR_MAP_DATA_TYPE_UINT16,
-        static_cast<cuuint32_t>(axes), const_cast<void*>(tensor.base), extents, strides, box, steps,
-        CU_TENSOR_MAP_INTERLEAVE_NONE,
-        tensor.swizzled ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_NONE,
-        CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-    return result == CUDA_SUCCESS ? nullptr : "the driver refuses the tensor map";
-}
-
-// Describes x [N][C][L] for boxes of [1][channels][positions].
-inline Error encode_tensor_map(const Problem& problem, int32_t positions, int32_t channels, TensorMap* map) {
-    // One sample's stride means nothing and may be zero, which the driver refuses.
-    const int64_t stride_n = problem.N == 1 ? problem.C * problem.x_stride_c : problem.x_stride_n;
-    return encode_tensor_map(BoxedTensor{problem.x,
-                              static_cast<int>(element_bytes(problem.dtype)),
-                              {problem.L, problem.C, problem.N},
-                              {problem.x_stride_c, stride_n},
-                              {positions, channels, 1},
-                              false},
-                             3, map);
-}
-
 }  // namespace conv1d
 ''',
 "pointwise_sm90.cuh": r'''
@@ -11349,276 +12553,6 @@ inline Error launch_stem_sm80(const Problem& any_problem, cudaStream_t stream) {
 
 const conv1d::Route conv1d::kStemSm80 = {"stem_sm80", fits_stem_sm80, no_workspace, launch_stem_sm80};
 ''',
-"stream_sm90_plan.cuh": r'''
-#line 1 "kernels/stream_sm90_plan.cuh"
-// How the streaming convolution (stream_sm90.cuh) cuts a problem: the memory plan of a block, the tiles,
-// which problems it takes. Pure functions of the problem's numbers; no kernel here.
-
-
-
-
-
-namespace conv1d {
-namespace sm90 {
-
-// What fills the 96 registers a thread that hold weights, 48 of 16 bits. Known to the compiler: at branches
-// between products it would wait for each.
-constexpr int kMostStreamTaps = 3;
-constexpr int kStreamChannels = 64;
-constexpr int kStreamTileSlots = 16;  // tiles announced ahead; more than the stages of x can hold
-constexpr int kStreamCounters = 2 * kStreamTileSlots;
-constexpr int kMostRawStages = 6, kMostXStages = 4;  // kb67 TF32: 0.88 ms; with 12 and 4 0.92, 5 and 8 0.89
-
-// f16x3: kLargestScaled as fp16; what a value beyond it counts beside values too small, of which a tile has
-// fewer.
-constexpr uint32_t kLargestHigh = 0x7BF8, kSmallestHigh = 0x0C00;
-constexpr int32_t kTooLarge = 1 << 16;
-
-template <Mode kMode>
-struct StreamTraits : ModeTraits<kMode> {
-    using Traits = ModeTraits<kMode>;
-    static constexpr int kChunks = kStreamChannels / Traits::kChunkChannels;
-    // Of a raw stage: half a chunk.
-    static constexpr int kRawChannels = Traits::kChunkChannels / 2;
-    // Columns computed beyond those stored, so that each row of y is stored from a 32-byte sector on. Split
-    // operands, bound by products, store rows from wherever they begin.
-        static constexpr int kLead = Traits::kIsSplit ? 0 : 32 / Traits::kElementBytes;
-    // Of a staged row of D, in elements: eight rows lie in different banks.
-    static __host__ __device__ constexpr int pitch(int columns) {
-        return columns + (Traits::kIsFloat && kLead > 0 ? 0 : 8);
-    }
-    static __host__ __device__ constexpr int warp_staging_bytes(int columns) {
-        return 8 * pitch(columns) * Traits::kElementBytes;
-    }
-};
-
-// How the second mode of fp32 (gemm_sm90.cuh) cuts the same problem: what of it a tile of ours overlaps.
-struct SafeTiles {
-    int32_t flat, rows_per_sample, tiles_per_sample, advance, lead;
-};
-
-// How one launch cuts its problem; written by the host, read by every role.
-struct StreamGeometry {
-    int32_t columns;  // of a tile
-    int32_t tiles, tiles_per_sample;
-    int32_t begin;   // position of x at q = 0 of a tile's window, minus stride times the tile's row
-    int32_t window;  // positions of x that a tile needs
-    int32_t boxes;   // that load them: 3 at most
-    int32_t box_positions, box_step;  // of a box, and how far apart they begin
-    uint32_t box_magic, stride_magic;  // ceil(2^32 / box_positions or stride)
-    int32_t plane_rows;     // distance between planes, in rows
-    int32_t tap_row[kMostStreamTaps];  // in a stage, of column 0
-    int32_t raw_stages, raw_stage_bytes;
-    int32_t x_stages, x_stage_bytes;  // 2 or 4
-    int32_t paired;  // 1: rows of y begin at even elements
-    int32_t alternate;  // 1: each product warpgroup has all output channels, of every other tile
-    int32_t smem_bytes;
-    SafeTiles safe;
-};
-
-// Shared memory, in order: x stages | raw stages | staging of D, 8 warps | barriers | announced tiles |
-// doubts.
-constexpr int kStreamBarrierBytes = (2 * kMostRawStages + 2 * kMostXStages + 2 * kStreamTileSlots) * 8;
-constexpr int kStreamControlBytes =
-    static_cast<int>(kStreamBarrierBytes + kStreamTileSlots * sizeof(Announcement) +
-                     kStreamCounters * sizeof(int32_t));
-
-// Cuts the problem into tiles of `columns` positions, of which the first kLead may belong to the tile before.
-// `tiles` is 0 where that cannot be.
-template <Mode kMode>
-inline StreamGeometry cut_stream(const Problem& problem, int columns) {
-    using Traits = StreamTraits<kMode>;
-    constexpr int kPieceElements = 16 / Traits::kElementBytes;
-    StreamGeometry geometry{};
-    geometry.columns = columns;
-    // Boxes begin at 16-byte pieces of x. So do all windows, as tiles begin at multiples of 16 rows or, of
-    // fp32, of 8, but for the padding: they begin that `early`.
-    const int64_t stride = problem.stride;
-    const int64_t early = (kPieceElements - problem.pad_left % kPieceElements) % kPieceElements;
-    geometry.begin = static_cast<int32_t>(-problem.pad_left - early);
-    int64_t window = (columns - 1) * stride + early + (problem.K - 1) * problem.dilation + 1;
-    geometry.boxes = window <= 248 ? 1 : 2;
-    const auto box_of = [&](int64_t positions) {
-        const int64_t pieces = ceil_div(positions, kPieceElements);
-        // Of 16 bits, eight channels are read at once: an odd number of pieces in a row spreads them over the
-        // banks.
-        return (Traits::kIsFloat ? pieces : pieces | 1) * kPieceElements;
-    };
-    int64_t box = box_of(ceil_div(window, geometry.boxes)), step = box;
-    // Where taps lie far apart, each has a box of its own; that of tap k begins k * late early.
-    const int64_t late = problem.dilation % kPieceElements;
-    const int64_t apart = columns + early + (problem.K - 1) * late;
-    const bool far = stride == 1 && problem.K * apart < window;
-    if (far) {
-        geometry.boxes = static_cast<int32_t>(problem.K);
-        box = box_of(apart), step = problem.dilation - late;
-        window = (problem.K - 1) * box + apart;
-    }
-    if (box > 256) return {};
-    geometry.window = static_cast<int32_t>(window);
-    geometry.box_positions = static_cast<int32_t>(box);
-    geometry.box_step = static_cast<int32_t>(step);
-    geometry.raw_stage_bytes = static_cast<int32_t>(
-        round_up(geometry.boxes * box * Traits::kRawChannels * Traits::kElementBytes, 128));
-
-    geometry.box_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, box));
-    geometry.stride_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, stride));
-    const int64_t converted = round_up(window, Traits::kIsFloat ? 1 : 8);  // at once
-    const int64_t rows = ceil_div(converted, stride);
-    int64_t plane_rows = rows;
-    while (stride > 1 && plane_rows % 8 != kPlaneResidue[stride]) ++plane_rows;
-    geometry.plane_rows = static_cast<int32_t>(plane_rows);
-    geometry.x_stage_bytes =
-        static_cast<int32_t>(round_up((plane_rows * (stride - 1) + rows) * kRowBytes, 1024));
-    for (int tap = 0; tap < problem.K; ++tap) {
-        const int64_t offset = early + tap * (far ? box + late : problem.dilation);
-        geometry.tap_row[tap] = static_cast<int32_t>(offset % stride * plane_rows + offset / stride);
-    }
-
-    // f16x3 multiplies all chunks of a tile twice, so they stay meanwhile. Warpgroups that alternate have
-    // stages of their own: of those of the other, each would miss phases.
-    geometry.alternate = problem.O <= kTileO / 2;
-    const int x_least = kMode == Mode::f16x3 || geometry.alternate ? 2 * Traits::kChunks : 2;
-    const int64_t other_bytes =
-        kProductWarps * Traits::warp_staging_bytes(columns) + kStreamControlBytes + 1024;
-    const auto bytes = [&] {
-        return other_bytes + int64_t{geometry.raw_stages} * geometry.raw_stage_bytes +
-               int64_t{geometry.x_stages} * geometry.x_stage_bytes;
-    };
-    geometry.raw_stages = 3, geometry.x_stages = x_least;
-    if (bytes() > problem.device.smem_bytes) return {};
-    const auto fits = [&](int raw_stages, int x_stages) {
-        const StreamGeometry before = geometry;
-        geometry.raw_stages = raw_stages, geometry.x_stages = x_stages;
-        if (bytes() > problem.device.smem_bytes) geometry = before;
-    };
-    fits(4, 4);
-    for (int stages = geometry.raw_stages + 1; stages <= kMostRawStages; ++stages)
-        fits(stages, geometry.x_stages);
-    geometry.smem_bytes = static_cast<int32_t>(bytes());
-
-    geometry.paired = problem.P % 2 == 0 &&
-                      reinterpret_cast<uintptr_t>(problem.y) % (2 * Traits::kElementBytes) == 0;
-    const int advance = columns - Traits::kLead;
-    // The last columns of a row may be stored that early.
-    const int early_end = Traits::kLead > 0 ? Traits::kLead - 1 : 0;
-    geometry.tiles_per_sample = static_cast<int32_t>(ceil_div(problem.P + early_end, advance));
-    const int64_t tiles = problem.N * geometry.tiles_per_sample;
-    geometry.tiles = tiles < (int64_t{1} << 30) ? static_cast<int32_t>(tiles) : 0;
-    if (kMode == Mode::f16x3) {
-        const Geometry safe = choose_cut<Mode::tf32x3>(problem).geometry;
-        if (int64_t{safe.tiles} * safe.tile_advance >= kMaxBlocks) return {};  // their positions have 32 bits
-        geometry.safe = {safe.flat, safe.rows_per_sample, safe.tiles_per_sample, safe.tile_advance,
-                         safe.lead};
-    }
-    return geometry;
-}
-
-// More columns take more shared memory, and load fewer positions of x twice. 16 bits have registers for twice
-// as many.
-template <Mode kMode>
-constexpr int kWidestColumns = StreamTraits<kMode>::kIsFloat ? 128 + StreamTraits<kMode>::kLead : 256;
-template <Mode kMode>
-constexpr int kWideColumns = 128 + StreamTraits<kMode>::kLead;
-template <Mode kMode>
-constexpr int kNarrowColumns = 64 + StreamTraits<kMode>::kLead;
-
-// How the warps of a block share registers: at launch all have the same number, 64 K in a block.
-template <int kN, int kTaps = kMostStreamTaps>
-struct StreamWarps {
-    static constexpr int kConverters = kN > 192 ? 3 : 7;
-    static constexpr int kThreads = 32 * (kProductWarps + kConverters + 1);  // and one warp orders boxes
-    static constexpr int kOtherRegisters = kN > 192 ? 56 : kN < 100 || kTaps < 3 ? 72 : kN == 128 ? 48 : 56;
-    static constexpr int kAtLaunch = (64 << 10) / kThreads / 8 * 8;
-    static constexpr int kProductRegisters =
-        (kAtLaunch * kThreads - kOtherRegisters * (kThreads - 32 * kProductWarps)) / (32 * kProductWarps);
-};
-
-// The columns of a tile: the most that fit; the widest only where tiles are many, so that none waits for the
-// last ones.
-template <Mode kMode>
-inline StreamGeometry choose_stream_cut(const Problem& problem) {
-    const StreamGeometry wide = cut_stream<kMode>(problem, kWideColumns<kMode>);
-    if (problem.K < kMostStreamTaps) return wide;
-    const StreamGeometry widest = cut_stream<kMode>(problem, kWidestColumns<kMode>);
-    if (widest.tiles > 8 * problem.device.sm_count) return widest;
-    return wide.tiles > 0 ? wide : cut_stream<kMode>(problem, kNarrowColumns<kMode>);
-}
-
-// What pack_weights and lay_out ask of a Geometry.
-template <Mode kMode>
-inline Geometry packing(const Problem& problem) {
-    Geometry geometry{};
-    geometry.o_tiles = 1;
-    geometry.tile_o = kTileO;
-    geometry.channels = static_cast<int32_t>(problem.C);
-    geometry.taps = static_cast<int32_t>(problem.K);
-    geometry.chunks = StreamTraits<kMode>::kChunks;
-    geometry.tap_groups = 1;
-    geometry.taps_per_group = static_cast<int32_t>(problem.K);
-    if (kMode == Mode::f16x3) geometry.tiles = choose_cut<Mode::tf32x3>(problem).geometry.tiles;
-    return geometry;
-}
-
-inline Mode stream_mode_of(const Problem& problem) {
-    if (problem.dtype == Dtype::float16) return Mode::f16;
-    if (problem.dtype == Dtype::bfloat16) return Mode::bf16;
-    return problem.precision == Precision::tf32 ? Mode::tf32 : Mode::f16x3;
-}
-
-template <class Call>
-inline auto with_stream_mode(const Problem& problem, Call call) {
-    switch (stream_mode_of(problem)) {
-        case Mode::tf32:
-            return call(std::integral_constant<Mode, Mode::tf32>{});
-        case Mode::f16x3:
-            return call(std::integral_constant<Mode, Mode::f16x3>{});
-        case Mode::f16:
-            return call(std::integral_constant<Mode, Mode::f16>{});
-        default:
-            return call(std::integral_constant<Mode, Mode::bf16>{});
-    }
-}
-
-// Whether the copy engine can load boxes of x: what cuTensorMapEncodeTiled asks.
-inline bool has_tensor_map(const Problem& problem) {
-    const int64_t element = element_bytes(problem.dtype);
-    return problem.x_stride_l == 1 && reinterpret_cast<uintptr_t>(problem.x) % 16 == 0 &&
-           problem.x_stride_c * element % 16 == 0 && problem.x_stride_c >= problem.L &&
-           (problem.N == 1 || (problem.x_stride_n >= problem.C * problem.x_stride_c &&
-                               problem.x_stride_n % problem.x_stride_c == 0 &&
-                               problem.x_stride_n * element < (int64_t{1} << 40)));
-}
-
-}  // namespace sm90
-
-inline bool fits_stream_sm90(const Problem& problem) {
-    // Half the room for channels must be used: fp32 packs them in two chunks, which all must be there.
-    if (!fits_gemm_sm90(problem) || problem.G != 1 || problem.K < 2 ||
-        problem.K > sm90::kMostStreamTaps ||
-        problem.C <= sm90::kStreamChannels / 2 || problem.C > sm90::kStreamChannels ||
-        problem.O <= sm90::kTileO / 4 || problem.O > sm90::kTileO || problem.stride > 8 ||
-        !sm90::has_tensor_map(problem))
-        return false;
-    return sm90::with_stream_mode(problem, [&](auto mode) {
-        constexpr sm90::Mode kMode = decltype(mode)::value;
-        const sm90::StreamGeometry geometry = sm90::choose_stream_cut<kMode>(problem);
-        // Tiles at least half full, on average: the GEMM's run on from row to row where rows are short.
-        const int64_t stored = geometry.columns - sm90::StreamTraits<kMode>::kLead;
-        return geometry.tiles > 0 && geometry.tiles * stored <= 2 * problem.N * problem.P;
-    });
-}
-
-inline size_t workspace_stream_sm90(const Problem& problem) {
-    return sm90::with_stream_mode(problem, [&](auto mode) {
-        constexpr sm90::Mode kMode = decltype(mode)::value;
-        sm90::Scratch scratch;
-        return sm90::lay_out<kMode>(problem, sm90::packing<kMode>(problem), nullptr, &scratch);
-    });
-}
-
-}  // namespace conv1d
-''',
 "stream_sm90_convert.cuh": r'''
 #line 1 "kernels/stream_sm90_convert.cuh"
 // How x reaches the products of the streaming convolution (stream_sm90.cuh): one warp draws tickets and
@@ -11916,25 +12850,6 @@ struct StreamConverter {
 namespace conv1d {
 namespace sm90 {
 
-// f16x3: lists the tiles of the second mode that hold positions of ours.
-__device__ __forceinline__ void list_overlapped(const StreamGeometry& geometry, const Problem& problem,
-                                                const Scratch& scratch, const Announcement& place) {
-    const SafeTiles& safe = geometry.safe;
-    const uint32_t first = max(place.row, 0), advance = safe.advance;
-    const uint32_t last = min(place.row + geometry.columns, static_cast<int32_t>(problem.P)) - 1;
-    const uint32_t before = place.sample * (safe.flat ? safe.rows_per_sample : safe.tiles_per_sample);
-    uint32_t tile, end;
-    if (safe.flat) {
-        tile = (before + first) / advance;
-        end = (before + last) / advance + 1;
-    } else {  // their rows end up to lead - 1 positions early
-        tile = before + first / advance;
-        end = before + min((last + max(safe.lead - 1, 0)) / advance + 1,
-                           static_cast<uint32_t>(safe.tiles_per_sample));
-    }
-    for (; tile < end; ++tile) list_tile(scratch, static_cast<int32_t>(tile));
-}
-
 template <Mode kMode, int kN, int kTaps>
 struct StreamProduct {
     using Traits = StreamTraits<kMode>;
@@ -12196,7 +13111,10 @@ struct StreamProduct {
             if constexpr (kMode == Mode::f16x3) {
                 const int32_t doubts = __shfl_sync(0xFFFFFFFF, barriers.doubts[taken % kStreamCounters], 0);
                 if ((doubtful || doubts > 0) && !sums_suffice(acc, place, doubts)) {
-                    if (lane == 0) list_overlapped(geometry, problem, scratch, place);
+                    const int32_t end = min(place.row + kN, static_cast<int32_t>(problem.P));
+                    if (lane == 0)
+                        list_overlapped(geometry.safe, problem, scratch, place.sample,
+                                        {max(place.row, 0), end}, 0, {0, static_cast<int32_t>(problem.O)});
                     __syncwarp();
                 }
             }
@@ -13489,6 +14407,21 @@ _conv1d_units = {
         "direct.cuh",
         "dispatch.cuh",
         "direct.cu",
+    ],
+    "downsample_sm90.cu": [
+        "problem.h",
+        "tile.cuh",
+        "wgmma.cuh",
+        "gemm_sm90_plan.cuh",
+        "stream_sm90_plan.cuh",
+        "downsample_sm90_plan.cuh",
+        "ptx.cuh",
+        "gemm_sm90_pipeline.cuh",
+        "gemm_sm90_convert.cuh",
+        "tensor_map.cuh",
+        "downsample_sm90.cuh",
+        "dispatch.cuh",
+        "downsample_sm90.cu",
     ],
     "few_outputs.cu": [
         "mma.cuh",

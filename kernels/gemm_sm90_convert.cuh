@@ -130,7 +130,15 @@ __device__ __forceinline__ void pack_staged(const typename ModeTraits<kMode>::Bi
                 chunk * min(geometry.taps_per_group, geometry.taps - first_tap) + tap - first_tap;
             const int32_t channel = part * Traits::kChunkChannels +
                                     first_channel<kMode>(piece % Traits::kPieces, geometry.folded);
-            reinterpret_cast<uint4*>(image)[(block * geometry.tile_o + row) * 8 + (piece ^ (row & 7))] =
+            // By steps: those of a chunk follow each other, in each all taps; rows are not swizzled.
+            constexpr int kParts = 8 / Traits::kPieces;  // high, then low
+            const int32_t step = piece % Traits::kPieces / 2 * kParts + piece / Traits::kPieces;
+            const int64_t place =
+                geometry.by_steps
+                    ? ((block - tap) * 4 + step * geometry.taps + tap) * (geometry.tile_o * 2) +
+                          row / 8 * 16 + piece % 2 * 8 + row % 8
+                    : (block * geometry.tile_o + row) * 8 + (piece ^ (row & 7));
+            reinterpret_cast<uint4*>(image)[place] =
                 pack_piece<kMode>(staged + channel * kPackPitch + i / 8, piece >= Traits::kPieces, scale);
         }
     }
@@ -208,21 +216,28 @@ __global__ void __launch_bounds__(kPackThreads)
     if (threadIdx.x == 0)
         scratch.row_scaling[blockIdx.x] = make_float2(
             (scales || largest == 0 ? 1.0f : -1.0f) / (scale * kXScale), static_cast<float>(small));
+    // The safe image's tiles may have fewer rows.
+    const int32_t group_rows = geometry.o_tiles * geometry.tile_o;
+    const int32_t group = static_cast<int32_t>(blockIdx.x) / group_rows;
+    const int32_t o = static_cast<int32_t>(blockIdx.x) - group * group_rows;
+    const int32_t safe_rows = safe_geometry.o_tiles * safe_geometry.tile_o;
     const int32_t segments = (geometry.taps + kPackTaps - 1) / kPackTaps;
     for (int32_t i = threadIdx.x / 32; i < geometry.chunks * segments; i += kPackThreads / 32) {
         const int32_t chunk = i / segments, tap = (i - chunk * segments) * kPackTaps;
-        const PackUnit unit{static_cast<int32_t>(blockIdx.x), chunk * kPackChannels<uint32_t>, tap,
+        PackUnit unit{static_cast<int32_t>(blockIdx.x), chunk * kPackChannels<uint32_t>, tap,
                             min(kPackTaps, geometry.taps - tap)};
         uint32_t* const weights_smem = staged[threadIdx.x / 32];
         stage_weights(weights_smem, row, unit, geometry.folded != 0, C, K, exists);
         pack_staged<Mode::f16x3>(weights_smem, unit, geometry, scratch.image, scale);
-        pack_staged<kSafeMode>(weights_smem, unit, safe_geometry, scratch.safe_image, 1.0f);
+        unit.row = group * safe_rows + o;
+        if (o < safe_rows)
+            pack_staged<kSafeMode>(weights_smem, unit, safe_geometry, scratch.safe_image, 1.0f);
     }
 #endif
 }
 
 template <Mode kMode>
-inline void pack_weights(const Problem& problem, const Geometry& geometry, const Scratch& scratch,
+void pack_weights(const Problem& problem, const Geometry& geometry, const Scratch& scratch,
                          cudaStream_t stream) {
     const int64_t units = problem.G * geometry.o_tiles * geometry.tile_o *
                           ceil_div(geometry.channels, kPackChannels<typename ModeTraits<kMode>::Bits>) *
@@ -233,13 +248,25 @@ inline void pack_weights(const Problem& problem, const Geometry& geometry, const
         static_cast<int32_t>(problem.K), units);
 }
 template <Mode kSafeMode>
-inline void pack_split_weights(const Problem& problem, const Geometry& geometry, const Geometry& safe,
+void pack_split_weights(const Problem& problem, const Geometry& geometry, const Geometry& safe,
                                const Scratch& scratch, cudaStream_t stream) {
     const unsigned rows = static_cast<unsigned>(problem.G * geometry.o_tiles * geometry.tile_o);
     pack_split_weights_kernel<kSafeMode><<<rows, kPackThreads, 0, stream>>>(
         static_cast<const uint32_t*>(problem.w), scratch, geometry, safe, static_cast<int32_t>(problem.C),
         static_cast<int32_t>(problem.O), static_cast<int32_t>(problem.K));
 }
+
+// For all routes that pack so: compiled in gemm_sm90_16bit.cu, a short unit.
+#define CONV1D_SM90_PACK(mode) \
+    void pack_weights<Mode::mode>(const Problem&, const Geometry&, const Scratch&, cudaStream_t);
+#define CONV1D_SM90_PACK_SPLIT(mode)                                                              \
+    void pack_split_weights<Mode::mode>(const Problem&, const Geometry&, const Geometry&,         \
+                                        const Scratch&, cudaStream_t);
+extern template CONV1D_SM90_PACK(tf32)
+extern template CONV1D_SM90_PACK(tf32x3)
+extern template CONV1D_SM90_PACK(f16)
+extern template CONV1D_SM90_PACK(bf16)
+extern template CONV1D_SM90_PACK_SPLIT(tf32x3)
 
 // A batch is 64 positions with all channels of a row, loaded and then stored; the batches of all stages go
 // round the warps. Neighbouring lanes take neighbouring positions, so global loads run along the rows of x.

@@ -89,6 +89,33 @@ __device__ __forceinline__ void list_tile(const Scratch& scratch, int32_t tile) 
     if (atomicExch(&scratch.is_listed[tile], 1) == 0) scratch.list[atomicAdd(&scratch.tickets[1], 1)] = tile;
 }
 
+// f16x3 of other routes: lists the tiles of tf32x3 that hold some positions and output channels of a sample's
+// group.
+struct Span {
+    int32_t begin, end;
+};
+__device__ __forceinline__ void list_overlapped(const SafeTiles& safe, const Problem& problem,
+                                                const Scratch& scratch, int32_t sample, Span positions,
+                                                int32_t group, Span channels) {
+    const uint32_t first = positions.begin, last = positions.end - 1, advance = safe.advance;
+    const uint32_t before = sample * (safe.flat ? safe.rows_per_sample : safe.tiles_per_sample);
+    uint32_t window, end;
+    if (safe.flat) {
+        window = (before + first) / advance;
+        end = (before + last) / advance + 1;
+    } else {  // their rows end up to lead - 1 positions early
+        window = before + first / advance;
+        end = before + min((last + max(safe.lead - 1, 0)) / advance + 1,
+                           static_cast<uint32_t>(safe.tiles_per_sample));
+    }
+    for (; window < end; ++window) {
+        const int32_t tile =
+            (static_cast<int32_t>(window) * static_cast<int32_t>(problem.G) + group) * safe.o_tiles;
+        for (int32_t o = channels.begin / safe.tile_o; o * safe.tile_o < channels.end; ++o)
+            list_tile(scratch, tile + o);
+    }
+}
+
 // One thread: draws tickets, announces tiles one ahead of need, streams the weights of each. kMayBeListed:
 // where there is a list, of the tiles on it only.
 template <bool kMayBeListed>

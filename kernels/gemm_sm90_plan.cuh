@@ -144,6 +144,7 @@ struct Geometry {
     int32_t x_stages, x_stage_bytes;
     int32_t w_stages;
     int32_t bulk;      // 1: rows of y can be stored by bulk copies of 16-byte pieces
+    int32_t by_steps;  // 1: weights are packed step by step, see pack_staged
     int32_t skew;      // blocks by which the first product warpgroup runs ahead of the second
     int32_t resident;  // 1: all weights lie in shared memory for the life of the block
     int32_t smem_bytes;
@@ -419,7 +420,21 @@ inline size_t lay_out(const Problem& problem, const Geometry& geometry, uint8_t*
     return bytes;
 }
 
-// Does listed tiles of tf32x3 again, for stream_sm90.cuh, which lists them; in this route's unit, where the
+// How tf32x3 cuts a problem of which another kernel does the first mode: what of it a tile there overlaps.
+// `advance` is 0 where that does not know its positions by 32 bits.
+struct SafeTiles {
+    int32_t flat, rows_per_sample, tiles_per_sample, advance, lead;
+    int32_t o_tiles, tile_o;
+};
+
+inline SafeTiles find_safe_tiles(const Problem& problem) {
+    const Geometry safe = choose_cut<Mode::tf32x3>(problem).geometry;
+    if (safe.tiles == 0 || int64_t{safe.tiles} * safe.tile_advance >= int64_t{1} << 31) return {};
+    return {safe.flat, safe.rows_per_sample, safe.tiles_per_sample, safe.tile_advance,
+            safe.lead, safe.o_tiles, safe.tile_o};
+}
+
+// Does listed tiles of tf32x3 again, for other routes that list them; in this route's unit, where the
 // kernels are.
 Error launch_listed_tiles(const Problem& problem, Scratch scratch, cudaStream_t stream);
 

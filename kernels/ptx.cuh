@@ -68,7 +68,7 @@ __device__ __forceinline__ uint32_t min_magnitude_f16(uint32_t smallest, uint32_
     return result;
 }
 
-// 9.7.9.8: 2, 4 or 8 bytes, in the order of the program: of plain loads the compiler puts some behind stores.
+// 9.7.9.8: 2 to 16 bytes, in the order of the program: of plain loads the compiler puts some behind stores.
 __device__ __forceinline__ void ld_shared(uint16_t& value, uint32_t source) {
     asm volatile("ld.shared.u16 %0, [%1];" : "=h"(value) : "r"(source) : "memory");
 }
@@ -77,6 +77,20 @@ __device__ __forceinline__ void ld_shared(uint32_t& value, uint32_t source) {
 }
 __device__ __forceinline__ void ld_shared(uint2& value, uint32_t source) {
     asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(value.x), "=r"(value.y) : "r"(source) : "memory");
+}
+__device__ __forceinline__ void ld_shared(uint4& value, uint32_t source) {
+    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+                 : "r"(source)
+                 : "memory");
+}
+// The same in some lanes; without a branch, which between products would make the compiler wait for them.
+__device__ __forceinline__ void ld_shared_if(bool condition, uint32_t& value, uint32_t source) {
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.ne.u32 p, %2, 0;\n@p ld.shared.u32 %0, [%1];\n}"
+        : "+r"(value)
+        : "r"(source), "r"(static_cast<uint32_t>(condition))
+        : "memory");
 }
 
 // No instruction: the compiler computes the value here, not where it is used.
@@ -159,7 +173,7 @@ __device__ __forceinline__ void cp_async_bulk_wait_read() {
 
 // 9.7.9.27.1.2: a box of three axes that a tensor map describes, global to shared, from coordinates
 // (c0, c1, c2) on; c0 runs along memory, and what lies outside the tensor reads as zero. The target is a
-// multiple of 128 bytes.
+// multiple of 128 bytes, and c0 a multiple of 16 bytes: others are illegal instructions.
 __device__ __forceinline__ void cp_async_bulk_tensor(uint32_t target, const void* map, int32_t c0, int32_t c1,
                                                      int32_t c2, uint32_t barrier) {
     asm volatile(
@@ -177,6 +191,38 @@ __device__ __forceinline__ void cp_async_bulk_tensor(uint32_t target, const void
         "[%0], [%1, {%2, %3, %4, %5}], [%6];" ::"r"(target),
         "l"(map), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(barrier)
         : "memory");
+}
+
+// The same, to the same place in each block of the cluster that has a bit in `blocks`, and to its barrier.
+__device__ __forceinline__ void cp_async_bulk_tensor_multicast(uint32_t target, const void* map, int32_t c0,
+                                                               int32_t c1, int32_t c2, int32_t c3,
+                                                               uint32_t barrier, uint16_t blocks) {
+    asm volatile(
+        "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
+        "[%0], [%1, {%2, %3, %4, %5}], [%6], %7;" ::"r"(target),
+        "l"(map), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(barrier), "h"(blocks)
+        : "memory");
+}
+
+// 10.15: this block's number in its cluster. 9.7.9.23: the address of the same place in block `rank` of it.
+__device__ __forceinline__ uint32_t cluster_ctarank() {
+    uint32_t rank;
+    asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+    return rank;
+}
+__device__ __forceinline__ uint32_t mapa(uint32_t address, uint32_t rank) {
+    uint32_t mapped;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(mapped) : "r"(address), "r"(rank));
+    return mapped;
+}
+// 9.7.13.15.13: mbarrier_arrive by such an address.
+__device__ __forceinline__ void mbarrier_arrive_cluster(uint32_t barrier) {
+    asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+// 9.7.13.4: all threads of the cluster.
+__device__ __forceinline__ void cluster_sync() {
+    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::
+                     : "memory");
 }
 
 // 9.7.15.5.15 and .16: four 8x8 matrices of 16-bit elements. Lane 8*m + i gives the address of row i of
@@ -246,11 +292,12 @@ __device__ __forceinline__ uint64_t wgmma_descriptor(uint32_t smem16) {
     return (uint64_t{kRowGroupOffset | kSwizzle128} << 32) | (smem16 + kLeadingOffset);
 }
 
-// The same of an operand that is not swizzled, in parts of 8 rows of 16 bytes: 128 B from one to the next,
-// along K and along the rows alike.
+// The same of an operand that is not swizzled, in parts of 8 rows of 16 bytes: 128 B from one to the next
+// along K, kRowGroupBytes along the rows. In a cluster addresses have the block's number above 24 bits.
+template <uint32_t kRowGroupBytes = 128>
 __device__ __forceinline__ uint64_t wgmma_descriptor_plain(uint32_t smem16) {
     constexpr uint32_t kPart = 128 / 16;
-    return (uint64_t{kPart} << 32) | (smem16 + (kPart << 16));
+    return (uint64_t{kRowGroupBytes / 16} << 32) | ((smem16 & 0x3FFF) + (kPart << 16));
 }
 
 }  // namespace ptx

@@ -39,11 +39,6 @@ struct StreamTraits : ModeTraits<kMode> {
     }
 };
 
-// How the second mode of fp32 (gemm_sm90.cuh) cuts the same problem: what of it a tile of ours overlaps.
-struct SafeTiles {
-    int32_t flat, rows_per_sample, tiles_per_sample, advance, lead;
-};
-
 // How one launch cuts its problem; written by the host, read by every role.
 struct StreamGeometry {
     int32_t columns;  // of a tile
@@ -153,10 +148,8 @@ inline StreamGeometry cut_stream(const Problem& problem, int columns) {
     const int64_t tiles = problem.N * geometry.tiles_per_sample;
     geometry.tiles = tiles < (int64_t{1} << 30) ? static_cast<int32_t>(tiles) : 0;
     if (kMode == Mode::f16x3) {
-        const Geometry safe = choose_cut<Mode::tf32x3>(problem).geometry;
-        if (int64_t{safe.tiles} * safe.tile_advance >= kMaxBlocks) return {};  // their positions have 32 bits
-        geometry.safe = {safe.flat, safe.rows_per_sample, safe.tiles_per_sample, safe.tile_advance,
-                         safe.lead};
+        geometry.safe = find_safe_tiles(problem);
+        if (geometry.safe.advance == 0) return {};
     }
     return geometry;
 }
@@ -196,11 +189,11 @@ inline StreamGeometry choose_stream_cut(const Problem& problem) {
 template <Mode kMode>
 inline Geometry packing(const Problem& problem) {
     Geometry geometry{};
-    geometry.o_tiles = 1;
+    geometry.o_tiles = static_cast<int32_t>(ceil_div(problem.O, kTileO));
     geometry.tile_o = kTileO;
     geometry.channels = static_cast<int32_t>(problem.C);
     geometry.taps = static_cast<int32_t>(problem.K);
-    geometry.chunks = StreamTraits<kMode>::kChunks;
+    geometry.chunks = static_cast<int32_t>(ceil_div(problem.C, ModeTraits<kMode>::kChunkChannels));
     geometry.tap_groups = 1;
     geometry.taps_per_group = static_cast<int32_t>(problem.K);
     if (kMode == Mode::f16x3) geometry.tiles = choose_cut<Mode::tf32x3>(problem).geometry.tiles;

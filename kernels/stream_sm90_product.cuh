@@ -13,25 +13,6 @@
 namespace conv1d {
 namespace sm90 {
 
-// f16x3: lists the tiles of the second mode that hold positions of ours.
-__device__ __forceinline__ void list_overlapped(const StreamGeometry& geometry, const Problem& problem,
-                                                const Scratch& scratch, const Announcement& place) {
-    const SafeTiles& safe = geometry.safe;
-    const uint32_t first = max(place.row, 0), advance = safe.advance;
-    const uint32_t last = min(place.row + geometry.columns, static_cast<int32_t>(problem.P)) - 1;
-    const uint32_t before = place.sample * (safe.flat ? safe.rows_per_sample : safe.tiles_per_sample);
-    uint32_t tile, end;
-    if (safe.flat) {
-        tile = (before + first) / advance;
-        end = (before + last) / advance + 1;
-    } else {  // their rows end up to lead - 1 positions early
-        tile = before + first / advance;
-        end = before + min((last + max(safe.lead - 1, 0)) / advance + 1,
-                           static_cast<uint32_t>(safe.tiles_per_sample));
-    }
-    for (; tile < end; ++tile) list_tile(scratch, static_cast<int32_t>(tile));
-}
-
 template <Mode kMode, int kN, int kTaps>
 struct StreamProduct {
     using Traits = StreamTraits<kMode>;
@@ -293,7 +274,10 @@ struct StreamProduct {
             if constexpr (kMode == Mode::f16x3) {
                 const int32_t doubts = __shfl_sync(0xFFFFFFFF, barriers.doubts[taken % kStreamCounters], 0);
                 if ((doubtful || doubts > 0) && !sums_suffice(acc, place, doubts)) {
-                    if (lane == 0) list_overlapped(geometry, problem, scratch, place);
+                    const int32_t end = min(place.row + kN, static_cast<int32_t>(problem.P));
+                    if (lane == 0)
+                        list_overlapped(geometry.safe, problem, scratch, place.sample,
+                                        {max(place.row, 0), end}, 0, {0, static_cast<int32_t>(problem.O)});
                     __syncwarp();
                 }
             }

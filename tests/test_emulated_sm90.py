@@ -100,6 +100,37 @@ FAULTS = {
         "const int32_t at = p - phi + kCount * lane + 32 * kCount * i;",
         "const int32_t at = p - phi + kCount * lane + 32 * kCount * i + (emulator::broken == BREAK);",
     ),
+    "a downsampling stage is filled before it is empty": (
+        "downsample_sm90.cuh",
+        "ptx::mbarrier_wait(barriers.empty(ring.stage), ring.parity);",
+        "if (emulator::broken != BREAK) ptx::mbarrier_wait(barriers.empty(ring.stage), ring.parity);",
+    ),
+    "a downsampling stage is read before it is there": (
+        "downsample_sm90.cuh",
+        "ptx::mbarrier_wait(barriers.full(ring.stage), ring.parity);",
+        "if (emulator::broken != BREAK) ptx::mbarrier_wait(barriers.full(ring.stage), ring.parity);",
+    ),
+    "a downsampling stage is left before its products": (
+        "downsample_sm90.cuh",
+        "if (done >= 0) release(done);\n                    done = number;",
+        "if (emulator::broken == BREAK) release(number);\n"
+        "else if (done >= 0) release(done);\n                    done = number;",
+    ),
+    "a block of a cluster does not wait for the other's products": (
+        "downsample_sm90.cuh",
+        "kProductWarps * kDownCluster);",
+        "kProductWarps * (emulator::broken == BREAK ? 1 : kDownCluster));",
+    ),
+    "a block of a cluster ends before the other": (
+        "downsample_sm90.cuh",
+        "ptx::cluster_sync();  // shared memory outlives",
+        "if (emulator::broken != BREAK) ptx::cluster_sync();  // shared memory outlives",
+    ),
+    "rows between pieces begin elsewhere": (
+        "downsample_sm90.cuh",
+        "(Traits::kIsFloat ? late : late / 2) * 4;",
+        "(Traits::kIsFloat ? late : (late + (emulator::broken == BREAK)) / 2) * 4;",
+    ),
     "a pointwise stage is filled before it is empty": (
         "pointwise_sm90.cuh",
         "ptx::mbarrier_wait(barriers.empty(filled.stage), filled.parity);\n                load_chunk",

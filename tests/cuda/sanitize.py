@@ -54,12 +54,17 @@ PROBLEMS = [
     (2, 3, 5, 4, 701, 5, 4, (2, 2), 1),
     (3, 1, 3, 20, 90, 110, 2, (300, 300), 3),
     (5, 2, 6, 9, 23, 3, 8, (1, 1), 5),
+    (1, 1, 64, 1024, 3648, 3, 2, (1, 1), 1),
+    (1, 1, 72, 1000, 3701, 3, 2, (0, 0), 1),
 ]
+SLOW = 10**8  # products
 
 
-def watched(tool, route, stride):
+def watched(tool, route, stride, products):
     folded = route == "gemm_sm90" and stride == 8
-    return tool != "racecheck" or not (folded or route == "pointwise_sm90")
+    if tool == "racecheck" and (folded or route in ("pointwise_sm90", "downsample_sm90")):
+        return False
+    return products < SLOW or route == "downsample_sm90"  # which takes nothing small
 
 
 def main(tool):
@@ -82,7 +87,7 @@ def main(tool):
             torch.backends.cudnn.allow_tf32 = allowed
             operands = [t.to(dtype).cuda() for t in (x, weight, bias)]
             for route in ops.routes():
-                if not watched(tool, route, stride):
+                if not watched(tool, route, stride, expected.numel() * C * K):
                     continue
                 try:
                     y = ops.conv1d_by(route, *operands, (stride,), padding, (dilation,), groups)

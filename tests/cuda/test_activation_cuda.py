@@ -18,6 +18,8 @@ PROBLEMS = {
     "dense, rows of 16 bytes": Problem(2, 32, 128, 1600, 1),
     "streamed": Problem(2, 64, 128, 1600, 3, padding=(1, 1)),
     "streamed, odd rows": Problem(2, 40, 72, 1024, 3, stride=2, padding=(1, 2)),
+    "downsampled": Problem(1, 64, 1024, 3648, 3, stride=2, padding=(1, 1)),
+    "downsampled, odd rows": Problem(1, 64, 1000, 3701, 3, stride=2),
     "dense, one position": Problem(3, 16, 8, 1, 1),
     "dense, strided and dilated": Problem(2, 24, 40, 700, 5, stride=3, dilation=4, padding=(2, 2)),
     "short rows of many samples": Problem(300, 20, 40, 5, 3, padding=(1, 1)),

@@ -104,6 +104,14 @@ EDGES = {
     "dense, large, strided, ragged": Problem(16, 200, 300, 3007, 5, stride=2, dilation=3, padding=(2, 9)),
     "dense, large, many short rows": Problem(400, 130, 256, 63, 5, padding=(2, 2)),
     "dense, large, two groups, aligned rows": Problem(16, 96, 130, 2048, 7, padding=(3, 3), groups=2),
+    "downsampled": Problem(2, 80, 1024, 3648, 3, stride=2, padding=(1, 1)),
+    "downsampled, padded behind alone": Problem(3, 64, 1000, 3648, 3, stride=2, padding=(0, 1)),
+    "downsampled, padded before alone": Problem(1, 100, 1024, 3656, 3, stride=2, padding=(1, 0)),
+    "downsampled, odd rows": Problem(2, 72, 1024, 3701, 3, stride=2),
+    "downsampled, odd rows, four more channels": Problem(3, 68, 1024, 3699, 3, stride=2, bias=False),
+    "downsampled, rows of two": Problem(2, 64, 1024, 3702, 3, stride=2),
+    "downsampled, groups": Problem(1, 66, 512, 7296, 3, stride=2, padding=(1, 1), groups=2),
+    "downsampled, large": Problem(16, 200, 512, 8000, 3, stride=2, padding=(1, 1)),
     # Rows of x begin at multiples of 16 bytes.
     "streamed": Problem(40, 64, 128, 2048, 3),
     "streamed, ragged, odd rows of y": Problem(3, 45, 99, 1800, 3, padding=(1, 2)),
@@ -209,6 +217,7 @@ def test_each_route_takes_something(model_new):
             Problem(2, 64, 128, 4096, 3),
             Problem(40, 64, 128, 2048, 3),
             Problem(2, 64, 128, 512, 1),
+            Problem(1, 64, 1024, 3648, 3, stride=2, padding=(1, 1)),
             Problem(2, 1, 1, 4096, 3, groups=8),
             Problem(2, 3, 8, 512, 3),
             Problem(2, 4, 32, 512, 15),
@@ -266,6 +275,24 @@ def test_inf_and_nan_stay_where_they_belong(model_new, route, mode):
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_inf_and_nan_of_a_downsampled_row_stay_there(model_new, mode):
+    """Rows that begin between 16-byte pieces are loaded with their neighbours'; fp32 does some tiles again."""
+    dtype, allowed = MODES[mode]
+    for L, padding in [(3648, 1), (3701, 0)]:
+        problem = Problem(2, 64, 1024, L, 3, stride=2, padding=(padding, padding))
+        x, *rest = problem.arguments(dtype)
+        for value in [float("inf"), float("nan")]:
+            dirty = x.clone()
+            dirty[1, 5, L - 1] = dirty[1, 6, 0] = value  # the last of a row, the first of the next
+            with tf32(allowed):
+                y, expected = (model_new._conv1d_ops.conv1d(operand, *rest) for operand in (dirty, x))
+            ends = torch.zeros_like(y, dtype=torch.bool)
+            ends[1, :, 0] = ends[1, :, -1] = True
+            assert not y[ends].isfinite().any()
+            torch.testing.assert_close(y[~ends], expected[~ends], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_inf_stays_out_of_taps_that_a_folded_stride_adds(model_new, mode):
     """Hopper's GEMM makes 16 taps of 11 at a stride of 8; an infinity must not meet their weights of zero."""
     dtype, allowed = MODES[mode]
@@ -301,13 +328,14 @@ def hostile(kind, shape, generator):
     return x * {"large": 1e5, "small": 1e-3, "tiny": 1e-12, "subnormal": 1e-39}.get(kind, 1.0)
 
 
-HOSTILE_SIZES = {  # N, C, O, L, K; y's rows begin anywhere, and at 16 bytes but not at 32
-    "large": (24, 64, 128, 6001, 3),
-    "large, streamed": (24, 64, 128, 6000, 3),
-    "large, longer sums": (16, 128, 128, 3004, 3),
-    "large, short rows": (300, 128, 256, 36, 5),
-    "large, one tap": (8, 128, 136, 1004, 1),
-    "small": (3, 40, 70, 301, 5),
+HOSTILE_SIZES = {  # N, C, O, L, K, stride; y's rows begin anywhere, and at 16 bytes but not at 32
+    "large": (24, 64, 128, 6001, 3, 1),
+    "large, streamed": (24, 64, 128, 6000, 3, 1),
+    "large, downsampled": (4, 128, 512, 8000, 3, 2),
+    "large, longer sums": (16, 128, 128, 3004, 3, 1),
+    "large, short rows": (300, 128, 256, 36, 5, 1),
+    "large, one tap": (8, 128, 136, 1004, 1, 1),
+    "small": (3, 40, 70, 301, 5, 1),
 }
 
 
@@ -321,14 +349,14 @@ def test_fp32_is_accurate_for_hostile_data(model_new, kind, size):
     """Each output, against the sum of the magnitudes in its own window: three roundings of 2^-24 for the
     operands of a product, and truncations of the tensor core's sums, promoted after at most 128 products; in
     all below 2^-20. Weights of the channels undo the scales of x, so that all channels count."""
-    N, C, O, L, K = HOSTILE_SIZES[size]
+    N, C, O, L, K, stride = HOSTILE_SIZES[size]
     generator = torch.Generator("cuda").manual_seed(1)
     x = hostile(kind, (N, C, L), generator)
     weight = torch.randn(O, C, K, generator=generator, device="cuda")
     if kind == "channels of any scale":
         weight /= x.abs().amax(dim=(0, 2))[:, None]
     for route in ["chosen", *model_new._conv1d_ops.routes()]:
-        arguments = (x, weight, None, (1,), (K // 2, K // 2), (1,), 1)
+        arguments = (x, weight, None, (stride,), (K // 2, K // 2), (1,), 1)
         with tf32(False):
             y = run(model_new._conv1d_ops, route, arguments)
         if y is None:

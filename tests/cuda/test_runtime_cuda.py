@@ -13,6 +13,7 @@ PROBLEMS = {
     "dense": DENSE,
     "depthwise": DEPTHWISE,
     "streamed": Problem(4, 64, 128, 3000, 3, padding=(1, 1)),
+    "downsampled": Problem(3, 64, 1024, 3648, 3, stride=2, padding=(1, 1)),
     "short": SHORT,
     "few channels": Problem(4, 3, 20, 1001, 5),
     "few channels, many outputs": Problem(4, 4, 192, 2048, 15, padding=(7, 6)),

@@ -1,9 +1,10 @@
-// Runs random problems through the Hopper GEMM on the emulator, tensors between guard pages, and compares
-// with float64: driver SEED COUNT [BREAK]. Problem i of a run has seed SEED + i; `driver SEED 1` repeats one.
+// Runs random problems through the Hopper GEMM, the streaming and the downsampling convolution on the
+// emulator, tensors between guard pages, and compares with float64: driver SEED COUNT [BREAK]. Problem i of a run has seed SEED + i; `driver SEED 1` repeats one.
 #include <cinttypes>
 #include <cstdio>
 #include <cstdlib>
 
+#include "downsample_sm90.cuh"
 #include "gemm_sm90.cu"
 #include "gemm_sm90_16bit.cu"
 #include "gemm_sm90_channels_last.cu"
@@ -52,8 +53,27 @@ constexpr Instance stream_instance() {
                 return sm90::launch_stream<kMode>(problem, sm90::cut_stream<kMode>(problem, kN), nullptr);
             }};
 }
+// Of the downsampling convolution: no columns.
+template <Mode kMode>
+constexpr Instance down_instance() {
+    return {kMode,
+            0,
+            0,
+            [](const Problem& problem, const sm90::Tiling&) {
+                sm90::Geometry geometry = sm90::packing_down<kMode>(problem);
+                const int32_t tiles = sm90::cut_down<kMode>(problem).tiles;
+                if (kMode != Mode::f16x3 || tiles == 0) geometry.tiles = tiles;
+                return geometry;
+            },
+            sm90::lay_out<kMode>,
+            [](const Problem& problem, const sm90::Tiling&, const sm90::Geometry&) {
+                return sm90::launch_down<kMode>(problem, nullptr);
+            }};
+}
 constexpr Instance kInstances[] = {
 #ifdef FEW_INSTANCES
+    down_instance<Mode::bf16>(),
+    down_instance<Mode::tf32>(),
     stream_instance<Mode::tf32, 72>(),
     instance<Mode::tf32, 64, 1>(),
     instance<Mode::f16x3, 64, 1>(),
@@ -82,6 +102,10 @@ constexpr Instance kInstances[] = {
     stream_instance<Mode::bf16, 80>(),
     stream_instance<Mode::f16x3, 128>(),
     stream_instance<Mode::f16x3, 64>(),
+    down_instance<Mode::tf32>(),
+    down_instance<Mode::f16x3>(),
+    down_instance<Mode::f16>(),
+    down_instance<Mode::bf16>(),
 #endif
 };
 constexpr int kInstanceCount = sizeof(kInstances) / sizeof(kInstances[0]);
@@ -89,14 +113,15 @@ const char* const kModeNames[] = {"tf32", "tf32x3", "f16x3", "f16", "bf16"};
 
 struct Counts {
     int problems = 0, flat = 0, chosen = 0, none_listed = 0, some_listed = 0, all_listed = 0, resident = 0;
-    int beside = 0, folded = 0;
+    int beside = 0, folded = 0, down = 0, apart = 0;
 } counts;
 
 // False where the random numbers make no small, valid problem for this instance.
 bool run_problem(uint64_t seed, Random& random) {
     const Instance& instance = kInstances[random.range(0, kInstanceCount - 1)];
     const Mode mode = instance.mode;
-    const bool streams = instance.slices == 0, flat = !streams && random.chance(0.35);
+    const bool down = instance.columns == 0, streams = instance.slices == 0 && !down;
+    const bool flat = !streams && !down && random.chance(0.35);
     const sm90::Tiling tiling{instance.columns, instance.slices, flat, random.chance(0.4)};
     Problem problem{};
     problem.N = random.range(1, flat ? 6 : 3);
@@ -112,7 +137,13 @@ bool run_problem(uint64_t seed, Random& random) {
         problem.stride = random.chance(0.5) ? 1 : random.range(2, 8);
         if (random.chance(0.3)) problem.dilation = random.range(60, 600), problem.stride = 1;  // a box a tap
     }
-    const bool folds = !streams && !flat && random.chance(0.3);  // mostly; what is folded has to be small
+    if (down) {
+        problem.K = 3, problem.stride = 2, problem.dilation = 1;
+        problem.C = random.chance(0.5) ? 32 * random.range(2, 4) : random.range(64, 130);
+        problem.O = random.range(129, 256);
+        problem.N = random.range(1, 2);
+    }
+    const bool folds = !streams && !down && !flat && random.chance(0.3);  // mostly; what is folded has to be small
     if (folds) {
         problem.N = random.range(1, 2), problem.G = 1;
         problem.C = random.range(16, 48);
@@ -122,10 +153,14 @@ bool run_problem(uint64_t seed, Random& random) {
     problem.P = folds                ? random.range(90, 200)
                 : random.chance(0.2) ? random.range(1, 20)
                                      : random.range(1, flat ? 200 : 500);
+    if (down) problem.P = random.range(1, 200);
     if (random.chance(0.5)) problem.P = round_up(problem.P, 4);
     problem.pad_left = random.chance(0.3) ? 0 : random.range(0, problem.K * problem.dilation);
+    const bool apart = down && random.chance(0.5);  // rows of x begin between 16-byte pieces
+    if (down) problem.pad_left = apart ? 0 : random.range(0, 1);
     const int64_t span = (problem.P - 1) * problem.stride + (problem.K - 1) * problem.dilation + 1;
-    const int64_t pad_right = random.chance(0.3) ? 0 : random.range(0, problem.K * problem.dilation);
+    int64_t pad_right = random.chance(0.3) ? 0 : random.range(0, problem.K * problem.dilation);
+    if (apart) pad_right = 0;
     problem.L = span - problem.pad_left - pad_right + random.range(0, problem.stride - 1);
     if (problem.L < 1) return false;
     const double work = static_cast<double>(problem.N * problem.G * round_up(problem.O, 128)) *
@@ -136,13 +171,13 @@ bool run_problem(uint64_t seed, Random& random) {
                                          : Dtype::float32;
     problem.precision = mode == Mode::tf32 ? Precision::tf32 : Precision::ieee;
     problem.activation = random.chance(0.7) ? Activation::none : static_cast<Activation>(random.range(1, 3));
-    const bool chosen = !streams && random.chance(0.1);
-    const int smem_kb = chosen || random.chance(0.5) ? 227 : static_cast<int>(random.range(80, 227));
+    const bool chosen = !streams && !down && random.chance(0.1);
+    const int smem_kb = chosen || down || random.chance(0.5) ? 227 : static_cast<int>(random.range(80, 227));
     problem.device = {90, static_cast<int32_t>(random.range(1, 3)), smem_kb << 10, 0};
 
     Memory memory;
     const int64_t element = element_bytes(problem.dtype);
-    int least_alignment = streams ? 3 : 0;
+    int least_alignment = streams || down ? 3 : 0;
     const auto take = [&](int64_t elements) {
         const int64_t alignments[] = {element, element, 2 * element, 16, 32, 256};
         const int64_t alignment = alignments[random.range(least_alignment, 5)];
@@ -150,10 +185,10 @@ bool run_problem(uint64_t seed, Random& random) {
     };
     // x contiguous, with rows apart, transposed, every second position, or one sample for all.
     const int64_t channels = problem.G * problem.C;
-    const int64_t layout = !streams ? random.range(0, 7) : random.chance(0.5) ? 3 : 0;
+    const int64_t layout = !streams && !down ? random.range(0, 7) : random.chance(0.5) ? 3 : 0;
     problem.x_stride_l = layout == 1 ? channels : layout == 2 ? 2 : 1;
     int64_t row = (problem.L - 1) * problem.x_stride_l + 1 + (layout == 3 ? random.range(0, 5) : 0);
-    if (streams) row = round_up(row, 16 / element);
+    if (streams || (down && !apart)) row = round_up(row, 16 / element);
     problem.x_stride_c = layout == 1 ? 1 : row;
     problem.x_stride_n = layout == 4 || problem.N == 1 ? 0 : layout == 1 ? problem.L * channels : row * channels;
     const int64_t x_elements = (problem.N - 1) * problem.x_stride_n + (channels - 1) * problem.x_stride_c +
@@ -173,7 +208,7 @@ bool run_problem(uint64_t seed, Random& random) {
     // Data. Splits by fp16 do not hold all magnitudes: 1: most of x too large, 2: x too large in places,
     // 3: some weights too small or too large, 4: in places not finite (all modes but streams).
     const int64_t data = mode == Mode::f16x3    ? random.range(0, 4)
-                         : streams ? 0 : 4 * random.range(0, 1);
+                         : streams || apart ? 0 : 4 * random.range(0, 1);
     char text[600];
     std::snprintf(
         text, sizeof text,
@@ -181,8 +216,8 @@ bool run_problem(uint64_t seed, Random& random) {
         ": %s%s %dx%d%s%s N=%d G=%d C=%d O=%d L=%d P=%d K=%d stride=%d dilation=%d "
         "pad_left=%d layout=%d data=%d activation=%d blocks<=%d smem=%d KB tiles=%d lead=%d bulk=%d "
         "x_stages=%d w_stages=%d skew=%d resident=%d folded=%d ragged=%d",
-        seed, kModeNames[static_cast<int>(mode)], chosen ? " (choice left to the kernel)" : "",
-        instance.columns, instance.slices, flat ? " flat" : "", tiling.beside ? " beside" : "",
+        seed, kModeNames[static_cast<int>(mode)],
+        chosen ? " (choice left to the kernel)" : apart ? " (rows apart)" : "", instance.columns, instance.slices, flat ? " flat" : "", tiling.beside ? " beside" : "",
         static_cast<int>(problem.N),
         static_cast<int>(problem.G), static_cast<int>(problem.C), static_cast<int>(problem.O),
         static_cast<int>(problem.L), static_cast<int>(problem.P), static_cast<int>(problem.K),
@@ -225,6 +260,8 @@ bool run_problem(uint64_t seed, Random& random) {
     counts.resident += !chosen && geometry.resident;
     counts.beside += !chosen && tiling.beside;
     counts.folded += !chosen && geometry.folded;
+    counts.down += down;
+    counts.apart += apart;
     if (mode == Mode::f16x3 && !chosen) {
         const int listed = scratch.tickets[1];
         ++(listed == 0               ? counts.none_listed
@@ -274,8 +311,9 @@ int main(int argc, char** argv) {
         }
     }
     const auto& counts = conv1d::counts;
-    std::printf("problems=%d flat=%d chosen=%d resident=%d beside=%d folded=%d none_listed=%d some_listed=%d "
+    std::printf("problems=%d flat=%d chosen=%d resident=%d beside=%d folded=%d down=%d apart=%d none_listed=%d some_listed=%d "
                 "all_listed=%d\n",
-                counts.problems, counts.flat, counts.chosen, counts.resident, counts.beside, counts.folded, counts.none_listed,
+                counts.problems, counts.flat, counts.chosen, counts.resident, counts.beside, counts.folded,
+                counts.down, counts.apart, counts.none_listed,
                 counts.some_listed, counts.all_listed);
 }

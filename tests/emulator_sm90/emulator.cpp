@@ -16,6 +16,7 @@ Schedule schedule;
 std::string about;
 int broken = 0;
 Index thread_index, block_index, grid_size;
+int cluster_size = 1;
 
 namespace {
 
@@ -64,7 +65,7 @@ struct Copy {
     std::vector<uint8_t> box;  // where it is not contiguous
 };
 
-enum class Wait { none, mbarrier, barrier, warp };
+enum class Wait { none, mbarrier, barrier, cluster, warp };
 
 struct Thread {
     ucontext_t start;
@@ -112,6 +113,7 @@ struct Block {
     int64_t smem_bytes;
     std::map<uint32_t, MBarrier> mbarriers;
     Barrier barriers[16];
+    Barrier of_cluster;  // that of its first block counts
     Warp warps[32];
     std::vector<std::unique_ptr<Thread>> threads;
 };
@@ -140,12 +142,20 @@ MBarrier& mbarrier_at(Block& block, uint32_t address) {
     return found->second;
 }
 
+Block& block_of_cluster(const Block& block, uint32_t rank) {
+    const auto size = static_cast<unsigned>(cluster_size);
+    return *blocks[block.index / size * size + rank];
+}
+Block& first_of_cluster(const Block& block) { return block_of_cluster(block, 0); }
+
 bool can_run(const Thread& thread) {
     switch (thread.wait) {
         case Wait::mbarrier:
             return (mbarrier_at(*thread.block, thread.barrier).phase & 1) != thread.parity;
         case Wait::barrier:
             return thread.block->barriers[thread.barrier].generation != thread.generation;
+        case Wait::cluster:
+            return first_of_cluster(*thread.block).of_cluster.generation != thread.generation;
         case Wait::warp:
             return warp_of(thread).generation != thread.generation;
         default:
@@ -223,6 +233,8 @@ void report_deadlock() {
                              static_cast<int>(barrier.bytes));
             } else if (thread->wait == Wait::barrier) {
                 std::fprintf(stderr, "barrier %u\n", thread->barrier);
+            } else if (thread->wait == Wait::cluster) {
+                std::fprintf(stderr, "the cluster\n");
             } else {
                 std::fprintf(stderr, "%s\n", warp_of(*thread).instruction);
             }
@@ -243,6 +255,8 @@ void prepare(Block& block, unsigned index, int threads, int64_t smem_bytes) {
     block.smem = block.mapping + kMappingBytes - (smem_bytes + 15) / 16 * 16;
     std::memset(block.smem, 0xFF, static_cast<size_t>(smem_bytes));  // NaN of every type
     block.window = static_cast<uint32_t>(16 * dice.range(0, 127));
+    if (static_cast<int>(index) % cluster_size > 0) block.window = first_of_cluster(block).window;
+    block.of_cluster = Barrier{};
     block.mbarriers.clear();
     for (Barrier& barrier : block.barriers) barrier = Barrier{};
     for (Warp& warp : block.warps) {
@@ -411,6 +425,29 @@ void barrier_arrive(int id, int threads) {
     arrive(id, threads);
 }
 
+void cluster_sync() {
+    Barrier& barrier = first_of_cluster(*current->block).of_cluster;
+    current->generation = barrier.generation;
+    if (++barrier.arrived == cluster_size * block_threads()) barrier.arrived = 0, ++barrier.generation;
+    wait_until_possible(Wait::cluster);
+}
+uint32_t cluster_rank() { return current->block->index % static_cast<unsigned>(cluster_size); }
+uint32_t map_to_rank(uint32_t address, uint32_t rank) {
+    if (static_cast<int>(rank) >= cluster_size) fail("no block %u in the cluster", rank);
+    return (rank + 1) << 24 | (address - current->block->window);
+}
+void mbarrier_arrive_cluster(uint32_t address) {
+    may_yield();
+    Block& block = block_of_cluster(*current->block, (address >> 24) - 1);
+    for (const auto& thread : block.threads)
+        if (thread->done && thread->index < block_threads()) fail("an arrival at a block that has ended");
+    MBarrier& barrier = mbarrier_at(block, (address & 0xFFFFFF) + block.window);
+    if (barrier.missing == 0) fail("more arrivals than an mbarrier of the cluster awaits");
+    --barrier.missing;
+    complete_phase(barrier);
+    may_yield();
+}
+
 void mbarrier_init(uint32_t barrier, uint32_t arrivals) {
     smem_at(*current->block, barrier, 8, 8);
     current->block->mbarriers[barrier] = {arrivals, arrivals, 0, 0};
@@ -463,13 +500,13 @@ void wait_copies(int pending) {
     may_yield();
 }
 
-void copy_box(uint32_t target, const TensorMap& map, const int32_t (&first)[4], uint32_t barrier) {
+void copy_box(uint32_t target, const TensorMap& map, const int32_t (&first)[4], uint32_t barrier,
+              uint32_t blocks) {
     const int64_t row_bytes = map.box[0] * map.element, rows = int64_t{map.box[1]} * map.box[2] * map.box[3];
     const auto bytes = static_cast<uint32_t>(row_bytes * rows);
     if (first[0] * map.element % 16 != 0)
         fail("a box from position %d on, which is no multiple of 16 bytes", first[0]);
     if (first[3] < 0 || first[3] >= map.extent[3]) fail("a box of sample %d", first[3]);
-    std::memset(smem_at(*current->block, target, bytes, map.swizzled ? 1024 : 128), 0xFF, bytes);
     std::vector<uint8_t> box(bytes, 0);
     for (int64_t row = 0; row < rows; ++row) {
         const int64_t at[4] = {0, first[1] + row % map.box[1], first[2] + row / map.box[1] % map.box[2],
@@ -488,7 +525,13 @@ void copy_box(uint32_t target, const TensorMap& map, const int32_t (&first)[4], 
             std::memcpy(box.data() + place, source + position * map.element, static_cast<size_t>(map.element));
         }
     }
-    copies.push_back({current->block, target, bytes, barrier, nullptr, std::move(box)});
+    for (int rank = 0; rank < cluster_size; ++rank) {
+        if (blocks != 0 && (blocks >> rank & 1) == 0) continue;
+        Block& block = blocks != 0 ? block_of_cluster(*current->block, static_cast<uint32_t>(rank)) : *current->block;
+        std::memset(smem_at(block, target, bytes, map.swizzled ? 1024 : 128), 0xFF, bytes);
+        copies.push_back({&block, target, bytes, barrier, nullptr, box});
+        if (blocks == 0) break;
+    }
     may_yield();
 }
 
@@ -544,16 +587,20 @@ int widen(Number number, const uint32_t (&words)[8], float (&values)[16]) {
     return 16;
 }
 
-// 32 bytes of row `row` of the operand that `descriptor` describes. Returns how many numbers that is.
+// 32 bytes of row `row` of the operand that `descriptor` describes: rows of 128 bytes, swizzled, or parts of
+// 8 rows of 16 bytes. Returns how many numbers that is.
 int load_row(Number number, uint64_t descriptor, int row, float (&values)[16]) {
     const uint32_t group_bytes = static_cast<uint32_t>(descriptor >> 32 & 0x3FFF) << 4;
-    if (descriptor >> 62 != 1 || (descriptor >> 49 & 7) != 0) fail("not a descriptor of 128-byte swizzles");
+    const uint32_t part_bytes = static_cast<uint32_t>(descriptor >> 16 & 0x3FFF) << 4;
+    const uint64_t swizzle = descriptor >> 62;
+    if (swizzle > 1 || (descriptor >> 49 & 7) != 0) fail("a descriptor of other swizzles than of 128 bytes");
     const uint32_t start = static_cast<uint32_t>(descriptor & 0x3FFF) << 4;
-    const uint32_t address = start + row / 8 * group_bytes + row % 8 * 128;
+    const uint32_t address = start + row / 8 * group_bytes + row % 8 * (swizzle == 1 ? 128 : 16);
     uint32_t words[8];
     for (uint32_t piece = 0; piece < 2; ++piece) {
-        const uint32_t linear = address + 16 * piece;
-        std::memcpy(words + 4 * piece, smem_at(*current->block, linear ^ (linear >> 7 & 7) << 4, 16, 16), 16);
+        uint32_t place = address + (swizzle == 1 ? 16 : part_bytes) * piece;
+        if (swizzle == 1) place ^= (place >> 7 & 7) << 4;
+        std::memcpy(words + 4 * piece, smem_at(*current->block, place, 16, 16), 16);
     }
     return widen(number, words, values);
 }
@@ -606,10 +653,12 @@ void issue(int columns, float* d, Product product) {
     while (which < thread.sums.size() && thread.sums[which].kept != d) ++which;
     if (which == thread.sums.size()) {
         if (!thread.fenced) fail("wgmma without a fence after its registers were used");
-        Sums sums{d, columns, 0, {}};
+        for (which = 0; which < thread.sums.size() && thread.sums[which].kept != nullptr;) ++which;
+        if (which == thread.sums.size()) thread.sums.emplace_back();
+        Sums& sums = thread.sums[which];
+        sums = {d, columns, 0, {}};
         std::copy(d, d + columns / 2, sums.values);
         std::fill(d, d + columns / 2, std::numeric_limits<float>::quiet_NaN());
-        thread.sums.push_back(sums);
     }
     if (thread.sums[which].columns != columns) fail("wgmma with other registers under way");
     product.sums = static_cast<int>(which);
@@ -638,12 +687,10 @@ void wgmma_commit() { ++current->product_group; }
 void wgmma_wait(int pending) {
     Thread& thread = *current;
     multiply_before(thread.product_group - pending);
-    // Those that one wait finishes together: the kernels use their sums alike.
-    bool finished = !thread.sums.empty();
-    for (const Sums& sums : thread.sums) finished = finished && sums.last_group < thread.product_group - pending;
-    if (finished) {
-        for (const Sums& sums : thread.sums) std::copy(sums.values, sums.values + sums.columns / 2, sums.kept);
-        thread.sums.clear();
+    for (Sums& sums : thread.sums) {
+        if (sums.kept == nullptr || sums.last_group >= thread.product_group - pending) continue;
+        std::copy(sums.values, sums.values + sums.columns / 2, sums.kept);
+        sums.kept = nullptr;
         thread.fenced = false;
     }
     exchange("wgmma.wait_group", 0);

@@ -62,6 +62,7 @@ struct Index {
     unsigned x = 0;
 };
 extern Index thread_index, block_index, grid_size;
+extern int cluster_size;  // blocks, of a launch
 
 // ---- what a thread does ----
 uint8_t* shared_memory();
@@ -76,6 +77,10 @@ int block_threads();
 void mbarrier_init(uint32_t barrier, uint32_t arrivals);
 void mbarrier_arrive(uint32_t barrier, uint32_t transaction_bytes);
 void mbarrier_wait(uint32_t barrier, uint32_t parity);
+uint32_t cluster_rank();
+uint32_t map_to_rank(uint32_t address, uint32_t rank);  // an address of the cluster
+void mbarrier_arrive_cluster(uint32_t address);         // by such a one
+void cluster_sync();
 void copy_to_shared(uint32_t target, const void* source, uint32_t bytes, uint32_t barrier);
 // cp.async, of which zeros follow the first source_bytes, and its groups.
 void copy_async(uint32_t target, const void* source, uint32_t bytes, uint32_t source_bytes);
@@ -90,7 +95,9 @@ struct TensorMap {
     int32_t box[4];
     bool swizzled;  // rows of 128 bytes
 };
-void copy_box(uint32_t target, const TensorMap& map, const int32_t (&first)[4], uint32_t barrier);
+// To the same place in each block of the cluster that has a bit in `blocks`; 0: to this block alone.
+void copy_box(uint32_t target, const TensorMap& map, const int32_t (&first)[4], uint32_t barrier,
+              uint32_t blocks = 0);
 void store_to_global(uint64_t target, uint32_t source, uint32_t bytes);
 void store_commit();
 void store_wait_read(int pending);
@@ -185,8 +192,18 @@ inline void __syncthreads() { emulator::barrier_sync(0, emulator::block_threads(
 inline void __syncwarp() { emulator::exchange("__syncwarp", 0); }
 template <class Value>
 Value __shfl_sync(unsigned, Value value, int lane) {
-    static_assert(sizeof(Value) <= 4, "shuffles move 32 bits");
-    return static_cast<Value>(emulator::exchange("__shfl_sync", static_cast<uint64_t>(value))[lane]);
+    static_assert(sizeof(Value) == 4, "shuffles move 32 bits");
+    uint32_t bits;
+    std::memcpy(&bits, &value, 4);
+    bits = static_cast<uint32_t>(emulator::exchange("__shfl_sync", bits)[lane]);
+    std::memcpy(&value, &bits, 4);
+    return value;
+}
+inline int32_t __reduce_add_sync(unsigned, int32_t value) {
+    const uint64_t* const values = emulator::exchange("__reduce_add_sync", static_cast<uint32_t>(value));
+    uint64_t sum = 0;
+    for (int lane = 0; lane < 32; ++lane) sum += values[lane];
+    return static_cast<int32_t>(sum);
 }
 template <class Value>
 Value __shfl_down_sync(unsigned, Value value, int lanes) {
@@ -222,7 +239,11 @@ template <class Kernel, class... Values>
 cudaError_t launch_kernel(const cudaLaunchConfig_t* config, Kernel* kernel, const Values&... values) {
     const auto& [blocks, threads, smem_bytes, stream, attributes, attribute_count] = *config;
     const std::function<void()> body = [&] { kernel(values...); };
+    for (unsigned i = 0; i < attribute_count; ++i)
+        if (attributes[i].id == cudaLaunchAttributeClusterDimension)
+            emulator::cluster_size = static_cast<int>(attributes[i].val.clusterDim.x);
     emulator::launch(blocks.x, threads.x, static_cast<int64_t>(smem_bytes), stream, body);
+    emulator::cluster_size = 1;
     return cudaSuccess;
 }
 #define cudaLaunchKernelEx launch_kernel

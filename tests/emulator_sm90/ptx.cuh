@@ -44,6 +44,10 @@ void ld_shared(Value& value, uint32_t source) {
     std::memcpy(&value, emulator::shared_pointer(source, sizeof value, sizeof value), sizeof value);
 }
 
+inline void ld_shared_if(bool condition, uint32_t& value, uint32_t source) {
+    if (condition) ld_shared(value, source);
+}
+
 template <class Value>
 void settle(Value&) {}
 
@@ -72,6 +76,14 @@ inline void cp_async_bulk_tensor(uint32_t target, const void* map, int32_t c0, i
                                  int32_t c3, uint32_t barrier) {
     emulator::copy_box(target, *static_cast<const emulator::TensorMap*>(map), {c0, c1, c2, c3}, barrier);
 }
+inline void cp_async_bulk_tensor_multicast(uint32_t target, const void* map, int32_t c0, int32_t c1, int32_t c2,
+                                           int32_t c3, uint32_t barrier, uint16_t blocks) {
+    emulator::copy_box(target, *static_cast<const emulator::TensorMap*>(map), {c0, c1, c2, c3}, barrier, blocks);
+}
+inline uint32_t cluster_ctarank() { return emulator::cluster_rank(); }
+inline uint32_t mapa(uint32_t address, uint32_t rank) { return emulator::map_to_rank(address, rank); }
+inline void mbarrier_arrive_cluster(uint32_t barrier) { emulator::mbarrier_arrive_cluster(barrier); }
+inline void cluster_sync() { emulator::cluster_sync(); }
 inline void ldmatrix_x4_trans(uint32_t (&words)[4], uint32_t source) {
     const uint64_t* const rows = emulator::exchange("ldmatrix", source);
     const int lane = threadIdx.x % 32;
@@ -126,6 +138,10 @@ inline void wgmma_commit_group() { emulator::wgmma_commit(); }
 template <int kPending>
 void wgmma_wait_group() {
     emulator::wgmma_wait(kPending);
+}
+template <uint32_t kRowGroupBytes = 128>
+uint64_t wgmma_descriptor_plain(uint32_t smem16) {
+    return uint64_t{kRowGroupBytes / 16} << 32 | 8 << 16 | smem16;
 }
 inline uint64_t wgmma_descriptor(uint32_t smem16) {
     constexpr uint32_t kLeadingOffset = 1 << 16, kRowGroupOffset = 1024 / 16, kSwizzle128 = 1 << 30;
