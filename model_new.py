@@ -11822,12 +11822,33 @@ Error launch_tiles(const Problem& problem, cudaStream_t stream) {
 // 17 and 25; 61x164x34 to 940, K28 76 and 58). Few outputs of rows that fill blocks by themselves are worst
 // in many samples (tcn_d64, 64 samples, TF32: 43 and 23), but not with short rows (fp32, 2x62x69 to 9, K70:
 // 19 and 74) or short sums (4x27x127186 to 24, K2: 32 and 50).
+inline double products_of_sample(const Problem& problem) {
+    return static_cast<double>(problem.G * round_up(problem.O, 32)) * static_cast<double>(problem.P) *
+           static_cast<double>(problem.C * problem.K);
+}
 inline bool is_small(const Problem& problem) {
-    const double products = static_cast<double>(problem.G * round_up(problem.O, 32)) *
-                            static_cast<double>(problem.P) * static_cast<double>(problem.C * problem.K);
+    const double products = products_of_sample(problem);
     const bool fills_gemm =
         problem.O <= 32 && problem.G == 1 && problem.P > 512 && problem.C * problem.K >= 128;
     return products <= (fills_gemm ? 4e6 : 30e6);
+}
+
+// One tap of few channels, or of not so few products, is left to pointwise_sm90.cuh where that can copy rows.
+// us by it and by this route, TF32, bf16: 3x16x60 to 196 6.6, 6.1 and 10, 10; 64x64x996 to 25 13, 11 and 20,
+// 18; 32x119x212 to 393 15 and 43, 64x104x258 to 181 17, 18 and 42, 36; but 1x112x166 to 661 10, 11 and 7, 7.
+// fp32 takes three products there: 1x80x483 to 337 16 and 8.5.
+inline bool is_for_pointwise(const Problem& problem) {
+    const int64_t bytes = element_bytes(problem.dtype);
+    if (problem.device.arch != 90 || problem.K != 1 || problem.stride != 1 || problem.pad_left != 0 ||
+        problem.P != problem.L || problem.x_stride_l != 1)
+        return false;
+    const auto in_pieces = [&](int64_t piece_bytes) { return problem.C * bytes % piece_bytes == 0; };
+    if (bytes == 2) {
+        const bool copies = in_pieces(4) && (problem.P | problem.x_stride_c | problem.x_stride_n) % 2 == 0;
+        return copies && ((problem.C <= 64 && in_pieces(16)) || products_of_sample(problem) >= 4e6);
+    }
+    if (problem.precision == Precision::ieee) return problem.C <= 32 && in_pieces(16);
+    return problem.C <= 64 || products_of_sample(problem) >= 4e6;
 }
 
 // fp32, fp16 and bf16 from sm_80 on, 16 input channels a group and more.
@@ -11845,7 +11866,7 @@ inline bool fits_small_sm80(const Problem& any_problem) {
                         problem.C * problem.x_stride_c + reach * problem.x_stride_l < kMost &&
                         problem.C * problem.K * problem.K < (int64_t{1} << 31);
     const int64_t blocks = problem.G * ceil_div(problem.O, 16) * ceil_div(problem.N * problem.P, 16);
-    return counts && blocks <= kMaxBlocks && is_small(problem);
+    return counts && blocks <= kMaxBlocks && is_small(problem) && !is_for_pointwise(problem);
 }
 
 inline Error launch_small_sm80(const Problem& any_problem, cudaStream_t stream) {
