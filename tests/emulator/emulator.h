@@ -375,11 +375,7 @@ inline void wgmma_commit_group() {}
 template <int kPending>
 void wgmma_wait_group() {}
 inline uint64_t wgmma_descriptor(uint32_t smem16) { return uint64_t{1} << 62 | uint64_t{64} << 32 | smem16; }
-template <uint32_t kRowGroupBytes = 128>
-uint64_t wgmma_descriptor_plain(uint32_t smem16) {
-    static_assert(kRowGroupBytes == 128, "what the emulator knows");
-    return uint64_t{8} << 32 | 8 << 16 | smem16;
-}
+inline uint64_t wgmma_descriptor_plain(uint32_t smem16) { return uint64_t{8} << 32 | 8 << 16 | smem16; }
 
 template <class Pair>
 void st_shared(uint32_t target, Pair pair) {

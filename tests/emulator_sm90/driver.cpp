@@ -1,5 +1,6 @@
 // Runs random problems through the Hopper GEMM, the streaming and the downsampling convolution on the
-// emulator, tensors between guard pages, and compares with float64: driver SEED COUNT [BREAK]. Problem i of a run has seed SEED + i; `driver SEED 1` repeats one.
+// emulator, tensors between guard pages, and compares with float64: driver SEED COUNT [BREAK]. Problem i of a
+// run has seed SEED + i; `driver SEED 1` repeats one.
 #include <cinttypes>
 #include <cstdio>
 #include <cstdlib>
@@ -36,6 +37,12 @@ constexpr Instance instance() {
                 return sm90::launch_columns<kMode, kN, kSlices>(problem, tiling, geometry, nullptr);
             }};
 }
+// Other routes' f16x3 lists tiles of tf32x3, of which `packed` has the number; no route takes zero tiles.
+template <Mode kMode>
+sm90::Geometry listing(sm90::Geometry packed, int32_t tiles) {
+    if (kMode != Mode::f16x3 || tiles == 0) packed.tiles = tiles;
+    return packed;
+}
 // Of the streaming convolution: slices 0.
 template <Mode kMode, int kN>
 constexpr Instance stream_instance() {
@@ -43,10 +50,8 @@ constexpr Instance stream_instance() {
             kN,
             0,
             [](const Problem& problem, const sm90::Tiling&) {
-                sm90::Geometry geometry = sm90::packing<kMode>(problem);
-                const int32_t tiles = sm90::cut_stream<kMode>(problem, kN).tiles;
-                if (kMode != Mode::f16x3 || tiles == 0) geometry.tiles = tiles;
-                return geometry;
+                return listing<kMode>(sm90::packing<kMode>(problem),
+                                      sm90::cut_stream<kMode>(problem, kN).tiles);
             },
             sm90::lay_out<kMode>,
             [](const Problem& problem, const sm90::Tiling&, const sm90::Geometry&) {
@@ -60,10 +65,7 @@ constexpr Instance down_instance() {
             0,
             0,
             [](const Problem& problem, const sm90::Tiling&) {
-                sm90::Geometry geometry = sm90::packing_down<kMode>(problem);
-                const int32_t tiles = sm90::cut_down<kMode>(problem).tiles;
-                if (kMode != Mode::f16x3 || tiles == 0) geometry.tiles = tiles;
-                return geometry;
+                return listing<kMode>(sm90::packing_down<kMode>(problem), sm90::cut_down<kMode>(problem).tiles);
             },
             sm90::lay_out<kMode>,
             [](const Problem& problem, const sm90::Tiling&, const sm90::Geometry&) {

@@ -436,30 +436,30 @@ uint32_t map_to_rank(uint32_t address, uint32_t rank) {
     if (static_cast<int>(rank) >= cluster_size) fail("no block %u in the cluster", rank);
     return (rank + 1) << 24 | (address - current->block->window);
 }
-void mbarrier_arrive_cluster(uint32_t address) {
-    may_yield();
-    Block& block = block_of_cluster(*current->block, (address >> 24) - 1);
-    for (const auto& thread : block.threads)
-        if (thread->done && thread->index < block_threads()) fail("an arrival at a block that has ended");
-    MBarrier& barrier = mbarrier_at(block, (address & 0xFFFFFF) + block.window);
-    if (barrier.missing == 0) fail("more arrivals than an mbarrier of the cluster awaits");
-    --barrier.missing;
-    complete_phase(barrier);
-    may_yield();
-}
-
 void mbarrier_init(uint32_t barrier, uint32_t arrivals) {
     smem_at(*current->block, barrier, 8, 8);
     current->block->mbarriers[barrier] = {arrivals, arrivals, 0, 0};
 }
-void mbarrier_arrive(uint32_t address, uint32_t transaction_bytes) {
+namespace {
+void arrive(Block& block, uint32_t address, uint32_t transaction_bytes) {
     may_yield();
-    MBarrier& barrier = mbarrier_at(*current->block, address);
+    MBarrier& barrier = mbarrier_at(block, address);
     if (barrier.missing == 0) fail("more arrivals than mbarrier %u awaits", address);
     barrier.bytes += transaction_bytes;
     --barrier.missing;
     complete_phase(barrier);
     may_yield();
+}
+}  // namespace
+
+void mbarrier_arrive(uint32_t address, uint32_t transaction_bytes) {
+    arrive(*current->block, address, transaction_bytes);
+}
+void mbarrier_arrive_cluster(uint32_t address) {
+    Block& block = block_of_cluster(*current->block, (address >> 24) - 1);
+    for (const auto& thread : block.threads)
+        if (thread->done && thread->index < block_threads()) fail("an arrival at a block that has ended");
+    arrive(block, (address & 0xFFFFFF) + block.window, 0);
 }
 void mbarrier_wait(uint32_t barrier, uint32_t parity) {
     current->barrier = barrier;
@@ -527,7 +527,8 @@ void copy_box(uint32_t target, const TensorMap& map, const int32_t (&first)[4], 
     }
     for (int rank = 0; rank < cluster_size; ++rank) {
         if (blocks != 0 && (blocks >> rank & 1) == 0) continue;
-        Block& block = blocks != 0 ? block_of_cluster(*current->block, static_cast<uint32_t>(rank)) : *current->block;
+        Block& own = *current->block;
+        Block& block = blocks != 0 ? block_of_cluster(own, static_cast<uint32_t>(rank)) : own;
         std::memset(smem_at(block, target, bytes, map.swizzled ? 1024 : 128), 0xFF, bytes);
         copies.push_back({&block, target, bytes, barrier, nullptr, box});
         if (blocks == 0) break;

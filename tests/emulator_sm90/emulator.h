@@ -192,12 +192,8 @@ inline void __syncthreads() { emulator::barrier_sync(0, emulator::block_threads(
 inline void __syncwarp() { emulator::exchange("__syncwarp", 0); }
 template <class Value>
 Value __shfl_sync(unsigned, Value value, int lane) {
-    static_assert(sizeof(Value) == 4, "shuffles move 32 bits");
-    uint32_t bits;
-    std::memcpy(&bits, &value, 4);
-    bits = static_cast<uint32_t>(emulator::exchange("__shfl_sync", bits)[lane]);
-    std::memcpy(&value, &bits, 4);
-    return value;
+    const uint64_t* const values = emulator::exchange("__shfl_sync", emulator::bit_cast<uint32_t>(value));
+    return emulator::bit_cast<Value>(static_cast<uint32_t>(values[lane]));
 }
 inline int32_t __reduce_add_sync(unsigned, int32_t value) {
     const uint64_t* const values = emulator::exchange("__reduce_add_sync", static_cast<uint32_t>(value));
@@ -207,10 +203,9 @@ inline int32_t __reduce_add_sync(unsigned, int32_t value) {
 }
 template <class Value>
 Value __shfl_down_sync(unsigned, Value value, int lanes) {
-    static_assert(sizeof(Value) <= 4, "shuffles move 32 bits");
     const int from = static_cast<int>(threadIdx.x % 32) + lanes;
-    const uint64_t* const values = emulator::exchange("__shfl_down_sync", static_cast<uint64_t>(value));
-    return from < 32 ? static_cast<Value>(values[from]) : value;
+    const uint64_t* const values = emulator::exchange("__shfl_down_sync", emulator::bit_cast<uint32_t>(value));
+    return from < 32 ? emulator::bit_cast<Value>(static_cast<uint32_t>(values[from])) : value;
 }
 inline int __all_sync(unsigned, bool value) {
     const uint64_t* const values = emulator::exchange("__all_sync", value);
