@@ -1017,7 +1017,7 @@ inline size_t no_workspace(const Problem&) { return 0; }
 
 // Each is defined in a translation unit of its own, so that they compile side by side.
 extern const Route kToeplitzSm90, kToeplitz, kDepthwise, kStemSm80, kFoldSm80, kFewOutputs, kGather,
-    kStreamSm90, kSmallSm80, kPointwiseSm90, kDownsampleSm90, kGemmSm90, kGemmSm80, kDirect;
+    kStreamSm90, kSmallSm80, kPointwiseSm90, kDownsampleSm90, kSlidingSm90, kGemmSm90, kGemmSm80, kDirect;
 
 constexpr const Route* kRoutes[] = {
     &kToeplitzSm90,  // depthwise: long filters on Hopper
@@ -1031,6 +1031,7 @@ constexpr const Route* kRoutes[] = {
     &kSmallSm80,     // dense problems of few products: one launch
     &kPointwiseSm90,  // one tap on Hopper
     &kDownsampleSm90,  // three taps at a stride of 2 on Hopper
+    &kSlidingSm90,  // few taps at a stride of 1 on Hopper
     &kGemmSm90,      // every other dense problem on Hopper
     &kGemmSm80,      // and on other cards since Ampere
     &kDirect,        // fits every valid problem: the last row
@@ -2437,7 +2438,17 @@ __device__ __forceinline__ void cp_async_bulk(uint32_t target, const void* sourc
         : "memory");
 }
 
-// The same from shared to global, and its groups, which belong to the thread that issued them (9.7.9.25.3).
+// The same, to the same place in each block of the cluster that has a bit in `blocks`, and to its barrier.
+__device__ __forceinline__ void cp_async_bulk_multicast(uint32_t target, const void* source, uint32_t bytes,
+                                                        uint32_t barrier, uint16_t blocks) {
+    asm volatile(
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
+        "[%0], [%1], %2, [%3], %4;" ::"r"(target),
+        "l"(source), "r"(bytes), "r"(barrier), "h"(blocks)
+        : "memory");
+}
+
+// From shared to global, and its groups, which belong to the thread that issued them (9.7.9.25.3).
 __device__ __forceinline__ void cp_async_bulk_store(uint64_t target, uint32_t source, uint32_t bytes) {
     asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(target), "r"(source),
                  "r"(bytes)
@@ -4556,6 +4567,10 @@ template <Operand kOperand, int kN>
 struct WgmmaFromRegisters;
 
 // clang-format off
+#define CONV1D_WGMMA_D32 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
+#define CONV1D_WGMMA_OUT32 \
+    "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), \
+    "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15])
 #define CONV1D_WGMMA_D64 \
     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
     "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
@@ -4653,6 +4668,7 @@ CONV1D_WGMMA(tf32, 192, "m64n192k8", "tf32.tf32", "96", "97", "98", "")
 CONV1D_WGMMA(f16, 192, "m64n192k16", "f16.f16", "96", "97", "98", ", 0, 0")
 CONV1D_WGMMA(bf16, 192, "m64n192k16", "bf16.bf16", "96", "97", "98", ", 0, 0")
 
+CONV1D_WGMMA_FROM_REGISTERS(f16, 32, "m64n32k16", "f16.f16", "16", "17", "18", "19", "20", "21", ", 0")
 CONV1D_WGMMA_FROM_REGISTERS(tf32, 64, "m64n64k8", "tf32.tf32", "32", "33", "34", "35", "36", "37", "")
 CONV1D_WGMMA_FROM_REGISTERS(bf16, 64, "m64n64k16", "bf16.bf16", "32", "33", "34", "35", "36", "37", ", 0")
 CONV1D_WGMMA_FROM_REGISTERS(tf32, 128, "m64n128k8", "tf32.tf32", "64", "65", "66", "67", "68", "69", "")
@@ -4672,6 +4688,8 @@ CONV1D_WGMMA_FROM_REGISTERS(
 
 #undef CONV1D_WGMMA
 #undef CONV1D_WGMMA_FROM_REGISTERS
+#undef CONV1D_WGMMA_D32
+#undef CONV1D_WGMMA_OUT32
 #undef CONV1D_WGMMA_D72
 #undef CONV1D_WGMMA_OUT72
 #undef CONV1D_WGMMA_D80
@@ -5073,11 +5091,12 @@ inline Cut choose_cut(const Problem& problem) {
 // where it is at least 8n + 16m. Tiles with larger values, or with sums below that, belong to tf32x3.
 constexpr float kXScale = 256.0f, kLowScale = 2048.0f;
 constexpr float kSmallestScaled = 1.0f / 4096, kLargestScaled = 65280.0f;
+constexpr uint32_t kSmallestHigh = 0x0C00;  // kSmallestScaled as fp16
 constexpr float kSumOfSmallX = 8.0f, kSumOfSmallW = 16.0f;
 
 template <Mode kMode>
-inline size_t image_bytes(const Problem& problem, const Geometry& geometry) {
-    return static_cast<size_t>(problem.G * ceil_div(problem.O, geometry.tile_o) * geometry.tile_o *
+inline size_t image_bytes(const Problem& problem, const Geometry& geometry, int tile_o) {
+    return static_cast<size_t>(problem.G * round_up(problem.O, tile_o) *
                                ceil_div(geometry.channels, ModeTraits<kMode>::kChunkChannels) *
                                geometry.taps * kRowBytes);
 }
@@ -5104,14 +5123,15 @@ inline size_t lay_out(const Problem& problem, const Geometry& geometry, uint8_t*
     };
     *scratch = {};
     scratch->tickets = reinterpret_cast<int32_t*>(take(2 * sizeof(int32_t)));
-    scratch->image = take(image_bytes<kMode>(problem, geometry));
+    scratch->image = take(image_bytes<kMode>(problem, geometry, geometry.tile_o));
     if (kMode == Mode::f16x3) {
         const size_t tile_bytes = static_cast<size_t>(geometry.tiles) * sizeof(int32_t);
         scratch->row_scaling =
             reinterpret_cast<float2*>(take(problem.G * geometry.o_tiles * geometry.tile_o * sizeof(float2)));
         scratch->is_listed = reinterpret_cast<int32_t*>(take(tile_bytes));
         scratch->list = reinterpret_cast<int32_t*>(take(tile_bytes));
-        scratch->safe_image = take(image_bytes<Mode::tf32x3>(problem, geometry));
+        // Whose tiles may have more rows.
+        scratch->safe_image = take(image_bytes<Mode::tf32x3>(problem, geometry, kTileO));
     }
     return bytes;
 }
@@ -5128,6 +5148,42 @@ inline SafeTiles find_safe_tiles(const Problem& problem) {
     if (safe.tiles == 0 || int64_t{safe.tiles} * safe.tile_advance >= int64_t{1} << 31) return {};
     return {safe.flat, safe.rows_per_sample, safe.tiles_per_sample, safe.tile_advance,
             safe.lead, safe.o_tiles, safe.tile_o};
+}
+
+// What pack_weights and lay_out ask of a Geometry, of routes other than gemm_sm90 itself.
+template <Mode kMode>
+inline Geometry packing(const Problem& problem) {
+    Geometry geometry{};
+    geometry.o_tiles = static_cast<int32_t>(ceil_div(problem.O, kTileO));
+    geometry.tile_o = kTileO;
+    geometry.channels = static_cast<int32_t>(problem.C);
+    geometry.taps = static_cast<int32_t>(problem.K);
+    geometry.chunks = static_cast<int32_t>(ceil_div(problem.C, ModeTraits<kMode>::kChunkChannels));
+    geometry.tap_groups = 1;
+    geometry.taps_per_group = static_cast<int32_t>(problem.K);
+    if (kMode == Mode::f16x3) geometry.tiles = choose_cut<Mode::tf32x3>(problem).geometry.tiles;
+    return geometry;
+}
+
+// That which such a route takes: f16x3 even where tf32x3 would be faster.
+inline Mode fast_mode_of(const Problem& problem) {
+    if (problem.dtype == Dtype::float16) return Mode::f16;
+    if (problem.dtype == Dtype::bfloat16) return Mode::bf16;
+    return problem.precision == Precision::tf32 ? Mode::tf32 : Mode::f16x3;
+}
+
+template <class Call>
+inline auto with_mode(const Problem& problem, Call call) {
+    switch (fast_mode_of(problem)) {
+        case Mode::tf32:
+            return call(std::integral_constant<Mode, Mode::tf32>{});
+        case Mode::f16x3:
+            return call(std::integral_constant<Mode, Mode::f16x3>{});
+        case Mode::f16:
+            return call(std::integral_constant<Mode, Mode::f16>{});
+        default:
+            return call(std::integral_constant<Mode, Mode::bf16>{});
+    }
 }
 
 // Does listed tiles of tf32x3 again, for other routes that list them; in this route's unit, where the
@@ -5191,10 +5247,10 @@ inline size_t workspace_gemm_sm90(const Problem& problem) {
 
 }  // namespace conv1d
 ''',
-"stream_sm90_plan.cuh": r'''
-#line 1 "kernels/stream_sm90_plan.cuh"
-// How the streaming convolution (stream_sm90.cuh) cuts a problem: the memory plan of a block, the tiles,
-// which problems it takes. Pure functions of the problem's numbers; no kernel here.
+"window_sm90_plan.cuh": r'''
+#line 1 "kernels/window_sm90_plan.cuh"
+// How the convolutions with x as register operand (window_sm90.cuh) cut a problem: the memory plan of a
+// block, the tiles. Pure functions of the problem's numbers; no kernel here.
 
 
 
@@ -5203,263 +5259,168 @@ inline size_t workspace_gemm_sm90(const Problem& problem) {
 namespace conv1d {
 namespace sm90 {
 
-// What fills the 96 registers a thread that hold weights, 48 of 16 bits. Known to the compiler: at branches
-// between products it would wait for each.
-constexpr int kMostStreamTaps = 3;
-constexpr int kStreamChannels = 64;
-constexpr int kStreamTileSlots = 16;  // tiles announced ahead; more than the stages of x can hold
-constexpr int kStreamCounters = 2 * kStreamTileSlots;
-constexpr int kMostRawStages = 6, kMostXStages = 4;  // kb67 TF32: 0.88 ms; with 12 and 4 0.92, 5 and 8 0.89
+constexpr int kWindowBox = 64;           // positions whose x is loaded together, of one sample
+constexpr int kWindowChunkOutputs = 32;  // of y, staged together
+constexpr int kWindowMostChunks = 4;     // of y, under way
+constexpr int kWindowMostStages = 8;
+constexpr int kWindowBarriers = 2 * (kWindowMostStages + kWindowMostChunks + 2);
+constexpr int kWindowCluster = 2;  // blocks that share weights or x
+// That order x, that store y; one brings weights.
+constexpr int kWindowXWarps = 3, kWindowStoreWarps = 4;
+constexpr int kWindowThreads = 32 * (kProductWarps + kWindowXWarps + 1 + kWindowStoreWarps);
 
-// f16x3: kLargestScaled as fp16; what a value beyond it counts beside values too small, of which a tile has
-// fewer.
-constexpr uint32_t kLargestHigh = 0x7BF8, kSmallestHigh = 0x0C00;
-constexpr int32_t kTooLarge = 1 << 16;
-
-template <Mode kMode>
-struct StreamTraits : ModeTraits<kMode> {
-    using Traits = ModeTraits<kMode>;
-    static constexpr int kChunks = kStreamChannels / Traits::kChunkChannels;
-    // Of a raw stage: half a chunk.
-    static constexpr int kRawChannels = Traits::kChunkChannels / 2;
-    // Columns computed beyond those stored, so that each row of y is stored from a 32-byte sector on. Split
-    // operands, bound by products, store rows from wherever they begin.
-        static constexpr int kLead = Traits::kIsSplit ? 0 : 32 / Traits::kElementBytes;
-    // Of a staged row of D, in elements: eight rows lie in different banks.
-    static __host__ __device__ constexpr int pitch(int columns) {
-        return columns + (Traits::kIsFloat && kLead > 0 ? 0 : 8);
-    }
-    static __host__ __device__ constexpr int warp_staging_bytes(int columns) {
-        return 8 * pitch(columns) * Traits::kElementBytes;
-    }
+// kOutputs: of a tile; each product warpgroup takes all of them.
+template <Mode kMode_, int kTaps_, int kStride_, int kOutputs_>
+struct WindowTraits : ModeTraits<kMode_> {
+    using Traits = ModeTraits<kMode_>;
+    static constexpr Mode kMode = kMode_;
+    static constexpr int kTaps = kTaps_, kStride = kStride_, kOutputs = kOutputs_;
+    // The blocks of a cluster take neighbouring outputs of the same positions, else neighbouring positions of
+    // the same outputs: they share what is more.
+    static constexpr bool kSharesX = kStride > 1;
+    static constexpr int kStageChannels = 32 / (Traits::kIsTf32 ? 4 : 2);  // of one product, 32 bytes of K
+    static constexpr int kWeightPartBytes = kTaps * kOutputs * 32;         // of a stage
+    static constexpr int kWeightBytes = kWeightPartBytes * (Traits::kIsSplit ? 2 : 1);
+    // Of 64 positions of a warpgroup. Split operands need the registers of the second one for totals.
+    static constexpr int kProducts = Traits::kIsSplit ? 1 : 2;
+    // Whose sums split operands add before totals do: at most 128 products.
+    static constexpr int kStagesTogether = Traits::kIsSplit && 2 * kTaps * kStageChannels <= 128 ? 2 : 1;
+    static constexpr int kBoxes = 2 * kProducts;  // of a tile
+    static constexpr int kTilePositions = kWindowBox * kBoxes;
+    static constexpr int kWarpPositions = kTilePositions / kProductWarps;
+    static constexpr int kWarpsOfBox = kWindowBox / kWarpPositions;
+    // Of a thread of the product warpgroups, of the one that orders and of the one that stores; of 128 at
+    // launch.
+    static constexpr int kProductRegisters = kOutputs == 64                           ? 216
+                                             : Traits::kIsSplit && kStagesTogether > 1 ? 224
+                                             : !Traits::kIsSplit && kTaps > 3          ? 232
+                                                                                       : 216;
+    static constexpr int kOrderRegisters = kProductRegisters > 224 ? 24 : 40;
+    static constexpr int kStoreRegisters = 4 * 128 - 2 * kProductRegisters - kOrderRegisters;
+    static constexpr int kPiece = 16 / Traits::kElementBytes;  // elements of a piece of 16 bytes
+    // Of a channel in a stage, in elements; the second where rows begin between 16-byte pieces. Neighbouring
+    // lanes read different banks, and boxes are multiples of 128 bytes.
+    static constexpr int kPitch =
+        kStride == 1 ? (Traits::kIsTf32 ? 72 : Traits::kIsSplit ? 76 : 88) : (Traits::kIsSplit ? 132 : 136);
+    static constexpr int kApartPitch = kStride == 1       ? 80
+                                       : Traits::kIsSplit ? 136
+                                       : Traits::kIsFloat ? 144
+                                                          : 160;
+    // Of a staged row of y, in elements.
+    static constexpr int kStagedPitch = kTilePositions + kPiece;
+    static constexpr int kStagedBytes = kWindowChunkOutputs * kStagedPitch * Traits::kElementBytes;
+    // Under way, as stages leave room.
+    static constexpr bool kHasLargeStages = Traits::kIsTf32 || (kStride > 1 && Traits::kIsSplit);
+    static constexpr int kChunks = kHasLargeStages ? 3 : kWindowMostChunks;
+    // Shared memory: stages | chunks of y | constants of two tiles | barriers.
+    static constexpr int kConstantsOffset = kChunks * kStagedBytes;  // behind the stages
+    static constexpr int kBarriersOffset = kConstantsOffset + 2 * 3 * kOutputs * 4;
 };
 
 // How one launch cuts its problem; written by the host, read by every role.
-struct StreamGeometry {
-    int32_t columns;  // of a tile
-    int32_t tiles, tiles_per_sample;
-    int32_t begin;   // position of x at q = 0 of a tile's window, minus stride times the tile's row
-    int32_t window;  // positions of x that a tile needs
-    int32_t boxes;   // that load them: 3 at most
-    int32_t box_positions, box_step;  // of a box, and how far apart they begin
-    uint32_t box_magic, stride_magic;  // ceil(2^32 / box_positions or stride)
-    int32_t plane_rows;     // distance between planes, in rows
-    int32_t tap_row[kMostStreamTaps];  // in a stage, of column 0
-    int32_t raw_stages, raw_stage_bytes;
-    int32_t x_stages, x_stage_bytes;  // 2 or 4
-    int32_t paired;  // 1: rows of y begin at even elements
-    int32_t alternate;  // 1: each product warpgroup has all output channels, of every other tile
+struct WindowGeometry {
+    int32_t o_tiles;           // of one group
+    int32_t boxes_per_sample;  // a tile is some that follow each other
+    int32_t pairs;             // of tiles, one for each block of a cluster; 0 where it does not fit
+    int32_t stages;            // in all of a tile's channels
+    int32_t image_stages;      // of which there are weights
+    int32_t residues;          // 1: rows of x begin at 16-byte pieces; else how many lie differently
+    int32_t box_bytes;         // of x, of 64 positions, in a stage
+    int32_t ring, stage_bytes;  // stages under way, of weights and then x
+    int32_t vector_bytes;       // of y, stored at once
     int32_t smem_bytes;
     SafeTiles safe;
 };
 
-// Shared memory, in order: x stages | raw stages | staging of D, 8 warps | barriers | announced tiles |
-// doubts.
-constexpr int kStreamBarrierBytes = (2 * kMostRawStages + 2 * kMostXStages + 2 * kStreamTileSlots) * 8;
-constexpr int kStreamControlBytes =
-    static_cast<int>(kStreamBarrierBytes + kStreamTileSlots * sizeof(Announcement) +
-                     kStreamCounters * sizeof(int32_t));
+// 1 where rows of x begin at 16-byte pieces; else how many neighbouring channels make one row that does; 0
+// where the copy engine cannot load them, or a loader does not take them. Rows that begin between pieces are
+// loaded with what lies around them, which must not count as padding: at a stride of 1 the loader sees to it.
+// There it takes rows of 16 bits that begin in the middle of a piece; at a stride of 2 others, too, but of 16
+// bits a lane's two channels must begin at an even and at an odd element.
+template <class Traits>
+inline int residues_of(const Problem& problem) {
+    constexpr int kPiece = Traits::kPiece;
+    const int64_t stride_c = problem.x_stride_c, stride_n = problem.x_stride_n;
+    if (problem.x_stride_l != 1 || reinterpret_cast<uintptr_t>(problem.x) % 16 != 0 || stride_c < problem.L)
+        return 0;
+    if (problem.N > 1 && (stride_n < problem.G * problem.C * stride_c || stride_n % kPiece != 0 ||
+                          stride_n >= int64_t{1} << 37))
+        return 0;
+    if (stride_c % kPiece == 0) return 1;
+    if (kPiece * stride_c >= int64_t{1} << 31) return 0;
+    if (Traits::kStride == 1) return !Traits::kIsFloat && stride_c % 4 == 0 && problem.C % 2 == 0 ? 2 : 0;
+    const bool padded =
+        problem.pad_left > 0 || (problem.P - 1) * Traits::kStride + Traits::kTaps > problem.L;
+    const bool alternates = Traits::kIsFloat || stride_c % 2 != 0;
+    return !padded && alternates && problem.C % kPiece == 0 ? kPiece : 0;
+}
 
-// Cuts the problem into tiles of `columns` positions, of which the first kLead may belong to the tile before.
-// `tiles` is 0 where that cannot be.
-template <Mode kMode>
-inline StreamGeometry cut_stream(const Problem& problem, int columns) {
-    using Traits = StreamTraits<kMode>;
-    constexpr int kPieceElements = 16 / Traits::kElementBytes;
-    StreamGeometry geometry{};
-    geometry.columns = columns;
-    // Boxes begin at 16-byte pieces of x. So do all windows, as tiles begin at multiples of 16 rows or, of
-    // fp32, of 8, but for the padding: they begin that `early`.
-    const int64_t stride = problem.stride;
-    const int64_t early = (kPieceElements - problem.pad_left % kPieceElements) % kPieceElements;
-    geometry.begin = static_cast<int32_t>(-problem.pad_left - early);
-    int64_t window = (columns - 1) * stride + early + (problem.K - 1) * problem.dilation + 1;
-    geometry.boxes = window <= 248 ? 1 : 2;
-    const auto box_of = [&](int64_t positions) {
-        const int64_t pieces = ceil_div(positions, kPieceElements);
-        // Of 16 bits, eight channels are read at once: an odd number of pieces in a row spreads them over the
-        // banks.
-        return (Traits::kIsFloat ? pieces : pieces | 1) * kPieceElements;
-    };
-    int64_t box = box_of(ceil_div(window, geometry.boxes)), step = box;
-    // Where taps lie far apart, each has a box of its own; that of tap k begins k * late early.
-    const int64_t late = problem.dilation % kPieceElements;
-    const int64_t apart = columns + early + (problem.K - 1) * late;
-    const bool far = stride == 1 && problem.K * apart < window;
-    if (far) {
-        geometry.boxes = static_cast<int32_t>(problem.K);
-        box = box_of(apart), step = problem.dilation - late;
-        window = (problem.K - 1) * box + apart;
-    }
-    if (box > 256) return {};
-    geometry.window = static_cast<int32_t>(window);
-    geometry.box_positions = static_cast<int32_t>(box);
-    geometry.box_step = static_cast<int32_t>(step);
-    geometry.raw_stage_bytes = static_cast<int32_t>(
-        round_up(geometry.boxes * box * Traits::kRawChannels * Traits::kElementBytes, 128));
+// Pairs of tiles of a problem; clusters that run at once.
+template <class Traits>
+inline int64_t pairs_of(const Problem& problem) {
+    const int64_t windows = ceil_div(problem.N * ceil_div(problem.P, kWindowBox), Traits::kBoxes);
+    const int64_t o_tiles = ceil_div(problem.O, Traits::kOutputs);
+    return problem.G * (Traits::kSharesX ? windows * ceil_div(o_tiles, kWindowCluster)
+                                         : ceil_div(windows, kWindowCluster) * o_tiles);
+}
+inline int clusters_of(const Problem& problem) { return max(problem.device.sm_count / kWindowCluster, 1); }
 
-    geometry.box_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, box));
-    geometry.stride_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, stride));
-    const int64_t converted = round_up(window, Traits::kIsFloat ? 1 : 8);  // at once
-    const int64_t rows = ceil_div(converted, stride);
-    int64_t plane_rows = rows;
-    while (stride > 1 && plane_rows % 8 != kPlaneResidue[stride]) ++plane_rows;
-    geometry.plane_rows = static_cast<int32_t>(plane_rows);
-    geometry.x_stage_bytes =
-        static_cast<int32_t>(round_up((plane_rows * (stride - 1) + rows) * kRowBytes, 1024));
-    for (int tap = 0; tap < problem.K; ++tap) {
-        const int64_t offset = early + tap * (far ? box + late : problem.dilation);
-        geometry.tap_row[tap] = static_cast<int32_t>(offset % stride * plane_rows + offset / stride);
-    }
-
-    // f16x3 multiplies all chunks of a tile twice, so they stay meanwhile. Warpgroups that alternate have
-    // stages of their own: of those of the other, each would miss phases.
-    geometry.alternate = problem.O <= kTileO / 2;
-    const int x_least = kMode == Mode::f16x3 || geometry.alternate ? 2 * Traits::kChunks : 2;
-    const int64_t other_bytes =
-        kProductWarps * Traits::warp_staging_bytes(columns) + kStreamControlBytes + 1024;
-    const auto bytes = [&] {
-        return other_bytes + int64_t{geometry.raw_stages} * geometry.raw_stage_bytes +
-               int64_t{geometry.x_stages} * geometry.x_stage_bytes;
-    };
-    geometry.raw_stages = 3, geometry.x_stages = x_least;
-    if (bytes() > problem.device.smem_bytes) return {};
-    const auto fits = [&](int raw_stages, int x_stages) {
-        const StreamGeometry before = geometry;
-        geometry.raw_stages = raw_stages, geometry.x_stages = x_stages;
-        if (bytes() > problem.device.smem_bytes) geometry = before;
-    };
-    fits(4, 4);
-    for (int stages = geometry.raw_stages + 1; stages <= kMostRawStages; ++stages)
-        fits(stages, geometry.x_stages);
-    geometry.smem_bytes = static_cast<int32_t>(bytes());
-
-    geometry.paired = problem.P % 2 == 0 &&
-                      reinterpret_cast<uintptr_t>(problem.y) % (2 * Traits::kElementBytes) == 0;
-    const int advance = columns - Traits::kLead;
-    // The last columns of a row may be stored that early.
-    const int early_end = Traits::kLead > 0 ? Traits::kLead - 1 : 0;
-    geometry.tiles_per_sample = static_cast<int32_t>(ceil_div(problem.P + early_end, advance));
-    const int64_t tiles = problem.N * geometry.tiles_per_sample;
-    geometry.tiles = tiles < (int64_t{1} << 30) ? static_cast<int32_t>(tiles) : 0;
-    if (kMode == Mode::f16x3) {
+template <class Traits>
+inline WindowGeometry cut_windows(const Problem& problem) {
+    WindowGeometry geometry{};
+    geometry.residues = residues_of<Traits>(problem);
+    if (geometry.residues == 0) return {};
+    geometry.o_tiles = static_cast<int32_t>(ceil_div(problem.O, Traits::kOutputs));
+    geometry.boxes_per_sample = static_cast<int32_t>(ceil_div(problem.P, kWindowBox));
+    geometry.image_stages =
+        static_cast<int32_t>(round_up(problem.C, Traits::kChunkChannels) / Traits::kStageChannels);
+    geometry.stages = static_cast<int32_t>(
+        round_up(ceil_div(problem.C, Traits::kStageChannels), Traits::kStagesTogether));
+    const int pitch = geometry.residues == 1 ? Traits::kPitch : Traits::kApartPitch;
+    geometry.box_bytes = Traits::kStageChannels * pitch * Traits::kElementBytes;
+    geometry.stage_bytes = Traits::kWeightBytes + Traits::kBoxes * geometry.box_bytes;
+    geometry.vector_bytes = Traits::kElementBytes;
+    const int64_t row_bytes = problem.P * Traits::kElementBytes;
+    const auto y = static_cast<int64_t>(reinterpret_cast<uintptr_t>(problem.y));
+    while (geometry.vector_bytes < 16 && (row_bytes | y) % (2 * geometry.vector_bytes) == 0)
+        geometry.vector_bytes *= 2;
+    constexpr int kOtherBytes = Traits::kBarriersOffset + 8 * kWindowBarriers + 128;  // which align the rest
+    const int stages = (problem.device.smem_bytes - kOtherBytes) / geometry.stage_bytes;
+    if (stages < 3) return {};
+    geometry.ring = min(stages, kWindowMostStages);
+    geometry.smem_bytes = kOtherBytes + geometry.ring * geometry.stage_bytes;
+    const int64_t pairs = pairs_of<Traits>(problem);
+    if (pairs >= int64_t{1} << 28 || (Traits::kSharesX && geometry.o_tiles % kWindowCluster != 0)) return {};
+    geometry.pairs = static_cast<int32_t>(pairs);
+    if (Traits::kMode == Mode::f16x3) {
         geometry.safe = find_safe_tiles(problem);
         if (geometry.safe.advance == 0) return {};
     }
     return geometry;
 }
 
-// More columns take more shared memory, and load fewer positions of x twice. 16 bits have registers for twice
-// as many.
-template <Mode kMode>
-constexpr int kWidestColumns = StreamTraits<kMode>::kIsFloat ? 128 + StreamTraits<kMode>::kLead : 256;
-template <Mode kMode>
-constexpr int kWideColumns = 128 + StreamTraits<kMode>::kLead;
-template <Mode kMode>
-constexpr int kNarrowColumns = 64 + StreamTraits<kMode>::kLead;
-
-// How the warps of a block share registers: at launch all have the same number, 64 K in a block.
-template <int kN, int kTaps = kMostStreamTaps>
-struct StreamWarps {
-    static constexpr int kConverters = kN > 192 ? 3 : 7;
-    static constexpr int kThreads = 32 * (kProductWarps + kConverters + 1);  // and one warp orders boxes
-    static constexpr int kOtherRegisters = kN > 192 ? 56 : kN < 100 || kTaps < 3 ? 72 : kN == 128 ? 48 : 56;
-    static constexpr int kAtLaunch = (64 << 10) / kThreads / 8 * 8;
-    static constexpr int kProductRegisters =
-        (kAtLaunch * kThreads - kOtherRegisters * (kThreads - 32 * kProductWarps)) / (32 * kProductWarps);
-};
-
-// The columns of a tile: the most that fit; the widest only where tiles are many, so that none waits for the
-// last ones.
-template <Mode kMode>
-inline StreamGeometry choose_stream_cut(const Problem& problem) {
-    const StreamGeometry wide = cut_stream<kMode>(problem, kWideColumns<kMode>);
-    if (problem.K < kMostStreamTaps) return wide;
-    const StreamGeometry widest = cut_stream<kMode>(problem, kWidestColumns<kMode>);
-    if (widest.tiles > 8 * problem.device.sm_count) return widest;
-    return wide.tiles > 0 ? wide : cut_stream<kMode>(problem, kNarrowColumns<kMode>);
-}
-
 // What pack_weights and lay_out ask of a Geometry.
-template <Mode kMode>
-inline Geometry packing(const Problem& problem) {
-    Geometry geometry{};
-    geometry.o_tiles = static_cast<int32_t>(ceil_div(problem.O, kTileO));
-    geometry.tile_o = kTileO;
-    geometry.channels = static_cast<int32_t>(problem.C);
-    geometry.taps = static_cast<int32_t>(problem.K);
-    geometry.chunks = static_cast<int32_t>(ceil_div(problem.C, ModeTraits<kMode>::kChunkChannels));
-    geometry.tap_groups = 1;
-    geometry.taps_per_group = static_cast<int32_t>(problem.K);
-    if (kMode == Mode::f16x3) geometry.tiles = choose_cut<Mode::tf32x3>(problem).geometry.tiles;
+template <class Traits>
+inline Geometry packing_of(const Problem& problem) {
+    Geometry geometry = packing<Traits::kMode>(problem);
+    geometry.by_steps = 1;
+    geometry.tile_o = Traits::kOutputs;
+    geometry.o_tiles = static_cast<int32_t>(ceil_div(problem.O, Traits::kOutputs));
     return geometry;
 }
 
-inline Mode stream_mode_of(const Problem& problem) {
-    if (problem.dtype == Dtype::float16) return Mode::f16;
-    if (problem.dtype == Dtype::bfloat16) return Mode::bf16;
-    return problem.precision == Precision::tf32 ? Mode::tf32 : Mode::f16x3;
-}
-
-template <class Call>
-inline auto with_stream_mode(const Problem& problem, Call call) {
-    switch (stream_mode_of(problem)) {
-        case Mode::tf32:
-            return call(std::integral_constant<Mode, Mode::tf32>{});
-        case Mode::f16x3:
-            return call(std::integral_constant<Mode, Mode::f16x3>{});
-        case Mode::f16:
-            return call(std::integral_constant<Mode, Mode::f16>{});
-        default:
-            return call(std::integral_constant<Mode, Mode::bf16>{});
-    }
-}
-
-// Whether the copy engine can load boxes of x: what cuTensorMapEncodeTiled asks.
-inline bool has_tensor_map(const Problem& problem) {
-    const int64_t element = element_bytes(problem.dtype);
-    return problem.x_stride_l == 1 && reinterpret_cast<uintptr_t>(problem.x) % 16 == 0 &&
-           problem.x_stride_c * element % 16 == 0 && problem.x_stride_c >= problem.L &&
-           (problem.N == 1 || (problem.x_stride_n >= problem.C * problem.x_stride_c &&
-                               problem.x_stride_n % problem.x_stride_c == 0 &&
-                               problem.x_stride_n * element < (int64_t{1} << 40)));
+template <class Traits>
+inline size_t workspace_of(const Problem& problem) {
+    Scratch scratch;
+    return lay_out<Traits::kMode>(problem, packing_of<Traits>(problem), nullptr, &scratch);
 }
 
 }  // namespace sm90
-
-inline bool fits_stream_sm90(const Problem& problem) {
-    // Half the room for channels must be used: fp32 packs them in two chunks, which all must be there.
-    if (!fits_gemm_sm90(problem) || problem.G != 1 || problem.K < 2 ||
-        problem.K > sm90::kMostStreamTaps ||
-        problem.C <= sm90::kStreamChannels / 2 || problem.C > sm90::kStreamChannels ||
-        problem.O <= sm90::kTileO / 4 || problem.O > sm90::kTileO || problem.stride > 8 ||
-        !sm90::has_tensor_map(problem))
-        return false;
-    return sm90::with_stream_mode(problem, [&](auto mode) {
-        constexpr sm90::Mode kMode = decltype(mode)::value;
-        const sm90::StreamGeometry geometry = sm90::choose_stream_cut<kMode>(problem);
-        // Tiles at least half full, on average: the GEMM's run on from row to row where rows are short.
-        const int64_t stored = geometry.columns - sm90::StreamTraits<kMode>::kLead;
-        return geometry.tiles > 0 && geometry.tiles * stored <= 2 * problem.N * problem.P;
-    });
-}
-
-inline size_t workspace_stream_sm90(const Problem& problem) {
-    return sm90::with_stream_mode(problem, [&](auto mode) {
-        constexpr sm90::Mode kMode = decltype(mode)::value;
-        sm90::Scratch scratch;
-        return sm90::lay_out<kMode>(problem, sm90::packing<kMode>(problem), nullptr, &scratch);
-    });
-}
-
 }  // namespace conv1d
 ''',
 "downsample_sm90_plan.cuh": r'''
 #line 1 "kernels/downsample_sm90_plan.cuh"
-// How the downsampling convolution (downsample_sm90.cuh) cuts a problem: the memory plan of a block, the
-// tiles, which problems it takes. Pure functions of the problem's numbers; no kernel here.
-
-
+// Which problems the downsampling convolution (downsample_sm90.cuh) takes. No kernel here.
 
 
 
@@ -5467,109 +5428,8 @@ inline size_t workspace_stream_sm90(const Problem& problem) {
 namespace conv1d {
 namespace sm90 {
 
-constexpr int kDownTaps = 3, kDownStride = 2;
-constexpr int kDownOutputs = kTileO;  // of a tile; each product warpgroup takes all of them
-constexpr int kDownSub = 64;          // positions whose x is loaded together
-constexpr int kDownStagedOutputs = 32;  // of y, staged at once
-constexpr int kDownMostStages = 8;
-constexpr int kDownOrderWarps = 4;
-constexpr int kDownCluster = 2;  // blocks, of neighbouring outputs, that share x
-constexpr int kDownThreads = 32 * (kProductWarps + kDownOrderWarps);
-
 template <Mode kMode>
-struct DownTraits : ModeTraits<kMode> {
-    using Traits = ModeTraits<kMode>;
-    static constexpr int kStageChannels = 32 / (Traits::kIsTf32 ? 4 : 2);  // of one product, 32 bytes of K
-    static constexpr int kWeightPartBytes = kDownTaps * kDownOutputs * 32;  // of a stage
-    static constexpr int kWeightBytes = kWeightPartBytes * (Traits::kIsSplit ? 2 : 1);
-    // Of 64 positions of a warpgroup. Split operands need the registers of the second one for totals.
-    static constexpr int kProducts = Traits::kIsSplit ? 1 : 2;
-    // Of a thread of the product warpgroups and of the others, of 168 at launch.
-    static constexpr int kProductRegisters = Traits::kIsSplit ? 232 : 216;
-    static constexpr int kOrderRegisters = 3 * 168 - 2 * kProductRegisters;
-    static constexpr int kPositions = kDownSub * kProducts;  // of a warpgroup
-    static constexpr int kSubs = 2 * kProducts;              // of a tile
-    static constexpr int kWarpPositions = kPositions / 4;
-    // Rows of x whose starts lie differently in pieces of 16 bytes, where they do at all.
-    static constexpr int kResidues = 16 / Traits::kElementBytes;
-    // Of a channel in a stage, in elements; the second where rows begin between 16-byte pieces. Neighbouring
-    // lanes read different banks, and boxes are multiples of 128 bytes.
-    static constexpr int kPitch = kMode == Mode::f16x3 ? 132 : 136;
-    static constexpr int kApartPitch = Traits::kIsFloat ? (kMode == Mode::f16x3 ? 136 : 144) : 160;
-    // Of a warp's staged rows of y, in elements.
-    static constexpr int kStagedPitch = kWarpPositions + (Traits::kIsFloat ? 4 : 8);
-    static constexpr int kStagedBytes = kDownStagedOutputs * kStagedPitch * Traits::kElementBytes;
-};
-
-// How one launch cuts its problem; written by the host, read by every role.
-struct DownGeometry {
-    int32_t o_tiles;           // of one group
-    int32_t parts_per_sample;  // of a warpgroup's positions each; a tile is two that follow each other
-    int32_t tiles;             // of the whole problem; 0 where it does not fit
-    int32_t stages;            // in all of a tile's channels; an even number
-    int32_t residues;          // 1: rows of x begin at 16-byte pieces; else how many lie differently
-    int32_t sub_bytes;         // of x, of 64 positions, in a stage
-    int32_t ring, stage_bytes;  // stages under way, of weights and then x
-    int32_t smem_bytes;         // stages | staging of y | barriers
-    SafeTiles safe;
-};
-
-// 1 where rows of x begin at 16-byte pieces, else kResidues; 0 where the copy engine cannot load them. Rows
-// that begin between pieces are loaded with what lies around them, which must not count as padding; of 16
-// bits, a lane's two channels must begin at an even and at an odd element.
-template <Mode kMode>
-inline int residues_of(const Problem& problem) {
-    using Traits = DownTraits<kMode>;
-    constexpr int kResidues = Traits::kResidues;
-    const int64_t stride_c = problem.x_stride_c, stride_n = problem.x_stride_n;
-    if (problem.x_stride_l != 1 || reinterpret_cast<uintptr_t>(problem.x) % 16 != 0 || stride_c < problem.L)
-        return 0;
-    if (problem.N > 1 && (stride_n < problem.G * problem.C * stride_c || stride_n % kResidues != 0 ||
-                          stride_n >= int64_t{1} << 37))
-        return 0;
-    if (stride_c % kResidues == 0) return 1;
-    if (kResidues * stride_c >= int64_t{1} << 31) return 0;
-    const bool padded = problem.pad_left > 0 || (problem.P - 1) * kDownStride + kDownTaps > problem.L;
-    const bool alternates = Traits::kIsFloat || stride_c % 2 != 0;
-    return !padded && alternates && problem.C % kResidues == 0 ? kResidues : 0;
-}
-
-template <Mode kMode>
-inline DownGeometry cut_down(const Problem& problem) {
-    using Traits = DownTraits<kMode>;
-    DownGeometry geometry{};
-    geometry.residues = residues_of<kMode>(problem);
-    if (geometry.residues == 0) return {};
-    geometry.o_tiles = static_cast<int32_t>(ceil_div(problem.O, kDownOutputs));
-    geometry.parts_per_sample = static_cast<int32_t>(ceil_div(problem.P, Traits::kPositions));
-    geometry.stages =
-        static_cast<int32_t>(round_up(problem.C, Traits::kChunkChannels) / Traits::kStageChannels);
-    const int pitch = geometry.residues == 1 ? Traits::kPitch : Traits::kApartPitch;
-    geometry.sub_bytes = Traits::kStageChannels * pitch * Traits::kElementBytes;
-    geometry.stage_bytes = Traits::kWeightBytes + Traits::kSubs * geometry.sub_bytes;
-    constexpr int kOtherBytes = kProductWarps * Traits::kStagedBytes + 2 * kDownMostStages * 8 + 1024;
-    const int room = (problem.device.smem_bytes - kOtherBytes) / geometry.stage_bytes;
-    geometry.ring = room < kDownMostStages ? room : kDownMostStages;
-    geometry.smem_bytes = kOtherBytes + geometry.ring * geometry.stage_bytes;
-    if (geometry.ring < 3) return {};
-    const int64_t tiles =
-        ceil_div(problem.N * geometry.parts_per_sample, 2) * geometry.o_tiles * problem.G;
-    if (tiles >= int64_t{1} << 30 || geometry.o_tiles % kDownCluster != 0) return {};
-    geometry.tiles = static_cast<int32_t>(tiles);
-    if (kMode == Mode::f16x3) {
-        geometry.safe = find_safe_tiles(problem);
-        if (geometry.safe.advance == 0) return {};
-    }
-    return geometry;
-}
-
-// What pack_weights and lay_out ask of a Geometry.
-template <Mode kMode>
-inline Geometry packing_down(const Problem& problem) {
-    Geometry geometry = packing<kMode>(problem);
-    geometry.by_steps = 1;
-    return geometry;
-}
+using DownTraits = WindowTraits<kMode, 3, 2, 128>;
 
 }  // namespace sm90
 
@@ -5579,24 +5439,22 @@ inline Geometry packing_down(const Problem& problem) {
 // sample of it .126, .164, .075 and .100, .181, .061; but 1x512x4096 to 512 (32 tiles) .050, .063, .033 and
 // .032, .059, .022.
 inline bool fits_downsample_sm90(const Problem& problem) {
-    if (!fits_gemm_sm90(problem) || problem.K != sm90::kDownTaps || problem.stride != sm90::kDownStride ||
-        problem.dilation != 1 || problem.pad_left > 1 || problem.C < 64)
+    if (!fits_gemm_sm90(problem) || problem.K != 3 || problem.stride != 2 || problem.dilation != 1 ||
+        problem.pad_left > 1 || problem.C < 64)
         return false;
-    constexpr int kOutputs = sm90::kDownOutputs * sm90::kDownCluster, kLeastTiles = 56;
-    if (ceil_div(problem.P, 256) * ceil_div(problem.O, sm90::kDownOutputs) < kLeastTiles ||
+    constexpr int kOutputs = 128, kLeastTiles = 56;
+    if (ceil_div(problem.P, 256) * ceil_div(problem.O, kOutputs) < kLeastTiles ||
         8 * round_up(problem.P, 128) > 9 * problem.P ||
-        8 * round_up(problem.O, kOutputs) > 9 * problem.O)
+        8 * round_up(problem.O, kOutputs * sm90::kWindowCluster) > 9 * problem.O)
         return false;
-    return sm90::with_stream_mode(problem, [&](auto mode) {
-        return sm90::cut_down<decltype(mode)::value>(problem).tiles > 0;
+    return sm90::with_mode(problem, [&](auto mode) {
+        return sm90::cut_windows<sm90::DownTraits<decltype(mode)::value>>(problem).pairs > 0;
     });
 }
 
 inline size_t workspace_downsample_sm90(const Problem& problem) {
-    return sm90::with_stream_mode(problem, [&](auto mode) {
-        constexpr sm90::Mode kMode = decltype(mode)::value;
-        sm90::Scratch scratch;
-        return sm90::lay_out<kMode>(problem, sm90::packing_down<kMode>(problem), nullptr, &scratch);
+    return sm90::with_mode(problem, [&](auto mode) {
+        return sm90::workspace_of<sm90::DownTraits<decltype(mode)::value>>(problem);
     });
 }
 
@@ -5604,8 +5462,8 @@ inline size_t workspace_downsample_sm90(const Problem& problem) {
 ''',
 "gemm_sm90_pipeline.cuh": r'''
 #line 1 "kernels/gemm_sm90_pipeline.cuh"
-// What the roles of the Hopper GEMM (gemm_sm90.cuh) share: barriers, rings of stages, rows and planes; and
-// the warp that supplies them with tiles and weights.
+// What the roles of the Hopper GEMM (gemm_sm90.cuh) share: barriers, rings of stages, rows and planes; the
+// warp that supplies them with tiles and weights; and the launch.
 
 
 
@@ -5772,6 +5630,23 @@ __device__ __forceinline__ void run_supplier(const Geometry& geometry, const Pro
             }
         }
     }
+}
+
+// Launches a kernel that begins while the one before it, which packs weights or lists tiles, still runs: see
+// griddepcontrol_wait. `cluster`: blocks of one.
+template <class... Parameters, class... Arguments>
+inline Error launch_overlapping(void (*kernel)(Parameters...), int blocks, int cluster, int threads,
+                                int32_t smem_bytes, cudaStream_t stream, const Arguments&... arguments) {
+    cudaLaunchAttribute attributes[2]{};
+    attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[0].val.programmaticStreamSerializationAllowed = 1;
+    attributes[1].id = cudaLaunchAttributeClusterDimension;
+    attributes[1].val.clusterDim = {static_cast<unsigned>(cluster), 1, 1};
+    const cudaLaunchConfig_t config{static_cast<unsigned>(blocks), static_cast<unsigned>(threads),
+                                    static_cast<size_t>(smem_bytes), stream, attributes,
+                                    cluster > 1 ? 2u : 1u};
+    cudaLaunchKernelEx(&config, kernel, arguments...);
+    return launch_error();
 }
 
 }  // namespace sm90
@@ -6006,7 +5881,7 @@ __global__ void __launch_bounds__(kPackThreads)
     for (int32_t i = threadIdx.x / 32; i < geometry.chunks * segments; i += kPackThreads / 32) {
         const int32_t chunk = i / segments, tap = (i - chunk * segments) * kPackTaps;
         PackUnit unit{static_cast<int32_t>(blockIdx.x), chunk * kPackChannels<uint32_t>, tap,
-                            min(kPackTaps, geometry.taps - tap)};
+                      min(kPackTaps, geometry.taps - tap)};
         uint32_t* const weights_smem = staged[threadIdx.x / 32];
         stage_weights(weights_smem, row, unit, geometry.folded != 0, C, K, exists);
         pack_staged<Mode::f16x3>(weights_smem, unit, geometry, scratch.image, scale);
@@ -6019,7 +5894,7 @@ __global__ void __launch_bounds__(kPackThreads)
 
 template <Mode kMode>
 void pack_weights(const Problem& problem, const Geometry& geometry, const Scratch& scratch,
-                         cudaStream_t stream) {
+                  cudaStream_t stream) {
     const int64_t units = problem.G * geometry.o_tiles * geometry.tile_o *
                           ceil_div(geometry.channels, kPackChannels<typename ModeTraits<kMode>::Bits>) *
                           ceil_div(geometry.taps, kPackTaps);
@@ -6030,7 +5905,7 @@ void pack_weights(const Problem& problem, const Geometry& geometry, const Scratc
 }
 template <Mode kSafeMode>
 void pack_split_weights(const Problem& problem, const Geometry& geometry, const Geometry& safe,
-                               const Scratch& scratch, cudaStream_t stream) {
+                        const Scratch& scratch, cudaStream_t stream) {
     const unsigned rows = static_cast<unsigned>(problem.G * geometry.o_tiles * geometry.tile_o);
     pack_split_weights_kernel<kSafeMode><<<rows, kPackThreads, 0, stream>>>(
         static_cast<const uint32_t*>(problem.w), scratch, geometry, safe, static_cast<int32_t>(problem.C),
@@ -6629,20 +6504,18 @@ inline Error encode_tensor_map(const Problem& problem, int32_t positions, int32_
 
 }  // namespace conv1d
 ''',
-"downsample_sm90.cuh": r'''
-#line 1 "kernels/downsample_sm90.cuh"
-// Dense convolution of three taps at a stride of 2 on Hopper, the downsampling of audio and speech models.
+"window_sm90.cuh": r'''
+#line 1 "kernels/window_sm90.cuh"
+// Dense convolution on Hopper with x as register operand: the kernel of sliding_sm90.cuh and
+// downsample_sm90.cuh, which bring loaders of x.
 //
-// gemm_sm90.cuh converts x to K-major rows once for every tile of outputs, which at a stride of 2 takes as
-// long as the products. Here x stays in shared memory as the copy engine brings it, [channel][position], and
-// is operand A, from registers: D[position][output] = x^T * W^T. Two product warpgroups take 128 positions
-// each (64 of split operands) of the same 128 outputs. A lane reads four words of a channel at once and one
-// from the lane beside it: the windows of two neighbouring positions (four of 16 bits), from which it takes
-// all three taps. Rows that do not begin at 16-byte pieces are loaded by their residue: four (eight of 16
-// bits) neighbouring channels make one row of a tensor map, and the lanes' channels begin in different banks.
-// Four warps order them, some channels with their packed weights a stage. fp32 runs as three fp16 products;
-// what those cannot hold is done again by gemm_sm90.cuh, tile by tile (Mode). Sums add terms in the order of
-// channels, a stage at a time, taps within. results/findings.md has what was measured.
+// x stays in shared memory as the copy engine brings it, [channel][position], and is operand A, from
+// registers: D[position][output] = x^T * W^T. Two product warpgroups take neighbouring positions of the same
+// outputs; the two blocks of a cluster share weights or x. A stage is one step of K of all taps; sums add
+// terms in the order of channels, a step at a time, taps within. Other warps order stages, bring each tile's
+// constants, and store y, chunk by chunk, while the next tile is multiplied. fp32 runs as three fp16
+// products; what those cannot hold is done again by gemm_sm90.cuh, tile by tile (Mode). results/findings.md
+// has what was measured.
 
 #include <type_traits>
 
@@ -6658,133 +6531,689 @@ inline Error encode_tensor_map(const Problem& problem, int32_t positions, int32_
 namespace conv1d {
 namespace sm90 {
 
-struct DownBarriers {
+struct WindowBarriers {
     uint32_t base;
     __device__ __forceinline__ uint32_t full(int stage) const { return base + 8 * stage; }
-    __device__ __forceinline__ uint32_t empty(int stage) const {
-        return base + 8 * (kDownMostStages + stage);
+    __device__ __forceinline__ uint32_t empty(int stage) const { return full(kWindowMostStages + stage); }
+    __device__ __forceinline__ uint32_t staged(int chunk) const {
+        return full(2 * kWindowMostStages + chunk);
+    }
+    __device__ __forceinline__ uint32_t stored(int chunk) const { return staged(kWindowMostChunks + chunk); }
+    __device__ __forceinline__ uint32_t constants(int tile) const { return stored(kWindowMostChunks + tile); }
+    __device__ __forceinline__ uint32_t constants_read(int tile) const { return constants(2 + tile); }
+};
+
+template <class Traits>
+using ElementOf = std::conditional_t<
+    Traits::kIsFloat, float, std::conditional_t<Traits::kMode == Mode::f16, __half, __nv_bfloat16>>;
+
+// f16x3: whether x is too small for a split, but not zero.
+__device__ __forceinline__ bool is_too_small(uint32_t bits) {
+    return (bits & 0x7FFFFFFF) - 1 < __float_as_uint(kSmallestScaled / kXScale) - 1;
+}
+
+struct WindowPlace {
+    int32_t group, o;  // the first output, inside the group
+    int32_t box;       // the first, of all samples'
+};
+
+// Of a tile's outputs. f16x3: what undoes the scales of x and w, and how many weights are too small.
+template <int kOutputs>
+struct WindowConstants {
+    float bias[kOutputs], scale[kOutputs], small[kOutputs];
+
+    // One warp.
+    template <class Traits>
+    __device__ __forceinline__ void bring(const WindowGeometry& geometry, const Problem& problem,
+                                          const Scratch& scratch, const WindowPlace& place, int lane) {
+#pragma unroll 1
+        for (int i = lane; i < kOutputs; i += 32) {
+            const int32_t o = place.o + i;
+            const auto* const all = static_cast<const ElementOf<Traits>*>(problem.bias);
+            bias[i] = all != nullptr && o < problem.O ? widen(all[place.group * problem.O + o]) : 0.0f;
+            if constexpr (Traits::kIsSplit) {
+                const float2 scaling = scratch.row_scaling[place.group * geometry.o_tiles * kOutputs + o];
+                scale[i] = scaling.x, small[i] = scaling.y;
+            }
+        }
     }
 };
 
-// Where a part of a tile lies: the positions of one warpgroup.
-struct DownPlace {
-    int32_t group, o;  // the first output, inside the group
-    int32_t n, p;      // the sample, N where there is none; the first position
-};
-
 // Tiles of one window of x and all outputs follow each other, so x is shared in L2.
-template <Mode kMode>
-__device__ __forceinline__ DownPlace place_part(const DownGeometry& geometry, const Problem& problem,
-                                                int32_t tile, int warpgroup) {
-    const int32_t rest = tile / geometry.o_tiles, groups = static_cast<int32_t>(problem.G);
-    const int32_t window = rest / groups, part = 2 * window + warpgroup, n = part / geometry.parts_per_sample;
-    return {rest - window * groups, (tile - rest * geometry.o_tiles) * kDownOutputs, n,
-            (part - n * geometry.parts_per_sample) * DownTraits<kMode>::kPositions};
+template <class Traits>
+__device__ __forceinline__ WindowPlace place_of_pair(const WindowGeometry& geometry, const Problem& problem,
+                                                     int32_t pair) {
+    constexpr int kOTiles = Traits::kSharesX ? kWindowCluster : 1, kWindows = kWindowCluster / kOTiles;
+    const int32_t rank = static_cast<int32_t>(ptx::cluster_ctarank());
+    const int32_t o_steps = geometry.o_tiles / kOTiles, rest = pair / o_steps;
+    const int32_t groups = static_cast<int32_t>(problem.G), windows = rest / groups;
+    const int32_t o_tile = (pair - rest * o_steps) * kOTiles + (Traits::kSharesX ? rank : 0);
+    const int32_t window = windows * kWindows + (Traits::kSharesX ? 0 : rank);
+    return {rest - windows * groups, o_tile * Traits::kOutputs, window * Traits::kBoxes};
+}
+__device__ __forceinline__ int32_t first_pair() { return blockIdx.x / kWindowCluster; }
+__device__ __forceinline__ int32_t pair_step() { return gridDim.x / kWindowCluster; }
+
+struct WindowBox {
+    int32_t n, p;  // the sample; N where there is none
+};
+__device__ __forceinline__ WindowBox find_box(const WindowGeometry& geometry, int32_t box) {
+    const int32_t n = box / geometry.boxes_per_sample;
+    return {n, (box - n * geometry.boxes_per_sample) * kWindowBox};
 }
 
-// How far the row of channel c begins behind a 16-byte piece, in elements: that of its residue.
-template <Mode kMode>
+// How far the window of a box's first position begins behind the box, in elements, in rows of a residue:
+// boxes begin at 16-byte pieces.
+template <class Traits>
 __device__ __forceinline__ int32_t lateness(const Problem& problem, int residue) {
-    return residue * static_cast<int32_t>(problem.x_stride_c % DownTraits<kMode>::kResidues) %
-           DownTraits<kMode>::kResidues;
+    const int32_t start = residue * static_cast<int32_t>(problem.x_stride_c % Traits::kPiece) -
+                          static_cast<int32_t>(problem.pad_left % Traits::kPiece);
+    return start & (Traits::kPiece - 1);
 }
 
-// One thread of each of kDownOrderWarps warps: orders its share of each stage's x, of which each block of a
-// cluster brings one part to all; the first one this block's weights as well.
-template <Mode kMode>
-__device__ __forceinline__ void order_down(const DownGeometry& geometry, const Problem& problem,
-                                           const TensorMap& x_map, uint32_t smem,
-                                           const DownBarriers& barriers, const uint8_t* image, int warp) {
-    using Traits = DownTraits<kMode>;
-    constexpr int kSharers = kDownOrderWarps * kDownCluster;
-    constexpr uint16_t kAllBlocks = (1 << kDownCluster) - 1;
-    const int32_t residues = geometry.residues, boxes = Traits::kSubs * residues;
-    const int32_t sharer = static_cast<int32_t>(ptx::cluster_ctarank()) * kDownOrderWarps + warp;
-    // All of them in one span of 64 positions.
+// What the blocks of a cluster share, each brings a half of to both.
+constexpr uint16_t kAllBlocks = (1 << kWindowCluster) - 1;
+
+// One warp: orders each stage's weights and brings each tile's constants.
+template <class Traits>
+__device__ __forceinline__ void bring_weights(const WindowGeometry& geometry, const Problem& problem,
+                                              uint32_t smem, const WindowBarriers& barriers,
+                                              const Scratch& scratch,
+                                              WindowConstants<Traits::kOutputs>* constants, int lane) {
+    constexpr int kBytes = Traits::kSharesX ? Traits::kWeightBytes : Traits::kWeightBytes / kWindowCluster;
+    const uint32_t share = Traits::kSharesX ? 0 : ptx::cluster_ctarank() * kBytes;
+    ptx::griddepcontrol_wait();  // for packed weights
+    Ring ring, tiles;
+    ring.parity = tiles.parity = 1;  // empty rings: the first waits return at once
+    for (int32_t pair = first_pair(); pair < geometry.pairs; pair += pair_step()) {
+        const WindowPlace place = place_of_pair<Traits>(geometry, problem, pair);
+        if (ptx::elect()) {
+            const int32_t image_tile = place.group * geometry.o_tiles + place.o / Traits::kOutputs;
+            const uint8_t* weights =
+                scratch.image + int64_t{image_tile} * geometry.image_stages * Traits::kWeightBytes + share;
+#pragma unroll 1
+            for (int32_t i = 0; i < geometry.stages; ++i, weights += Traits::kWeightBytes) {
+                const uint32_t full = barriers.full(ring.stage);
+                const uint32_t target = smem + ring.stage * geometry.stage_bytes + share;
+                ptx::mbarrier_wait(barriers.empty(ring.stage), ring.parity);
+                ptx::mbarrier_arrive_expect_tx(full, geometry.stage_bytes);
+                if (Traits::kSharesX) ptx::cp_async_bulk(target, weights, kBytes, full);
+                else ptx::cp_async_bulk_multicast(target, weights, kBytes, full, kAllBlocks);
+                ring.advance(geometry.ring);
+            }
+        }
+        __syncwarp();
+        // Not needed before the tile's last product.
+        ptx::mbarrier_wait(barriers.constants_read(tiles.stage), tiles.parity);
+        constants[tiles.stage].template bring<Traits>(geometry, problem, scratch, place, lane);
+        __syncwarp();
+        if (lane == 0) ptx::mbarrier_arrive(barriers.constants(tiles.stage));
+        tiles.advance(2);
+    }
+}
+
+// One thread of each of some warps: orders its part of this block's share of each stage's x.
+template <class Traits>
+__device__ __forceinline__ void order_x(const WindowGeometry& geometry, const Problem& problem,
+                                        const TensorMap& x_map, uint32_t smem, const WindowBarriers& barriers,
+                                        int warp) {
+    constexpr int kSharers = Traits::kSharesX ? kWindowXWarps * kWindowCluster : kWindowXWarps;
+    const int32_t residues = Traits::kStride == 1 && Traits::kIsFloat ? 1 : geometry.residues;
+    const int32_t sharer = Traits::kSharesX ? ptx::cluster_ctarank() * kWindowXWarps + warp : warp;
+    const int32_t boxes = Traits::kBoxes * residues, bytes = geometry.box_bytes / residues;
     const int32_t begin = boxes * sharer / kSharers, end = boxes * (sharer + 1) / kSharers;
     // Stages do not wait for a warp that has none: to it a parity two phases on would look like no change.
-    if (warp > 0 && begin == end) return;
-    const int32_t sub = begin / residues, box_bytes = geometry.sub_bytes / residues;
-    const int32_t stride_c = static_cast<int32_t>(problem.x_stride_c);
-    // An odd padding: positions begin one element before a piece.
-    const int32_t early = problem.pad_left % 2 != 0 ? Traits::kResidues : 0;
-    if (warp == 0) ptx::griddepcontrol_wait();  // for packed weights
+    if (begin == end) return;
+    const int32_t pad_left = static_cast<int32_t>(problem.pad_left);
     Ring ring;
-    ring.parity = 1;  // an empty ring: the first waits return at once
-    for (int32_t tile = blockIdx.x; tile < geometry.tiles; tile += gridDim.x) {
-        const DownPlace place = place_part<kMode>(geometry, problem, tile, sub / Traits::kProducts);
-        // Of a part that does not exist, the x of another.
-        const int32_t n = min(place.n, static_cast<int32_t>(problem.N) - 1);
-        const int32_t l = (place.p + sub % Traits::kProducts * kDownSub) * kDownStride - early;
-        const int32_t image_tile = place.group * geometry.o_tiles + place.o / kDownOutputs;
-        const uint8_t* weights = image + int64_t{image_tile} * geometry.stages * Traits::kWeightBytes;
+    ring.parity = 1;
+    for (int32_t pair = first_pair(); pair < geometry.pairs; pair += pair_step()) {
+        const WindowPlace place = place_of_pair<Traits>(geometry, problem, pair);
+        // Of boxes that do not exist, the x of another sample.
+        const int32_t last = static_cast<int32_t>(problem.N) - 1;
+        WindowBox first = find_box(geometry, place.box + begin / residues);
+        first.n = min(first.n, last);
 #pragma unroll 1
-        for (int32_t i = 0; i < geometry.stages; ++i, weights += Traits::kWeightBytes) {
-            const uint32_t full = barriers.full(ring.stage), stage = smem + ring.stage * geometry.stage_bytes;
+        for (int32_t c = 0; c < geometry.stages * (Traits::kStageChannels / residues);
+             c += Traits::kStageChannels / residues) {
+            const uint32_t full = barriers.full(ring.stage);
             ptx::mbarrier_wait(barriers.empty(ring.stage), ring.parity);
-            if (warp == 0) {
-                ptx::mbarrier_arrive_expect_tx(full, geometry.stage_bytes);
-                ptx::cp_async_bulk(stage, weights, Traits::kWeightBytes, full);
-            }
+            const uint32_t target = smem + ring.stage * geometry.stage_bytes + Traits::kWeightBytes;
+            WindowBox box = first;
+            int32_t residue = begin % residues;
 #pragma unroll 1
-            for (int32_t box = begin; box < end; ++box)
-                ptx::cp_async_bulk_tensor_multicast(
-                    stage + Traits::kWeightBytes + box * box_bytes, &x_map,
-                    (l + (box - sub * residues) * stride_c) / Traits::kResidues * Traits::kResidues,
-                    i * (Traits::kStageChannels / residues), place.group, n, full, kAllBlocks);
+            for (int32_t i = begin; i < end; ++i) {
+                const int32_t l = box.p * Traits::kStride - pad_left +
+                                  residue * static_cast<int32_t>(problem.x_stride_c);
+                const int32_t start = l & -Traits::kPiece;
+                if (Traits::kSharesX)
+                    ptx::cp_async_bulk_tensor_multicast(target + i * bytes, &x_map, start, c, place.group,
+                                                        box.n, full, kAllBlocks);
+                else
+                    ptx::cp_async_bulk_tensor(target + i * bytes, &x_map, start, c, place.group, box.n, full);
+                if (++residue < residues) continue;
+                residue = 0;
+                box.p += kWindowBox;
+                if (box.p >= problem.P) box.p = 0, box.n = min(box.n + 1, last);
+            }
             ring.advance(geometry.ring);
         }
     }
 }
 
-// One of the product warpgroups' threads. Lane 4*g + t holds, of a step of 32 bytes of K, words t and t + 4:
-// channels t and t + 4, or, of 16 bits and split operands, 2t, 2t + 1 and those + 8. fp32: of positions 2g
-// and 2g + 1 of each 16 of its warp; 16 bits: of positions 4g to 4g + 3 of its 32. And these of outputs
-// 8*j + 2t and that + 1.
-template <Mode kMode>
-struct DownProduct {
-    using Traits = DownTraits<kMode>;
-    using Element = std::conditional_t<Traits::kIsFloat, float,
-                                       std::conditional_t<kMode == Mode::f16, __half, __nv_bfloat16>>;
+// One of the warps that store: its share of the outputs of each chunk.
+template <class Traits, class Element>
+struct WindowStore {
+    static constexpr int kRows = kWindowChunkOutputs / kWindowStoreWarps;
+
+    const WindowGeometry& geometry;
+    const Problem& problem;
+    const WindowBarriers& barriers;
+    Element* const staged;  // chunk 0's first output of this warp
+    const int warp, lane;
+
+    // Of outputs from y's row `row` on, as many as there are.
+    template <class Vector>
+    __device__ __forceinline__ void store(const Element* source, int32_t first_box, int64_t row,
+                                          int32_t outputs) const {
+        constexpr int kElements = sizeof(Vector) / sizeof(Element);
+        constexpr int kLoads = Traits::kStoreRegisters < 40 ? 2 : 4;  // before any is stored
+#pragma unroll 1
+        for (int column = lane * kElements; column < Traits::kTilePositions; column += 32 * kElements) {
+            const WindowBox box = find_box(geometry, first_box + column / kWindowBox);
+            const int32_t p = box.p + column % kWindowBox;
+            if (box.n >= problem.N || p >= problem.P) continue;
+            const Element* const from = source + column;
+            Element* y = static_cast<Element*>(problem.y) +
+                         (box.n * problem.G * problem.O + row) * problem.P + p;
+#pragma unroll
+            for (int i = 0; i < kRows; i += kLoads, y += kLoads * problem.P) {
+                Vector values[kLoads];
+#pragma unroll
+                for (int k = 0; k < kLoads; ++k)
+                    values[k] = *reinterpret_cast<const Vector*>(from + (i + k) * Traits::kStagedPitch);
+#pragma unroll
+                for (int k = 0; k < kLoads; ++k)
+                    if (i + k < outputs) *reinterpret_cast<Vector*>(y + k * problem.P) = values[k];
+            }
+        }
+    }
+
+    __device__ __forceinline__ void run() const {
+        Ring ring;
+        for (int32_t pair = first_pair(); pair < geometry.pairs; pair += pair_step()) {
+            const WindowPlace place = place_of_pair<Traits>(geometry, problem, pair);
+#pragma unroll 1
+            for (int begin = 0; begin < Traits::kOutputs; begin += kWindowChunkOutputs) {
+                ptx::mbarrier_wait(barriers.staged(ring.stage), ring.parity);
+                Element* const source = staged + ring.stage * (Traits::kStagedBytes / sizeof(Element));
+                if (problem.activation != Activation::none) {
+                    activate_staged(problem.activation, source, kRows * Traits::kStagedPitch);
+                    __syncwarp();
+                }
+                const int32_t o = place.o + begin + warp * kRows;
+                const int64_t row = place.group * problem.O + o;
+                const int32_t outputs = static_cast<int32_t>(problem.O) - o;
+                if (geometry.vector_bytes == 16) store<uint4>(source, place.box, row, outputs);
+                else if (geometry.vector_bytes == 8) store<uint2>(source, place.box, row, outputs);
+                else if (geometry.vector_bytes == 4) store<uint32_t>(source, place.box, row, outputs);
+                else if constexpr (sizeof(Element) == 2) store<Element>(source, place.box, row, outputs);
+                __syncwarp();
+                if (lane == 0) ptx::mbarrier_arrive(barriers.stored(ring.stage));
+                ring.advance(Traits::kChunks);
+            }
+        }
+    }
+};
+
+// One of the product warpgroups' threads; the loader holds its part of x and knows which positions it has.
+// And these of outputs 8*j + 2t and that + 1, where t is lane % 4.
+template <class Loader>
+struct WindowProduct {
+    using Traits = typename Loader::Traits;
+    using Element = ElementOf<Traits>;
+    using Fragments = typename Loader::Fragments;
     static constexpr bool kIsSplit = Traits::kIsSplit;
-    static constexpr int kProducts = Traits::kProducts;
-    static constexpr int kColumns = kIsSplit ? kDownOutputs / 2 : kDownOutputs;  // of one product
+    static constexpr int kProducts = Traits::kProducts, kOutputs = Traits::kOutputs;
+    static constexpr int kColumns = kIsSplit ? kOutputs / 2 : kOutputs;  // of one product
     static constexpr int kValues = kColumns / 2;
     using Mma = WgmmaFromRegisters<Traits::kOperand, kColumns>;
-    static constexpr int kParts = kIsSplit ? 2 : 1;
-    static constexpr int kTogether = Traits::kIsTf32 ? 1 : 2;  // channels whose numbers share words
     // Of two products: 64 positions each, or half of the outputs.
     using Sums = float[2][kValues];
 
-    const DownGeometry& geometry;
+    const WindowGeometry& geometry;
     const Problem& problem;
-    const DownBarriers& barriers;
+    const WindowBarriers& barriers;
     const Scratch& scratch;
+    const WindowConstants<kOutputs>* const both_constants;  // of two tiles, in turn
     const uint32_t smem;
-    Element* const staged;  // [kDownStagedOutputs][kStagedPitch], this warp's own
+    Element* const staged;  // chunk 0's first position of this warp, of this lane's first output
     const int warp, lane;   // warp of 8: warpgroup warp / 4
+    Loader loader;
+    Ring ring, chunk_ring;
+
+    // The next stage, once it is there.
+    __device__ __forceinline__ void load_stage(Fragments& fragments) {
+        ptx::mbarrier_wait(barriers.full(ring.stage), ring.parity);
+        loader.load(fragments, smem + ring.stage * geometry.stage_bytes);
+        ring.advance(geometry.ring);
+    }
+
+    // The registers of A must not be written between products.
+    static __device__ __forceinline__ void settle(Fragments& fragments) {
+        auto* const registers = reinterpret_cast<uint32_t*>(&fragments);
+#pragma unroll
+        for (int i = 0; i < static_cast<int>(sizeof(Fragments) / 4); ++i) ptx::settle(registers[i]);
+    }
+
+    // To each block of the cluster, as each brings weights to all.
+    __device__ __forceinline__ void release(int32_t stage) {
+        if (lane < kWindowCluster) ptx::mbarrier_arrive_cluster(ptx::mapa(barriers.empty(stage), lane));
+    }
+
+    // The products of all taps: x's high or low part by that of w, of one part of the outputs.
+    __device__ __forceinline__ void multiply(float (&sums)[2][kValues], const Fragments& fragments,
+                                             uint32_t stage, int outputs, int x_part, int w_part, bool adds) {
+#pragma unroll
+        for (int tap = 0; tap < Traits::kTaps; ++tap) {
+            const uint32_t w =
+                stage + w_part * Traits::kWeightPartBytes + (tap * kOutputs + outputs * kColumns) * 32;
+#pragma unroll
+            for (int product = 0; product < kProducts; ++product)
+                Mma::issue(sums[kIsSplit ? outputs : product],
+                           Loader::operand(fragments, x_part, tap, product),
+                           ptx::wgmma_descriptor_plain<256>(w / 16), adds || tap > 0);
+        }
+    }
+
+    // All products of one tile.
+    __device__ __forceinline__ void multiply_tile(Sums& sums) {
+        Fragments fragments[2];
+        bool accumulate = false;
+        int32_t done = -1;  // a stage whose products may still be running
+#pragma unroll 1
+        for (int32_t first = 0; first < geometry.stages; first += 2) {
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+                if (i > 0 && first + i == geometry.stages) break;
+                const int32_t number = ring.stage;
+                load_stage(fragments[i]);
+                settle(fragments[i]);
+                ptx::wgmma_fence();
+                multiply(sums, fragments[i], smem + number * geometry.stage_bytes, 0, 0, 0, accumulate);
+                ptx::wgmma_commit_group();
+                accumulate = true;
+                ptx::wgmma_wait_group<1>();  // the stage before this one is done
+                if (done >= 0) release(done);
+                done = number;
+            }
+        }
+        ptx::wgmma_wait_group<0>();
+        release(done);
+    }
+
+    // The same of f16x3, some stages at a time. Products with a low part come first, which are too large by
+    // kLowScale; the accumulator truncates, totals round to nearest.
+    __device__ __forceinline__ void multiply_split_tile(Sums& total) {
+        constexpr int kStages = Traits::kStagesTogether;
+#pragma unroll
+        for (int i = 0; i < 2 * kValues; ++i) total[i % 2][i / 2] = 0.0f;
+        Sums sums;
+        Fragments fragments[kStages];
+#pragma unroll 1
+        for (int32_t first = 0; first < geometry.stages; first += kStages) {
+            int32_t number[kStages];
+            uint32_t stage[kStages];
+#pragma unroll
+            for (int i = 0; i < kStages; ++i) {
+                number[i] = ring.stage, stage[i] = smem + ring.stage * geometry.stage_bytes;
+                load_stage(fragments[i]);
+            }
+#pragma unroll
+            for (int i = 0; i < kStages; ++i) settle(fragments[i]);
+            // One half of the outputs is multiplied while the other's sums are added.
+#pragma unroll
+            for (int outputs = 0; outputs < 2; ++outputs) {
+                ptx::wgmma_fence();
+#pragma unroll
+                for (int i = 0; i < kStages; ++i) {
+                    multiply(sums, fragments[i], stage[i], outputs, 1, 0, i > 0);
+                    multiply(sums, fragments[i], stage[i], outputs, 0, 1, true);
+                }
+                ptx::wgmma_commit_group();
+            }
+#pragma unroll
+            for (int outputs = 0; outputs < 2; ++outputs) {
+                ptx::wgmma_wait_group<1>();
+#pragma unroll
+                for (int j = 0; j < kValues; ++j)
+                    total[outputs][j] = fmaf(sums[outputs][j], 1 / kLowScale, total[outputs][j]);
+                ptx::wgmma_fence();
+#pragma unroll
+                for (int i = 0; i < kStages; ++i)
+                    multiply(sums, fragments[i], stage[i], outputs, 0, 0, i > 0);
+                ptx::wgmma_commit_group();
+            }
+#pragma unroll
+            for (int outputs = 0; outputs < 2; ++outputs) {
+                if (outputs == 0) ptx::wgmma_wait_group<1>();
+                else ptx::wgmma_wait_group<0>();
+#pragma unroll
+                for (int j = 0; j < kValues; ++j) total[outputs][j] += sums[outputs][j];
+            }
+#pragma unroll
+            for (int i = 0; i < kStages; ++i) release(number[i]);
+        }
+    }
+
+    // That of output 8*j + 2t + next, of row r of product i.
+    static __device__ __forceinline__ float sum_of(const Sums& sums, int i, int j, int r, int next) {
+        constexpr int kGroups = kColumns / 8;
+        return sums[kIsSplit ? j / kGroups : i][4 * (j % kGroups) + 2 * r + next];
+    }
+
+    // f16x3: whether x and weights are in range, and sums large enough for the values that were too small;
+    // see kSumOfSmallX.
+    __device__ __forceinline__ bool sums_suffice(const Sums& sums, const WindowBox& box,
+                                                 const WindowPlace& place,
+                                                 const WindowConstants<kOutputs>& constants) const {
+        if (box.n >= problem.N || box.p >= problem.P) return true;
+        float zero = 0.0f;  // NaN where some sum is not finite: x was too large for a high part, or was not
+#pragma unroll
+        for (int i = 0; i < 2 * kValues; ++i) zero = fmaf(sums[i % 2][i / 2], 0.0f, zero);
+        bool suffice = zero == 0.0f;
+        float of_w = 0.0f;
+#pragma unroll
+        for (int i = 0; i < kOutputs; i += 32) {
+            suffice = suffice && constants.scale[i + lane] > 0.0f;
+            of_w = fmaxf(of_w, constants.small[i + lane]);
+        }
+        of_w = __uint_as_float(__reduce_max_sync(0xFFFFFFFF, __float_as_uint(of_w)));
+        const float of_x = static_cast<float>(__reduce_add_sync(0xFFFFFFFF, loader.small));
+        const float least = kSumOfSmallX * of_x + kSumOfSmallW * of_w;
+        if (least > 0.0f) {  // seldom
+            float smallest = least;
+#pragma unroll
+            for (int i = 0; i < 2 * kValues; ++i) {
+                const int j = i / 4, next = i % 2, r = i / 2 % 2;
+                const bool exists = place.o + 8 * j + 2 * (lane % 4) + next < problem.O &&
+                                    box.p + Loader::position(lane, 0, r) < problem.P;
+                smallest = exists ? fminf(smallest, fabsf(sum_of(sums, 0, j, r, next))) : smallest;
+            }
+            suffice = suffice && smallest >= least;
+        }
+        return __all_sync(0xFFFFFFFF, suffice);
+    }
+
+    // To the warps that store, some outputs at a time.
+    __device__ __forceinline__ void stage_tile(const Sums& sums, const WindowConstants<kOutputs>& constants) {
+        constexpr int kPitch = Traits::kStagedPitch, kGroups = kWindowChunkOutputs / 8;
+#pragma unroll
+        for (int chunk = 0; chunk < kOutputs / kWindowChunkOutputs; ++chunk) {
+            ptx::mbarrier_wait(barriers.stored(chunk_ring.stage), chunk_ring.parity ^ 1);
+            Element* const target = staged + chunk_ring.stage * (Traits::kStagedBytes / sizeof(Element));
+#pragma unroll
+            for (int k = 0; k < kGroups; ++k) {
+                const int j = chunk * kGroups + k, o = 8 * j + 2 * (lane % 4);
+                const auto bias = *reinterpret_cast<const Vector<float, 2>*>(constants.bias + o);
+                const auto scale = *reinterpret_cast<const Vector<float, 2>*>(constants.scale + o);  // f16x3
+#pragma unroll
+                for (int next = 0; next < 2; ++next) {
+#pragma unroll
+                    for (int run = 0; run < Loader::kRuns; ++run) {
+                        Vector<Element, Loader::kRun> values;
+#pragma unroll
+                        for (int z = 0; z < Loader::kRun; ++z) {
+                            const float sum =
+                                sum_of(sums, Loader::product_of(run, z), j, Loader::row_of(z), next);
+                            values.at[z] = narrow<Element>(kIsSplit ? fmaf(sum, scale.at[next], bias.at[next])
+                                                                    : sum + bias.at[next]);
+                        }
+                        *reinterpret_cast<Vector<Element, Loader::kRun>*>(
+                            target + (8 * k + next) * kPitch + Loader::run_start(lane, run)) = values;
+                    }
+                }
+            }
+            __syncwarp();
+            if (lane == 0) ptx::mbarrier_arrive(barriers.staged(chunk_ring.stage));
+            chunk_ring.advance(Traits::kChunks);
+        }
+    }
+
+    // A tile in which none of this warpgroup's positions exist.
+    __device__ __forceinline__ void skip_tile() {
+#pragma unroll 1
+        for (int32_t i = 0; i < geometry.stages; ++i) {
+            ptx::mbarrier_wait(barriers.full(ring.stage), ring.parity);
+            __syncwarp();  // none misses a phase
+            release(ring.stage);
+            ring.advance(geometry.ring);
+        }
+#pragma unroll 1
+        for (int chunk = 0; chunk < kOutputs / kWindowChunkOutputs; ++chunk) {
+            ptx::mbarrier_wait(barriers.stored(chunk_ring.stage), chunk_ring.parity ^ 1);
+            __syncwarp();
+            if (lane == 0) ptx::mbarrier_arrive(barriers.staged(chunk_ring.stage));
+            chunk_ring.advance(Traits::kChunks);
+        }
+    }
+
+    __device__ __forceinline__ void run() {
+        Ring tiles;
+        for (int32_t pair = first_pair(); pair < geometry.pairs; pair += pair_step(), tiles.advance(2)) {
+            loader.small = 0;
+            const WindowPlace place = place_of_pair<Traits>(geometry, problem, pair);
+            if (find_box(geometry, place.box + warp / 4 * (Traits::kBoxes / 2)).n >= problem.N) {
+                skip_tile();
+                ptx::mbarrier_wait(barriers.constants(tiles.stage), tiles.parity);
+                __syncwarp();
+                if (lane == 0) ptx::mbarrier_arrive(barriers.constants_read(tiles.stage));
+                continue;
+            }
+            WindowBox box = find_box(geometry, place.box + warp / Traits::kWarpsOfBox);
+            box.p += warp % Traits::kWarpsOfBox * Traits::kWarpPositions;
+            loader.begin_tile(box.p);
+            Sums sums;
+            if constexpr (kIsSplit) multiply_split_tile(sums);
+            else multiply_tile(sums);
+            ptx::mbarrier_wait(barriers.constants(tiles.stage), tiles.parity);
+            const WindowConstants<kOutputs>& constants = both_constants[tiles.stage];
+            if constexpr (kIsSplit) {
+                if (!sums_suffice(sums, box, place, constants) && lane == 0) {
+                    const auto most = [](int32_t end, int64_t extent) {
+                        return min(end, static_cast<int32_t>(extent));
+                    };
+                    list_overlapped(geometry.safe, problem, scratch, box.n,
+                                    {box.p, most(box.p + Traits::kWarpPositions, problem.P)}, place.group,
+                                    {place.o, most(place.o + kOutputs, problem.O)});
+                }
+                __syncwarp();
+            }
+            stage_tile(sums, constants);
+            if (lane == 0) ptx::mbarrier_arrive(barriers.constants_read(tiles.stage));
+        }
+    }
+};
+
+template <class Loader>
+__global__ void __launch_bounds__(kWindowThreads, 1)
+    window_sm90_kernel(const __grid_constant__ TensorMap x_map, const __grid_constant__ Problem problem,
+                        const __grid_constant__ WindowGeometry geometry,
+                        const __grid_constant__ Scratch scratch) {
+#if __CUDA_ARCH__ == 900
+    using Traits = typename Loader::Traits;
+    using Element = ElementOf<Traits>;
+    constexpr int kOutputs = Traits::kOutputs;
+    ptx::griddepcontrol_launch_dependents();
+    extern __shared__ uint8_t smem_base[];
+    uint8_t* const aligned = smem_base + ((128 - (ptx::smem_address(smem_base) & 127)) & 127);
+    const uint32_t smem = ptx::smem_address(aligned);
+    uint8_t* const staging = aligned + geometry.ring * geometry.stage_bytes;
+    auto* const constants = reinterpret_cast<WindowConstants<kOutputs>*>(staging + Traits::kConstantsOffset);
+    const WindowBarriers barriers{ptx::smem_address(staging + Traits::kBarriersOffset)};
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < kWindowMostStages; ++i) {
+            ptx::mbarrier_init(barriers.full(i), 1);
+            ptx::mbarrier_init(barriers.empty(i), kProductWarps * kWindowCluster);
+        }
+        for (int i = 0; i < kWindowMostChunks; ++i) {
+            ptx::mbarrier_init(barriers.staged(i), kProductWarps);
+            ptx::mbarrier_init(barriers.stored(i), kWindowStoreWarps);
+        }
+        for (int i = 0; i < 2; ++i) {
+            ptx::mbarrier_init(barriers.constants(i), 1);
+            ptx::mbarrier_init(barriers.constants_read(i), kProductWarps);
+        }
+        ptx::fence_mbarrier_init();
+    }
+    ptx::cluster_sync();
+    // Through a shuffle, so that the compiler knows it is the same in the whole warp.
+    const int warp = __shfl_sync(0xFFFFFFFF, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
+    if (warp < kProductWarps) {
+        ptx::setmaxnreg_inc<Traits::kProductRegisters>();
+        Element* const staged = reinterpret_cast<Element*>(staging) +
+                                2 * (lane % 4) * Traits::kStagedPitch + warp * Traits::kWarpPositions;
+        WindowProduct<Loader> product{geometry,  problem, barriers, scratch,
+                                      constants, smem, staged, warp, lane,
+                                      Loader(geometry, problem, warp, lane)};
+        product.run();
+    } else if (warp < kProductWarps + kWindowXWarps + 1) {
+        ptx::setmaxnreg_dec<Traits::kOrderRegisters>();
+        const int other_warp = warp - kProductWarps;
+        if (other_warp == kWindowXWarps)
+            bring_weights<Traits>(geometry, problem, smem, barriers, scratch, constants,
+                                  lane);
+        else if (ptx::elect())
+            order_x<Traits>(geometry, problem, x_map, smem, barriers, other_warp);
+    } else {
+        ptx::setmaxnreg_dec<Traits::kStoreRegisters>();
+        using Store = WindowStore<Traits, Element>;
+        const int store_warp = warp - kProductWarps - kWindowXWarps - 1;
+        Element* const staged =
+            reinterpret_cast<Element*>(staging) + store_warp * Store::kRows * Traits::kStagedPitch;
+        const Store store{geometry, problem, barriers, staged, store_warp, lane};
+        store.run();
+    }
+    ptx::cluster_sync();  // shared memory outlives what other blocks do there
+#endif
+}
+
+// What the copy engine loads: where rows lie differently, some that follow each other as one.
+template <class Traits>
+inline BoxedTensor describe_windows(const Problem& problem, const WindowGeometry& geometry) {
+    const int64_t residues = geometry.residues, stride_g = problem.C * problem.x_stride_c;
+    // One sample's stride means nothing and may be zero, which the driver refuses.
+    return {problem.x,
+            Traits::kElementBytes,
+            {(residues - 1) * problem.x_stride_c + problem.L, problem.C / residues, problem.G, problem.N},
+            {residues * problem.x_stride_c, stride_g,
+             problem.N == 1 ? problem.G * stride_g : problem.x_stride_n},
+            {residues == 1 ? Traits::kPitch : Traits::kApartPitch,
+             static_cast<int32_t>(Traits::kStageChannels / residues), 1, 1},
+            false};
+}
+
+template <class Loader>
+inline Error launch_window_products(const Problem& problem, const Scratch& scratch, cudaStream_t stream) {
+    using Traits = typename Loader::Traits;
+    const WindowGeometry geometry = cut_windows<Traits>(problem);
+    TensorMap x_map;
+    Error error = encode_tensor_map(describe_windows<Traits>(problem, geometry), 4, &x_map);
+    if (error == nullptr) error = allow_smem<window_sm90_kernel<Loader>>(problem.device);
+    if (error != nullptr) return error;
+    const int blocks = min(geometry.pairs, clusters_of(problem)) * kWindowCluster;
+    return launch_overlapping(window_sm90_kernel<Loader>, blocks, kWindowCluster, kWindowThreads,
+                              geometry.smem_bytes, stream, x_map, problem, geometry, scratch);
+}
+
+template <class Loader>
+Error launch_windows(const Problem& problem, cudaStream_t stream) {
+    using Traits = typename Loader::Traits;
+    const Geometry packed = packing_of<Traits>(problem);
+    Scratch scratch;
+    lay_out<Traits::kMode>(problem, packed, static_cast<uint8_t*>(problem.workspace), &scratch);
+    if constexpr (Traits::kMode == Mode::f16x3) {
+        const Geometry safe = choose_cut<Mode::tf32x3>(problem).geometry;
+        pack_split_weights<Mode::tf32x3>(problem, packed, safe, scratch, stream);
+        const Error error = launch_window_products<Loader>(problem, scratch, stream);
+        return error == nullptr ? launch_listed_tiles(problem, scratch, stream) : error;
+    } else {
+        pack_weights<Traits::kMode>(problem, packed, scratch, stream);
+        return launch_window_products<Loader>(problem, scratch, stream);
+    }
+}
+
+}  // namespace sm90
+}  // namespace conv1d
+''',
+"downsample_sm90.cuh": r'''
+#line 1 "kernels/downsample_sm90.cuh"
+// Dense convolution of three taps at a stride of 2 on Hopper, the downsampling of audio and speech models:
+// window_sm90.cuh with a loader that reads four words of a channel at once and one from the lane beside it,
+// the windows of two neighbouring positions (four of 16 bits), from which it takes all three taps. Rows that
+// do not begin at 16-byte pieces are loaded by their residue: four (eight of 16 bits) neighbouring channels
+// make one row of a tensor map, and the lanes' channels begin in different banks.
+
+#include <type_traits>
+
+
+
+
+
+
+
+
+namespace conv1d {
+namespace sm90 {
+
+// Lane 4*g + t holds, of a step of 32 bytes of K, words t and t + 4: channels t and t + 4, or, of 16 bits and
+// split operands, 2t, 2t + 1 and those + 8. fp32: of positions 2g and 2g + 1 of each 16 of its warp; 16 bits:
+// of positions 4g to 4g + 3 of its 32.
+template <class Traits_>
+struct DownLoader {
+    using Traits = Traits_;
+    static constexpr bool kIsSplit = Traits::kIsSplit;
+    static constexpr int kProducts = Traits::kProducts;
+    static constexpr int kParts = kIsSplit ? 2 : 1;
+    static constexpr int kTogether = Traits::kIsTf32 ? 1 : 2;  // channels whose numbers share words
+
+    // In the staged rows of y.
+    static constexpr int kRuns = Traits::kIsTf32 ? 2 : 1, kRun = Traits::kIsFloat ? 2 : 4;
+    static __device__ __forceinline__ int run_start(int lane, int run) {
+        return 16 * run + kRun * (lane / 4);
+    }
+    static __device__ __forceinline__ constexpr int product_of(int run, int z) {
+        return Traits::kIsFloat ? run : z / 2;
+    }
+    static __device__ __forceinline__ constexpr int row_of(int z) { return z % 2; }
+    static __device__ __forceinline__ int position(int lane, int product, int row) {
+        return Traits::kIsFloat ? 16 * product + 2 * (lane / 4) + row : 4 * (lane / 4) + 2 * product + row;
+    }
+
+    struct Fragments {
+        uint32_t part[kParts][Traits::kTaps][kProducts][4];  // high, then low
+    };
+    static __device__ __forceinline__ const uint32_t (&operand(const Fragments& fragments, int part, int tap,
+                                                               int product))[4] {
+        return fragments.part[part][tap][product];
+    }
+
+    const int lane;
+    const bool apart, odd_padding;    // rows begin between 16-byte pieces; windows at odd elements
     uint32_t lane_offset[kTogether];  // of this lane's first channels and positions, in a stage
     uint32_t half_step;               // from words t to words t + 4
     bool odd[kTogether];              // 16 bits: positions begin at the second half of a word
-    Ring ring;
-    uint32_t largest;  // f16x3: magnitudes of high parts
-    int32_t small;     // f16x3: values of x too small for a split
+    int32_t small;                    // f16x3: values of x too small for a split
 
-    struct Fragments {
-        uint32_t part[kParts][kDownTaps][kProducts][4];  // high, then low
-    };
-
-    __device__ __forceinline__ bool has_odd_padding() const {
-        return static_cast<uint32_t>(problem.pad_left) % 2 != 0;
-    }
-
-    __device__ __forceinline__ void find_lane() {
-        const int g = lane / 4, t = lane % 4, sub = warp / (4 / Traits::kProducts);
-        constexpr int kBytes = Traits::kElementBytes, kResidues = Traits::kResidues;
-        const bool apart = geometry.residues > 1;
+    __device__ __forceinline__ DownLoader(const WindowGeometry& geometry, const Problem& problem, int warp,
+                                          int lane)
+        : lane(lane),
+          apart(geometry.residues > 1),
+          odd_padding(static_cast<uint32_t>(problem.pad_left) % 2 != 0) {
+        const int g = lane / 4, t = lane % 4;
+        constexpr int kBytes = Traits::kElementBytes, kResidues = Traits::kPiece;
         const int pitch = (apart ? Traits::kApartPitch : Traits::kPitch) * kBytes;
         const int rows = Traits::kIsTf32 ? 4 : 8;  // of channels between words t and t + 4
-        const bool odd_padding = has_odd_padding();
         half_step = rows / geometry.residues * pitch;
 #pragma unroll
         for (int u = 0; u < kTogether; ++u) {
@@ -6792,20 +7221,22 @@ struct DownProduct {
             int place = channel * pitch + (odd_padding ? 16 : 0);
             odd[u] = odd_padding;
             if (apart) {
-                const int residue = channel % kResidues, late = lateness<kMode>(problem, residue);
-                place = residue * (geometry.sub_bytes / kResidues) + channel / kResidues * pitch +
+                const int residue = channel % kResidues, late = lateness<Traits>(problem, residue);
+                place = residue * (geometry.box_bytes / kResidues) + channel / kResidues * pitch +
                         (Traits::kIsFloat ? late : late / 2) * 4;
                 odd[u] = !Traits::kIsFloat && late % 2 != 0;
             }
-            lane_offset[u] = Traits::kWeightBytes + sub * geometry.sub_bytes +
-                             warp % (4 / Traits::kProducts) * Traits::kWarpPositions * kDownStride * kBytes +
+            lane_offset[u] = Traits::kWeightBytes + warp / Traits::kWarpsOfBox * geometry.box_bytes +
+                             warp % Traits::kWarpsOfBox * Traits::kWarpPositions * Traits::kStride * kBytes +
                              16 * g + place;
         }
     }
 
+    __device__ __forceinline__ void begin_tile(int32_t) {}
+
     // Of each channel, five words that follow each other: the windows of this lane's two neighbouring fp32
     // positions or four of 16 bits. kSpans: of 16 fp32 positions each, 128 bytes apart.
-    static constexpr int kSpans = kMode == Mode::tf32 ? 2 : 1;
+    static constexpr int kSpans = Traits::kIsTf32 ? 2 : 1;
     static constexpr int kHalves = kIsSplit ? 1 : 2;  // at once: as registers allow
     using Words = uint32_t[kHalves][kTogether][kSpans][5];
 
@@ -6857,7 +7288,7 @@ struct DownProduct {
     }
 
     __device__ __forceinline__ void load_words(Words& words, uint32_t stage) const {
-        if (geometry.residues > 1) {
+        if (apart) {
 #pragma unroll
             for (int i = 0; i < kHalves * kTogether * kSpans * 5; ++i) {
                 const int j = i % 5, span = i / 5 % kSpans, u = i / 5 / kSpans % kTogether;
@@ -6865,15 +7296,11 @@ struct DownProduct {
                 ptx::ld_shared(words[half][u][span][j],
                                stage + lane_offset[u] + half * half_step + 128 * span + 4 * j);
             }
-        } else if (has_odd_padding()) {
+        } else if (odd_padding) {
             load_aligned<true>(words, stage);
         } else {
             load_aligned<false>(words, stage);
         }
-    }
-
-    static __device__ __forceinline__ bool is_small(uint32_t bits) {
-        return (bits & 0x7FFFFFFF) - 1 < __float_as_uint(kSmallestScaled / kXScale) - 1;
     }
 
     // All of one stage of x, as operand A of the products of its taps.
@@ -6885,14 +7312,14 @@ struct DownProduct {
         for (int i = 0; i < kHalves; ++i) {
             const int half = first_half + i;
             auto& channels = words[i];
-            if constexpr (kMode == Mode::tf32) {
+            if constexpr (Traits::kIsTf32) {
 #pragma unroll
                 for (int product = 0; product < kProducts; ++product) {
                     uint32_t(&five)[5] = channels[0][product];
 #pragma unroll
                     for (int j = 0; j < 5; ++j) five[j] = round_tf32(five[j]);
 #pragma unroll
-                    for (int tap = 0; tap < kDownTaps; ++tap) {
+                    for (int tap = 0; tap < Traits::kTaps; ++tap) {
 #pragma unroll
                         for (int r = 0; r < 2; ++r)
                             fragments.part[0][tap][product][2 * half + r] = five[tap + 2 * r];
@@ -6915,17 +7342,16 @@ struct DownProduct {
             const uint32_t first = even[j], second = odd_ones[j];
             parts[0][j] = split_f16(__uint_as_float(first) * kXScale, __uint_as_float(second) * kXScale,
                                     parts[1][j]);
-            largest = ptx::max_magnitude_f16(largest, parts[0][j]);
             smallest = ptx::min_magnitude_f16(smallest, parts[0][j]);
         }
         if (min(smallest & 0xFFFF, smallest >> 16) <= kSmallestHigh) {  // zeros are counted only now
 #pragma unroll
-            for (int j = 0; j < 5; ++j) small += is_small(even[j]) + is_small(odd_ones[j]);
+            for (int j = 0; j < 5; ++j) small += is_too_small(even[j]) + is_too_small(odd_ones[j]);
         }
 #pragma unroll
         for (int part = 0; part < kParts; ++part) {
 #pragma unroll
-            for (int tap = 0; tap < kDownTaps; ++tap) {
+            for (int tap = 0; tap < Traits::kTaps; ++tap) {
 #pragma unroll
                 for (int r = 0; r < 2; ++r)
                     fragments.part[part][tap][0][2 * half + r] = parts[part][tap + 2 * r];
@@ -6950,341 +7376,18 @@ struct DownProduct {
         }
     }
 
-    // The registers of A must not be written between products.
-    static __device__ __forceinline__ void settle(Fragments& fragments) {
-        uint32_t* const registers = &fragments.part[0][0][0][0];
+    __device__ __forceinline__ void load(Fragments& fragments, uint32_t stage) {
 #pragma unroll
-        for (int i = 0; i < static_cast<int>(sizeof(Fragments) / 4); ++i) ptx::settle(registers[i]);
-    }
-
-    // To each block of the cluster, as each brings x to all.
-    __device__ __forceinline__ void release(int32_t stage) {
-        if (lane < kDownCluster) ptx::mbarrier_arrive_cluster(ptx::mapa(barriers.empty(stage), lane));
-    }
-
-    // The next stage, once it is there.
-    __device__ __forceinline__ void load_stage(Fragments& fragments) {
-        ptx::mbarrier_wait(barriers.full(ring.stage), ring.parity);
-#pragma unroll
-        for (int half = 0; half < 2; half += kHalves)
-            load_fragments(fragments, smem + ring.stage * geometry.stage_bytes, half);
-    }
-
-    // All products of one tile. f16x3: those with a low part first, which are too large by kLowScale; the
-    // accumulator truncates, totals round to nearest.
-    __device__ __forceinline__ void multiply_tile(Sums& sums) {
-        Sums total;
-        if constexpr (kIsSplit) {
-#pragma unroll
-            for (int i = 0; i < 2 * kValues; ++i) total[i % 2][i / 2] = 0.0f;
-        }
-        Fragments fragments[kIsSplit ? 1 : 2];
-        bool accumulate = false;
-        int32_t done = -1;  // a stage whose products may still be running
-#pragma unroll 1
-        for (int32_t first = 0; first < geometry.stages; first += 2) {
-#pragma unroll
-            for (int i = 0; i < 2; ++i) {
-                Fragments& current = fragments[kIsSplit ? 0 : i];
-                const int32_t number = ring.stage;
-                load_stage(current);
-                settle(current);
-                const uint32_t stage = smem + number * geometry.stage_bytes;
-                ring.advance(geometry.ring);
-                // The products of all taps: x's high or low part by that of w, of one part of the outputs.
-                const auto multiply = [&](int outputs, int x_part, int w_part, bool adds) {
-                    ptx::wgmma_fence();
-#pragma unroll
-                    for (int tap = 0; tap < kDownTaps; ++tap) {
-                        const uint32_t w = stage + w_part * Traits::kWeightPartBytes +
-                                           (tap * kDownOutputs + outputs * kColumns) * 32;
-#pragma unroll
-                        for (int product = 0; product < kProducts; ++product)
-                            Mma::issue(sums[kIsSplit ? outputs : product],
-                                       current.part[x_part][tap][product],
-                                       ptx::wgmma_descriptor_plain<256>(w / 16), adds || tap > 0);
-                    }
-                };
-                if constexpr (kIsSplit) {
-                    // One half of the outputs is multiplied while the other's sums are added.
-#pragma unroll
-                    for (int outputs = 0; outputs < 2; ++outputs) {
-                        multiply(outputs, 1, 0, false);
-                        multiply(outputs, 0, 1, true);
-                        ptx::wgmma_commit_group();
-                    }
-#pragma unroll
-                    for (int outputs = 0; outputs < 2; ++outputs) {
-                        ptx::wgmma_wait_group<1>();
-#pragma unroll
-                        for (int j = 0; j < kValues; ++j)
-                            total[outputs][j] = fmaf(sums[outputs][j], 1 / kLowScale, total[outputs][j]);
-                        multiply(outputs, 0, 0, false);
-                        ptx::wgmma_commit_group();
-                    }
-#pragma unroll
-                    for (int outputs = 0; outputs < 2; ++outputs) {
-                        if (outputs == 0) ptx::wgmma_wait_group<1>();
-                        else ptx::wgmma_wait_group<0>();
-#pragma unroll
-                        for (int j = 0; j < kValues; ++j) total[outputs][j] += sums[outputs][j];
-                    }
-                    release(number);
-                } else {
-                    multiply(0, 0, 0, accumulate);
-                    ptx::wgmma_commit_group();
-                    accumulate = true;
-                    ptx::wgmma_wait_group<1>();  // the stage before this one is done
-                    if (done >= 0) release(done);
-                    done = number;
-                }
-            }
-        }
-        if constexpr (kIsSplit) {
-#pragma unroll
-            for (int i = 0; i < 2 * kValues; ++i) sums[i % 2][i / 2] = total[i % 2][i / 2];
-        } else {
-            ptx::wgmma_wait_group<0>();
-            release(done);
-        }
-    }
-
-    // Of output place.o + lane + 32*i.
-    __device__ __forceinline__ float load_bias(const DownPlace& place, int i) const {
-        const int32_t o = place.o + lane + 32 * i;
-        if (problem.bias == nullptr || o >= problem.O) return 0.0f;
-        return widen(static_cast<const Element*>(problem.bias)[place.group * problem.O + o]);
-    }
-    // f16x3, likewise: what undoes the scales of x and w, and how many weights are too small.
-    __device__ __forceinline__ float2 load_scaling(const DownPlace& place, int i) const {
-        return scratch.row_scaling[(place.group * geometry.o_tiles * kDownOutputs) + place.o + lane + 32 * i];
-    }
-
-    // That of output 8*j + 2t + next and position_of(i, r).
-    static __device__ __forceinline__ float sum_of(const Sums& sums, int i, int j, int r, int next) {
-        constexpr int kGroups = kColumns / 8;
-        return sums[kIsSplit ? j / kGroups : i][4 * (j % kGroups) + 2 * r + next];
-    }
-    // One of this warp's positions.
-    __device__ __forceinline__ int32_t position_of(int i, int r) const {
-        return Traits::kIsFloat ? 16 * i + 2 * (lane / 4) + r : 4 * (lane / 4) + 2 * i + r;
-    }
-
-    // f16x3: whether x and weights are in range, and sums large enough for the values that were too small;
-    // see kSumOfSmallX.
-    __device__ __forceinline__ bool sums_suffice(const Sums& sums, const DownPlace& place,
-                                                 const float2 (&scaling)[4]) const {
-        const float2 most = __half22float2(*reinterpret_cast<const __half2*>(&largest));
-        bool suffice = most.x <= kLargestScaled && most.y <= kLargestScaled;
-        const float of_x = kSumOfSmallX * static_cast<float>(__reduce_add_sync(0xFFFFFFFF, small));
-#pragma unroll
-        for (int j = 0; j < kDownOutputs / 8; ++j) {
-#pragma unroll
-            for (int next = 0; next < 2; ++next) {
-                const int o = 8 * j + 2 * (lane % 4) + next;
-                const float2 of_output = {__shfl_sync(0xFFFFFFFF, scaling[j / 4].x, o % 32),
-                                          __shfl_sync(0xFFFFFFFF, scaling[j / 4].y, o % 32)};
-                if (place.o + o >= problem.O) continue;
-                const float least = of_x + kSumOfSmallW * of_output.y;
-                suffice = suffice && of_output.x > 0.0f;
-#pragma unroll
-                for (int r = 0; r < 2; ++r)
-                    suffice = suffice && (fabsf(sum_of(sums, 0, j, r, next)) >= least ||
-                                          place.p + position_of(0, r) >= problem.P);
-            }
-        }
-        const bool exists = place.n < problem.N && place.p < problem.P;
-        return __all_sync(0xFFFFFFFF, suffice || !exists);
-    }
-
-    // Through shared memory, some outputs at a time, to rows of y.
-    __device__ __forceinline__ void store_tile(const Sums& sums, const DownPlace& place,
-                                               const float (&bias)[4], const float2 (&scaling)[4]) const {
-        constexpr int kStagedPitch = Traits::kStagedPitch, kOutputs = kDownStagedOutputs;
-        constexpr int kRows = 32 / Traits::kWarpPositions;  // stored at once
-        const int32_t position = lane % Traits::kWarpPositions, row = lane / Traits::kWarpPositions;
-        const int64_t first = (place.n * problem.G + place.group) * problem.O + place.o + row;
-        Element* y = static_cast<Element*>(problem.y) + first * problem.P + place.p + position;
-        const bool exists = place.n < problem.N && place.p + position < problem.P;
-        int32_t outputs = exists ? static_cast<int32_t>(problem.O) - place.o - row : 0;
-#pragma unroll
-        for (int begin = 0; begin < kDownOutputs; begin += kOutputs, outputs -= kOutputs) {
-#pragma unroll
-            for (int k = 0; k < kOutputs / 8; ++k) {
-#pragma unroll
-                for (int next = 0; next < 2; ++next) {
-                    const int j = begin / 8 + k, o = 8 * k + 2 * (lane % 4) + next;
-                    const int of_lane = (begin + o) % 32;
-                    const float added = __shfl_sync(0xFFFFFFFF, bias[j / 4], of_lane);
-                    const float scale =
-                        kIsSplit ? __shfl_sync(0xFFFFFFFF, scaling[j / 4].x, of_lane) : 1.0f;
-#pragma unroll
-                    for (int i = 0; i < kProducts; ++i) {
-                        Vector<Element, 2> pair;
-#pragma unroll
-                        for (int r = 0; r < 2; ++r) {
-                            const float sum = sum_of(sums, i, j, r, next);
-                            pair.at[r] = narrow<Element>(kIsSplit ? fmaf(sum, scale, added) : sum + added);
-                        }
-                        *reinterpret_cast<Vector<Element, 2>*>(staged + o * kStagedPitch +
-                                                               position_of(i, 0)) = pair;
-                    }
-                }
-            }
-            __syncwarp();
-            if (problem.activation != Activation::none)
-                activate_staged(problem.activation, staged, kOutputs * kStagedPitch);
-            constexpr int kLoads = 8;  // before any is stored
-#pragma unroll
-            for (int i = 0; i < kOutputs; i += kLoads * kRows, y += kLoads * kRows * problem.P) {
-                Element values[kLoads];
-#pragma unroll
-                for (int k = 0; k < kLoads; ++k)
-                    values[k] = staged[(i + k * kRows + row) * kStagedPitch + position];
-#pragma unroll
-                for (int k = 0; k < kLoads; ++k)
-                    if (i + k * kRows < outputs) y[k * kRows * problem.P] = values[k];
-            }
-            __syncwarp();
-        }
-    }
-
-    __device__ __forceinline__ void run() {
-        find_lane();
-        if (kIsSplit) ptx::griddepcontrol_wait();  // for the scales and an empty list
-#pragma unroll 1
-        for (int32_t tile = blockIdx.x; tile < geometry.tiles; tile += gridDim.x) {
-            largest = 0, small = 0;
-            Sums sums;
-            multiply_tile(sums);
-            DownPlace place = place_part<kMode>(geometry, problem, tile, warp / 4);  // of this warp
-            place.p += warp % 4 * Traits::kWarpPositions;
-            float bias[4];  // only now: registers are scarce
-            float2 scaling[4];
-#pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                bias[i] = load_bias(place, i);
-                if constexpr (kIsSplit) scaling[i] = load_scaling(place, i);
-            }
-            if constexpr (kIsSplit) {
-                if (!sums_suffice(sums, place, scaling) && lane == 0) {
-                    const auto most = [](int32_t end, int64_t extent) {
-                        return min(end, static_cast<int32_t>(extent));
-                    };
-                    list_overlapped(geometry.safe, problem, scratch, place.n,
-                                    {place.p, most(place.p + Traits::kWarpPositions, problem.P)}, place.group,
-                                    {place.o, most(place.o + kDownOutputs, problem.O)});
-                }
-                __syncwarp();
-            }
-            store_tile(sums, place, bias, scaling);
-        }
+        for (int half = 0; half < 2; half += kHalves) load_fragments(fragments, stage, half);
     }
 };
-
-template <Mode kMode>
-__global__ void __launch_bounds__(kDownThreads, 1)
-    downsample_sm90_kernel(const __grid_constant__ TensorMap x_map, const __grid_constant__ Problem problem,
-                           const __grid_constant__ DownGeometry geometry,
-                           const __grid_constant__ Scratch scratch) {
-#if __CUDA_ARCH__ == 900
-    using Traits = DownTraits<kMode>;
-    ptx::griddepcontrol_launch_dependents();
-    extern __shared__ uint8_t smem_base[];
-    uint8_t* const smem = smem_base + ((1024 - (ptx::smem_address(smem_base) & 1023)) & 1023);
-    uint8_t* const staging = smem + geometry.ring * geometry.stage_bytes;
-    const DownBarriers barriers{ptx::smem_address(staging + kProductWarps * Traits::kStagedBytes)};
-    if (threadIdx.x == 0) {
-        for (int i = 0; i < kDownMostStages; ++i) {
-            ptx::mbarrier_init(barriers.full(i), 1);
-            ptx::mbarrier_init(barriers.empty(i), kProductWarps * kDownCluster);
-        }
-        ptx::fence_mbarrier_init();
-    }
-    ptx::cluster_sync();
-    // Through a shuffle, so that the compiler knows it is the same in the whole warp.
-    const int warp = __shfl_sync(0xFFFFFFFF, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
-    if (warp < kProductWarps) {
-        ptx::setmaxnreg_inc<Traits::kProductRegisters>();
-        using Element = typename DownProduct<kMode>::Element;
-        DownProduct<kMode> product{geometry,
-                                   problem,
-                                   barriers,
-                                   scratch,
-                                   ptx::smem_address(smem),
-                                   reinterpret_cast<Element*>(staging + warp * Traits::kStagedBytes),
-                                   warp,
-                                   lane};
-        product.run();
-    } else {
-        ptx::setmaxnreg_dec<Traits::kOrderRegisters>();
-        if (ptx::elect())
-            order_down<kMode>(geometry, problem, x_map, ptx::smem_address(smem), barriers, scratch.image,
-                              warp - kProductWarps);
-    }
-    ptx::cluster_sync();  // shared memory outlives what other blocks do there
-#endif
-}
-
-// What the copy engine loads: where rows lie differently, some that follow each other as one.
-template <Mode kMode>
-inline BoxedTensor describe_down(const Problem& problem, const DownGeometry& geometry) {
-    using Traits = DownTraits<kMode>;
-    const int64_t residues = geometry.residues, stride_g = problem.C * problem.x_stride_c;
-    // One sample's stride means nothing and may be zero, which the driver refuses.
-    return {problem.x,
-            Traits::kElementBytes,
-            {(residues - 1) * problem.x_stride_c + problem.L, problem.C / residues, problem.G, problem.N},
-            {residues * problem.x_stride_c, stride_g,
-             problem.N == 1 ? problem.G * stride_g : problem.x_stride_n},
-            {residues == 1 ? Traits::kPitch : Traits::kApartPitch,
-             static_cast<int32_t>(Traits::kStageChannels / residues), 1, 1},
-            false};
-}
-
-template <Mode kMode>
-inline Error launch_down_products(const Problem& problem, const DownGeometry& geometry,
-                                  const Scratch& scratch, cudaStream_t stream) {
-    TensorMap x_map;
-    Error error = encode_tensor_map(describe_down<kMode>(problem, geometry), 4, &x_map);
-    if (error == nullptr) error = allow_smem<downsample_sm90_kernel<kMode>>(problem.device);
-    if (error != nullptr) return error;
-    const int most = max(problem.device.sm_count / kDownCluster * kDownCluster, kDownCluster);
-    const int blocks = min(geometry.tiles, most);
-    // Begins while weights are packed: see griddepcontrol_wait.
-    cudaLaunchAttribute attributes[2]{};
-    attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attributes[0].val.programmaticStreamSerializationAllowed = 1;
-    attributes[1].id = cudaLaunchAttributeClusterDimension;
-    attributes[1].val.clusterDim = {kDownCluster, 1, 1};
-    const cudaLaunchConfig_t config{static_cast<unsigned>(blocks), kDownThreads,
-                                    static_cast<size_t>(geometry.smem_bytes), stream, attributes, 2};
-    cudaLaunchKernelEx(&config, downsample_sm90_kernel<kMode>, x_map, problem, geometry, scratch);
-    return launch_error();
-}
-
-template <Mode kMode>
-inline Error launch_down(const Problem& problem, cudaStream_t stream) {
-    const DownGeometry geometry = cut_down<kMode>(problem);
-    const Geometry packed = packing_down<kMode>(problem);
-    Scratch scratch;
-    lay_out<kMode>(problem, packed, static_cast<uint8_t*>(problem.workspace), &scratch);
-    if constexpr (kMode == Mode::f16x3) {
-        const Geometry safe = choose_cut<Mode::tf32x3>(problem).geometry;
-        pack_split_weights<Mode::tf32x3>(problem, packed, safe, scratch, stream);
-        const Error error = launch_down_products<kMode>(problem, geometry, scratch, stream);
-        return error == nullptr ? launch_listed_tiles(problem, scratch, stream) : error;
-    } else {
-        pack_weights<kMode>(problem, packed, scratch, stream);
-        return launch_down_products<kMode>(problem, geometry, scratch, stream);
-    }
-}
 
 }  // namespace sm90
 
 inline Error launch_downsample_sm90(const Problem& problem, cudaStream_t stream) {
-    return sm90::with_stream_mode(problem, [&](auto mode) {
-        return sm90::launch_down<decltype(mode)::value>(problem, stream);
+    return sm90::with_mode(problem, [&](auto mode) {
+        using Traits = sm90::DownTraits<decltype(mode)::value>;
+        return sm90::launch_windows<sm90::DownLoader<Traits>>(problem, stream);
     });
 }
 
@@ -10250,15 +10353,8 @@ Error launch_tiles(const Problem& problem, const Geometry& geometry, const Scrat
     const Error error = allow_smem<gemm_sm90_kernel<kMode, kN, kSlices, kLayout>>(problem.device);
     if (error != nullptr) return error;
     const int blocks = geometry.tiles < problem.device.sm_count ? geometry.tiles : problem.device.sm_count;
-    // Begins while the kernel before it, which packs weights or lists tiles, still runs: see
-    // griddepcontrol_wait.
-    cudaLaunchAttribute attribute{};
-    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attribute.val.programmaticStreamSerializationAllowed = 1;
-    const cudaLaunchConfig_t config{static_cast<unsigned>(blocks), kThreads,
-                                    static_cast<size_t>(geometry.smem_bytes), stream, &attribute, 1};
-    cudaLaunchKernelEx(&config, kernel, problem, geometry, scratch);
-    return launch_error();
+    return launch_overlapping(kernel, blocks, 1, kThreads, geometry.smem_bytes, stream, problem, geometry,
+                              scratch);
 }
 
 // gemm_sm90.cu has those for fp32 and the usual layout. The others stand in units of their own, which compile
@@ -10402,26 +10498,52 @@ template CONV1D_SM90_PACK_SPLIT(tf32x3)
 ''',
 "gemm_sm90_channels_last.cu": r'''
 #line 1 "kernels/gemm_sm90_channels_last.cu"
-// The kernels of route "gemm_sm90" for channels-last x, in a translation unit of their own.
+// The kernels of route "gemm_sm90" for fp32 and channels-last x, in a translation unit of their own.
 
 
 namespace conv1d {
 namespace sm90 {
 
-CONV1D_SM90_TILES(CONV1D_SM90_CHANNELS_LAST)
+CONV1D_SM90_FP32_TILES(CONV1D_SM90_CHANNELS_LAST)
+
+}  // namespace sm90
+}  // namespace conv1d
+''',
+"gemm_sm90_channels_last_16bit.cu": r'''
+#line 1 "kernels/gemm_sm90_channels_last_16bit.cu"
+// The kernels of route "gemm_sm90" for 16 bits and channels-last x, in a translation unit of their own.
+
+
+namespace conv1d {
+namespace sm90 {
+
+CONV1D_SM90_16BIT_TILES(CONV1D_SM90_CHANNELS_LAST)
 
 }  // namespace sm90
 }  // namespace conv1d
 ''',
 "gemm_sm90_folded.cu": r'''
 #line 1 "kernels/gemm_sm90_folded.cu"
-// The kernels of route "gemm_sm90" for folded x, in a translation unit of their own.
+// The kernels of route "gemm_sm90" for fp32 and folded x, in a translation unit of their own.
 
 
 namespace conv1d {
 namespace sm90 {
 
-CONV1D_SM90_TILES(CONV1D_SM90_FOLDED)
+CONV1D_SM90_FP32_TILES(CONV1D_SM90_FOLDED)
+
+}  // namespace sm90
+}  // namespace conv1d
+''',
+"gemm_sm90_folded_16bit.cu": r'''
+#line 1 "kernels/gemm_sm90_folded_16bit.cu"
+// The kernels of route "gemm_sm90" for 16 bits and folded x, in a translation unit of their own.
+
+
+namespace conv1d {
+namespace sm90 {
+
+CONV1D_SM90_16BIT_TILES(CONV1D_SM90_FOLDED)
 
 }  // namespace sm90
 }  // namespace conv1d
@@ -11287,6 +11409,274 @@ PyModuleDef kModule = {PyModuleDef_HEAD_INIT, CONV1D_STRING(TORCH_EXTENSION_NAME
 
 PyMODINIT_FUNC CONV1D_INIT(TORCH_EXTENSION_NAME)() { return PyModule_Create(&kModule); }
 ''',
+"sliding_sm90_plan.cuh": r'''
+#line 1 "kernels/sliding_sm90_plan.cuh"
+// Which problems the sliding convolution (sliding_sm90.cuh) takes, and with which tiles. No kernel here.
+
+
+
+
+namespace conv1d {
+namespace sm90 {
+
+// Calls call(traits) with the tile that this problem takes. Either adds in the same order, so the number of
+// samples may decide. One of half the outputs takes .62 of the time of the other.
+template <class Call>
+inline auto with_slide(const Problem& problem, Call call) {
+    return with_mode(problem, [&](auto mode) {
+        const auto with_taps = [&](auto taps) {
+            constexpr Mode kMode = decltype(mode)::value;
+            constexpr int kTaps = decltype(taps)::value;
+            using Wide = WindowTraits<kMode, kTaps, 1, 128>;
+            using Narrow = WindowTraits<kMode, kTaps, 1, 64>;
+            const int clusters = clusters_of(problem);
+            return 100 * ceil_div(pairs_of<Wide>(problem), clusters) <=
+                           62 * ceil_div(pairs_of<Narrow>(problem), clusters)
+                       ? call(Wide{})
+                       : call(Narrow{});
+        };
+        return problem.K == 3 ? with_taps(std::integral_constant<int, 3>{})
+                              : with_taps(std::integral_constant<int, 5>{});
+    });
+}
+
+}  // namespace sm90
+
+// ms TF32, fp32, bf16 by this route and by gemm_sm90: 16x128x3000 to 1280, K3 .171, .300, .101 and .192,
+// .361, .136; 256x256x64 to 512, K5 .067, .141, .041 and .091, .186, .059; 2x768x98304 to 896, K5 3.35, 6.37,
+// 1.69 and 3.92, 7.27, 2.08; 8x64x16000 to 64, K5 .033, .058, .024 and .039, .073, .028; one sample of
+// 512x1024 to 512, K3 .034, .044, .021 and .029, .051, .020. But of few outputs its narrower tile is half
+// empty: 2x512x800 to 16, K5 .039, .054, .024 and .032, .056, .020.
+inline bool fits_sliding_sm90(const Problem& problem) {
+    if (!fits_gemm_sm90(problem) || (problem.K != 3 && problem.K != 5) || problem.stride != 1 ||
+        problem.dilation != 1 || problem.C < 16 || problem.O < 33)
+        return false;
+    return sm90::with_slide(problem, [&](auto traits) {
+        return sm90::cut_windows<decltype(traits)>(problem).pairs > 0;
+    });
+}
+
+inline size_t workspace_sliding_sm90(const Problem& problem) {
+    return sm90::with_slide(problem,
+                            [&](auto traits) { return sm90::workspace_of<decltype(traits)>(problem); });
+}
+
+}  // namespace conv1d
+''',
+"sliding_sm90.cuh": r'''
+#line 1 "kernels/sliding_sm90.cuh"
+// Dense convolution of three or five taps at a stride of 1 on Hopper: window_sm90.cuh with x of neighbouring
+// positions in a lane, which loads the words that all their taps need once.
+
+#include <type_traits>
+
+
+
+
+
+
+
+
+namespace conv1d {
+namespace sm90 {
+
+// Lane 4*g + t holds, of a step of 32 bytes of K, words t and t + 4: channels t and t + 4, or, of 16 bits and
+// split operands, 2t, 2t + 1 and those + 8; of positions kSpan*g of its warp and those that follow. Rows g
+// and g + 8 of product i are of these i and i + kProducts.
+template <class Traits_>
+struct SlideLoader {
+    using Traits = Traits_;
+    static constexpr bool kIsSplit = Traits::kIsSplit;
+    static constexpr int kProducts = Traits::kProducts, kSpan = 2 * kProducts;
+    static constexpr int kParts = kIsSplit ? 2 : 1;
+    static constexpr int kTogether = Traits::kIsTf32 ? 1 : 2;  // channels whose numbers share words
+    // In the staged rows of y.
+    static constexpr int kRuns = 1, kRun = kSpan;
+    static __device__ __forceinline__ int run_start(int lane, int) { return kSpan * (lane / 4); }
+    static __device__ __forceinline__ constexpr int product_of(int, int z) { return z % kProducts; }
+    static __device__ __forceinline__ constexpr int row_of(int z) { return z / kProducts; }
+    static __device__ __forceinline__ int position(int lane, int product, int row) {
+        return kSpan * (lane / 4) + product + kProducts * row;
+    }
+
+    // Operand A of tap k of product i: numbers k + i and k + i + kProducts of those in the windows of all
+    // positions, which is that of tap k + 1 of the product before.
+    static constexpr int kNumbers = Traits::kTaps + kSpan - 1, kOperands = Traits::kTaps + kProducts - 1;
+    struct Fragments {
+        uint32_t part[kParts][kOperands][4];  // high, then low
+    };
+    static __device__ __forceinline__ const uint32_t (&operand(const Fragments& fragments, int part, int tap,
+                                                               int product))[4] {
+        return fragments.part[part][tap + product];
+    }
+
+    // 16 bits: rows of odd channels may begin in the middle of a 16-byte piece. All come with what lies
+    // around them, which must not count as padding.
+    static constexpr bool kMayBeApart = !Traits::kIsFloat;
+
+    const Problem& problem;
+    const int lane;
+    const bool apart;
+    uint32_t lane_offset[kTogether];  // of this lane's first channels and position, in a stage
+    uint32_t half_step;               // from words t to words t + 4
+    int late;                         // elements from there to the window of the first position
+    bool has_padding = false;         // apart: of this tile's windows of this warp, some reach out of the row
+    int32_t first;                    // apart: where that of the first position begins in the row
+    int32_t small;                    // f16x3: values of x too small for a split
+
+    __device__ __forceinline__ SlideLoader(const WindowGeometry& geometry, const Problem& problem, int warp,
+                                           int lane)
+        : problem(problem), lane(lane), apart(kMayBeApart && geometry.residues > 1) {
+        const int t = lane % 4;
+        const int pitch = (apart ? Traits::kApartPitch : Traits::kPitch) * Traits::kElementBytes;
+        half_step = (Traits::kIsTf32 || apart ? 4 : 8) * pitch;
+        const int position = warp % Traits::kWarpsOfBox * Traits::kWarpPositions + kSpan * (lane / 4);
+#pragma unroll
+        for (int u = 0; u < kTogether; ++u) {
+            const int late_in_box = lateness<Traits>(problem, apart ? u : 0);
+            const int row = apart ? u * (geometry.box_bytes / 2) + t * pitch : (kTogether * t + u) * pitch;
+            late = late_in_box % kSpan;  // the same of both
+            lane_offset[u] = Traits::kWeightBytes + warp / Traits::kWarpsOfBox * geometry.box_bytes + row +
+                             (position + late_in_box / kSpan * kSpan) * Traits::kElementBytes;
+        }
+    }
+
+    // Of a tile in which this warp's positions begin at p.
+    __device__ __forceinline__ void begin_tile(int32_t p) {
+        if (!apart) return;
+        const int32_t begin = p - static_cast<int32_t>(problem.pad_left), L = static_cast<int32_t>(problem.L);
+        has_padding = begin < 0 || begin + Traits::kWarpPositions + Traits::kTaps - 1 > L;
+        first = begin + kSpan * (lane / 4);
+    }
+
+    // All of one stage of x. kLate: elements from this lane's first to the window of its first position.
+    template <int kLate>
+    __device__ __forceinline__ void load_fragments(Fragments& fragments, uint32_t stage) {
+        constexpr int kBlocks = (kLate + kNumbers + kSpan - 1) / kSpan;
+        constexpr int kWords = kSpan * Traits::kElementBytes / 4;  // of a block
+        using Block = std::conditional_t<kWords == 4, uint4, uint2>;
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            uint32_t words[kTogether][kBlocks * kWords];
+#pragma unroll
+            for (int u = 0; u < kTogether; ++u) {
+#pragma unroll
+                for (int i = 0; i < kBlocks; ++i) {
+                    Block block;
+                    ptx::ld_shared(block, stage + lane_offset[u] + half * half_step +
+                                              i * static_cast<int>(sizeof(Block)));
+                    uint32_t* const to = words[u] + i * kWords;
+                    to[0] = block.x, to[1] = block.y;
+                    if constexpr (kWords == 4) to[2] = block.z, to[3] = block.w;
+                }
+            }
+            uint32_t numbers[kParts][kNumbers];
+            if constexpr (Traits::kIsTf32) {
+#pragma unroll
+                for (int j = 0; j < kNumbers; ++j) numbers[0][j] = round_tf32(words[0][kLate + j]);
+            } else if constexpr (kIsSplit) {
+                uint32_t smallest = 0x7FFF7FFF;
+#pragma unroll
+                for (int j = 0; j < kNumbers; ++j) {
+                    const float first = __uint_as_float(words[0][kLate + j]);
+                    const float second = __uint_as_float(words[kTogether - 1][kLate + j]);
+                    numbers[0][j] = split_f16(first * kXScale, second * kXScale, numbers[kParts - 1][j]);
+                    smallest = ptx::min_magnitude_f16(smallest, numbers[0][j]);
+                }
+                if (min(smallest & 0xFFFF, smallest >> 16) <= kSmallestHigh) {  // zeros are counted only now
+#pragma unroll
+                    for (int j = 0; j < kNumbers; ++j) {
+                        if (j >= kSpan && lane < 28) continue;  // another lane's
+                        small += is_too_small(words[0][kLate + j]) +
+                                 is_too_small(words[kTogether - 1][kLate + j]);
+                    }
+                }
+            } else {
+#pragma unroll
+                for (int j = 0; j < kNumbers; ++j) {
+                    const int at = kLate + j;
+                    numbers[0][j] = __byte_perm(words[0][at / 2], words[kTogether - 1][at / 2],
+                                                at % 2 != 0 ? 0x7632 : 0x5410);
+                }
+            }
+#pragma unroll
+            for (int part = 0; part < kParts; ++part) {
+#pragma unroll
+                for (int i = 0; i < kOperands; ++i) {
+                    fragments.part[part][i][2 * half] = numbers[part][i];
+                    fragments.part[part][i][2 * half + 1] = numbers[part][i + kProducts];
+                }
+            }
+        }
+    }
+
+    __device__ __forceinline__ void load(Fragments& fragments, uint32_t stage) {
+        if (late == 0) load_fragments<0>(fragments, stage);
+        else if (late == 1) load_fragments<1>(fragments, stage);
+        else if (late == 2) load_fragments<2 % kSpan>(fragments, stage);
+        else load_fragments<3 % kSpan>(fragments, stage);
+        if (kMayBeApart && has_padding) {
+#pragma unroll
+            for (int i = 0; i < kOperands; ++i) {
+#pragma unroll
+                for (int r = 0; r < 2; ++r) {
+                    if (static_cast<uint32_t>(first + i + r * kProducts) >= static_cast<uint32_t>(problem.L))
+                        fragments.part[0][i][r] = fragments.part[0][i][2 + r] = 0;
+                }
+            }
+        }
+    }
+};
+
+// Those of five taps are compiled in sliding_sm90_five.cu.
+#define CONV1D_SM90_SLIDE(mode, outputs) \
+    Error launch_windows<SlideLoader<WindowTraits<Mode::mode, 5, 1, outputs>>>(const Problem&, cudaStream_t);
+#define CONV1D_SM90_SLIDES_OF_FIVE(what) \
+    what CONV1D_SM90_SLIDE(tf32, 128)    \
+    what CONV1D_SM90_SLIDE(tf32, 64)     \
+    what CONV1D_SM90_SLIDE(f16x3, 128)   \
+    what CONV1D_SM90_SLIDE(f16x3, 64)    \
+    what CONV1D_SM90_SLIDE(f16, 128)     \
+    what CONV1D_SM90_SLIDE(f16, 64)      \
+    what CONV1D_SM90_SLIDE(bf16, 128)    \
+    what CONV1D_SM90_SLIDE(bf16, 64)
+CONV1D_SM90_SLIDES_OF_FIVE(extern template)
+
+}  // namespace sm90
+}  // namespace conv1d
+''',
+"sliding_sm90.cu": r'''
+#line 1 "kernels/sliding_sm90.cu"
+// The translation unit of route "sliding_sm90"; its kernels for three taps.
+
+
+
+namespace conv1d {
+
+static Error launch_sliding_sm90(const Problem& problem, cudaStream_t stream) {
+    return sm90::with_slide(problem, [&](auto traits) {
+        return sm90::launch_windows<sm90::SlideLoader<decltype(traits)>>(problem, stream);
+    });
+}
+
+}  // namespace conv1d
+
+const conv1d::Route conv1d::kSlidingSm90 = {"sliding_sm90", fits_sliding_sm90, workspace_sliding_sm90,
+                                            launch_sliding_sm90};
+''',
+"sliding_sm90_five.cu": r'''
+#line 1 "kernels/sliding_sm90_five.cu"
+// The kernels of route "sliding_sm90" for five taps, in a translation unit of their own.
+
+
+namespace conv1d {
+namespace sm90 {
+
+CONV1D_SM90_SLIDES_OF_FIVE(template)
+
+}  // namespace sm90
+}  // namespace conv1d
+''',
 "small.cuh": r'''
 #line 1 "kernels/small.cuh"
 // Small dense problems on tensor cores, sm_80 and later: an implicit GEMM by mma.sync in one launch, with no
@@ -11817,15 +12207,16 @@ Error launch_tiles(const Problem& problem, cudaStream_t stream) {
 
 }  // namespace small
 
+inline double products_of_sample(const Problem& problem) {
+    return static_cast<double>(problem.G * round_up(problem.O, 32)) * static_cast<double>(problem.P) *
+           static_cast<double>(problem.C * problem.K);
+}
+
 // Few products of one sample: how many samples there are must not decide. The first bound suits up to some
 // 30 samples (us by this route and by gemm_sm90, TF32: 1x988x87 to 368, K1 9.9 and 37; 7x703x300 to 216, K1
 // 17 and 25; 61x164x34 to 940, K28 76 and 58). Few outputs of rows that fill blocks by themselves are worst
 // in many samples (tcn_d64, 64 samples, TF32: 43 and 23), but not with short rows (fp32, 2x62x69 to 9, K70:
 // 19 and 74) or short sums (4x27x127186 to 24, K2: 32 and 50).
-inline double products_of_sample(const Problem& problem) {
-    return static_cast<double>(problem.G * round_up(problem.O, 32)) * static_cast<double>(problem.P) *
-           static_cast<double>(problem.C * problem.K);
-}
 inline bool is_small(const Problem& problem) {
     const double products = products_of_sample(problem);
     const bool fills_gemm =
@@ -12574,6 +12965,234 @@ inline Error launch_stem_sm80(const Problem& any_problem, cudaStream_t stream) {
 
 const conv1d::Route conv1d::kStemSm80 = {"stem_sm80", fits_stem_sm80, no_workspace, launch_stem_sm80};
 ''',
+"stream_sm90_plan.cuh": r'''
+#line 1 "kernels/stream_sm90_plan.cuh"
+// How the streaming convolution (stream_sm90.cuh) cuts a problem: the memory plan of a block, the tiles,
+// which problems it takes. Pure functions of the problem's numbers; no kernel here.
+
+
+
+
+
+namespace conv1d {
+namespace sm90 {
+
+// What fills the 96 registers a thread that hold weights, 48 of 16 bits. Known to the compiler: at branches
+// between products it would wait for each.
+constexpr int kMostStreamTaps = 3;
+constexpr int kStreamChannels = 64;
+constexpr int kStreamTileSlots = 16;  // tiles announced ahead; more than the stages of x can hold
+constexpr int kStreamCounters = 2 * kStreamTileSlots;
+constexpr int kMostRawStages = 6, kMostXStages = 4;  // kb67 TF32: 0.88 ms; with 12 and 4 0.92, 5 and 8 0.89
+
+// f16x3: kLargestScaled as fp16; what a value beyond it counts beside values too small, of which a tile has
+// fewer.
+constexpr uint32_t kLargestHigh = 0x7BF8;
+constexpr int32_t kTooLarge = 1 << 16;
+
+template <Mode kMode>
+struct StreamTraits : ModeTraits<kMode> {
+    using Traits = ModeTraits<kMode>;
+    static constexpr int kChunks = kStreamChannels / Traits::kChunkChannels;
+    // Of a raw stage: half a chunk.
+    static constexpr int kRawChannels = Traits::kChunkChannels / 2;
+    // Columns computed beyond those stored, so that each row of y is stored from a 32-byte sector on. Split
+    // operands, bound by products, store rows from wherever they begin.
+    static constexpr int kLead = Traits::kIsSplit ? 0 : 32 / Traits::kElementBytes;
+    // Of a staged row of D, in elements: eight rows lie in different banks.
+    static __host__ __device__ constexpr int pitch(int columns) {
+        return columns + (Traits::kIsFloat && kLead > 0 ? 0 : 8);
+    }
+    static __host__ __device__ constexpr int warp_staging_bytes(int columns) {
+        return 8 * pitch(columns) * Traits::kElementBytes;
+    }
+};
+
+// How one launch cuts its problem; written by the host, read by every role.
+struct StreamGeometry {
+    int32_t columns;  // of a tile
+    int32_t tiles, tiles_per_sample;
+    int32_t begin;   // position of x at q = 0 of a tile's window, minus stride times the tile's row
+    int32_t window;  // positions of x that a tile needs
+    int32_t boxes;   // that load them: 3 at most
+    int32_t box_positions, box_step;  // of a box, and how far apart they begin
+    uint32_t box_magic, stride_magic;  // ceil(2^32 / box_positions or stride)
+    int32_t plane_rows;     // distance between planes, in rows
+    int32_t tap_row[kMostStreamTaps];  // in a stage, of column 0
+    int32_t raw_stages, raw_stage_bytes;
+    int32_t x_stages, x_stage_bytes;  // 2 or 4
+    int32_t paired;  // 1: rows of y begin at even elements
+    int32_t alternate;  // 1: each product warpgroup has all output channels, of every other tile
+    int32_t smem_bytes;
+    SafeTiles safe;
+};
+
+// Shared memory, in order: x stages | raw stages | staging of D, 8 warps | barriers | announced tiles |
+// doubts.
+constexpr int kStreamBarrierBytes = (2 * kMostRawStages + 2 * kMostXStages + 2 * kStreamTileSlots) * 8;
+constexpr int kStreamControlBytes =
+    static_cast<int>(kStreamBarrierBytes + kStreamTileSlots * sizeof(Announcement) +
+                     kStreamCounters * sizeof(int32_t));
+
+// Cuts the problem into tiles of `columns` positions, of which the first kLead may belong to the tile before.
+// `tiles` is 0 where that cannot be.
+template <Mode kMode>
+inline StreamGeometry cut_stream(const Problem& problem, int columns) {
+    using Traits = StreamTraits<kMode>;
+    constexpr int kPieceElements = 16 / Traits::kElementBytes;
+    StreamGeometry geometry{};
+    geometry.columns = columns;
+    // Boxes begin at 16-byte pieces of x. So do all windows, as tiles begin at multiples of 16 rows or, of
+    // fp32, of 8, but for the padding: they begin that `early`.
+    const int64_t stride = problem.stride;
+    const int64_t early = (kPieceElements - problem.pad_left % kPieceElements) % kPieceElements;
+    geometry.begin = static_cast<int32_t>(-problem.pad_left - early);
+    int64_t window = (columns - 1) * stride + early + (problem.K - 1) * problem.dilation + 1;
+    geometry.boxes = window <= 248 ? 1 : 2;
+    const auto box_of = [&](int64_t positions) {
+        const int64_t pieces = ceil_div(positions, kPieceElements);
+        // Of 16 bits, eight channels are read at once: an odd number of pieces in a row spreads them over the
+        // banks.
+        return (Traits::kIsFloat ? pieces : pieces | 1) * kPieceElements;
+    };
+    int64_t box = box_of(ceil_div(window, geometry.boxes)), step = box;
+    // Where taps lie far apart, each has a box of its own; that of tap k begins k * late early.
+    const int64_t late = problem.dilation % kPieceElements;
+    const int64_t apart = columns + early + (problem.K - 1) * late;
+    const bool far = stride == 1 && problem.K * apart < window;
+    if (far) {
+        geometry.boxes = static_cast<int32_t>(problem.K);
+        box = box_of(apart), step = problem.dilation - late;
+        window = (problem.K - 1) * box + apart;
+    }
+    if (box > 256) return {};
+    geometry.window = static_cast<int32_t>(window);
+    geometry.box_positions = static_cast<int32_t>(box);
+    geometry.box_step = static_cast<int32_t>(step);
+    geometry.raw_stage_bytes = static_cast<int32_t>(
+        round_up(geometry.boxes * box * Traits::kRawChannels * Traits::kElementBytes, 128));
+
+    geometry.box_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, box));
+    geometry.stride_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, stride));
+    const int64_t converted = round_up(window, Traits::kIsFloat ? 1 : 8);  // at once
+    const int64_t rows = ceil_div(converted, stride);
+    int64_t plane_rows = rows;
+    while (stride > 1 && plane_rows % 8 != kPlaneResidue[stride]) ++plane_rows;
+    geometry.plane_rows = static_cast<int32_t>(plane_rows);
+    geometry.x_stage_bytes =
+        static_cast<int32_t>(round_up((plane_rows * (stride - 1) + rows) * kRowBytes, 1024));
+    for (int tap = 0; tap < problem.K; ++tap) {
+        const int64_t offset = early + tap * (far ? box + late : problem.dilation);
+        geometry.tap_row[tap] = static_cast<int32_t>(offset % stride * plane_rows + offset / stride);
+    }
+
+    // f16x3 multiplies all chunks of a tile twice, so they stay meanwhile. Warpgroups that alternate have
+    // stages of their own: of those of the other, each would miss phases.
+    geometry.alternate = problem.O <= kTileO / 2;
+    const int x_least = kMode == Mode::f16x3 || geometry.alternate ? 2 * Traits::kChunks : 2;
+    const int64_t other_bytes =
+        kProductWarps * Traits::warp_staging_bytes(columns) + kStreamControlBytes + 1024;
+    const auto bytes = [&] {
+        return other_bytes + int64_t{geometry.raw_stages} * geometry.raw_stage_bytes +
+               int64_t{geometry.x_stages} * geometry.x_stage_bytes;
+    };
+    geometry.raw_stages = 3, geometry.x_stages = x_least;
+    if (bytes() > problem.device.smem_bytes) return {};
+    const auto fits = [&](int raw_stages, int x_stages) {
+        const StreamGeometry before = geometry;
+        geometry.raw_stages = raw_stages, geometry.x_stages = x_stages;
+        if (bytes() > problem.device.smem_bytes) geometry = before;
+    };
+    fits(4, 4);
+    for (int stages = geometry.raw_stages + 1; stages <= kMostRawStages; ++stages)
+        fits(stages, geometry.x_stages);
+    geometry.smem_bytes = static_cast<int32_t>(bytes());
+
+    geometry.paired = problem.P % 2 == 0 &&
+                      reinterpret_cast<uintptr_t>(problem.y) % (2 * Traits::kElementBytes) == 0;
+    const int advance = columns - Traits::kLead;
+    // The last columns of a row may be stored that early.
+    const int early_end = Traits::kLead > 0 ? Traits::kLead - 1 : 0;
+    geometry.tiles_per_sample = static_cast<int32_t>(ceil_div(problem.P + early_end, advance));
+    const int64_t tiles = problem.N * geometry.tiles_per_sample;
+    geometry.tiles = tiles < (int64_t{1} << 30) ? static_cast<int32_t>(tiles) : 0;
+    if (kMode == Mode::f16x3) {
+        geometry.safe = find_safe_tiles(problem);
+        if (geometry.safe.advance == 0) return {};
+    }
+    return geometry;
+}
+
+// More columns take more shared memory, and load fewer positions of x twice. 16 bits have registers for twice
+// as many.
+template <Mode kMode>
+constexpr int kWidestColumns = StreamTraits<kMode>::kIsFloat ? 128 + StreamTraits<kMode>::kLead : 256;
+template <Mode kMode>
+constexpr int kWideColumns = 128 + StreamTraits<kMode>::kLead;
+template <Mode kMode>
+constexpr int kNarrowColumns = 64 + StreamTraits<kMode>::kLead;
+
+// How the warps of a block share registers: at launch all have the same number, 64 K in a block.
+template <int kN, int kTaps = kMostStreamTaps>
+struct StreamWarps {
+    static constexpr int kConverters = kN > 192 ? 3 : 7;
+    static constexpr int kThreads = 32 * (kProductWarps + kConverters + 1);  // and one warp orders boxes
+    static constexpr int kOtherRegisters = kN > 192 ? 56 : kN < 100 || kTaps < 3 ? 72 : kN == 128 ? 48 : 56;
+    static constexpr int kAtLaunch = (64 << 10) / kThreads / 8 * 8;
+    static constexpr int kProductRegisters =
+        (kAtLaunch * kThreads - kOtherRegisters * (kThreads - 32 * kProductWarps)) / (32 * kProductWarps);
+};
+
+// The columns of a tile: the most that fit; the widest only where tiles are many, so that none waits for the
+// last ones.
+template <Mode kMode>
+inline StreamGeometry choose_stream_cut(const Problem& problem) {
+    const StreamGeometry wide = cut_stream<kMode>(problem, kWideColumns<kMode>);
+    if (problem.K < kMostStreamTaps) return wide;
+    const StreamGeometry widest = cut_stream<kMode>(problem, kWidestColumns<kMode>);
+    if (widest.tiles > 8 * problem.device.sm_count) return widest;
+    return wide.tiles > 0 ? wide : cut_stream<kMode>(problem, kNarrowColumns<kMode>);
+}
+
+// Whether the copy engine can load boxes of x: what cuTensorMapEncodeTiled asks.
+inline bool has_tensor_map(const Problem& problem) {
+    const int64_t element = element_bytes(problem.dtype);
+    return problem.x_stride_l == 1 && reinterpret_cast<uintptr_t>(problem.x) % 16 == 0 &&
+           problem.x_stride_c * element % 16 == 0 && problem.x_stride_c >= problem.L &&
+           (problem.N == 1 || (problem.x_stride_n >= problem.C * problem.x_stride_c &&
+                               problem.x_stride_n % problem.x_stride_c == 0 &&
+                               problem.x_stride_n * element < (int64_t{1} << 40)));
+}
+
+}  // namespace sm90
+
+inline bool fits_stream_sm90(const Problem& problem) {
+    // Half the room for channels must be used: fp32 packs them in two chunks, which all must be there.
+    if (!fits_gemm_sm90(problem) || problem.G != 1 || problem.K < 2 ||
+        problem.K > sm90::kMostStreamTaps ||
+        problem.C <= sm90::kStreamChannels / 2 || problem.C > sm90::kStreamChannels ||
+        problem.O <= sm90::kTileO / 4 || problem.O > sm90::kTileO || problem.stride > 8 ||
+        !sm90::has_tensor_map(problem))
+        return false;
+    return sm90::with_mode(problem, [&](auto mode) {
+        constexpr sm90::Mode kMode = decltype(mode)::value;
+        const sm90::StreamGeometry geometry = sm90::choose_stream_cut<kMode>(problem);
+        // Tiles at least half full, on average: the GEMM's run on from row to row where rows are short.
+        const int64_t stored = geometry.columns - sm90::StreamTraits<kMode>::kLead;
+        return geometry.tiles > 0 && geometry.tiles * stored <= 2 * problem.N * problem.P;
+    });
+}
+
+inline size_t workspace_stream_sm90(const Problem& problem) {
+    return sm90::with_mode(problem, [&](auto mode) {
+        constexpr sm90::Mode kMode = decltype(mode)::value;
+        sm90::Scratch scratch;
+        return sm90::lay_out<kMode>(problem, sm90::packing<kMode>(problem), nullptr, &scratch);
+    });
+}
+
+}  // namespace conv1d
+''',
 "stream_sm90_convert.cuh": r'''
 #line 1 "kernels/stream_sm90_convert.cuh"
 // How x reaches the products of the streaming convolution (stream_sm90.cuh): one warp draws tickets and
@@ -13255,14 +13874,8 @@ inline Error launch_stream_products(const Problem& problem, const StreamGeometry
     if (error == nullptr) error = allow_smem<stream_sm90_kernel<kMode, kN, kTaps>>(problem.device);
     if (error != nullptr) return error;
     const int blocks = geometry.tiles < problem.device.sm_count ? geometry.tiles : problem.device.sm_count;
-    // Begins while weights are packed: see griddepcontrol_wait.
-    cudaLaunchAttribute attribute{};
-    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attribute.val.programmaticStreamSerializationAllowed = 1;
-    const cudaLaunchConfig_t config{static_cast<unsigned>(blocks), StreamWarps<kN>::kThreads,
-                                    static_cast<size_t>(geometry.smem_bytes), stream, &attribute, 1};
-    cudaLaunchKernelEx(&config, stream_sm90_kernel<kMode, kN, kTaps>, x_map, problem, geometry, scratch);
-    return launch_error();
+    return launch_overlapping(stream_sm90_kernel<kMode, kN, kTaps>, blocks, 1, StreamWarps<kN>::kThreads,
+                              geometry.smem_bytes, stream, x_map, problem, geometry, scratch);
 }
 
 template <Mode kMode>
@@ -13294,7 +13907,7 @@ inline Error launch_stream(const Problem& problem, const StreamGeometry& geometr
 }  // namespace sm90
 
 inline Error launch_stream_sm90(const Problem& problem, cudaStream_t stream) {
-    return sm90::with_stream_mode(problem, [&](auto mode) {
+    return sm90::with_mode(problem, [&](auto mode) {
         constexpr sm90::Mode kMode = decltype(mode)::value;
         return sm90::launch_stream<kMode>(problem, sm90::choose_stream_cut<kMode>(problem), stream);
     });
@@ -14434,12 +15047,13 @@ _conv1d_units = {
         "tile.cuh",
         "wgmma.cuh",
         "gemm_sm90_plan.cuh",
-        "stream_sm90_plan.cuh",
+        "window_sm90_plan.cuh",
         "downsample_sm90_plan.cuh",
         "ptx.cuh",
         "gemm_sm90_pipeline.cuh",
         "gemm_sm90_convert.cuh",
         "tensor_map.cuh",
+        "window_sm90.cuh",
         "downsample_sm90.cuh",
         "dispatch.cuh",
         "downsample_sm90.cu",
@@ -14518,6 +15132,18 @@ _conv1d_units = {
         "gemm_sm90_kernel.cuh",
         "gemm_sm90_channels_last.cu",
     ],
+    "gemm_sm90_channels_last_16bit.cu": [
+        "problem.h",
+        "tile.cuh",
+        "wgmma.cuh",
+        "gemm_sm90_plan.cuh",
+        "ptx.cuh",
+        "gemm_sm90_pipeline.cuh",
+        "gemm_sm90_convert.cuh",
+        "gemm_sm90_product.cuh",
+        "gemm_sm90_kernel.cuh",
+        "gemm_sm90_channels_last_16bit.cu",
+    ],
     "gemm_sm90_folded.cu": [
         "problem.h",
         "tile.cuh",
@@ -14529,6 +15155,18 @@ _conv1d_units = {
         "gemm_sm90_product.cuh",
         "gemm_sm90_kernel.cuh",
         "gemm_sm90_folded.cu",
+    ],
+    "gemm_sm90_folded_16bit.cu": [
+        "problem.h",
+        "tile.cuh",
+        "wgmma.cuh",
+        "gemm_sm90_plan.cuh",
+        "ptx.cuh",
+        "gemm_sm90_pipeline.cuh",
+        "gemm_sm90_convert.cuh",
+        "gemm_sm90_product.cuh",
+        "gemm_sm90_kernel.cuh",
+        "gemm_sm90_folded_16bit.cu",
     ],
     "pointwise_sm90.cu": [
         "mma.cuh",
@@ -14543,6 +15181,37 @@ _conv1d_units = {
     ],
     "python.cpp": [
         "python.cpp",
+    ],
+    "sliding_sm90.cu": [
+        "problem.h",
+        "tile.cuh",
+        "wgmma.cuh",
+        "gemm_sm90_plan.cuh",
+        "ptx.cuh",
+        "gemm_sm90_pipeline.cuh",
+        "gemm_sm90_convert.cuh",
+        "window_sm90_plan.cuh",
+        "sliding_sm90_plan.cuh",
+        "tensor_map.cuh",
+        "window_sm90.cuh",
+        "sliding_sm90.cuh",
+        "dispatch.cuh",
+        "sliding_sm90.cu",
+    ],
+    "sliding_sm90_five.cu": [
+        "problem.h",
+        "tile.cuh",
+        "wgmma.cuh",
+        "gemm_sm90_plan.cuh",
+        "ptx.cuh",
+        "gemm_sm90_pipeline.cuh",
+        "gemm_sm90_convert.cuh",
+        "window_sm90_plan.cuh",
+        "sliding_sm90_plan.cuh",
+        "tensor_map.cuh",
+        "window_sm90.cuh",
+        "sliding_sm90.cuh",
+        "sliding_sm90_five.cu",
     ],
     "small.cu": [
         "mma.cuh",

@@ -18,7 +18,7 @@ inline size_t no_workspace(const Problem&) { return 0; }
 
 // Each is defined in a translation unit of its own, so that they compile side by side.
 extern const Route kToeplitzSm90, kToeplitz, kDepthwise, kStemSm80, kFoldSm80, kFewOutputs, kGather,
-    kStreamSm90, kSmallSm80, kPointwiseSm90, kDownsampleSm90, kGemmSm90, kGemmSm80, kDirect;
+    kStreamSm90, kSmallSm80, kPointwiseSm90, kDownsampleSm90, kSlidingSm90, kGemmSm90, kGemmSm80, kDirect;
 
 constexpr const Route* kRoutes[] = {
     &kToeplitzSm90,  // depthwise: long filters on Hopper
@@ -32,6 +32,7 @@ constexpr const Route* kRoutes[] = {
     &kSmallSm80,     // dense problems of few products: one launch
     &kPointwiseSm90,  // one tap on Hopper
     &kDownsampleSm90,  // three taps at a stride of 2 on Hopper
+    &kSlidingSm90,  // few taps at a stride of 1 on Hopper
     &kGemmSm90,      // every other dense problem on Hopper
     &kGemmSm80,      // and on other cards since Ampere
     &kDirect,        // fits every valid problem: the last row

@@ -225,7 +225,7 @@ __global__ void __launch_bounds__(kPackThreads)
     for (int32_t i = threadIdx.x / 32; i < geometry.chunks * segments; i += kPackThreads / 32) {
         const int32_t chunk = i / segments, tap = (i - chunk * segments) * kPackTaps;
         PackUnit unit{static_cast<int32_t>(blockIdx.x), chunk * kPackChannels<uint32_t>, tap,
-                            min(kPackTaps, geometry.taps - tap)};
+                      min(kPackTaps, geometry.taps - tap)};
         uint32_t* const weights_smem = staged[threadIdx.x / 32];
         stage_weights(weights_smem, row, unit, geometry.folded != 0, C, K, exists);
         pack_staged<Mode::f16x3>(weights_smem, unit, geometry, scratch.image, scale);
@@ -238,7 +238,7 @@ __global__ void __launch_bounds__(kPackThreads)
 
 template <Mode kMode>
 void pack_weights(const Problem& problem, const Geometry& geometry, const Scratch& scratch,
-                         cudaStream_t stream) {
+                  cudaStream_t stream) {
     const int64_t units = problem.G * geometry.o_tiles * geometry.tile_o *
                           ceil_div(geometry.channels, kPackChannels<typename ModeTraits<kMode>::Bits>) *
                           ceil_div(geometry.taps, kPackTaps);
@@ -249,7 +249,7 @@ void pack_weights(const Problem& problem, const Geometry& geometry, const Scratc
 }
 template <Mode kSafeMode>
 void pack_split_weights(const Problem& problem, const Geometry& geometry, const Geometry& safe,
-                               const Scratch& scratch, cudaStream_t stream) {
+                        const Scratch& scratch, cudaStream_t stream) {
     const unsigned rows = static_cast<unsigned>(problem.G * geometry.o_tiles * geometry.tile_o);
     pack_split_weights_kernel<kSafeMode><<<rows, kPackThreads, 0, stream>>>(
         static_cast<const uint32_t*>(problem.w), scratch, geometry, safe, static_cast<int32_t>(problem.C),

@@ -83,15 +83,8 @@ Error launch_tiles(const Problem& problem, const Geometry& geometry, const Scrat
     const Error error = allow_smem<gemm_sm90_kernel<kMode, kN, kSlices, kLayout>>(problem.device);
     if (error != nullptr) return error;
     const int blocks = geometry.tiles < problem.device.sm_count ? geometry.tiles : problem.device.sm_count;
-    // Begins while the kernel before it, which packs weights or lists tiles, still runs: see
-    // griddepcontrol_wait.
-    cudaLaunchAttribute attribute{};
-    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attribute.val.programmaticStreamSerializationAllowed = 1;
-    const cudaLaunchConfig_t config{static_cast<unsigned>(blocks), kThreads,
-                                    static_cast<size_t>(geometry.smem_bytes), stream, &attribute, 1};
-    cudaLaunchKernelEx(&config, kernel, problem, geometry, scratch);
-    return launch_error();
+    return launch_overlapping(kernel, blocks, 1, kThreads, geometry.smem_bytes, stream, problem, geometry,
+                              scratch);
 }
 
 // gemm_sm90.cu has those for fp32 and the usual layout. The others stand in units of their own, which compile

@@ -377,11 +377,12 @@ inline Cut choose_cut(const Problem& problem) {
 // where it is at least 8n + 16m. Tiles with larger values, or with sums below that, belong to tf32x3.
 constexpr float kXScale = 256.0f, kLowScale = 2048.0f;
 constexpr float kSmallestScaled = 1.0f / 4096, kLargestScaled = 65280.0f;
+constexpr uint32_t kSmallestHigh = 0x0C00;  // kSmallestScaled as fp16
 constexpr float kSumOfSmallX = 8.0f, kSumOfSmallW = 16.0f;
 
 template <Mode kMode>
-inline size_t image_bytes(const Problem& problem, const Geometry& geometry) {
-    return static_cast<size_t>(problem.G * ceil_div(problem.O, geometry.tile_o) * geometry.tile_o *
+inline size_t image_bytes(const Problem& problem, const Geometry& geometry, int tile_o) {
+    return static_cast<size_t>(problem.G * round_up(problem.O, tile_o) *
                                ceil_div(geometry.channels, ModeTraits<kMode>::kChunkChannels) *
                                geometry.taps * kRowBytes);
 }
@@ -408,14 +409,15 @@ inline size_t lay_out(const Problem& problem, const Geometry& geometry, uint8_t*
     };
     *scratch = {};
     scratch->tickets = reinterpret_cast<int32_t*>(take(2 * sizeof(int32_t)));
-    scratch->image = take(image_bytes<kMode>(problem, geometry));
+    scratch->image = take(image_bytes<kMode>(problem, geometry, geometry.tile_o));
     if (kMode == Mode::f16x3) {
         const size_t tile_bytes = static_cast<size_t>(geometry.tiles) * sizeof(int32_t);
         scratch->row_scaling =
             reinterpret_cast<float2*>(take(problem.G * geometry.o_tiles * geometry.tile_o * sizeof(float2)));
         scratch->is_listed = reinterpret_cast<int32_t*>(take(tile_bytes));
         scratch->list = reinterpret_cast<int32_t*>(take(tile_bytes));
-        scratch->safe_image = take(image_bytes<Mode::tf32x3>(problem, geometry));
+        // Whose tiles may have more rows.
+        scratch->safe_image = take(image_bytes<Mode::tf32x3>(problem, geometry, kTileO));
     }
     return bytes;
 }
@@ -432,6 +434,42 @@ inline SafeTiles find_safe_tiles(const Problem& problem) {
     if (safe.tiles == 0 || int64_t{safe.tiles} * safe.tile_advance >= int64_t{1} << 31) return {};
     return {safe.flat, safe.rows_per_sample, safe.tiles_per_sample, safe.tile_advance,
             safe.lead, safe.o_tiles, safe.tile_o};
+}
+
+// What pack_weights and lay_out ask of a Geometry, of routes other than gemm_sm90 itself.
+template <Mode kMode>
+inline Geometry packing(const Problem& problem) {
+    Geometry geometry{};
+    geometry.o_tiles = static_cast<int32_t>(ceil_div(problem.O, kTileO));
+    geometry.tile_o = kTileO;
+    geometry.channels = static_cast<int32_t>(problem.C);
+    geometry.taps = static_cast<int32_t>(problem.K);
+    geometry.chunks = static_cast<int32_t>(ceil_div(problem.C, ModeTraits<kMode>::kChunkChannels));
+    geometry.tap_groups = 1;
+    geometry.taps_per_group = static_cast<int32_t>(problem.K);
+    if (kMode == Mode::f16x3) geometry.tiles = choose_cut<Mode::tf32x3>(problem).geometry.tiles;
+    return geometry;
+}
+
+// That which such a route takes: f16x3 even where tf32x3 would be faster.
+inline Mode fast_mode_of(const Problem& problem) {
+    if (problem.dtype == Dtype::float16) return Mode::f16;
+    if (problem.dtype == Dtype::bfloat16) return Mode::bf16;
+    return problem.precision == Precision::tf32 ? Mode::tf32 : Mode::f16x3;
+}
+
+template <class Call>
+inline auto with_mode(const Problem& problem, Call call) {
+    switch (fast_mode_of(problem)) {
+        case Mode::tf32:
+            return call(std::integral_constant<Mode, Mode::tf32>{});
+        case Mode::f16x3:
+            return call(std::integral_constant<Mode, Mode::f16x3>{});
+        case Mode::f16:
+            return call(std::integral_constant<Mode, Mode::f16>{});
+        default:
+            return call(std::integral_constant<Mode, Mode::bf16>{});
+    }
 }
 
 // Does listed tiles of tf32x3 again, for other routes that list them; in this route's unit, where the

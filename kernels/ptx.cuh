@@ -156,7 +156,17 @@ __device__ __forceinline__ void cp_async_bulk(uint32_t target, const void* sourc
         : "memory");
 }
 
-// The same from shared to global, and its groups, which belong to the thread that issued them (9.7.9.25.3).
+// The same, to the same place in each block of the cluster that has a bit in `blocks`, and to its barrier.
+__device__ __forceinline__ void cp_async_bulk_multicast(uint32_t target, const void* source, uint32_t bytes,
+                                                        uint32_t barrier, uint16_t blocks) {
+    asm volatile(
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
+        "[%0], [%1], %2, [%3], %4;" ::"r"(target),
+        "l"(source), "r"(bytes), "r"(barrier), "h"(blocks)
+        : "memory");
+}
+
+// From shared to global, and its groups, which belong to the thread that issued them (9.7.9.25.3).
 __device__ __forceinline__ void cp_async_bulk_store(uint64_t target, uint32_t source, uint32_t bytes) {
     asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(target), "r"(source),
                  "r"(bytes)

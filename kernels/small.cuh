@@ -526,15 +526,16 @@ Error launch_tiles(const Problem& problem, cudaStream_t stream) {
 
 }  // namespace small
 
+inline double products_of_sample(const Problem& problem) {
+    return static_cast<double>(problem.G * round_up(problem.O, 32)) * static_cast<double>(problem.P) *
+           static_cast<double>(problem.C * problem.K);
+}
+
 // Few products of one sample: how many samples there are must not decide. The first bound suits up to some
 // 30 samples (us by this route and by gemm_sm90, TF32: 1x988x87 to 368, K1 9.9 and 37; 7x703x300 to 216, K1
 // 17 and 25; 61x164x34 to 940, K28 76 and 58). Few outputs of rows that fill blocks by themselves are worst
 // in many samples (tcn_d64, 64 samples, TF32: 43 and 23), but not with short rows (fp32, 2x62x69 to 9, K70:
 // 19 and 74) or short sums (4x27x127186 to 24, K2: 32 and 50).
-inline double products_of_sample(const Problem& problem) {
-    return static_cast<double>(problem.G * round_up(problem.O, 32)) * static_cast<double>(problem.P) *
-           static_cast<double>(problem.C * problem.K);
-}
 inline bool is_small(const Problem& problem) {
     const double products = products_of_sample(problem);
     const bool fills_gemm =

@@ -102,14 +102,8 @@ inline Error launch_stream_products(const Problem& problem, const StreamGeometry
     if (error == nullptr) error = allow_smem<stream_sm90_kernel<kMode, kN, kTaps>>(problem.device);
     if (error != nullptr) return error;
     const int blocks = geometry.tiles < problem.device.sm_count ? geometry.tiles : problem.device.sm_count;
-    // Begins while weights are packed: see griddepcontrol_wait.
-    cudaLaunchAttribute attribute{};
-    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attribute.val.programmaticStreamSerializationAllowed = 1;
-    const cudaLaunchConfig_t config{static_cast<unsigned>(blocks), StreamWarps<kN>::kThreads,
-                                    static_cast<size_t>(geometry.smem_bytes), stream, &attribute, 1};
-    cudaLaunchKernelEx(&config, stream_sm90_kernel<kMode, kN, kTaps>, x_map, problem, geometry, scratch);
-    return launch_error();
+    return launch_overlapping(stream_sm90_kernel<kMode, kN, kTaps>, blocks, 1, StreamWarps<kN>::kThreads,
+                              geometry.smem_bytes, stream, x_map, problem, geometry, scratch);
 }
 
 template <Mode kMode>
@@ -141,7 +135,7 @@ inline Error launch_stream(const Problem& problem, const StreamGeometry& geometr
 }  // namespace sm90
 
 inline Error launch_stream_sm90(const Problem& problem, cudaStream_t stream) {
-    return sm90::with_stream_mode(problem, [&](auto mode) {
+    return sm90::with_mode(problem, [&](auto mode) {
         constexpr sm90::Mode kMode = decltype(mode)::value;
         return sm90::launch_stream<kMode>(problem, sm90::choose_stream_cut<kMode>(problem), stream);
     });

@@ -18,7 +18,7 @@ constexpr int kMostRawStages = 6, kMostXStages = 4;  // kb67 TF32: 0.88 ms; with
 
 // f16x3: kLargestScaled as fp16; what a value beyond it counts beside values too small, of which a tile has
 // fewer.
-constexpr uint32_t kLargestHigh = 0x7BF8, kSmallestHigh = 0x0C00;
+constexpr uint32_t kLargestHigh = 0x7BF8;
 constexpr int32_t kTooLarge = 1 << 16;
 
 template <Mode kMode>
@@ -29,7 +29,7 @@ struct StreamTraits : ModeTraits<kMode> {
     static constexpr int kRawChannels = Traits::kChunkChannels / 2;
     // Columns computed beyond those stored, so that each row of y is stored from a 32-byte sector on. Split
     // operands, bound by products, store rows from wherever they begin.
-        static constexpr int kLead = Traits::kIsSplit ? 0 : 32 / Traits::kElementBytes;
+    static constexpr int kLead = Traits::kIsSplit ? 0 : 32 / Traits::kElementBytes;
     // Of a staged row of D, in elements: eight rows lie in different banks.
     static __host__ __device__ constexpr int pitch(int columns) {
         return columns + (Traits::kIsFloat && kLead > 0 ? 0 : 8);
@@ -185,41 +185,6 @@ inline StreamGeometry choose_stream_cut(const Problem& problem) {
     return wide.tiles > 0 ? wide : cut_stream<kMode>(problem, kNarrowColumns<kMode>);
 }
 
-// What pack_weights and lay_out ask of a Geometry.
-template <Mode kMode>
-inline Geometry packing(const Problem& problem) {
-    Geometry geometry{};
-    geometry.o_tiles = static_cast<int32_t>(ceil_div(problem.O, kTileO));
-    geometry.tile_o = kTileO;
-    geometry.channels = static_cast<int32_t>(problem.C);
-    geometry.taps = static_cast<int32_t>(problem.K);
-    geometry.chunks = static_cast<int32_t>(ceil_div(problem.C, ModeTraits<kMode>::kChunkChannels));
-    geometry.tap_groups = 1;
-    geometry.taps_per_group = static_cast<int32_t>(problem.K);
-    if (kMode == Mode::f16x3) geometry.tiles = choose_cut<Mode::tf32x3>(problem).geometry.tiles;
-    return geometry;
-}
-
-inline Mode stream_mode_of(const Problem& problem) {
-    if (problem.dtype == Dtype::float16) return Mode::f16;
-    if (problem.dtype == Dtype::bfloat16) return Mode::bf16;
-    return problem.precision == Precision::tf32 ? Mode::tf32 : Mode::f16x3;
-}
-
-template <class Call>
-inline auto with_stream_mode(const Problem& problem, Call call) {
-    switch (stream_mode_of(problem)) {
-        case Mode::tf32:
-            return call(std::integral_constant<Mode, Mode::tf32>{});
-        case Mode::f16x3:
-            return call(std::integral_constant<Mode, Mode::f16x3>{});
-        case Mode::f16:
-            return call(std::integral_constant<Mode, Mode::f16>{});
-        default:
-            return call(std::integral_constant<Mode, Mode::bf16>{});
-    }
-}
-
 // Whether the copy engine can load boxes of x: what cuTensorMapEncodeTiled asks.
 inline bool has_tensor_map(const Problem& problem) {
     const int64_t element = element_bytes(problem.dtype);
@@ -240,7 +205,7 @@ inline bool fits_stream_sm90(const Problem& problem) {
         problem.O <= sm90::kTileO / 4 || problem.O > sm90::kTileO || problem.stride > 8 ||
         !sm90::has_tensor_map(problem))
         return false;
-    return sm90::with_stream_mode(problem, [&](auto mode) {
+    return sm90::with_mode(problem, [&](auto mode) {
         constexpr sm90::Mode kMode = decltype(mode)::value;
         const sm90::StreamGeometry geometry = sm90::choose_stream_cut<kMode>(problem);
         // Tiles at least half full, on average: the GEMM's run on from row to row where rows are short.
@@ -250,7 +215,7 @@ inline bool fits_stream_sm90(const Problem& problem) {
 }
 
 inline size_t workspace_stream_sm90(const Problem& problem) {
-    return sm90::with_stream_mode(problem, [&](auto mode) {
+    return sm90::with_mode(problem, [&](auto mode) {
         constexpr sm90::Mode kMode = decltype(mode)::value;
         sm90::Scratch scratch;
         return sm90::lay_out<kMode>(problem, sm90::packing<kMode>(problem), nullptr, &scratch);

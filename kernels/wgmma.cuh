@@ -18,6 +18,10 @@ template <Operand kOperand, int kN>
 struct WgmmaFromRegisters;
 
 // clang-format off
+#define CONV1D_WGMMA_D32 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
+#define CONV1D_WGMMA_OUT32 \
+    "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), \
+    "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15])
 #define CONV1D_WGMMA_D64 \
     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
     "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
@@ -115,6 +119,7 @@ CONV1D_WGMMA(tf32, 192, "m64n192k8", "tf32.tf32", "96", "97", "98", "")
 CONV1D_WGMMA(f16, 192, "m64n192k16", "f16.f16", "96", "97", "98", ", 0, 0")
 CONV1D_WGMMA(bf16, 192, "m64n192k16", "bf16.bf16", "96", "97", "98", ", 0, 0")
 
+CONV1D_WGMMA_FROM_REGISTERS(f16, 32, "m64n32k16", "f16.f16", "16", "17", "18", "19", "20", "21", ", 0")
 CONV1D_WGMMA_FROM_REGISTERS(tf32, 64, "m64n64k8", "tf32.tf32", "32", "33", "34", "35", "36", "37", "")
 CONV1D_WGMMA_FROM_REGISTERS(bf16, 64, "m64n64k16", "bf16.bf16", "32", "33", "34", "35", "36", "37", ", 0")
 CONV1D_WGMMA_FROM_REGISTERS(tf32, 128, "m64n128k8", "tf32.tf32", "64", "65", "66", "67", "68", "69", "")
@@ -134,6 +139,8 @@ CONV1D_WGMMA_FROM_REGISTERS(
 
 #undef CONV1D_WGMMA
 #undef CONV1D_WGMMA_FROM_REGISTERS
+#undef CONV1D_WGMMA_D32
+#undef CONV1D_WGMMA_OUT32
 #undef CONV1D_WGMMA_D72
 #undef CONV1D_WGMMA_OUT72
 #undef CONV1D_WGMMA_D80

@@ -1,5 +1,5 @@
-"""The source of the Hopper GEMM, of the streaming and of the pointwise convolution, run on the CPU by
-tests/emulator_sm90: random problems, schedules, delays."""
+"""The source of the Hopper GEMM and of the streaming, sliding, downsampling and pointwise convolutions, run
+on the CPU by tests/emulator_sm90: random problems, schedules, delays."""
 import datetime
 import importlib.util
 import os
@@ -100,31 +100,60 @@ FAULTS = {
         "const int32_t at = p - phi + kCount * lane + 32 * kCount * i;",
         "const int32_t at = p - phi + kCount * lane + 32 * kCount * i + (emulator::broken == BREAK);",
     ),
-    "a downsampling stage is filled before it is empty": (
-        "downsample_sm90.cuh",
-        "ptx::mbarrier_wait(barriers.empty(ring.stage), ring.parity);",
-        "if (emulator::broken != BREAK) ptx::mbarrier_wait(barriers.empty(ring.stage), ring.parity);",
+    "a stage of windows is filled before it is empty": (
+        "window_sm90.cuh",
+        "ptx::mbarrier_wait(barriers.empty(ring.stage), ring.parity);\n            const uint32_t target",
+        "if (emulator::broken != BREAK) ptx::mbarrier_wait(barriers.empty(ring.stage), ring.parity);\n"
+        "            const uint32_t target",
     ),
-    "a downsampling stage is read before it is there": (
-        "downsample_sm90.cuh",
-        "ptx::mbarrier_wait(barriers.full(ring.stage), ring.parity);",
-        "if (emulator::broken != BREAK) ptx::mbarrier_wait(barriers.full(ring.stage), ring.parity);",
+    "a stage of windows is read before it is there": (
+        "window_sm90.cuh",
+        "ptx::mbarrier_wait(barriers.full(ring.stage), ring.parity);\n        loader",
+        "if (emulator::broken != BREAK) ptx::mbarrier_wait(barriers.full(ring.stage), ring.parity);\n"
+        "        loader",
     ),
-    "a downsampling stage is left before its products": (
-        "downsample_sm90.cuh",
-        "if (done >= 0) release(done);\n                    done = number;",
+    "a stage of windows is left before its products": (
+        "window_sm90.cuh",
+        "if (done >= 0) release(done);\n                done = number;",
         "if (emulator::broken == BREAK) release(number);\n"
-        "else if (done >= 0) release(done);\n                    done = number;",
+        "else if (done >= 0) release(done);\n                done = number;",
     ),
     "a block of a cluster does not wait for the other's products": (
-        "downsample_sm90.cuh",
-        "kProductWarps * kDownCluster);",
-        "kProductWarps * (emulator::broken == BREAK ? 1 : kDownCluster));",
+        "window_sm90.cuh",
+        "kProductWarps * kWindowCluster);",
+        "kProductWarps * (emulator::broken == BREAK ? 1 : kWindowCluster));",
     ),
     "a block of a cluster ends before the other": (
-        "downsample_sm90.cuh",
+        "window_sm90.cuh",
         "ptx::cluster_sync();  // shared memory outlives",
         "if (emulator::broken != BREAK) ptx::cluster_sync();  // shared memory outlives",
+    ),
+    "a chunk of y is written before it is stored": (
+        "window_sm90.cuh",
+        "ptx::mbarrier_wait(barriers.stored(chunk_ring.stage), chunk_ring.parity ^ 1);\n            Element",
+        "if (emulator::broken != BREAK)\n"
+        "ptx::mbarrier_wait(barriers.stored(chunk_ring.stage), chunk_ring.parity ^ 1);\n            Element",
+    ),
+    "a chunk of y is stored before it is staged": (
+        "window_sm90.cuh",
+        "ptx::mbarrier_wait(barriers.staged(ring.stage), ring.parity);",
+        "if (emulator::broken != BREAK) ptx::mbarrier_wait(barriers.staged(ring.stage), ring.parity);",
+    ),
+    "constants of a tile are used before they are there": (
+        "window_sm90.cuh",
+        "ptx::mbarrier_wait(barriers.constants(tiles.stage), tiles.parity);\n            const",
+        "if (emulator::broken != BREAK) ptx::mbarrier_wait(barriers.constants(tiles.stage), tiles.parity);\n"
+        "            const",
+    ),
+    "rows apart have no padding": (
+        "sliding_sm90.cuh",
+        "if (kMayBeApart && has_padding) {",
+        "if (kMayBeApart && has_padding && emulator::broken != BREAK) {",
+    ),
+    "windows begin one position late": (
+        "sliding_sm90.cuh",
+        "late = late_in_box % kSpan;",
+        "late = (late_in_box + (emulator::broken == BREAK)) % kSpan;",
     ),
     "rows between pieces begin elsewhere": (
         "downsample_sm90.cuh",

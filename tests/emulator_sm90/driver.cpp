@@ -1,5 +1,5 @@
-// Runs random problems through the Hopper GEMM, the streaming and the downsampling convolution on the
-// emulator, tensors between guard pages, and compares with float64: driver SEED COUNT [BREAK]. Problem i of a
+// Runs random problems through the Hopper GEMM, the streaming, the downsampling and the sliding convolution on
+// the emulator, tensors between guard pages, and compares with float64: driver SEED COUNT [BREAK]. Problem i of a
 // run has seed SEED + i; `driver SEED 1` repeats one.
 #include <cinttypes>
 #include <cstdio>
@@ -9,8 +9,11 @@
 #include "gemm_sm90.cu"
 #include "gemm_sm90_16bit.cu"
 #include "gemm_sm90_channels_last.cu"
+#include "gemm_sm90_channels_last_16bit.cu"
 #include "gemm_sm90_folded.cu"
+#include "gemm_sm90_folded_16bit.cu"
 #include "harness.h"
+#include "sliding_sm90_five.cu"
 #include "stream_sm90.cuh"
 
 namespace conv1d {
@@ -58,24 +61,36 @@ constexpr Instance stream_instance() {
                 return sm90::launch_stream<kMode>(problem, sm90::cut_stream<kMode>(problem, kN), nullptr);
             }};
 }
-// Of the downsampling convolution: no columns.
-template <Mode kMode>
-constexpr Instance down_instance() {
-    return {kMode,
-            0,
+// Of the downsampling and the sliding convolution: as columns, 0 and minus the taps.
+template <class Loader>
+constexpr Instance window_instance() {
+    using Traits = typename Loader::Traits;
+    return {Traits::kMode,
+            Traits::kStride == 1 ? -Traits::kTaps : 0,
             0,
             [](const Problem& problem, const sm90::Tiling&) {
-                return listing<kMode>(sm90::packing_down<kMode>(problem), sm90::cut_down<kMode>(problem).tiles);
+                return listing<Traits::kMode>(sm90::packing_of<Traits>(problem),
+                                              sm90::cut_windows<Traits>(problem).pairs);
             },
-            sm90::lay_out<kMode>,
+            sm90::lay_out<Traits::kMode>,
             [](const Problem& problem, const sm90::Tiling&, const sm90::Geometry&) {
-                return sm90::launch_down<kMode>(problem, nullptr);
+                return sm90::launch_windows<Loader>(problem, nullptr);
             }};
+}
+template <Mode kMode>
+constexpr Instance down_instance() {
+    return window_instance<sm90::DownLoader<sm90::DownTraits<kMode>>>();
+}
+template <Mode kMode, int kTaps, int kOutputs>
+constexpr Instance slide_instance() {
+    return window_instance<sm90::SlideLoader<sm90::WindowTraits<kMode, kTaps, 1, kOutputs>>>();
 }
 constexpr Instance kInstances[] = {
 #ifdef FEW_INSTANCES
     down_instance<Mode::bf16>(),
     down_instance<Mode::tf32>(),
+    slide_instance<Mode::bf16, 5, 64>(),
+    slide_instance<Mode::tf32, 3, 128>(),
     stream_instance<Mode::tf32, 72>(),
     instance<Mode::tf32, 64, 1>(),
     instance<Mode::f16x3, 64, 1>(),
@@ -108,6 +123,12 @@ constexpr Instance kInstances[] = {
     down_instance<Mode::f16x3>(),
     down_instance<Mode::f16>(),
     down_instance<Mode::bf16>(),
+    slide_instance<Mode::tf32, 3, 64>(),
+    slide_instance<Mode::tf32, 5, 128>(),
+    slide_instance<Mode::f16x3, 3, 128>(),
+    slide_instance<Mode::f16x3, 5, 64>(),
+    slide_instance<Mode::f16, 5, 128>(),
+    slide_instance<Mode::bf16, 3, 64>(),
 #endif
 };
 constexpr int kInstanceCount = sizeof(kInstances) / sizeof(kInstances[0]);
@@ -115,14 +136,17 @@ const char* const kModeNames[] = {"tf32", "tf32x3", "f16x3", "f16", "bf16"};
 
 struct Counts {
     int problems = 0, flat = 0, chosen = 0, none_listed = 0, some_listed = 0, all_listed = 0, resident = 0;
-    int beside = 0, folded = 0, down = 0, apart = 0;
+    int beside = 0, folded = 0, down = 0, apart = 0, slides = 0, between = 0;
 } counts;
 
 // False where the random numbers make no small, valid problem for this instance.
 bool run_problem(uint64_t seed, Random& random) {
     const Instance& instance = kInstances[random.range(0, kInstanceCount - 1)];
     const Mode mode = instance.mode;
-    const bool down = instance.columns == 0, streams = instance.slices == 0 && !down;
+    const bool slides = instance.columns < 0, down = instance.columns == 0 || slides;
+    const bool streams = instance.slices == 0 && !down;
+    // Rows of odd channels begin in the middle of a 16-byte piece.
+    const bool between = slides && (mode == Mode::f16 || mode == Mode::bf16) && random.chance(0.5);
     const bool flat = !streams && !down && random.chance(0.35);
     const sm90::Tiling tiling{instance.columns, instance.slices, flat, random.chance(0.4)};
     Problem problem{};
@@ -140,10 +164,12 @@ bool run_problem(uint64_t seed, Random& random) {
         if (random.chance(0.3)) problem.dilation = random.range(60, 600), problem.stride = 1;  // a box a tap
     }
     if (down) {
-        problem.K = 3, problem.stride = 2, problem.dilation = 1;
+        problem.K = slides ? -instance.columns : 3, problem.stride = slides ? 1 : 2, problem.dilation = 1;
         problem.C = random.chance(0.5) ? 32 * random.range(2, 4) : random.range(64, 130);
         problem.O = random.range(129, 256);
         problem.N = random.range(1, 2);
+        if (slides) problem.C -= random.range(0, 48), problem.O -= random.range(0, 120), problem.N *= 2;
+        if (between) problem.C = round_up(problem.C, 2);
     }
     const bool folds = !streams && !down && !flat && random.chance(0.3);  // mostly; what is folded has to be small
     if (folds) {
@@ -158,8 +184,8 @@ bool run_problem(uint64_t seed, Random& random) {
     if (down) problem.P = random.range(1, 200);
     if (random.chance(0.5)) problem.P = round_up(problem.P, 4);
     problem.pad_left = random.chance(0.3) ? 0 : random.range(0, problem.K * problem.dilation);
-    const bool apart = down && random.chance(0.5);  // rows of x begin between 16-byte pieces
-    if (down) problem.pad_left = apart ? 0 : random.range(0, 1);
+    const bool apart = down && !slides && random.chance(0.5);  // rows of x begin between 16-byte pieces
+    if (down && !slides) problem.pad_left = apart ? 0 : random.range(0, 1);
     const int64_t span = (problem.P - 1) * problem.stride + (problem.K - 1) * problem.dilation + 1;
     int64_t pad_right = random.chance(0.3) ? 0 : random.range(0, problem.K * problem.dilation);
     if (apart) pad_right = 0;
@@ -191,6 +217,7 @@ bool run_problem(uint64_t seed, Random& random) {
     problem.x_stride_l = layout == 1 ? channels : layout == 2 ? 2 : 1;
     int64_t row = (problem.L - 1) * problem.x_stride_l + 1 + (layout == 3 ? random.range(0, 5) : 0);
     if (streams || (down && !apart)) row = round_up(row, 16 / element);
+    if (between) row = round_up(problem.L - 4, 8) + 4;
     problem.x_stride_c = layout == 1 ? 1 : row;
     problem.x_stride_n = layout == 4 || problem.N == 1 ? 0 : layout == 1 ? problem.L * channels : row * channels;
     const int64_t x_elements = (problem.N - 1) * problem.x_stride_n + (channels - 1) * problem.x_stride_c +
@@ -262,7 +289,9 @@ bool run_problem(uint64_t seed, Random& random) {
     counts.resident += !chosen && geometry.resident;
     counts.beside += !chosen && tiling.beside;
     counts.folded += !chosen && geometry.folded;
-    counts.down += down;
+    counts.down += down && !slides;
+    counts.slides += slides;
+    counts.between += between;
     counts.apart += apart;
     if (mode == Mode::f16x3 && !chosen) {
         const int listed = scratch.tickets[1];
@@ -313,9 +342,9 @@ int main(int argc, char** argv) {
         }
     }
     const auto& counts = conv1d::counts;
-    std::printf("problems=%d flat=%d chosen=%d resident=%d beside=%d folded=%d down=%d apart=%d none_listed=%d some_listed=%d "
+    std::printf("problems=%d flat=%d chosen=%d resident=%d beside=%d folded=%d down=%d apart=%d slides=%d between=%d none_listed=%d some_listed=%d "
                 "all_listed=%d\n",
                 counts.problems, counts.flat, counts.chosen, counts.resident, counts.beside, counts.folded,
-                counts.down, counts.apart, counts.none_listed,
+                counts.down, counts.apart, counts.slides, counts.between, counts.none_listed,
                 counts.some_listed, counts.all_listed);
 }

@@ -223,8 +223,10 @@ void report_deadlock() {
     std::fprintf(stderr, "deadlock: no thread can run\n");
     for (const auto& block : blocks)
         for (const auto& thread : block->threads) {
-            if (thread->done || thread->index % 32 != 0) continue;
-            std::fprintf(stderr, "block %u warp %d waits for ", block->index, thread->index / 32);
+            const auto& first = block->threads[thread->index / 32 * 32];  // stands for those that wait as it does
+            if (thread->done || (thread != first && thread->wait == first->wait)) continue;
+            std::fprintf(stderr, "block %u warp %d lane %d waits for ", block->index, thread->index / 32,
+                         thread->index % 32);
             if (thread->wait == Wait::mbarrier) {
                 const MBarrier& barrier = mbarrier_at(*block, thread->barrier);
                 std::fprintf(stderr, "mbarrier %d, parity %u: phase %d, %u arrivals and %d bytes missing\n",
@@ -467,10 +469,23 @@ void mbarrier_wait(uint32_t barrier, uint32_t parity) {
     wait_until_possible(Wait::mbarrier);
 }
 
-void copy_to_shared(uint32_t target, const void* source, uint32_t bytes, uint32_t barrier) {
+namespace {
+// Calls receive for this block, or for each of the cluster that has a bit in `blocks`.
+template <class Receive>
+void for_receivers(uint32_t blocks, Receive receive) {
+    Block& own = *current->block;
+    if (blocks == 0) return receive(own);
+    for (int rank = 0; rank < cluster_size; ++rank)
+        if (blocks >> rank & 1) receive(block_of_cluster(own, static_cast<uint32_t>(rank)));
+}
+}  // namespace
+
+void copy_to_shared(uint32_t target, const void* source, uint32_t bytes, uint32_t barrier, uint32_t blocks) {
     if (reinterpret_cast<uintptr_t>(source) % 16 != 0 || bytes % 16 != 0) fail("misaligned bulk copy");
-    std::memset(smem_at(*current->block, target, bytes, 16), 0xFF, bytes);
-    copies.push_back({current->block, target, bytes, barrier, static_cast<const uint8_t*>(source), {}});
+    for_receivers(blocks, [&](Block& block) {
+        std::memset(smem_at(block, target, bytes, 16), 0xFF, bytes);
+        copies.push_back({&block, target, bytes, barrier, static_cast<const uint8_t*>(source), {}});
+    });
     may_yield();
 }
 
@@ -525,14 +540,10 @@ void copy_box(uint32_t target, const TensorMap& map, const int32_t (&first)[4], 
             std::memcpy(box.data() + place, source + position * map.element, static_cast<size_t>(map.element));
         }
     }
-    for (int rank = 0; rank < cluster_size; ++rank) {
-        if (blocks != 0 && (blocks >> rank & 1) == 0) continue;
-        Block& own = *current->block;
-        Block& block = blocks != 0 ? block_of_cluster(own, static_cast<uint32_t>(rank)) : own;
+    for_receivers(blocks, [&](Block& block) {
         std::memset(smem_at(block, target, bytes, map.swizzled ? 1024 : 128), 0xFF, bytes);
         copies.push_back({&block, target, bytes, barrier, nullptr, box});
-        if (blocks == 0) break;
-    }
+    });
     may_yield();
 }
 

@@ -11,6 +11,7 @@
 
 #include <cmath>
 #include <csetjmp>
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <functional>
@@ -81,7 +82,7 @@ uint32_t cluster_rank();
 uint32_t map_to_rank(uint32_t address, uint32_t rank);  // an address of the cluster
 void mbarrier_arrive_cluster(uint32_t address);         // by such a one
 void cluster_sync();
-void copy_to_shared(uint32_t target, const void* source, uint32_t bytes, uint32_t barrier);
+void copy_to_shared(uint32_t target, const void* source, uint32_t bytes, uint32_t barrier, uint32_t blocks = 0);
 // cp.async, of which zeros follow the first source_bytes, and its groups.
 void copy_async(uint32_t target, const void* source, uint32_t bytes, uint32_t source_bytes);
 void commit_copies();
@@ -200,6 +201,10 @@ inline int32_t __reduce_add_sync(unsigned, int32_t value) {
     uint64_t sum = 0;
     for (int lane = 0; lane < 32; ++lane) sum += values[lane];
     return static_cast<int32_t>(sum);
+}
+inline uint32_t __reduce_max_sync(unsigned, uint32_t value) {
+    const uint64_t* const values = emulator::exchange("__reduce_max_sync", value);
+    return static_cast<uint32_t>(*std::max_element(values, values + 32));
 }
 template <class Value>
 Value __shfl_down_sync(unsigned, Value value, int lanes) {

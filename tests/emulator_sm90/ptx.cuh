@@ -66,6 +66,10 @@ inline void mbarrier_wait(uint32_t barrier, uint32_t parity) { emulator::mbarrie
 inline void cp_async_bulk(uint32_t target, const void* source, uint32_t bytes, uint32_t barrier) {
     emulator::copy_to_shared(target, source, bytes, barrier);
 }
+inline void cp_async_bulk_multicast(uint32_t target, const void* source, uint32_t bytes, uint32_t barrier,
+                                    uint16_t blocks) {
+    emulator::copy_to_shared(target, source, bytes, barrier, blocks);
+}
 inline void cp_async_bulk_tensor(uint32_t target, const void* map, int32_t c0, int32_t c1, int32_t c2,
                                  uint32_t barrier) {
     const auto& tensor = *static_cast<const emulator::TensorMap*>(map);
