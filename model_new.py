@@ -314,9 +314,9 @@ def _conv1d_compile(name, folder, cpp_flags, cuda_flags, codes, home):
         from torch.utils import cpp_extension
 
         units = [unit for unit in _conv1d_units if home or not unit.endswith(".cu")]
-        # Ninja begins them in this order: those that take longest come first.
+        # Ninja begins them in this order: those that take longest must be among the first.
         longest = "conv1d.cpp", "stream_sm90.cu", "gemm_sm90.cu", "few_outputs.cu", "python.cpp"
-        units.sort(key=lambda unit: longest.index(unit) if unit in longest else len(longest))
+        units.sort(key=lambda unit: unit not in longest)
         for unit in units:
             with open(f"{folder}/{unit}", "w") as file:
                 file.write("\n".join(_conv1d_sources[part] for part in _conv1d_units[unit]))

@@ -259,8 +259,8 @@ def test_weights_of_any_strides(model_new, mode):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_inf_and_nan_stay_where_they_belong(model_new, route, mode):
-    """One inf or NaN of x reaches the outputs whose window holds it, in all channels, and no others; but fp32
-    computes some tiles around it again, more exactly."""
+    """One inf or NaN of x reaches the outputs whose window holds it, in all channels, and no others; but in fp32
+    sliding_sm90 computes some tiles around it again, more exactly."""
     dtype, allowed = MODES[mode]
     for C, O, groups, K in [(32, 48, 1, 5), (1, 1, 8, 5), (3, 5, 1, 5), (3, 24, 1, 5), (1, 9, 2, 5), (32, 70, 1, 1)]:
         for value in [float("inf"), float("-inf"), float("nan")]:
@@ -277,7 +277,7 @@ def test_inf_and_nan_stay_where_they_belong(model_new, route, mode):
                 continue
             window = torch.zeros_like(y, dtype=torch.bool)
             window[1, : O if groups > 1 else None, 200 - K // 2 : 201 + K // 2] = True
-            if mode == "fp32":
+            if mode == "fp32" and route == "sliding_sm90":
                 torch.testing.assert_close(y[~window], expected[~window], rtol=1e-5, atol=1e-5)
             else:
                 assert torch.equal(y[~window], expected[~window])

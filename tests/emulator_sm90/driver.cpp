@@ -19,10 +19,13 @@
 namespace conv1d {
 namespace {
 
+enum class Kind { gemm, streaming, downsampling, sliding };
+
 // The instances that a mode has, forced; `chosen` leaves the choice to the kernel.
 struct Instance {
     Mode mode;
-    int columns, slices;
+    Kind kind;
+    int columns, slices;  // of tiles of the GEMM; of sliding ones the taps, and 0
     sm90::Geometry (*cut)(const Problem&, const sm90::Tiling&);
     size_t (*lay_out)(const Problem&, const sm90::Geometry&, uint8_t* base, sm90::Scratch*);
     Error (*launch)(const Problem&, const sm90::Tiling&, const sm90::Geometry&);
@@ -30,6 +33,7 @@ struct Instance {
 template <Mode kMode, int kN, int kSlices>
 constexpr Instance instance() {
     return {kMode,
+            Kind::gemm,
             kN,
             kSlices,
             [](const Problem& problem, const sm90::Tiling& tiling) {
@@ -46,10 +50,10 @@ sm90::Geometry listing(sm90::Geometry packed, int32_t tiles) {
     if (kMode != Mode::f16x3 || tiles == 0) packed.tiles = tiles;
     return packed;
 }
-// Of the streaming convolution: slices 0.
 template <Mode kMode, int kN>
 constexpr Instance stream_instance() {
     return {kMode,
+            Kind::streaming,
             kN,
             0,
             [](const Problem& problem, const sm90::Tiling&) {
@@ -61,12 +65,12 @@ constexpr Instance stream_instance() {
                 return sm90::launch_stream<kMode>(problem, sm90::cut_stream<kMode>(problem, kN), nullptr);
             }};
 }
-// Of the downsampling and the sliding convolution: as columns, 0 and minus the taps.
 template <class Loader>
 constexpr Instance window_instance() {
     using Traits = typename Loader::Traits;
     return {Traits::kMode,
-            Traits::kStride == 1 ? -Traits::kTaps : 0,
+            Traits::kStride == 1 ? Kind::sliding : Kind::downsampling,
+            Traits::kTaps,
             0,
             [](const Problem& problem, const sm90::Tiling&) {
                 return listing<Traits::kMode>(sm90::packing_of<Traits>(problem),
@@ -143,11 +147,11 @@ struct Counts {
 bool run_problem(uint64_t seed, Random& random) {
     const Instance& instance = kInstances[random.range(0, kInstanceCount - 1)];
     const Mode mode = instance.mode;
-    const bool slides = instance.columns < 0, down = instance.columns == 0 || slides;
-    const bool streams = instance.slices == 0 && !down;
+    const bool streams = instance.kind == Kind::streaming, slides = instance.kind == Kind::sliding;
+    const bool down = instance.kind == Kind::downsampling, windows = slides || down;
     // Rows of odd channels begin in the middle of a 16-byte piece.
     const bool between = slides && (mode == Mode::f16 || mode == Mode::bf16) && random.chance(0.5);
-    const bool flat = !streams && !down && random.chance(0.35);
+    const bool flat = !streams && !windows && random.chance(0.35);
     const sm90::Tiling tiling{instance.columns, instance.slices, flat, random.chance(0.4)};
     Problem problem{};
     problem.N = random.range(1, flat ? 6 : 3);
@@ -163,15 +167,15 @@ bool run_problem(uint64_t seed, Random& random) {
         problem.stride = random.chance(0.5) ? 1 : random.range(2, 8);
         if (random.chance(0.3)) problem.dilation = random.range(60, 600), problem.stride = 1;  // a box a tap
     }
-    if (down) {
-        problem.K = slides ? -instance.columns : 3, problem.stride = slides ? 1 : 2, problem.dilation = 1;
+    if (windows) {
+        problem.K = instance.columns, problem.stride = slides ? 1 : 2, problem.dilation = 1;
         problem.C = random.chance(0.5) ? 32 * random.range(2, 4) : random.range(64, 130);
         problem.O = random.range(129, 256);
         problem.N = random.range(1, 2);
         if (slides) problem.C -= random.range(0, 48), problem.O -= random.range(0, 120), problem.N *= 2;
         if (between) problem.C = round_up(problem.C, 2);
     }
-    const bool folds = !streams && !down && !flat && random.chance(0.3);  // mostly; what is folded has to be small
+    const bool folds = !streams && !windows && !flat && random.chance(0.3);  // mostly; what is folded has to be small
     if (folds) {
         problem.N = random.range(1, 2), problem.G = 1;
         problem.C = random.range(16, 48);
@@ -181,11 +185,11 @@ bool run_problem(uint64_t seed, Random& random) {
     problem.P = folds                ? random.range(90, 200)
                 : random.chance(0.2) ? random.range(1, 20)
                                      : random.range(1, flat ? 200 : 500);
-    if (down) problem.P = random.range(1, 200);
+    if (windows) problem.P = random.range(1, 200);
     if (random.chance(0.5)) problem.P = round_up(problem.P, 4);
     problem.pad_left = random.chance(0.3) ? 0 : random.range(0, problem.K * problem.dilation);
-    const bool apart = down && !slides && random.chance(0.5);  // rows of x begin between 16-byte pieces
-    if (down && !slides) problem.pad_left = apart ? 0 : random.range(0, 1);
+    const bool apart = down && random.chance(0.5);  // rows of x begin between 16-byte pieces
+    if (down) problem.pad_left = apart ? 0 : random.range(0, 1);
     const int64_t span = (problem.P - 1) * problem.stride + (problem.K - 1) * problem.dilation + 1;
     int64_t pad_right = random.chance(0.3) ? 0 : random.range(0, problem.K * problem.dilation);
     if (apart) pad_right = 0;
@@ -199,13 +203,13 @@ bool run_problem(uint64_t seed, Random& random) {
                                          : Dtype::float32;
     problem.precision = mode == Mode::tf32 ? Precision::tf32 : Precision::ieee;
     problem.activation = random.chance(0.7) ? Activation::none : static_cast<Activation>(random.range(1, 3));
-    const bool chosen = !streams && !down && random.chance(0.1);
-    const int smem_kb = chosen || down || random.chance(0.5) ? 227 : static_cast<int>(random.range(80, 227));
+    const bool chosen = !streams && !windows && random.chance(0.1);
+    const int smem_kb = chosen || windows || random.chance(0.5) ? 227 : static_cast<int>(random.range(80, 227));
     problem.device = {90, static_cast<int32_t>(random.range(1, 3)), smem_kb << 10, 0};
 
     Memory memory;
     const int64_t element = element_bytes(problem.dtype);
-    int least_alignment = streams || down ? 3 : 0;
+    int least_alignment = streams || windows ? 3 : 0;
     const auto take = [&](int64_t elements) {
         const int64_t alignments[] = {element, element, 2 * element, 16, 32, 256};
         const int64_t alignment = alignments[random.range(least_alignment, 5)];
@@ -213,10 +217,10 @@ bool run_problem(uint64_t seed, Random& random) {
     };
     // x contiguous, with rows apart, transposed, every second position, or one sample for all.
     const int64_t channels = problem.G * problem.C;
-    const int64_t layout = !streams && !down ? random.range(0, 7) : random.chance(0.5) ? 3 : 0;
+    const int64_t layout = !streams && !windows ? random.range(0, 7) : random.chance(0.5) ? 3 : 0;
     problem.x_stride_l = layout == 1 ? channels : layout == 2 ? 2 : 1;
     int64_t row = (problem.L - 1) * problem.x_stride_l + 1 + (layout == 3 ? random.range(0, 5) : 0);
-    if (streams || (down && !apart)) row = round_up(row, 16 / element);
+    if (streams || (windows && !apart)) row = round_up(row, 16 / element);
     if (between) row = round_up(problem.L - 4, 8) + 4;
     problem.x_stride_c = layout == 1 ? 1 : row;
     problem.x_stride_n = layout == 4 || problem.N == 1 ? 0 : layout == 1 ? problem.L * channels : row * channels;
@@ -242,12 +246,13 @@ bool run_problem(uint64_t seed, Random& random) {
     std::snprintf(
         text, sizeof text,
         "seed %" PRIu64
-        ": %s%s %dx%d%s%s N=%d G=%d C=%d O=%d L=%d P=%d K=%d stride=%d dilation=%d "
+        ": %s%s kind %d, %dx%d%s%s N=%d G=%d C=%d O=%d L=%d P=%d K=%d stride=%d dilation=%d "
         "pad_left=%d layout=%d data=%d activation=%d blocks<=%d smem=%d KB tiles=%d lead=%d bulk=%d "
         "x_stages=%d w_stages=%d skew=%d resident=%d folded=%d ragged=%d",
         seed, kModeNames[static_cast<int>(mode)],
-        chosen ? " (choice left to the kernel)" : apart ? " (rows apart)" : "", instance.columns, instance.slices, flat ? " flat" : "", tiling.beside ? " beside" : "",
-        static_cast<int>(problem.N),
+        chosen ? " (choice left to the kernel)" : apart ? " (rows apart)" : "",
+        static_cast<int>(instance.kind), instance.columns, instance.slices, flat ? " flat" : "",
+        tiling.beside ? " beside" : "", static_cast<int>(problem.N),
         static_cast<int>(problem.G), static_cast<int>(problem.C), static_cast<int>(problem.O),
         static_cast<int>(problem.L), static_cast<int>(problem.P), static_cast<int>(problem.K),
         static_cast<int>(problem.stride), static_cast<int>(problem.dilation),
@@ -289,7 +294,7 @@ bool run_problem(uint64_t seed, Random& random) {
     counts.resident += !chosen && geometry.resident;
     counts.beside += !chosen && tiling.beside;
     counts.folded += !chosen && geometry.folded;
-    counts.down += down && !slides;
+    counts.down += down;
     counts.slides += slides;
     counts.between += between;
     counts.apart += apart;
@@ -342,8 +347,8 @@ int main(int argc, char** argv) {
         }
     }
     const auto& counts = conv1d::counts;
-    std::printf("problems=%d flat=%d chosen=%d resident=%d beside=%d folded=%d down=%d apart=%d slides=%d between=%d none_listed=%d some_listed=%d "
-                "all_listed=%d\n",
+    std::printf("problems=%d flat=%d chosen=%d resident=%d beside=%d folded=%d down=%d apart=%d slides=%d "
+                "between=%d none_listed=%d some_listed=%d all_listed=%d\n",
                 counts.problems, counts.flat, counts.chosen, counts.resident, counts.beside, counts.folded,
                 counts.down, counts.apart, counts.slides, counts.between, counts.none_listed,
                 counts.some_listed, counts.all_listed);

@@ -9,9 +9,9 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <cmath>
 #include <csetjmp>
-#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <functional>
