@@ -314,9 +314,9 @@ def _conv1d_compile(name, folder, cpp_flags, cuda_flags, codes, home):
         from torch.utils import cpp_extension
 
         units = [unit for unit in _conv1d_units if home or not unit.endswith(".cu")]
-        # Ninja begins them in this order: those that take longest must be among the first.
-        longest = "conv1d.cpp", "stream_sm90.cu", "gemm_sm90.cu", "few_outputs.cu", "python.cpp"
-        units.sort(key=lambda unit: unit not in longest)
+        # Ninja begins them in this order: those that take longest must not be among the last.
+        shortest = "conv1d.cu", "gemm_sm80.cu", "cpu.cpp", "toeplitz.cu", "small.cu", "downsample_sm90.cu"
+        units.sort(key=lambda unit: unit in shortest)
         for unit in units:
             with open(f"{folder}/{unit}", "w") as file:
                 file.write("\n".join(_conv1d_sources[part] for part in _conv1d_units[unit]))
@@ -374,7 +374,8 @@ def _conv1d_build():
     # Torch adds the -std= that its headers need. A compiler that never collects garbage takes a seventh less.
     cpp_flags = ["-O1", "-fvisibility=hidden", "-fopenmp", "--param=ggc-min-heapsize=2097152"]
     # Two threads a CUDA unit: with one for each core, the C++ unit, which takes longest, waits for its turns.
-    cuda_flags = ["-O3", "-std=c++17", "-Xcompiler=-fvisibility=hidden", "--threads=0", "--split-compile=2"]
+    # -O1 is for host code, a tenth of the time: device code is optimized as ever.
+    cuda_flags = ["-O1", "-std=c++17", "-Xcompiler=-fvisibility=hidden", "--threads=0", "--split-compile=2"]
     default = f"{os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')}/torch_extensions"
     cache = pathlib.Path(os.environ.get("TORCH_EXTENSIONS_DIR") or default).absolute()
     codes = _conv1d_architectures() if torch.version.cuda else []
@@ -529,6 +530,9 @@ extern "C" conv1d::Error conv1d_cuda_launch(const conv1d::Problem* problem, int3
 // Built with -fvisibility=hidden, so that two revisions of this file share nothing in one process, and with
 // -fopenmp, which at::parallel_for needs. Nothing links an OpenMP runtime: its symbols come from the one
 // that torch has loaded.
+
+
+#define AT_PER_OPERATOR_HEADERS  // torch's headers read no operator's that is not named: a tenth of the time
 #include <algorithm>
 #include <array>
 #include <optional>
@@ -539,7 +543,6 @@ extern "C" conv1d::Error conv1d_cuda_launch(const conv1d::Problem* problem, int3
 #include <ATen/Context.h>
 #include <ATen/EmptyTensor.h>
 #include <ATen/Parallel.h>
-#include <ATen/autocast_mode.h>
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/conv1d.h>
 #include <ATen/ops/convolution_backward.h>
@@ -556,7 +559,11 @@ extern "C" conv1d::Error conv1d_cuda_launch(const conv1d::Problem* problem, int3
 #include <c10/cuda/CUDAStream.h>
 #endif
 
-
+// From ATen/autocast_mode.h, which reads every operator's header: that takes a tenth of the time.
+namespace at::autocast {
+TORCH_API ScalarType get_autocast_dtype(DeviceType device);
+TORCH_API Tensor cached_cast(ScalarType dtype, const Tensor& x, DeviceType device);
+}  // namespace at::autocast
 
 namespace {
 
@@ -875,10 +882,11 @@ Tensor conv1d_autocast(const Tensor& x, const Tensor& weight, const OptionalTens
                        OptionalInt pad_right) {
     const c10::impl::ExcludeDispatchKeyGuard no_autocast(kKey);
     const auto dtype = at::autocast::get_autocast_dtype(kDevice);
-    return conv1d_op().call(at::autocast::cached_cast(dtype, x, kDevice),
-                            at::autocast::cached_cast(dtype, weight, kDevice),
-                            at::autocast::cached_cast(dtype, bias, kDevice), stride, padding, dilation,
-                            groups, activation, pad_right);
+    const auto cast = [dtype](const Tensor& tensor) {
+        return at::autocast::cached_cast(dtype, tensor, kDevice);
+    };
+    return conv1d_op().call(cast(x), cast(weight), bias ? OptionalTensor(cast(*bias)) : std::nullopt, stride,
+                            padding, dilation, groups, activation, pad_right);
 }
 
 // padding = "valid" or "same"; what is not valid, and every other string, gets PyTorch's own error.
@@ -1018,9 +1026,9 @@ struct Route {
 
 inline size_t no_workspace(const Problem&) { return 0; }
 
-// Each is defined in a translation unit of its own, so that they compile side by side.
+// Defined in several translation units, which compile side by side.
 extern const Route kToeplitzSm90, kToeplitz, kDepthwise, kStemSm80, kFoldSm80, kFewOutputs, kGather,
-    kStreamSm90, kSmallSm80, kPointwiseSm90, kDownsampleSm90, kSlidingSm90, kGemmSm90, kGemmSm80, kDirect;
+    kSmallSm80, kStreamSm90, kPointwiseSm90, kDownsampleSm90, kSlidingSm90, kGemmSm90, kGemmSm80, kDirect;
 
 constexpr const Route* kRoutes[] = {
     &kToeplitzSm90,  // depthwise: long filters on Hopper
@@ -1030,8 +1038,8 @@ constexpr const Route* kRoutes[] = {
     &kFoldSm80,      // fewer than 16 channels a group
     &kFewOutputs,    // one to eight output channels a group: bound by reading x
     &kGather,        // few products: tiny problems, and few outputs of large strides
-    &kStreamSm90,    // short sums on Hopper, bound by memory
     &kSmallSm80,     // dense problems of few products: one launch
+    &kStreamSm90,    // short sums on Hopper, bound by memory
     &kPointwiseSm90,  // one tap on Hopper
     &kDownsampleSm90,  // three taps at a stride of 2 on Hopper
     &kSlidingSm90,  // few taps at a stride of 1 on Hopper
@@ -4740,11 +4748,6 @@ constexpr int kMaxStages = 12;
 constexpr int kMostRest = 4;  // rows of a folded window that are not worth a batch of their own
 constexpr int kBarrierReady = 1, kBarrierTaken = 2;  // hardware barriers between the product warpgroups
 
-// D is staged for its stores 8 rows at a time, in one slice of its columns or in two, which take half the
-// room and twice the bulk copies. The second also holds the last columns of the first: a sector offset moves
-// them into it.
-constexpr int kSliceLead = 16;
-
 // Two modes keep the accuracy of fp32: f16x3 splits each operand into two fp16 numbers, tf32x3 into two TF32
 // ones, at half the speed but for all magnitudes. Tiles whose x or w f16x3 cannot hold are done again by
 // tf32x3.
@@ -4767,13 +4770,13 @@ struct ModeTraits {
     using BitsPair = std::conditional_t<kIsFloat, uint2, uint32_t>;
     static constexpr int kElementBytes = sizeof(Bits);
     // Of a staged row of D, in elements: room for a sector offset, and no bank conflicts between eight rows.
-    static __host__ __device__ constexpr int stage_pitch(int columns, int slices) {
-        return columns / slices + (slices > 1 ? kSliceLead : 0) + (kIsFloat ? 8 : 24);
+    static __host__ __device__ constexpr int stage_pitch(int columns) {
+        return columns + (kIsFloat ? 8 : 24);
     }
     // Bulk copies still read one buffer while the next is written; two of fp32 would cost x a stage.
     static constexpr int kBuffers = kIsFloat ? 1 : 2;
-    static __host__ __device__ constexpr int warp_staging_bytes(int columns, int slices) {
-        return kBuffers * 8 * stage_pitch(columns, slices) * static_cast<int>(sizeof(Bits));
+    static __host__ __device__ constexpr int warp_staging_bytes(int columns) {
+        return kBuffers * 8 * stage_pitch(columns) * static_cast<int>(sizeof(Bits));
     }
 };
 
@@ -4801,29 +4804,27 @@ inline bool folds(const Problem& problem) {
 // by side, the same 64 channels of neighbouring columns.
 struct Tiling {
     int columns;  // of a product warpgroup
-    int slices;   // in which they are staged
     bool flat;    // tiles run over all samples' rows in a line; else each lies in one sample
     bool beside;
     bool leads = true;  // columns are computed twice where stores then begin on sectors
 };
 
-// THE lists of tiles: ROW(mode, columns, slices).
+// THE lists of tiles: ROW(mode, columns).
 #define CONV1D_SM90_FP32_TILES(ROW) \
-    ROW(tf32, 192, 1)               \
-    ROW(tf32, 192, 2)               \
-    ROW(tf32, 128, 1)               \
-    ROW(tf32, 64, 1)                \
-    ROW(tf32x3, 128, 1)             \
-    ROW(tf32x3, 64, 1)              \
-    ROW(f16x3, 128, 1)              \
-    ROW(f16x3, 64, 1)
-#define CONV1D_SM90_16BIT_TILES(ROW) \
-    ROW(f16, 192, 1)                 \
-    ROW(f16, 128, 1)                 \
-    ROW(f16, 64, 1)                  \
-    ROW(bf16, 192, 1)                \
-    ROW(bf16, 128, 1)                \
-    ROW(bf16, 64, 1)
+    ROW(tf32, 192)                  \
+    ROW(tf32, 128)                  \
+    ROW(tf32, 64)                   \
+    ROW(tf32x3, 128)                \
+    ROW(tf32x3, 64)                 \
+    ROW(f16x3, 128)                 \
+    ROW(f16x3, 64)
+#define CONV1D_SM90_16BIT_TILES(ROW)\
+    ROW(f16, 192)                   \
+    ROW(f16, 128)                   \
+    ROW(f16, 64)                    \
+    ROW(bf16, 192)                  \
+    ROW(bf16, 128)                  \
+    ROW(bf16, 64)
 #define CONV1D_SM90_TILES(ROW)  \
     CONV1D_SM90_FP32_TILES(ROW) \
     CONV1D_SM90_16BIT_TILES(ROW)
@@ -4912,7 +4913,7 @@ inline Geometry cut(const Problem& given, const Tiling& tiling, int64_t most_tap
     const int64_t stride = problem.stride;
     const int64_t blocks = geometry.chunks * problem.K;
     const int other_bytes =
-        kProductWarps * Traits::warp_staging_bytes(tiling.columns, tiling.slices) + kControlBytes + 1024;
+        kProductWarps * Traits::warp_staging_bytes(tiling.columns) + kControlBytes + 1024;
     const int free_bytes = problem.device.smem_bytes - other_bytes;
 
     // Rows of y that begin between sectors cost partial writes, and those between 16-byte pieces have no bulk
@@ -5050,7 +5051,7 @@ inline double estimate_cycles(const Problem& problem, const Geometry& geometry, 
                                (geometry.pairs || geometry.folded ? 1 + 0.1 * geometry.ragged : singles);
     const double overlapped = products > moves ? products + 0.25 * moves : moves + 0.25 * products;
     const double work = overlapped > conversions ? overlapped : conversions;
-    const double tile = work + 2000 + (geometry.bulk ? 24 : 64) * tiling.columns + 1000 * tiling.slices;
+    const double tile = work + 3000 + (geometry.bulk ? 24 : 64) * tiling.columns;
     return static_cast<double>(ceil_div(geometry.tiles, problem.device.sm_count)) * tile;
 }
 
@@ -5076,8 +5077,8 @@ inline Cut choose_cut(const Problem& problem) {
         for (const bool flat : {false, true}) {
             for (const bool leads : {true, false}) {
                 if (flat && !leads) continue;
-#define CONV1D_SM90_CONSIDER(mode, columns, slices) \
-    if (kMode == Mode::mode) consider({columns, slices, flat, beside, leads});
+#define CONV1D_SM90_CONSIDER(mode, columns) \
+    if (kMode == Mode::mode) consider({columns, flat, beside, leads});
                 CONV1D_SM90_TILES(CONV1D_SM90_CONSIDER)
 #undef CONV1D_SM90_CONSIDER
             }
@@ -5282,8 +5283,10 @@ struct WindowTraits : ModeTraits<kMode_> {
     // the same outputs: they share what is more.
     static constexpr bool kSharesX = kStride > 1;
     static constexpr int kStageChannels = 32 / (Traits::kIsTf32 ? 4 : 2);  // of one product, 32 bytes of K
+    static constexpr int kTogether = Traits::kIsTf32 ? 1 : 2;  // channels whose numbers share words
+    static constexpr int kParts = Traits::kIsSplit ? 2 : 1;    // of an operand
     static constexpr int kWeightPartBytes = kTaps * kOutputs * 32;         // of a stage
-    static constexpr int kWeightBytes = kWeightPartBytes * (Traits::kIsSplit ? 2 : 1);
+    static constexpr int kWeightBytes = kWeightPartBytes * kParts;
     // Of 64 positions of a warpgroup. Split operands need the registers of the second one for totals.
     static constexpr int kProducts = Traits::kIsSplit ? 1 : 2;
     // Whose sums split operands add before totals do: at most 128 products.
@@ -5298,17 +5301,18 @@ struct WindowTraits : ModeTraits<kMode_> {
                                              : Traits::kIsSplit && kStagesTogether > 1 ? 224
                                              : !Traits::kIsSplit && kTaps > 3          ? 232
                                                                                        : 216;
-    static constexpr int kOrderRegisters = kProductRegisters > 224 ? 24 : 40;
+    static constexpr int kOrderRegisters = kProductRegisters > 216 ? 24 : 40;
     static constexpr int kStoreRegisters = 4 * 128 - 2 * kProductRegisters - kOrderRegisters;
     static constexpr int kPiece = 16 / Traits::kElementBytes;  // elements of a piece of 16 bytes
-    // Of a channel in a stage, in elements; the second where rows begin between 16-byte pieces. Neighbouring
-    // lanes read different banks, and boxes are multiples of 128 bytes.
-    static constexpr int kPitch =
-        kStride == 1 ? (Traits::kIsTf32 ? 72 : Traits::kIsSplit ? 76 : 88) : (Traits::kIsSplit ? 132 : 136);
-    static constexpr int kApartPitch = kStride == 1       ? 80
-                                       : Traits::kIsSplit ? 136
-                                       : Traits::kIsFloat ? 144
-                                                          : 160;
+    // Of a channel in a stage, in elements, of rows that lie in so many ways. Neighbouring lanes read
+    // different banks, where they can, and boxes are multiples of 128 bytes.
+    static __host__ __device__ constexpr int pitch(int residues) {
+        if (kStride > 1)
+            return residues == 1 ? (Traits::kIsSplit ? 132 : 136)
+                                 : (Traits::kIsSplit ? 136 : Traits::kIsFloat ? 144 : 160);
+        if (residues == 1) return Traits::kIsTf32 ? 72 : Traits::kIsSplit ? 76 : 88;
+        return Traits::kIsFloat || residues == 2 ? 80 : 96;
+    }
     // Of a staged row of y, in elements.
     static constexpr int kStagedPitch = kTilePositions + kPiece;
     static constexpr int kStagedBytes = kWindowChunkOutputs * kStagedPitch * Traits::kElementBytes;
@@ -5330,16 +5334,16 @@ struct WindowGeometry {
     int32_t residues;          // 1: rows of x begin at 16-byte pieces; else how many lie differently
     int32_t box_bytes;         // of x, of 64 positions, in a stage
     int32_t ring, stage_bytes;  // stages under way, of weights and then x
-    int32_t vector_bytes;       // of y, stored at once
+    int32_t vector_bytes;       // of y, that lie in one piece in all rows, 16 at most
     int32_t smem_bytes;
     SafeTiles safe;
 };
 
 // 1 where rows of x begin at 16-byte pieces; else how many neighbouring channels make one row that does; 0
 // where the copy engine cannot load them, or a loader does not take them. Rows that begin between pieces are
-// loaded with what lies around them, which must not count as padding: at a stride of 1 the loader sees to it.
-// There it takes rows of 16 bits that begin in the middle of a piece; at a stride of 2 others, too, but of 16
-// bits a lane's two channels must begin at an even and at an odd element.
+// loaded with what lies around them, which must not count as padding: at a stride of 1 the loader sees to it,
+// for rows of whole words. At a stride of 2 a piece's channels make a row, and of 16 bits a lane's two
+// channels must begin at an even and at an odd element.
 template <class Traits>
 inline int residues_of(const Problem& problem) {
     constexpr int kPiece = Traits::kPiece;
@@ -5351,7 +5355,11 @@ inline int residues_of(const Problem& problem) {
         return 0;
     if (stride_c % kPiece == 0) return 1;
     if (kPiece * stride_c >= int64_t{1} << 31) return 0;
-    if (Traits::kStride == 1) return !Traits::kIsFloat && stride_c % 4 == 0 && problem.C % 2 == 0 ? 2 : 0;
+    if (Traits::kStride == 1) {
+        int residues = 2;
+        while (residues * stride_c % kPiece != 0) residues *= 2;
+        return residues <= 4 && problem.C % residues == 0 ? residues : 0;
+    }
     const bool padded =
         problem.pad_left > 0 || (problem.P - 1) * Traits::kStride + Traits::kTaps > problem.L;
     const bool alternates = Traits::kIsFloat || stride_c % 2 != 0;
@@ -5379,14 +5387,11 @@ inline WindowGeometry cut_windows(const Problem& problem) {
         static_cast<int32_t>(round_up(problem.C, Traits::kChunkChannels) / Traits::kStageChannels);
     geometry.stages = static_cast<int32_t>(
         round_up(ceil_div(problem.C, Traits::kStageChannels), Traits::kStagesTogether));
-    const int pitch = geometry.residues == 1 ? Traits::kPitch : Traits::kApartPitch;
-    geometry.box_bytes = Traits::kStageChannels * pitch * Traits::kElementBytes;
+    geometry.box_bytes = Traits::kStageChannels * Traits::pitch(geometry.residues) * Traits::kElementBytes;
     geometry.stage_bytes = Traits::kWeightBytes + Traits::kBoxes * geometry.box_bytes;
-    geometry.vector_bytes = Traits::kElementBytes;
-    const int64_t row_bytes = problem.P * Traits::kElementBytes;
-    const auto y = static_cast<int64_t>(reinterpret_cast<uintptr_t>(problem.y));
-    while (geometry.vector_bytes < 16 && (row_bytes | y) % (2 * geometry.vector_bytes) == 0)
-        geometry.vector_bytes *= 2;
+    const auto y_bits = static_cast<int64_t>(reinterpret_cast<uintptr_t>(problem.y)) |
+                        problem.P * Traits::kElementBytes | 16;
+    geometry.vector_bytes = static_cast<int32_t>(y_bits & -y_bits);
     constexpr int kOtherBytes = Traits::kBarriersOffset + 8 * kWindowBarriers + 128;  // which align the rest
     const int stages = (problem.device.smem_bytes - kOtherBytes) / geometry.stage_bytes;
     if (stages < 3) return {};
@@ -5445,10 +5450,11 @@ inline bool fits_downsample_sm90(const Problem& problem) {
     if (!fits_gemm_sm90(problem) || problem.K != 3 || problem.stride != 2 || problem.dilation != 1 ||
         problem.pad_left > 1 || problem.C < 64)
         return false;
-    constexpr int kOutputs = 128, kLeastTiles = 56;
-    if (ceil_div(problem.P, 256) * ceil_div(problem.O, kOutputs) < kLeastTiles ||
-        8 * round_up(problem.P, 128) > 9 * problem.P ||
-        8 * round_up(problem.O, kOutputs * sm90::kWindowCluster) > 9 * problem.O)
+    using Tile = sm90::DownTraits<sm90::Mode::tf32>;
+    constexpr int kLeastTiles = 56;
+    if (ceil_div(problem.P, Tile::kTilePositions) * ceil_div(problem.O, Tile::kOutputs) < kLeastTiles ||
+        8 * round_up(problem.P, Tile::kTilePositions / 2) > 9 * problem.P ||
+        8 * round_up(problem.O, Tile::kOutputs * sm90::kWindowCluster) > 9 * problem.O)
         return false;
     return sm90::with_mode(problem, [&](auto mode) {
         return sm90::cut_windows<sm90::DownTraits<decltype(mode)::value>>(problem).pairs > 0;
@@ -6555,6 +6561,25 @@ __device__ __forceinline__ bool is_too_small(uint32_t bits) {
     return (bits & 0x7FFFFFFF) - 1 < __float_as_uint(kSmallestScaled / kXScale) - 1;
 }
 
+// f16x3: the parts of values of x of two channels. Adds to `small` how many are too small for a split, of
+// those that `counts(j)`.
+template <int kCount, class Counts>
+__device__ __forceinline__ void split_values(const uint32_t* first, const uint32_t* second,
+                                             uint32_t (&parts)[2][kCount], int32_t& small, Counts counts) {
+    uint32_t smallest = 0x7FFF7FFF;
+#pragma unroll
+    for (int j = 0; j < kCount; ++j) {
+        parts[0][j] = split_f16(__uint_as_float(first[j]) * kXScale, __uint_as_float(second[j]) * kXScale,
+                                parts[1][j]);
+        smallest = ptx::min_magnitude_f16(smallest, parts[0][j]);
+    }
+    if (min(smallest & 0xFFFF, smallest >> 16) <= kSmallestHigh) {  // zeros are counted only now
+#pragma unroll
+        for (int j = 0; j < kCount; ++j)
+            if (counts(j)) small += is_too_small(first[j]) + is_too_small(second[j]);
+    }
+}
+
 struct WindowPlace {
     int32_t group, o;  // the first output, inside the group
     int32_t box;       // the first, of all samples'
@@ -6661,7 +6686,7 @@ __device__ __forceinline__ void order_x(const WindowGeometry& geometry, const Pr
                                         const TensorMap& x_map, uint32_t smem, const WindowBarriers& barriers,
                                         int warp) {
     constexpr int kSharers = Traits::kSharesX ? kWindowXWarps * kWindowCluster : kWindowXWarps;
-    const int32_t residues = Traits::kStride == 1 && Traits::kIsFloat ? 1 : geometry.residues;
+    const int32_t residues = geometry.residues;
     const int32_t sharer = Traits::kSharesX ? ptx::cluster_ctarank() * kWindowXWarps + warp : warp;
     const int32_t boxes = Traits::kBoxes * residues, bytes = geometry.box_bytes / residues;
     const int32_t begin = boxes * sharer / kSharers, end = boxes * (sharer + 1) / kSharers;
@@ -6708,6 +6733,7 @@ __device__ __forceinline__ void order_x(const WindowGeometry& geometry, const Pr
 template <class Traits, class Element>
 struct WindowStore {
     static constexpr int kRows = kWindowChunkOutputs / kWindowStoreWarps;
+    static constexpr int kPiece = Traits::kPiece;
 
     const WindowGeometry& geometry;
     const Problem& problem;
@@ -6715,7 +6741,7 @@ struct WindowStore {
     Element* const staged;  // chunk 0's first output of this warp
     const int warp, lane;
 
-    // Of outputs from y's row `row` on, as many as there are.
+    // Of outputs from y's row `row` on, as many as there are, by vectors that lie in one piece in all rows.
     template <class Vector>
     __device__ __forceinline__ void store(const Element* source, int32_t first_box, int64_t row,
                                           int32_t outputs) const {
@@ -6742,6 +6768,47 @@ struct WindowStore {
         }
     }
 
+    // The same of 16 bits where rows begin anywhere: run by run, of positions of one sample.
+    __device__ __forceinline__ void store_apart(const Element* source, int32_t first_box, int64_t row,
+                                                int32_t outputs) const {
+        WindowBox box = find_box(geometry, first_box);
+#pragma unroll 1
+        for (int begin = 0; begin < Traits::kTilePositions && box.n < problem.N; box = {box.n + 1, 0}) {
+            const int length = min(static_cast<int32_t>(problem.P) - box.p, Traits::kTilePositions - begin);
+            const Element* from = source + begin;
+            Element* y = static_cast<Element*>(problem.y) +
+                         (box.n * problem.G * problem.O + row) * problem.P + box.p;
+#pragma unroll 1
+            for (int left = min(outputs, kRows); left > 0; --left) {
+                store_run(from, y, length);
+                from += Traits::kStagedPitch, y += problem.P;
+            }
+            begin += (length + kWindowBox - 1) / kWindowBox * kWindowBox;
+        }
+    }
+
+    // Of one row, from a staged piece on: whole pieces of y from two staged ones each; the ends by elements.
+    __device__ __forceinline__ void store_run(const Element* from, Element* y, int length) const {
+        const int head = min(static_cast<int>(-reinterpret_cast<uintptr_t>(y) / 2 % kPiece), length);
+#pragma unroll 1
+        for (int piece = lane; head + (piece + 1) * kPiece <= length; piece += 32) {
+            const uint4* const source = reinterpret_cast<const uint4*>(from) + piece;
+            const uint4 first = source[0], second = source[1];
+            uint32_t words[8] = {first.x, first.y, first.z, first.w, second.x, second.y, second.z, second.w};
+#pragma unroll
+            for (int i = 0; i < 6; ++i) words[i] = head & 4 ? words[i + 2] : words[i];
+#pragma unroll
+            for (int i = 0; i < 5; ++i) words[i] = head & 2 ? words[i + 1] : words[i];
+#pragma unroll
+            for (int i = 0; i < 4; ++i) words[i] = __funnelshift_r(words[i], words[i + 1], head % 2 * 16);
+            *reinterpret_cast<uint4*>(y + head + piece * kPiece) =
+                make_uint4(words[0], words[1], words[2], words[3]);
+        }
+        const int tail = (length - head) % kPiece;
+        const int at = lane < kPiece ? lane : length - tail + lane - kPiece;
+        if (lane < kPiece ? at < head : at < length && lane < 2 * kPiece) y[at] = from[at];
+    }
+
     __device__ __forceinline__ void run() const {
         Ring ring;
         for (int32_t pair = first_pair(); pair < geometry.pairs; pair += pair_step()) {
@@ -6760,7 +6827,7 @@ struct WindowStore {
                 if (geometry.vector_bytes == 16) store<uint4>(source, place.box, row, outputs);
                 else if (geometry.vector_bytes == 8) store<uint2>(source, place.box, row, outputs);
                 else if (geometry.vector_bytes == 4) store<uint32_t>(source, place.box, row, outputs);
-                else if constexpr (sizeof(Element) == 2) store<Element>(source, place.box, row, outputs);
+                else if constexpr (sizeof(Element) == 2) store_apart(source, place.box, row, outputs);
                 __syncwarp();
                 if (lane == 0) ptx::mbarrier_arrive(barriers.stored(ring.stage));
                 ring.advance(Traits::kChunks);
@@ -6770,7 +6837,7 @@ struct WindowStore {
 };
 
 // One of the product warpgroups' threads; the loader holds its part of x and knows which positions it has.
-// And these of outputs 8*j + 2t and that + 1, where t is lane % 4.
+// Its outputs are 8*j + 2t and that + 1 of the tile, where t is lane % 4.
 template <class Loader>
 struct WindowProduct {
     using Traits = typename Loader::Traits;
@@ -6809,7 +6876,7 @@ struct WindowProduct {
         for (int i = 0; i < static_cast<int>(sizeof(Fragments) / 4); ++i) ptx::settle(registers[i]);
     }
 
-    // To each block of the cluster, as each brings weights to all.
+    // To each block of the cluster, as each brings its share of weights or x to all.
     __device__ __forceinline__ void release(int32_t stage) {
         if (lane < kWindowCluster) ptx::mbarrier_arrive_cluster(ptx::mapa(barriers.empty(stage), lane));
     }
@@ -7111,8 +7178,7 @@ inline BoxedTensor describe_windows(const Problem& problem, const WindowGeometry
             {(residues - 1) * problem.x_stride_c + problem.L, problem.C / residues, problem.G, problem.N},
             {residues * problem.x_stride_c, stride_g,
              problem.N == 1 ? problem.G * stride_g : problem.x_stride_n},
-            {residues == 1 ? Traits::kPitch : Traits::kApartPitch,
-             static_cast<int32_t>(Traits::kStageChannels / residues), 1, 1},
+            {Traits::pitch(geometry.residues), static_cast<int32_t>(Traits::kStageChannels / residues), 1, 1},
             false};
 }
 
@@ -7176,9 +7242,8 @@ template <class Traits_>
 struct DownLoader {
     using Traits = Traits_;
     static constexpr bool kIsSplit = Traits::kIsSplit;
-    static constexpr int kProducts = Traits::kProducts;
-    static constexpr int kParts = kIsSplit ? 2 : 1;
-    static constexpr int kTogether = Traits::kIsTf32 ? 1 : 2;  // channels whose numbers share words
+    static constexpr int kProducts = Traits::kProducts, kParts = Traits::kParts;
+    static constexpr int kTogether = Traits::kTogether;
 
     // In the staged rows of y.
     static constexpr int kRuns = Traits::kIsTf32 ? 2 : 1, kRun = Traits::kIsFloat ? 2 : 4;
@@ -7215,7 +7280,7 @@ struct DownLoader {
           odd_padding(static_cast<uint32_t>(problem.pad_left) % 2 != 0) {
         const int g = lane / 4, t = lane % 4;
         constexpr int kBytes = Traits::kElementBytes, kResidues = Traits::kPiece;
-        const int pitch = (apart ? Traits::kApartPitch : Traits::kPitch) * kBytes;
+        const int pitch = Traits::pitch(geometry.residues) * kBytes;
         const int rows = Traits::kIsTf32 ? 4 : 8;  // of channels between words t and t + 4
         half_step = rows / geometry.residues * pitch;
 #pragma unroll
@@ -7339,18 +7404,8 @@ struct DownLoader {
     // f16x3: two channels' words, of two positions.
     __device__ __forceinline__ void split_words(Fragments& fragments, const uint32_t (&even)[5],
                                                 const uint32_t (&odd_ones)[5], int half) {
-        uint32_t parts[2][5], smallest = 0x7FFF7FFF;
-#pragma unroll
-        for (int j = 0; j < 5; ++j) {
-            const uint32_t first = even[j], second = odd_ones[j];
-            parts[0][j] = split_f16(__uint_as_float(first) * kXScale, __uint_as_float(second) * kXScale,
-                                    parts[1][j]);
-            smallest = ptx::min_magnitude_f16(smallest, parts[0][j]);
-        }
-        if (min(smallest & 0xFFFF, smallest >> 16) <= kSmallestHigh) {  // zeros are counted only now
-#pragma unroll
-            for (int j = 0; j < 5; ++j) small += is_too_small(even[j]) + is_too_small(odd_ones[j]);
-        }
+        uint32_t parts[2][5];
+        split_values(even, odd_ones, parts, small, [](int) { return true; });
 #pragma unroll
         for (int part = 0; part < kParts; ++part) {
 #pragma unroll
@@ -7404,1073 +7459,6 @@ inline Error launch_downsample_sm90(const Problem& problem, cudaStream_t stream)
 
 const conv1d::Route conv1d::kDownsampleSm90 = {"downsample_sm90", fits_downsample_sm90,
                                                workspace_downsample_sm90, launch_downsample_sm90};
-''',
-"few_outputs_project.cuh": r'''
-#line 1 "kernels/few_outputs_project.cuh"
-// "project": few outputs of few taps (O*K <= kRows). t[o, k, l] = sum over c of w[o, c, k] * x[c, l], which
-// reads each x once; then y[o, p] = sum over k of t[o, k, l], through shared memory. Of fp32 a thread has
-// some positions l, and multiplies in fp32; of 16 bits a warp has 256, and multiplies by tensor cores, x
-// being transposed on the way from shared memory.
-
-#include <algorithm>
-
-
-
-
-
-
-namespace conv1d {
-namespace few {
-
-constexpr int kSmemBytes = 46080;  // below the 48 KB that need no permission
-constexpr int kRows = 8;           // of t, at most: (o, k)
-template <class Element>
-constexpr int kProjectThreads = sizeof(Element) == 2 ? 64 : 128;
-constexpr int64_t kMostChannels = 1024;  // whose weights of all rows share a block's memory with x
-constexpr int kStageChannels = 16;       // 16 bits: of a stage of x, as many as a product sums
-constexpr int kRowPad = 4;  // of t, so that lanes that hold several rows meet in no bank
-template <class Element>
-constexpr int kThreadL = 16 / sizeof(Element);  // neighbours that a thread loads
-constexpr int kAhead = 16;                      // fp32: channels that are on their way
-
-struct ProjectParams {
-    Problem problem;
-    int32_t threads;
-    int32_t tile_p;  // output positions of a block
-    int64_t p_tiles, tiles;
-    size_t smem_bytes;
-};
-
-// What a block works on, and where its thread's x begins.
-template <class Element>
-struct ProjectPlace {
-    int64_t n, g, p_begin;
-    int32_t lead;  // positions between the block's first one, which is aligned, and the first that y needs
-    bool in;       // whether the thread's positions lie in the row: all do, or none
-    const Element* x;
-
-    __device__ __forceinline__ explicit ProjectPlace(const ProjectParams& params) {
-        const Problem& problem = params.problem;
-        const uint32_t sample = blockIdx.x / static_cast<uint32_t>(params.p_tiles);
-        n = sample / static_cast<uint32_t>(problem.G);
-        g = sample - n * problem.G;
-        p_begin = (blockIdx.x - sample * params.p_tiles) * params.tile_p;
-        const int64_t l_needed = p_begin * problem.stride - problem.pad_left;
-        lead = static_cast<int32_t>(l_needed & (kThreadL<Element> - 1));
-        const int64_t l = l_needed - lead + static_cast<int64_t>(threadIdx.x) * kThreadL<Element>;
-        in = static_cast<uint64_t>(l) < static_cast<uint64_t>(problem.L);
-        x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n +
-            g * problem.C * problem.x_stride_c + (in ? l : 0);
-    }
-};
-
-// y from t, whose rows are `pitch` apart.
-template <class Element>
-__device__ __forceinline__ void sum_taps(const ProjectParams& params, const ProjectPlace<Element>& place,
-                                         const float* t_smem, int32_t pitch) {
-    const Problem& problem = params.problem;
-    const int32_t taps = static_cast<int32_t>(problem.K), stride = static_cast<int32_t>(problem.stride);
-    const int32_t tap_step = pitch + static_cast<int32_t>(problem.dilation);  // from a tap to the next
-    const int32_t outputs = static_cast<int32_t>(min(problem.P - place.p_begin, int64_t{params.tile_p}));
-    for (int32_t o = 0; o < problem.O; ++o) {
-        const int64_t channel = place.g * problem.O + o;
-        float bias = 0;
-        if (problem.bias != nullptr) bias = widen(static_cast<const Element*>(problem.bias)[channel]);
-        Element* y = static_cast<Element*>(problem.y) +
-                     (place.n * problem.G * problem.O + channel) * problem.P + place.p_begin;
-#pragma unroll 4
-        for (int32_t p = threadIdx.x; p < outputs; p += params.threads) {
-            const float* t = t_smem + o * taps * pitch + p * stride + place.lead;
-            float total = 0;
-            for (int32_t k = 0; k < taps; ++k) total += t[k * tap_step];
-            y[p] = problem.activation == Activation::none
-                       ? narrow<Element>(total + bias)
-                       : activate<Element, true>(problem.activation, total + bias);
-        }
-    }
-}
-
-template <class Element>
-__global__ void __launch_bounds__(kProjectThreads<Element>, 4)
-    few_outputs_project_kernel(const __grid_constant__ ProjectParams params) {
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-    constexpr int kCount = kThreadL<Element>;
-    using Values = Vector<Element, kCount>;
-    extern __shared__ __align__(16) unsigned char smem[];
-    const Problem& problem = params.problem;
-    const int32_t tile_l = kCount * params.threads;
-    const int32_t channels = static_cast<int32_t>(problem.C), taps = static_cast<int32_t>(problem.K);
-    const int32_t rows = static_cast<int32_t>(problem.O) * taps;
-    const int32_t w_count = channels * kRows;
-    float* const w_smem = reinterpret_cast<float*>(smem);  // [channel][kRows]
-    float* const t_smem = w_smem + w_count;                // [row][tile_l], and before that x
-    ProjectPlace<Element> place(params);
-    // Each thread copies for itself, kAhead channels ahead, what only it reads.
-    auto* const ring = reinterpret_cast<Values*>(t_smem) + threadIdx.x;  // [kAhead][threads]
-    const auto copy = [&](int32_t c, int32_t slot) {
-        const bool exists = place.in && c < channels;
-        ptx::cp_async_16(ptx::smem_address(ring + slot * params.threads), place.x, exists ? 16 : 0);
-        ptx::cp_async_commit_group();
-        if (c + 1 < channels) place.x += problem.x_stride_c;
-    };
-#pragma unroll 1
-    for (int32_t c = 0; c < kAhead; ++c) copy(c, c);
-    const Element* const w = static_cast<const Element*>(problem.w) + place.g * rows * channels;
-    for (int32_t i = threadIdx.x; i < w_count; i += params.threads) {
-        const int32_t c = i / kRows, row = i % kRows;
-        const int32_t o = row / taps, k = row - o * taps;
-        w_smem[i] = row < rows ? w[(o * channels + c) * taps + k] : 0;
-    }
-    __syncthreads();
-
-    float sum[kRows][kCount] = {};
-    int32_t slot = 0;
-#pragma unroll 1
-    for (int32_t c = 0; c < channels; ++c) {
-        ptx::cp_async_wait_group<kAhead - 1>();
-        const Values values = ring[slot * params.threads];
-#pragma unroll
-        for (int row = 0; row < kRows; row += 4) {
-            const auto w_frag = *reinterpret_cast<const Vector<float, 4>*>(w_smem + c * kRows + row);
-#pragma unroll
-            for (int v = 0; v < 4; ++v) {
-#pragma unroll
-                for (int j = 0; j < kCount; ++j) sum[row + v][j] += w_frag.at[v] * values.at[j];
-            }
-        }
-        copy(c + kAhead, slot);
-        slot = slot + 1 < kAhead ? slot + 1 : 0;
-    }
-    ptx::cp_async_wait_all();
-    __syncthreads();  // t may lie where x lay
-#pragma unroll
-    for (int i = 0; i < kRows; ++i) {
-        if (i >= rows) break;
-        Values piece;
-#pragma unroll
-        for (int j = 0; j < kCount; ++j) piece.at[j] = sum[i][j];
-        reinterpret_cast<Values*>(t_smem + i * tile_l)[threadIdx.x] = piece;
-    }
-    __syncthreads();
-    sum_taps(params, place, t_smem, tile_l);
-#endif
-}
-
-// Small blocks of one stage, so that others have theirs on the way while one multiplies or stores (two
-// stages and half as many blocks: hifigan_post 46 us instead of 44). A stage holds kStageChannels rows of a
-// warp's x, of 32 pieces of 16 bytes; piece i of row c lies at i ^ c % 8, so that the 8 rows of a matrix
-// meet in no bank.
-template <class Element>
-__global__ void __launch_bounds__(kProjectThreads<Element>, 7)
-    few_outputs_project_16bit_kernel(const __grid_constant__ ProjectParams params) {
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-    constexpr int kRowBytes = 512, kStageBytes = kStageChannels * kRowBytes;
-    constexpr int kTiles = 16;  // of 16 positions, a product each
-    extern __shared__ __align__(16) unsigned char smem[];
-    const Problem& problem = params.problem;
-    const int32_t pitch = kThreadL<Element> * params.threads + kRowPad;
-    const int32_t channels = static_cast<int32_t>(problem.C), taps = static_cast<int32_t>(problem.K);
-    const int32_t rows = static_cast<int32_t>(problem.O) * taps;
-    const int32_t stages = (channels + kStageChannels - 1) / kStageChannels;
-    Element* const w_smem = reinterpret_cast<Element*>(smem);  // [stage][lane][4]: its b of a product
-    const int32_t w_count = stages * kStageChannels * kRows;
-    unsigned char* const x_smem = smem + w_count * sizeof(Element);  // [warp], and later t
-    ProjectPlace<Element> place(params);
-    const int32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const uint32_t stage = ptx::smem_address(x_smem) + warp * kStageBytes;
-    int32_t c_next = 0;
-    const auto copy = [&] {
-#pragma unroll
-        for (int i = 0; i < kStageChannels; ++i) {
-            const bool exists = place.in && c_next < channels;
-            ptx::cp_async_16(stage + i * kRowBytes + ((lane ^ i % 8) * 16), place.x, exists ? 16 : 0);
-            if (++c_next < channels) place.x += problem.x_stride_c;
-        }
-        ptx::cp_async_commit_group();
-    };
-    copy();
-    const Element* const w = static_cast<const Element*>(problem.w) + place.g * rows * channels;
-    for (int32_t i = threadIdx.x; i < w_count; i += params.threads) {
-        const int32_t c = i / kRows, row = i % kRows;
-        const int32_t o = row / taps, k = row - o * taps;
-        const int32_t to_lane = row * 4 + c % 8 / 2, word = c % kStageChannels / 8;
-        const bool exists = row < rows && c < channels;
-        w_smem[((c / kStageChannels * 32 + to_lane) * 2 + word) * 2 + c % 2] =
-            exists ? w[(o * channels + c) * taps + k] : narrow<Element>(0);
-    }
-    __syncthreads();
-
-    // The row of a matrix whose address this lane gives: matrices are 8 channels by 8 positions, first the
-    // two of the first 8 channels.
-    const int32_t channel = lane / 16 * 8 + lane % 8, piece = lane / 8 % 2;
-    const uint32_t x_row = stage + channel * kRowBytes;
-    float sum[kTiles][4] = {};
-#pragma unroll 1
-    for (int32_t s = 0; s < stages; ++s) {
-        ptx::cp_async_wait_group<0>();
-        __syncwarp();
-        const uint2 b = reinterpret_cast<const uint2*>(w_smem)[s * 32 + lane];
-#pragma unroll
-        for (int tile = 0; tile < kTiles; ++tile) {
-            uint32_t words[4];
-            ptx::ldmatrix_x4_trans(words, x_row + (((2 * tile + piece) ^ channel % 8) * 16));
-            const uint4 a = {words[0], words[1], words[2], words[3]};
-            ptx::mma<Element>(sum[tile], a, b);
-        }
-        __syncwarp();  // x has been read by all lanes
-        copy();
-    }
-    ptx::cp_async_wait_all();
-    __syncthreads();  // t may lie where x lay
-    float* const t_smem = reinterpret_cast<float*>(x_smem);  // [row][pitch]
-#pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            const int32_t row = lane % 4 * 2 + i % 2;
-            const int32_t position = warp * 256 + tile * 16 + i / 2 * 8 + lane / 4;
-            if (row < rows) t_smem[row * pitch + position] = sum[tile][i];
-        }
-    }
-    __syncthreads();
-    sum_taps(params, place, t_smem, pitch);
-#endif
-}
-
-// tiles is 0 where the problem does not suit.
-template <class Element>
-ProjectParams plan_project(const Problem& problem) {
-    constexpr bool k16Bit = sizeof(Element) == 2;
-    ProjectParams params{};
-    params.problem = problem;
-    if (problem.O > kRows || problem.K > kRows || problem.O * problem.K > kRows ||
-        problem.C > kMostChannels || problem.stride > problem.K || problem.dilation > 512) {
-        return params;
-    }
-    const auto in_vectors = [](int64_t count) { return count % kThreadL<Element> == 0; };
-    if (problem.device.arch < 80 || problem.x_stride_l != 1 || !in_vectors(problem.L) ||
-        !in_vectors(problem.x_stride_c) || !in_vectors(problem.x_stride_n) ||
-        reinterpret_cast<uintptr_t>(problem.x) % 16 != 0) {
-        return params;
-    }
-    const int64_t span = (problem.K - 1) * problem.dilation + kThreadL<Element> - 1;
-    const int64_t most_bytes = k16Bit ? problem.device.smem_bytes : kSmemBytes;
-    const auto set = [&](int64_t threads) {
-        const int64_t tile_l = threads * kThreadL<Element>;
-        params.threads = static_cast<int32_t>(threads);
-        params.tile_p = static_cast<int32_t>(tile_l > span ? (tile_l - 1 - span) / problem.stride + 1 : 0);
-        const int64_t t_bytes = problem.O * problem.K * (tile_l + kRowPad) * sizeof(float);
-        const int64_t x_bytes = threads * 16 * (k16Bit ? kStageChannels : kAhead);
-        const int64_t w_count = (k16Bit ? round_up(problem.C, kStageChannels) : problem.C) * kRows;
-        params.smem_bytes = w_count * sizeof(Element) + std::max(t_bytes, x_bytes);
-        if (static_cast<int64_t>(params.smem_bytes) > most_bytes || 2 * span > tile_l) return false;
-        params.p_tiles = ceil_div(problem.P, params.tile_p);
-        params.tiles = params.p_tiles * problem.G * problem.N;
-        if (params.tiles > kMaxBlocks) params.tiles = 0;
-        return params.tiles > 0;
-    };
-    // The largest block that fits, or a smaller one where that leaves multiprocessors without work.
-    int64_t threads = kProjectThreads<Element>;
-    while (threads > 64 && !set(threads)) threads /= 2;
-    if (!set(threads)) {
-        params.tiles = 0;
-        return params;
-    }
-    while (threads > 64 && params.tiles < 4 * problem.device.sm_count &&
-           8 * span <= threads * kThreadL<Element>)
-        set(threads /= 2);
-    // Rows much shorter than the smallest block: the general kernel, which counts through samples.
-    if (2 * problem.P < params.tile_p) params.tiles = 0;
-    return params;
-}
-
-template <class Element>
-Error launch_project(const ProjectParams& params, cudaStream_t stream) {
-    const auto blocks = static_cast<unsigned>(params.tiles);
-    if constexpr (sizeof(Element) == 4) {
-        few_outputs_project_kernel<Element>
-            <<<blocks, params.threads, params.smem_bytes, stream>>>(params);
-    } else {
-        const Error error = allow_smem<few_outputs_project_16bit_kernel<Element>>(params.problem.device);
-        if (error != nullptr) return error;
-        few_outputs_project_16bit_kernel<Element>
-            <<<blocks, params.threads, params.smem_bytes, stream>>>(params);
-    }
-    return launch_error();
-}
-
-}  // namespace few
-}  // namespace conv1d
-''',
-"gather.cuh": r'''
-#line 1 "kernels/gather.cuh"
-// Few products an output: each thread gathers its own x, for one position of kO output channels, and threads
-// share long sums. Nothing is staged but weights, so that tiny problems take little more than a launch, and
-// strides that pass most of x by cost no more than what they read.
-
-#include <algorithm>
-
-
-
-
-namespace conv1d {
-namespace gather {
-
-constexpr int kThreads = 256;
-constexpr int kBatch = 8;            // elements of x that a thread has in flight
-constexpr int kSmemBytes = 46080;    // below the 48 KB that need no permission
-constexpr int kMostParts = 32;
-constexpr int64_t kChain = 1024;     // products that one thread sums in a line, about
-
-struct Params {
-    Problem problem;
-    int32_t positions, parts;  // of a block: threads side by side, and those that share a position's products
-    int32_t products;          // C * K
-    int32_t share;             // of a part
-    Divisor taps;
-    int64_t total;             // N * P: positions of all samples follow one another
-    int64_t p_blocks, o_blocks, blocks;
-    int32_t smem_bytes;
-};
-
-template <class Element, int kO>
-__global__ void __launch_bounds__(kThreads) gather_kernel(const __grid_constant__ Params params) {
-    extern __shared__ __align__(16) unsigned char smem[];
-    float* const w_smem = reinterpret_cast<float*>(smem);  // [product][kO]; later sums, [part][kO][position]
-    const Problem& problem = params.problem;
-    const int32_t thread = threadIdx.x, positions = params.positions;
-    const int32_t part = thread / positions, position = thread - part * positions;
-    const int64_t row = blockIdx.x / params.p_blocks;  // of blocks: kO output channels
-    const int64_t index = (blockIdx.x - row * params.p_blocks) * positions + position;
-    const int64_t g = row / params.o_blocks, o_begin = (row - g * params.o_blocks) * kO;
-    const int outputs = static_cast<int>(min(problem.O - o_begin, int64_t{kO}));
-    const bool active = index < params.total;
-    const int64_t n = !active ? 0
-                      : params.total <= UINT32_MAX
-                          ? static_cast<uint32_t>(index) / static_cast<uint32_t>(problem.P)
-                          : index / problem.P;
-    const int64_t p = index - n * problem.P;
-
-    // The part's products, by channel and tap.
-    const int32_t taps = static_cast<int32_t>(problem.K);
-    const int32_t begin = min(part * params.share, params.products);
-    const int32_t end = active ? min(begin + params.share, params.products) : begin;
-    const int64_t tap_step = problem.dilation * problem.x_stride_l;
-    const int64_t channel_step = problem.x_stride_c - taps * tap_step;
-    const auto l_begin = static_cast<int32_t>(p * problem.stride - problem.pad_left);
-    const auto dilation = static_cast<int32_t>(problem.dilation), length = static_cast<int32_t>(problem.L);
-    int32_t tap = begin - params.taps.quotient(begin) * taps;
-    const Element* x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n +
-                       (g * problem.C + params.taps.quotient(begin)) * problem.x_stride_c +
-                       l_begin * problem.x_stride_l + tap * tap_step;
-    int32_t l = l_begin + tap * dilation;
-    Element value[kBatch];
-    const auto load = [&](int32_t first) {
-#pragma unroll
-        for (int i = 0; i < kBatch; ++i) {
-            const bool inside = first + i < end && static_cast<uint32_t>(l) < static_cast<uint32_t>(length);
-            value[i] = inside ? *x : Element{};
-            x += tap_step;
-            l += dilation;
-            if (++tap < taps) continue;
-            tap = 0;
-            x += channel_step;
-            l = l_begin;
-        }
-    };
-    load(begin);  // on its way while weights come
-
-    const Element* const w =
-        static_cast<const Element*>(problem.w) + (g * problem.O + o_begin) * params.products;
-#pragma unroll 1
-    for (int32_t i = thread; i < params.products; i += kThreads) {
-#pragma unroll
-        for (int o = 0; o < kO; ++o)
-            w_smem[i * kO + o] = o < outputs ? widen(w[o * static_cast<int64_t>(params.products) + i]) : 0.0f;
-    }
-    __syncthreads();
-
-    float sum[kO] = {};
-#pragma unroll 1
-    for (int32_t first = begin; first < end; first += kBatch) {
-        float wide[kBatch];
-#pragma unroll
-        for (int i = 0; i < kBatch; ++i) wide[i] = widen(value[i]);
-        if (first + kBatch < end) load(first + kBatch);
-#pragma unroll
-        for (int i = 0; i < kBatch; ++i) {
-            if (first + i >= end) break;
-            const auto w_frag = *reinterpret_cast<const Vector<float, kO>*>(w_smem + (first + i) * kO);
-#pragma unroll
-            for (int o = 0; o < kO; ++o) sum[o] = fmaf(w_frag.at[o], wide[i], sum[o]);
-        }
-    }
-
-    const int64_t channel = g * problem.O + o_begin;
-    const auto bias_of = [&](int o) {
-        return problem.bias == nullptr ? 0.0f : widen(static_cast<const Element*>(problem.bias)[channel + o]);
-    };
-    Element* const y =
-        static_cast<Element*>(problem.y) + (n * problem.G * problem.O + channel) * problem.P + p;
-    if (params.parts == 1 && problem.activation == Activation::none) {
-#pragma unroll
-        for (int o = 0; o < kO; ++o) {
-            if (active && o < outputs) y[o * problem.P] = narrow<Element>(sum[o] + bias_of(o));
-        }
-        return;
-    }
-    __syncthreads();  // weights have been read
-#pragma unroll
-    for (int o = 0; o < kO; ++o) w_smem[(part * kO + o) * positions + position] = sum[o];
-    __syncthreads();
-    if (!active) return;
-#pragma unroll 1
-    for (int o = part; o < outputs; o += params.parts) {
-        float total = bias_of(o);
-#pragma unroll 1
-        for (int i = 0; i < params.parts; ++i) total += w_smem[(i * kO + o) * positions + position];
-        y[o * problem.P] = problem.activation == Activation::none
-                               ? narrow<Element>(total)
-                               : activate<Element, true>(problem.activation, total);
-    }
-}
-
-// blocks is 0 where the problem does not suit. N decides neither parts nor kO, which order the sums.
-inline Params plan(const Problem& problem, int block_o) {
-    Params params{};
-    params.problem = problem;
-    const int64_t products = problem.C * problem.K;
-    if (products > kSmemBytes / 4 / block_o) return params;
-    const int64_t o_blocks = ceil_div(problem.O, block_o);
-    int64_t parts = 1;
-    const auto wants_more = [&] {
-        const int64_t p_blocks = ceil_div(problem.P * parts, kThreads);
-        return products > kChain * parts ||
-               (products > 16 * parts && problem.G * o_blocks * p_blocks < 2 * problem.device.sm_count);
-    };
-    while (parts < kMostParts && wants_more()) parts *= 2;
-    params.parts = static_cast<int32_t>(parts);
-    params.positions = kThreads / params.parts;
-    params.products = static_cast<int32_t>(products);
-    params.share = static_cast<int32_t>(ceil_div(products, parts));
-    params.taps = plan_divisor(problem.K);
-    params.total = problem.N * problem.P;
-    params.p_blocks = ceil_div(params.total, params.positions);
-    params.o_blocks = o_blocks;
-    params.smem_bytes = static_cast<int32_t>(std::max<int64_t>(products, kThreads) * block_o * 4);
-    const int64_t blocks = params.p_blocks * o_blocks * problem.G;
-    if (blocks <= kMaxBlocks) params.blocks = blocks;
-    return params;
-}
-
-inline int block_o(const Problem& problem) {
-    return problem.O == 1 ? 1 : problem.O == 2 ? 2 : problem.O <= 4 ? 4 : 8;
-}
-
-// What the kernel can compute; `problem` is canonical.
-inline bool takes(const Problem& problem) {
-    constexpr int64_t kMost = int64_t{1} << 30;  // positions of x are counted in 32 bits
-    return problem.dtype != Dtype::float64 && problem.L < kMost && problem.P < kMost &&
-           problem.stride < kMost && problem.P * problem.stride < kMost && problem.pad_left < kMost &&
-           problem.dilation < kMost && problem.K < kMost && problem.K * problem.dilation < kMost &&
-           problem.C < kMost && plan(problem, block_o(problem)).blocks > 0;
-}
-
-template <class Element>
-Error launch(const Problem& problem, cudaStream_t stream) {
-    const Params params = plan(problem, block_o(problem));
-    const auto blocks = static_cast<unsigned>(params.blocks);
-    switch (block_o(problem)) {
-        case 1:
-            gather_kernel<Element, 1><<<blocks, kThreads, params.smem_bytes, stream>>>(params);
-            break;
-        case 2:
-            gather_kernel<Element, 2><<<blocks, kThreads, params.smem_bytes, stream>>>(params);
-            break;
-        case 4:
-            gather_kernel<Element, 4><<<blocks, kThreads, params.smem_bytes, stream>>>(params);
-            break;
-        default:
-            gather_kernel<Element, 8><<<blocks, kThreads, params.smem_bytes, stream>>>(params);
-    }
-    return launch_error();
-}
-
-}  // namespace gather
-
-// Few outputs whose taps hardly overlap, or of long sums over few positions; and tiny problems. us by this
-// route and by the next best, of 224 random layers (small_sm80 is better at what it takes): 11x527x4212 to
-// 1, K1: 48 and 127; 32x413x41 to 6, K1, stride 4: 8 and 50; 2x130x1927 to 4, K7: 12 and 25; 11x5x44 to 5,
-// K6: 6 and 8. But 7x255x37625 to 2, K10, stride 3: 215 and 140; 34x3x74346 to 2, K14: 93 and 32.
-inline bool fits_gather(const Problem& any_problem) {
-    const Problem problem = canonical(any_problem);
-    if (!gather::takes(problem)) return false;
-    const int64_t products = problem.C * problem.K;
-    const int64_t outputs = problem.G * problem.O * problem.P;  // of a sample, as the loads
-    const int64_t loads = problem.G * ceil_div(problem.O, 8) * problem.P * products;
-    if (problem.O <= 8 && products >= 32 && problem.K <= std::min<int64_t>(2 * problem.stride, 8))
-        return problem.K <= problem.stride || loads <= 1 << 21;
-    if (problem.O <= 8 && problem.G == 1 && problem.C >= 80 && problem.K <= 8 * problem.stride)
-        return loads <= 1 << 21;
-    if (problem.C >= 16 && problem.O >= 8) return false;
-    return loads <= 1 << 17 && outputs <= (problem.dtype == Dtype::float32 ? 12288 : 49152);
-}
-
-inline Error launch_gather(const Problem& any_problem, cudaStream_t stream) {
-    const Problem problem = canonical(any_problem);
-    if (problem.dtype == Dtype::float16) return gather::launch<__half>(problem, stream);
-    if (problem.dtype == Dtype::bfloat16) return gather::launch<__nv_bfloat16>(problem, stream);
-    return gather::launch<float>(problem, stream);
-}
-
-}  // namespace conv1d
-''',
-"few_outputs.cuh": r'''
-#line 1 "kernels/few_outputs.cuh"
-// One to eight output channels a group: bound by reading x. "project", for few taps, reads each x once.
-
-#include <algorithm>
-#include <numeric>
-#include <type_traits>
-
-
-
-
-
-
-
-
-namespace conv1d {
-namespace few {
-
-// A window of x in shared memory, a few steps ahead of the products; the block's weights lie there
-// throughout. A thread computes all outputs of kThreadP positions, 32 apart; warps share the positions and
-// the products of a step. Where a sample has few positions, blocks share the reduction too: their sums meet
-// in the workspace.
-//
-// x lies in rows as in memory, in pieces of 16 bytes at their alignment ("pieces"). Of fp32 whose stride
-// would let lanes meet in a bank, it lies in planes of positions `stride` apart: tap k reads plane k % cycle,
-// from row k / cycle * turn on.
-constexpr int kWarps = 8;
-constexpr int kThreads = 32 * kWarps;
-constexpr int kStages = 4;
-constexpr int64_t kChannelBytes = 12288;  // of one channel's window, at most
-constexpr int64_t kStageBytes = 12288;    // of a step's, about
-constexpr int64_t kWeights = 4096;        // of a block
-constexpr int64_t kChain = 1024;          // products that one thread sums in a line
-
-template <class Element_, int kO_, int kThreadP_>
-struct Tile {
-    using Element = Element_;
-    static constexpr int kO = kO_;
-    static constexpr int kThreadP = kThreadP_;
-    static constexpr int kWarpP = 32 * kThreadP;
-    static constexpr int kPiece = 16 / sizeof(Element);  // elements
-    static constexpr int kBlocks = kO * kThreadP > 16 ? 2 : 3;  // that registers are shared by
-};
-
-struct Params {
-    Problem problem;
-    int32_t p_shift, warps_k;  // of a block: 2^p_shift warps side by side; warps_k share the same positions
-    int32_t channels, taps;    // of a step: more than one channel only with all taps
-    int32_t tap_steps;         // of one channel
-    int32_t steps, split_steps;  // of all, and of a block
-    int32_t splits;
-    bool in_planes;
-    int32_t k_parts, c_parts;  // the warps that share products share taps, and channels
-    int32_t items;             // of one channel: pieces, or elements
-    Divisor fill_width;        // threads that fill one channel
-    int32_t fill_channels;     // that are filled at once
-    int32_t share_taps;        // of a part
-    Divisor planes;
-    Divisor cycle;             // more than all taps where x lies in pieces
-    int32_t turn, plane_step; // in elements
-    int32_t position_step;    // elements from a position to the next
-    int32_t channel_bytes, stage_bytes, w_bytes;
-    int64_t p_tiles, blocks;
-    size_t smem_bytes;
-};
-
-// Where a step begins.
-struct Step {
-    int32_t channel, tap;
-
-    __device__ __forceinline__ void advance(const Params& params) {
-        tap += params.taps;
-        if (tap < params.problem.K) return;
-        tap = 0;
-        channel += params.channels;
-    }
-    __device__ __forceinline__ int32_t channels(const Params& params) const {
-        return min(params.channels, static_cast<int32_t>(params.problem.C) - channel);
-    }
-    __device__ __forceinline__ int32_t taps(const Params& params) const {
-        return min(params.taps, static_cast<int32_t>(params.problem.K) - tap);
-    }
-};
-
-// Starts to bring a step's x; `x` is position 0 of the group's first channel, `l_begin` what tap 0 of the
-// block's first position reads.
-template <class Tile>
-__device__ __forceinline__ void fill_x(const Params& params, const Step& step, int32_t l_begin,
-                                       const typename Tile::Element* x, unsigned char* stage) {
-    using Element = typename Tile::Element;
-    const Problem& problem = params.problem;
-    const int32_t l_step = l_begin + step.tap * static_cast<int32_t>(problem.dilation);
-    const int32_t L = static_cast<int32_t>(problem.L), channels = step.channels(params);
-    const int32_t width = params.fill_width.divisor, at_once = params.fill_channels;
-    const int32_t first = params.fill_width.quotient(threadIdx.x);
-    if (first >= at_once) return;
-    const Element* row = x + (step.channel + static_cast<int64_t>(first)) * problem.x_stride_c;
-    uint32_t target = ptx::smem_address(stage) + first * params.channel_bytes;
-#pragma unroll 1
-    for (int32_t c = first; c < channels; c += at_once) {
-        const int32_t shift = misalignment<Tile::kPiece>(row + l_step);
-#pragma unroll 1
-        for (int32_t i = threadIdx.x - first * width; i < params.items; i += width) {
-            if (sizeof(Element) == 4 && params.in_planes) {
-                const int32_t r = params.planes.quotient(i), plane = i - r * params.planes.divisor;
-                const int32_t l = l_step + r * static_cast<int32_t>(problem.stride) +
-                                  plane * static_cast<int32_t>(problem.dilation);
-                const bool inside = l >= 0 && l < L;
-                ptx::cp_async<4>(target + (plane * params.plane_step + r) * 4, row + (inside ? l : 0),
-                                 inside ? 4 : 0);
-                continue;
-            }
-            const int32_t l = l_step - shift + i * Tile::kPiece;
-            const bool inside = l >= 0 && l + Tile::kPiece <= L;
-            if (inside || l + Tile::kPiece <= 0 || l >= L) {
-                ptx::cp_async_16(target + i * 16, row + l, inside ? 16 : 0);
-            } else {  // the row begins or ends inside this piece
-                Element* const elements =
-                    reinterpret_cast<Element*>(stage + c * params.channel_bytes) + i * Tile::kPiece;
-#pragma unroll 1
-                for (int j = 0; j < Tile::kPiece; ++j)
-                    elements[j] = l + j >= 0 && l + j < L ? row[l + j] : Element{};
-            }
-        }
-        row += at_once * problem.x_stride_c;
-        target += at_once * params.channel_bytes;
-    }
-}
-
-// Brings the weights of all products of a block: those of neighbouring steps are neighbours.
-template <class Tile>
-__device__ __forceinline__ void fill_w(const Params& params, int64_t g, int32_t begin, int32_t end,
-                                       float* w_smem) {
-    using Element = typename Tile::Element;
-    constexpr int kBatch = 8 / Tile::kO;  // products whose weights are loaded at once
-    const int32_t O = static_cast<int32_t>(params.problem.O);
-    const int32_t all = static_cast<int32_t>(params.problem.C * params.problem.K);
-    const Element* const w = static_cast<const Element*>(params.problem.w) + g * O * all;
-#pragma unroll 1
-    for (int32_t product = begin + threadIdx.x; product < end; product += kBatch * kThreads) {
-        Element weight[kBatch][Tile::kO];
-#pragma unroll
-        for (int i = 0; i < kBatch; ++i) {
-#pragma unroll
-            for (int o = 0; o < Tile::kO; ++o) {
-                const bool counts = product + i * kThreads < end && o < O;
-                weight[i][o] = counts ? w[static_cast<int64_t>(o) * all + product + i * kThreads] : Element{};
-            }
-        }
-#pragma unroll
-        for (int i = 0; i < kBatch; ++i) {
-            Vector<float, Tile::kO> wide;
-#pragma unroll
-            for (int o = 0; o < Tile::kO; ++o) wide.at[o] = widen(weight[i][o]);
-            float* const target = w_smem + (product - begin + i * kThreads) * Tile::kO;
-            if (product + i * kThreads < end) *reinterpret_cast<Vector<float, Tile::kO>*>(target) = wide;
-        }
-    }
-}
-
-// sum += this warp's share of a step's products; taps outside [tap_begin, tap_end) meet no x.
-template <class Tile>
-__device__ __forceinline__ void multiply(const Params& params, const Step& step, const unsigned char* stage,
-                                         const float* w_smem, int32_t x_shift, int32_t part_k, int32_t part_c,
-                                         int32_t tap_begin, int32_t tap_end,
-                                         const int32_t (&offset)[Tile::kThreadP],
-                                         float (&sum)[Tile::kO][Tile::kThreadP]) {
-    using Element = typename Tile::Element;
-    const int32_t taps = step.taps(params), channels = step.channels(params);
-    const int32_t first = max(part_k * params.share_taps, tap_begin - step.tap);
-    const int32_t last = min(min((part_k + 1) * params.share_taps, taps), tap_end - step.tap);
-    if (part_c >= params.c_parts || first >= last) return;
-    const uint32_t turns = params.cycle.quotient(first), first_phase = first - turns * params.cycle.divisor;
-    const int32_t wrap = params.turn - static_cast<int32_t>(params.cycle.divisor) * params.plane_step;
-    stage += (first_phase * params.plane_step + turns * params.turn) * sizeof(Element);
-#pragma unroll 1
-    for (int32_t c = part_c; c < channels; c += params.c_parts) {
-        // As fill_x has it.
-        const int32_t stride_c = static_cast<int32_t>(params.problem.x_stride_c);
-        const int32_t shift =
-            params.in_planes ? 0 : (x_shift + (step.channel + c) * stride_c) & (Tile::kPiece - 1);
-        const Element* x_row = reinterpret_cast<const Element*>(stage + c * params.channel_bytes) + shift;
-        const float* w_row = w_smem + (c * taps + first) * Tile::kO;
-        uint32_t phase = first_phase;
-#pragma unroll 2
-        for (int32_t tap = first; tap < last; ++tap) {
-            const auto w_frag = *reinterpret_cast<const Vector<float, Tile::kO>*>(w_row);
-            float x_frag[Tile::kThreadP];
-#pragma unroll
-            for (int j = 0; j < Tile::kThreadP; ++j) x_frag[j] = widen(x_row[offset[j]]);
-#pragma unroll
-            for (int o = 0; o < Tile::kO; ++o) {
-#pragma unroll
-                for (int j = 0; j < Tile::kThreadP; ++j) sum[o][j] += w_frag.at[o] * x_frag[j];
-            }
-            w_row += Tile::kO;
-            x_row += params.plane_step;
-            if (++phase == params.cycle.divisor) {
-                phase = 0;
-                x_row += wrap;
-            }
-        }
-    }
-}
-
-template <class Element>
-__device__ __forceinline__ void store_output(const Problem& problem, int64_t channel, int64_t index,
-                                             float value) {
-    if (problem.bias != nullptr) value += widen(static_cast<const Element*>(problem.bias)[channel]);
-    static_cast<Element*>(problem.y)[index] = problem.activation == Activation::none
-                                                  ? narrow<Element>(value)
-                                                  : activate<Element, true>(problem.activation, value);
-}
-
-template <class Tile>
-__global__ void __launch_bounds__(kThreads, Tile::kBlocks)
-    few_outputs_forward_kernel(const __grid_constant__ Params params) {
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-    using Element = typename Tile::Element;
-    extern __shared__ __align__(16) unsigned char smem[];
-    float* const w_smem = reinterpret_cast<float*>(smem);  // [product][kO]
-    unsigned char* const x_smem = smem + params.w_bytes;   // [stage][channel], then the warps' sums
-
-    const Problem& problem = params.problem;
-    const int32_t K = static_cast<int32_t>(problem.K), C = static_cast<int32_t>(problem.C);
-    const int32_t O = static_cast<int32_t>(problem.O), P = static_cast<int32_t>(problem.P);
-    const int32_t stride = static_cast<int32_t>(problem.stride);
-    const int32_t dilation = static_cast<int32_t>(problem.dilation);
-    const uint32_t tile = blockIdx.x / static_cast<uint32_t>(params.splits);
-    const int32_t split = blockIdx.x - tile * params.splits;
-    const uint32_t sample = tile / static_cast<uint32_t>(params.p_tiles);
-    const int64_t n = sample / static_cast<uint32_t>(problem.G), g = sample - n * problem.G;
-    const int32_t tile_p = Tile::kWarpP << params.p_shift;
-    const int32_t p_begin = (tile - sample * static_cast<int32_t>(params.p_tiles)) * tile_p;
-    const int32_t l_begin = p_begin * stride - static_cast<int32_t>(problem.pad_left);
-    const Element* const x =
-        static_cast<const Element*>(problem.x) + n * problem.x_stride_n + g * C * problem.x_stride_c;
-
-    // The block's steps, and its taps that meet x.
-    const int32_t first_step = split * params.split_steps;
-    const int32_t steps = min(params.split_steps, params.steps - first_step);
-    const int32_t first_group = first_step / params.tap_steps;
-    Step step{first_group * params.channels, (first_step - first_group * params.tap_steps) * params.taps};
-    const int32_t l_last = l_begin + (min(tile_p, P - p_begin) - 1) * stride;
-    const int32_t tap_begin = l_last < 0 ? (-l_last + dilation - 1) / dilation : 0;
-    const int32_t beyond = static_cast<int32_t>(problem.L) - l_begin;  // the first tap of which is outside
-    const int32_t tap_end = beyond <= 0 ? 0 : min(K, (beyond - 1) / dilation + 1);
-    const auto meets = [&](const Step& some) {
-        return some.tap < tap_end && some.tap + params.taps > tap_begin;
-    };
-
-    Step ahead = step;
-    int32_t ahead_index = 0;
-    // The products of neighbouring steps are neighbours in w.
-    const int32_t first_product = step.channel * K + step.tap;
-    const int32_t next_step = first_step + steps, next_group = next_step / params.tap_steps;
-    const int32_t next_tap = (next_step - next_group * params.tap_steps) * params.taps;
-    const int32_t last_product = min(next_group * params.channels * K + next_tap, C * K);
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const int32_t warp_k = warp >> params.p_shift;
-    const int32_t part_c = warp_k / params.k_parts, part_k = warp_k - part_c * params.k_parts;
-    const int warp_p = (warp & ((1 << params.p_shift) - 1)) * Tile::kWarpP;
-    const int live = max(0, min((P - p_begin - warp_p + 31) / 32, Tile::kThreadP));
-    const int32_t x_shift = misalignment<Tile::kPiece>(x) + l_begin;
-    const int32_t thread_x = (warp_p + lane) * params.position_step * static_cast<int32_t>(sizeof(Element));
-    int32_t offset[Tile::kThreadP];  // of its positions; those that nobody needs read what the first does
-#pragma unroll
-    for (int j = 0; j < Tile::kThreadP; ++j) offset[j] = j < live ? 32 * j * params.position_step : 0;
-    float sum[Tile::kO][Tile::kThreadP] = {};
-#pragma unroll 1
-    for (int32_t i = 1 - kStages; i < steps; ++i) {
-        if (i >= 0) {
-            ptx::cp_async_wait_group<kStages - 2>();
-            __syncthreads();  // this step's x is there, that of the step before has been read
-        }
-        if (ahead_index < steps && meets(ahead))
-            fill_x<Tile>(params, ahead, l_begin, x, x_smem + ahead_index % kStages * params.stage_bytes);
-        ptx::cp_async_commit_group();
-        ahead.advance(params);
-        ++ahead_index;
-        if (i == -1) fill_w<Tile>(params, g, first_product, last_product, w_smem);
-        if (i < 0) continue;
-        if (live > 0 && meets(step)) {
-            const float* const step_w = w_smem + (step.channel * K + step.tap - first_product) * Tile::kO;
-            multiply<Tile>(params, step, x_smem + i % kStages * params.stage_bytes + thread_x, step_w,
-                           x_shift + step.tap * dilation, part_k, part_c, tap_begin, tap_end, offset, sum);
-        }
-        step.advance(params);
-    }
-    ptx::cp_async_wait_all();
-    __syncthreads();  // all x has been read
-
-    float* const sums = reinterpret_cast<float*>(x_smem);  // [warp][kO][kWarpP]
-#pragma unroll
-    for (int o = 0; o < Tile::kO; ++o) {
-#pragma unroll
-        for (int j = 0; j < Tile::kThreadP; ++j)
-            sums[(warp * Tile::kO + o) * Tile::kWarpP + 32 * j + lane] = sum[o][j];
-    }
-    __syncthreads();
-#pragma unroll 1
-    for (int32_t i = threadIdx.x; i < O * tile_p; i += kThreads) {
-        const int32_t o = i / Tile::kWarpP >> params.p_shift, p = i - o * tile_p;
-        if (p_begin + p >= P) continue;
-        const float* const part =
-            sums + (p / Tile::kWarpP * Tile::kO + o) * Tile::kWarpP + p % Tile::kWarpP;
-        float value = 0.0f;
-#pragma unroll 2
-        for (int32_t warp_k = 0; warp_k < params.warps_k; ++warp_k)
-            value += part[(warp_k << params.p_shift) * Tile::kO * Tile::kWarpP];
-        const int64_t channel = g * O + o;
-        const int64_t index = (n * problem.G * O + channel) * P + p_begin + p;
-        if (params.splits == 1) {
-            store_output<Element>(problem, channel, index, value);
-        } else {
-            const int64_t outputs = problem.N * problem.G * O * P;
-            static_cast<float*>(problem.workspace)[split * outputs + index] = value;
-        }
-    }
-#endif
-}
-
-// y from the blocks' sums.
-template <class Element>
-__global__ void __launch_bounds__(kThreads)
-    few_outputs_finish_kernel(const __grid_constant__ Problem problem, int32_t splits) {
-    const int64_t outputs = problem.N * problem.G * problem.O * problem.P;
-    const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-    if (index >= outputs) return;
-    const float* const part = static_cast<const float*>(problem.workspace) + index;
-    float value = 0.0f;
-#pragma unroll 8
-    for (int32_t split = 0; split < splits; ++split) value += part[split * outputs];
-    store_output<Element>(problem, index / problem.P % (problem.G * problem.O), index, value);
-}
-
-// blocks is 0 where the problem does not suit. Nothing here depends on N: the order of sums must not.
-template <class Tile>
-Params plan(const Problem& problem) {
-    using Element = typename Tile::Element;
-    Params params{};
-    params.problem = problem;
-    constexpr int64_t kMost = int64_t{1} << 28;  // positions and offsets are counted in 32 bits
-    if (problem.device.arch < 80 || problem.O > Tile::kO || (problem.x_stride_l != 1 && problem.L > 1) ||
-        problem.L > kMost || problem.P * problem.stride > kMost || problem.K * problem.dilation > kMost ||
-        problem.pad_left > kMost || problem.C * problem.K > kMost || problem.G * problem.O > kMost ||
-        problem.stride > 4096)
-        return params;
-    const int64_t stride = problem.stride, dilation = problem.dilation, K = problem.K;
-    const int64_t common = std::gcd(stride, dilation);
-    // Few taps do not repay copies of single elements, unless most of x is left out.
-    params.in_planes = sizeof(Element) == 4 && (stride % 2 == 0 ? K > 8 || stride > 8 : stride > 8);
-    const int64_t cycle = params.in_planes ? stride / common : K + 1;
-    const int64_t planes = params.in_planes ? std::min(cycle, K) : 1;
-    params.cycle = plan_divisor(cycle);
-    params.planes = plan_divisor(planes);
-    params.turn = static_cast<int32_t>(dilation / common);
-    params.position_step = static_cast<int32_t>(params.in_planes ? 1 : stride);
-
-    int64_t rows, plane_rows, channel_bytes, items;
-    const auto lay_out = [&](int64_t taps) {
-        if (params.in_planes) {
-            const int64_t needed = rows + (taps - 1) / cycle * params.turn;
-            // Neighbours in x, which fall into different planes, fall into different banks.
-            plane_rows = planes == 1 ? needed : needed + (ceil_div(32, planes) + 31 * needed) % 32;
-            items = needed * planes;
-            channel_bytes = round_up(planes * plane_rows * sizeof(Element), 16);
-        } else {
-            const int64_t span = (rows - 1) * stride + (taps - 1) * dilation + 1;
-            items = ceil_div(span + Tile::kPiece - 1, Tile::kPiece);
-            channel_bytes = 16 * items;
-        }
-    };
-    // Few warps along a row, for many to share its products, but each should have some products and each
-    // multiprocessor some blocks.
-    int64_t warps_p = kWarps, most_products = 0, taps = 0;
-    for (;; warps_p /= 2) {
-        rows = std::min(warps_p * Tile::kWarpP, round_up(problem.P, 32));
-        most_products = std::min(kWeights / Tile::kO, kChain * (kWarps / warps_p));
-        for (int64_t tap_steps = 1;; ++tap_steps) {
-            taps = ceil_div(K, tap_steps);
-            lay_out(taps);
-            if (taps == 1 || (channel_bytes <= kChannelBytes && taps <= most_products)) break;
-        }
-        if (warps_p == 1) break;
-        const bool too_wide = warps_p * Tile::kWarpP >= 2 * problem.P || channel_bytes > kChannelBytes;
-        const bool few_blocks = ceil_div(problem.P, rows) * problem.G < 2 * problem.device.sm_count;
-        const bool few_products = problem.C * K < 3 * (kWarps / warps_p);
-        if (!too_wide && (!few_blocks || few_products)) break;
-    }
-    if (channel_bytes > kChannelBytes || items > 4096) return params;
-    while (1 << params.p_shift < warps_p) ++params.p_shift;
-    params.warps_k = static_cast<int32_t>(kWarps / warps_p);
-    params.taps = static_cast<int32_t>(taps);
-    params.items = static_cast<int32_t>(items);
-    params.fill_width = plan_divisor(ceil_div(items, ceil_div(items, 64)));
-    params.fill_channels = static_cast<int32_t>(kThreads / params.fill_width.divisor);
-    params.plane_step = static_cast<int32_t>(params.in_planes ? plane_rows : dilation);
-    params.channel_bytes = static_cast<int32_t>(channel_bytes);
-
-    int64_t channels = taps < K ? 1 : std::min(problem.C, std::max<int64_t>(1, kStageBytes / channel_bytes));
-    channels = std::max<int64_t>(1, std::min(channels, most_products / taps));
-    channels = ceil_div(problem.C, ceil_div(problem.C, channels));
-    const int64_t steps = ceil_div(problem.C, channels) * ceil_div(K, taps);
-    params.channels = static_cast<int32_t>(channels);
-    int64_t least_share = INT64_MAX;
-    for (int64_t k_parts = 1; k_parts <= params.warps_k; ++k_parts) {
-        const int64_t c_parts = params.warps_k / k_parts;
-        const int64_t share = ceil_div(channels, c_parts) * ceil_div(taps, k_parts);
-        if (share >= least_share) continue;
-        least_share = share;
-        params.k_parts = static_cast<int32_t>(k_parts);
-        params.c_parts = static_cast<int32_t>(c_parts);
-        params.share_taps = static_cast<int32_t>(ceil_div(taps, k_parts));
-    }
-    params.steps = static_cast<int32_t>(steps);
-    params.tap_steps = static_cast<int32_t>(ceil_div(K, taps));
-    params.p_tiles = ceil_div(problem.P, warps_p * Tile::kWarpP);
-    const int64_t step_products = channels * taps;
-    const int64_t wanted = ceil_div(2 * problem.device.sm_count, params.p_tiles * problem.G);
-    const int64_t least = ceil_div(64 * params.warps_k, step_products);
-    const int64_t most = std::max<int64_t>(1, most_products / step_products);
-    const int64_t split_steps = std::min(most, std::max(least, ceil_div(steps, wanted)));
-    params.splits = static_cast<int32_t>(ceil_div(steps, split_steps));
-    params.split_steps = static_cast<int32_t>(ceil_div(steps, params.splits));
-    params.splits = static_cast<int32_t>(ceil_div(steps, params.split_steps));
-
-    params.stage_bytes = static_cast<int32_t>(channels * channel_bytes);
-    const int64_t weights = std::min(params.split_steps * step_products, problem.C * K) * Tile::kO;
-    params.w_bytes = static_cast<int32_t>(round_up(weights * sizeof(float), 16));
-    const int64_t stages = std::min<int64_t>(kStages, params.split_steps);
-    const int64_t sum_bytes = kWarps * Tile::kO * Tile::kWarpP * sizeof(float);
-    params.smem_bytes = params.w_bytes + std::max(stages * params.stage_bytes, sum_bytes);
-    const int64_t blocks = params.p_tiles * problem.G * problem.N * params.splits;
-    const int64_t outputs = problem.N * problem.G * problem.O * problem.P;
-    if (blocks <= kMaxBlocks && outputs / kThreads < kMaxBlocks) params.blocks = blocks;
-    return params;
-}
-
-template <class Tile>
-Error launch(const Problem& problem, cudaStream_t stream) {
-    const Params params = plan<Tile>(problem);
-    const Error error = allow_smem<few_outputs_forward_kernel<Tile>>(problem.device);
-    if (error != nullptr) return error;
-    few_outputs_forward_kernel<Tile>
-        <<<static_cast<unsigned>(params.blocks), kThreads, params.smem_bytes, stream>>>(params);
-    if (params.splits > 1) {
-        const int64_t outputs = problem.N * problem.G * problem.O * problem.P;
-        using Element = typename Tile::Element;
-        const int32_t splits = params.splits;
-        few_outputs_finish_kernel<Element>
-            <<<static_cast<unsigned>(ceil_div(outputs, kThreads)), kThreads, 0, stream>>>(problem, splits);
-    }
-    return launch_error();
-}
-
-// Calls call(Tile) of the tile that suits.
-template <class Call>
-auto with_tile(const Problem& problem, Call call) {
-    const auto with_element = [&](auto element) {
-        using Element = decltype(element);
-        const auto with_positions = [&](auto positions) {
-            constexpr int kThreadP = decltype(positions)::value;
-            if (problem.O == 1) return call(Tile<Element, 1, kThreadP>{});
-            if (problem.O == 2) return call(Tile<Element, 2, kThreadP>{});
-            if (problem.O <= 4) return call(Tile<Element, 4, kThreadP>{});
-            return call(Tile<Element, 8, kThreadP>{});
-        };
-        // Weights are read once for all positions of a thread; but short sums rather fill multiprocessors.
-        if (problem.P <= (problem.C * problem.K <= 256 ? 512 : 64))
-            return with_positions(std::integral_constant<int, 1>{});
-        return with_positions(std::integral_constant<int, 4>{});
-    };
-    if (problem.dtype == Dtype::float16) return with_element(__half{});
-    if (problem.dtype == Dtype::bfloat16) return with_element(__nv_bfloat16{});
-    return with_element(float{});
-}
-
-// "project" where one thread can load 16 bytes of each row that it needs, and a sample alone fills half the
-// multiprocessors.
-inline bool takes_project(const Problem& problem) {
-    Problem sample = problem;
-    sample.N = 1;
-    const auto takes = [&](auto element) {
-        const ProjectParams params = plan_project<decltype(element)>(problem);
-        const ProjectParams alone = plan_project<decltype(element)>(sample);
-        return params.tiles > 0 && 2 * alone.tiles >= problem.device.sm_count;
-    };
-    return problem.dtype == Dtype::float32 ? takes(float{}) : takes(__half{});
-}
-
-// What the kernels can compute; `problem` is canonical.
-inline bool takes(const Problem& problem) {
-    if (problem.dtype == Dtype::float64 || problem.O > 8) return false;
-    if (takes_project(problem)) return true;
-    if (problem.device.arch < 80) return false;
-    return with_tile(problem, [&](auto tile) { return plan<decltype(tile)>(problem).blocks > 0; });
-}
-
-}  // namespace few
-
-// Besides "project": sums of very many products, where rows are short, or where tensor cores would be nearly
-// empty (fp32 needs three products there). ms by this route and by the next best: 2x706x59 to 4, K16 bf16
-// .018 and .160, fp32 .018 and .140; 3x192x37538 to 3, K11 fp32 .149 and .227, but bf16 .156 and .065;
-// 11x65x6545 to 5, K4 bf16 .033 and .018.
-inline bool fits_few_outputs(const Problem& any_problem) {
-    const Problem problem = canonical(any_problem);
-    if (!few::takes(problem)) return false;
-    if (few::takes_project(problem)) return true;
-    // 4x225x226 to 2, K11, stride 2: 15 us there, 20 here; 15x393x11331 to 2, K7, stride 8: 106 and 178.
-    if (fits_gather(problem)) return false;
-    const bool exact = problem.dtype == Dtype::float32 && problem.precision == Precision::ieee;
-    return problem.C * problem.K >= 1000 && (problem.P <= 1024 || problem.O <= (exact ? 4 : 1));
-}
-
-inline size_t workspace_few_outputs(const Problem& any_problem) {
-    const Problem problem = canonical(any_problem);
-    if (few::takes_project(problem)) return 0;
-    return few::with_tile(problem, [&](auto tile) -> size_t {
-        const int32_t splits = few::plan<decltype(tile)>(problem).splits;
-        if (splits == 1) return 0;
-        return splits * sizeof(float) * problem.N * problem.G * problem.O * problem.P;
-    });
-}
-
-inline Error launch_few_outputs(const Problem& any_problem, cudaStream_t stream) {
-    const Problem problem = canonical(any_problem);
-    return few::with_tile(problem, [&](auto tile) {
-        using Tile = decltype(tile);
-        using Element = typename Tile::Element;
-        if (few::takes_project(problem))
-            return few::launch_project<Element>(few::plan_project<Element>(problem), stream);
-        return few::launch<Tile>(problem, stream);
-    });
-}
-
-}  // namespace conv1d
-''',
-"few_outputs.cu": r'''
-#line 1 "kernels/few_outputs.cu"
-// The translation unit of route "few_outputs".
-
-
-
-const conv1d::Route conv1d::kFewOutputs = {"few_outputs", fits_few_outputs, workspace_few_outputs,
-                                        launch_few_outputs};
 ''',
 "fold.cuh": r'''
 #line 1 "kernels/fold.cuh"
@@ -9193,20 +8181,1757 @@ inline Error launch_fold_sm80(const Problem& any_problem, cudaStream_t stream) {
 
 }  // namespace conv1d
 ''',
-"fold.cu": r'''
-#line 1 "kernels/fold.cu"
-// The translation unit of route "fold_sm80".
+"stem.cuh": r'''
+#line 1 "kernels/stem.cuh"
+// Short sums of few channels on tensor cores, sm_80 and later, bound by the stores of y: TF32, fp16, bf16,
+// and fp32 at full accuracy as three products of fp16 parts. Stems of audio and genome models.
+//
+// Operands are as in fold.cuh: D[channel][position] by mma.sync, depth the folded (channel, tap) index in
+// words of 4 bytes. A warp keeps the weights of 32 output channels in registers and moves along positions.
+// x lies in shared memory as [row of words][l mod stride][l / stride]: a tap of any stride and dilation is a
+// shift. Columns of products are dealt so that a lane holds 16 bytes of a row of y: four lanes store 64
+// bytes straight from registers. A warp's channels are `classes` apart, so that their rows of y begin alike
+// within a sector of 32 bytes, and positions count from there: all stores but the ends of rows fill whole
+// sectors. Cost: 2 reads of x for each 32 x 8 outputs and 8 words.
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+#include <type_traits>
 
 
 
+
+
+
+namespace conv1d {
+namespace stem {
+
+constexpr int kWarps = 8;
+constexpr int kThreads = 32 * kWarps;
+constexpr int kBlocks = 2;     // that share a multiprocessor
+constexpr int kMmaWords = 8;   // depth of one product
+constexpr int kMTiles = 2;     // of 16 output channels, of a warp
+constexpr int kWarpO = 16 * kMTiles;
+constexpr int kMostSpan = 2048;  // positions of a block
+constexpr int kManySteps = 3;    // from which a block keeps its weights from one place to the next
+constexpr int kSampleBlocks = 24;  // that one sample of split operands makes, where it can
+constexpr int kSectorBytes = 32;
+constexpr int kMaxWords = 64;  // of depth
+constexpr int kFixedBytes = kThreads * 4 * 16 + kWarps * kWarpO * 8 + kMaxWords * 4;  // besides x
+
+// kSplit: each fp32 operand is two fp16 numbers, scaled by a power of two: high + low / 2^11.
+template <class Element_, bool kSplit_>
+struct Tile {
+    using Element = Element_;
+    using Operand = std::conditional_t<kSplit_, __half, Element_>;  // of products
+    static constexpr bool kSplit = kSplit_;
+    static constexpr int kParts = kSplit ? 2 : 1;
+    static constexpr int kPerWord = 4 / sizeof(Operand);
+    static constexpr int kVector = 16 / sizeof(Element);  // elements of a store
+    static constexpr int kNTiles = kVector / 2;           // of 8 positions, whose columns one store takes
+    static constexpr int kGroup = 8 * kNTiles;            // positions
+    static constexpr int kChunk = 2 * kGroup;             // 128 bytes of a row of y
+    static constexpr int kBatch = kSplit ? 4 : 8;         // words that a thread loads before it stores any
+    static constexpr bool kOnePlace = kSplit;             // of a block: registers do not last for a loop
+    static constexpr int kMaxSteps = kSplit ? 4 : sizeof(Element) == 4 ? 8 : 5;
+};
+
+struct Params {
+    Problem problem;
+    bool tap_pairs;      // a word is two taps of one channel, not two channels of one tap
+    int32_t rows;        // of words in shared memory
+    int32_t words;       // of depth
+    Divisor row_words;   // K, or K / 2 for tap pairs, whose last tap, where K is odd, has row 1 for itself
+    int32_t steps;       // products in the depth
+    Divisor stride;
+    Divisor positions;    // of x, that a block reads
+    int32_t plane_slots;  // of one row and one residue of l modulo the stride
+    int32_t x_slots;      // and then as many zeros as a block has positions, for what the last step lacks
+    int32_t align;        // elements that phases count to
+    int32_t classes;
+    int32_t row_tasks;  // of 32 channels each
+    int32_t warps_o;    // of a block
+    int32_t p_step;     // from a warp's chunk to its next: the others of its channels have those between
+    int32_t span;       // positions of a block
+    int32_t smem_bytes;
+    int32_t replicas;   // blocks that share the places of some channels
+    int64_t o_blocks, p_blocks, blocks;
+
+    // Of row 0 at the tap where a word of the depth begins, or of the zeros.
+    __device__ __forceinline__ int slot_of(int word) const {
+        if (word >= words) return x_slots;
+        const uint32_t row = row_words.quotient(word);
+        const uint32_t tap = tap_pairs ? 2 * word : word - row * row_words.divisor;
+        const uint32_t offset = tap * static_cast<uint32_t>(problem.dilation);
+        const uint32_t shift = stride.quotient(offset);
+        return ((row - shift) * stride.divisor + offset) * plane_slots + shift;
+    }
+};
+
+struct WarpRanges {
+    uint2 of[kWarps];
+};
+
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+
+// An operand's high and low part, of a value already scaled.
+struct Parts {
+    __half high, low;
+};
+__device__ __forceinline__ Parts split(float value) {
+    const __half high = __float2half_rn(value);
+    return {high, __float2half_rn((value - __half2float(high)) * 2048.0f)};
+}
+
+template <class Element>
+__device__ __forceinline__ uint32_t pack(Element first, Element second) {
+    const Element pair[2] = {first, second};
+    uint32_t bits;
+    memcpy(&bits, pair, 4);
+    return bits;
+}
+
+// Words of products from elements: {high, low} where they are split, else the first alone.
+template <class Tile>
+__device__ __forceinline__ uint2 operand_words(const typename Tile::Element (&value)[Tile::kPerWord],
+                                               float scale) {
+    if constexpr (Tile::kSplit) {
+        const Parts first = split(value[0] * scale), second = split(value[1] * scale);
+        return make_uint2(pack(first.high, second.high), pack(first.low, second.low));
+    } else if constexpr (Tile::kPerWord == 2) {
+        return make_uint2(pack(value[0], value[1]), 0);
+    } else {
+        return make_uint2(ptx::cvt_rna_tf32(value[0]), 0);
+    }
+}
+
+// The largest and the smallest magnitude but zero among fp32 operands, as bits.
+constexpr uint32_t kInfinity = 0x7F800000;
+struct Range {
+    uint32_t largest, smallest;
+
+    __device__ __forceinline__ void add(float value) {
+        const uint32_t bits = __float_as_uint(value) & 0x7FFFFFFF;
+        largest = max(largest, bits);
+        smallest = min(smallest, bits == 0 ? smallest : bits);
+    }
+    // Whether two fp16 numbers hold 22 bits of each operand, once the largest is scaled to 2^14..2^15.
+    __device__ __forceinline__ bool suits() const {
+        const int high = largest >> 23, low = smallest >> 23;
+        return largest == 0 || (high <= 127 + 60 && high >= 127 - 40 && high - low <= 26);
+    }
+    __device__ __forceinline__ float scale() const {
+        return largest == 0 ? 1.0f : __uint_as_float((127 + 14 + 127 - (largest >> 23)) << 23);
+    }
+    __device__ __forceinline__ float unscale() const {
+        return largest == 0 ? 1.0f : __uint_as_float(((largest >> 23) - 14) << 23);
+    }
+};
+
+// Calls use(slot, value) for the words of x that a block reads, zeros outside 0 <= l < L.
+template <class Tile, class Use>
+__device__ __forceinline__ void for_words(const Params& params, const typename Tile::Element* x,
+                                          int64_t l_begin, Use use) {
+    using Element = typename Tile::Element;
+    const Problem& problem = params.problem;
+    const uint32_t positions = params.positions.divisor, items = params.rows * positions;
+    // Where a row of x begins and ends, counted from l_begin; how far on the second element of a word lies.
+    constexpr int64_t kMost = 1 << 30;
+    const int row_begin = static_cast<int>(min(max(-l_begin, -kMost), kMost));
+    const int row_end = static_cast<int>(min(max(problem.L - l_begin, -kMost), kMost));
+    const int lag = params.tap_pairs ? static_cast<int>(problem.dilation) : 0;
+    const int64_t second = params.tap_pairs ? lag * problem.x_stride_l : problem.x_stride_c;
+    const int64_t row_step = params.tap_pairs ? 0 : Tile::kPerWord * problem.x_stride_c;
+    x += l_begin * problem.x_stride_l;
+#pragma unroll 1
+    for (uint32_t begin = threadIdx.x; begin < items; begin += Tile::kBatch * kThreads) {
+        Element value[Tile::kBatch][Tile::kPerWord];
+        uint32_t slot[Tile::kBatch];
+#pragma unroll
+        for (int i = 0; i < Tile::kBatch; ++i) {
+            const uint32_t item = begin + i * kThreads;
+            const uint32_t row = params.positions.quotient(item);
+            const int offset = item - row * positions;
+            const uint32_t shift = params.stride.quotient(offset);
+            slot[i] = ((row - shift) * params.stride.divisor + offset) * params.plane_slots + shift;
+            const Element* const source = x + (row * row_step + offset * problem.x_stride_l);
+            value[i][0] = item < items && offset >= row_begin && offset < row_end ? *source : Element{};
+            if constexpr (Tile::kPerWord == 2) {
+                const bool has_second = params.tap_pairs ? row == 0 : 2 * row + 1 < problem.C;
+                const bool inside = offset + lag >= row_begin && offset + lag < row_end;
+                value[i][1] = item < items && has_second && inside ? source[second] : Element{};
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < Tile::kBatch; ++i) {
+            if (begin + i * kThreads < items) use(slot[i], value[i]);
+        }
+    }
+}
+
+// The range of what all threads have seen.
+__device__ __forceinline__ Range block_range(Range range, WarpRanges& warps_smem) {
+    range.largest = __reduce_max_sync(0xFFFFFFFF, range.largest);
+    range.smallest = __reduce_min_sync(0xFFFFFFFF, range.smallest);
+    if (threadIdx.x % 32 == 0) warps_smem.of[threadIdx.x / 32] = make_uint2(range.largest, range.smallest);
+    __syncthreads();
+#pragma unroll
+    for (int warp = 0; warp < kWarps; ++warp) {
+        range.largest = max(range.largest, warps_smem.of[warp].x);
+        range.smallest = min(range.smallest, warps_smem.of[warp].y);
+    }
+    return range;
+}
+
+// What one warp computes: 32 channels, `classes` apart, and chunks of positions, p_step apart.
+struct Task {
+    int64_t n, g;
+    int64_t o_begin;
+    int64_t p_begin;  // below zero where the run begins in the sector before the rows
+    int32_t run;      // positions to the end of the block's, or of the rows
+};
+
+template <class Tile>
+struct Weights {
+    uint4 words[Tile::kMaxSteps][kMTiles][Tile::kParts];
+    bool suit;
+};
+
+// Loads the operands A of a warp in the order in which lanes hold them, and what becomes of its rows' sums:
+// finish_smem[row] is {factor, bias}.
+template <class Tile>
+__device__ __forceinline__ void load_weights(const Params& params, const Task& task,
+                                             float2* finish_smem, uint4* staged, Weights<Tile>& weights) {
+    using Element = typename Tile::Element;
+    const Problem& problem = params.problem;
+    const int lane = threadIdx.x % 32;
+    const int K = static_cast<int>(problem.K);
+    const int row_elements = static_cast<int>(problem.C) * K;
+    const Element* const w = static_cast<const Element*>(problem.w) + task.g * problem.O * row_elements;
+    int row_offset[kMTiles][2];  // rows past the last hold its weights, and go nowhere
+#pragma unroll
+    for (int i = 0; i < 2 * kMTiles; ++i) {
+        const int row = i * 8 + lane / 4;
+        const int64_t o = min(task.o_begin + row * int64_t{params.classes}, problem.O - 1);
+        row_offset[i / 2][i % 2] = static_cast<int>(o) * row_elements;
+        if (lane % 4 == 0) {
+            const Element* const bias = static_cast<const Element*>(problem.bias) + task.g * problem.O + o;
+            finish_smem[row] = make_float2(1.0f, problem.bias != nullptr ? widen(*bias) : 0.0f);
+        }
+    }
+    const auto load = [&](int m, int half, int word, Element(&value)[Tile::kPerWord]) {
+        const Element* source = w + row_offset[m][half];
+        value[0] = Element{};
+        if constexpr (Tile::kPerWord == 1) {
+            if (word < params.words) value[0] = source[word];
+        } else {
+            const int row = params.tap_pairs ? 0 : static_cast<int>(params.row_words.quotient(word));
+            source += params.tap_pairs ? 2 * word : word + row * K;
+            const bool has_second = params.tap_pairs ? 2 * word + 1 < K : 2 * row + 1 < problem.C;
+            value[1] = Element{};
+            if (word < params.words) {
+                value[0] = source[0];
+                if (has_second) value[1] = source[params.tap_pairs ? 1 : K];
+            }
+        }
+    };
+    float row_scale[kMTiles][2] = {};
+    if constexpr (Tile::kSplit) {
+        weights.suit = true;
+        Range range[2 * kMTiles];
+#pragma unroll
+        for (int i = 0; i < 2 * kMTiles; ++i) range[i] = {0, kInfinity};
+#pragma unroll 1
+        for (int word = lane % 4; word < params.words; word += 4) {
+#pragma unroll
+            for (int i = 0; i < 2 * kMTiles; ++i) {
+                Element value[Tile::kPerWord];
+                load(i / 2, i % 2, word, value);
+                range[i].add(value[0]);
+                range[i].add(value[1]);
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < 2 * kMTiles; ++i) {
+            Range& row = range[i];
+#pragma unroll
+            for (int other = 1; other < 4; other *= 2) {
+                row.largest = max(row.largest, __shfl_xor_sync(0xFFFFFFFF, row.largest, other));
+                row.smallest = min(row.smallest, __shfl_xor_sync(0xFFFFFFFF, row.smallest, other));
+            }
+            weights.suit = weights.suit && row.suits();
+            row_scale[i / 2][i % 2] = row.scale();
+            if (lane % 4 == 0) finish_smem[i * 8 + lane / 4].x = row.unscale();
+        }
+        weights.suit = __all_sync(0xFFFFFFFF, weights.suit);
+    }
+    const auto load_step = [&](int step, int m, uint4* words, int pitch) {
+        uint2 word[4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            Element value[Tile::kPerWord];
+            load(m, i % 2, step * kMmaWords + i / 2 * 4 + lane % 4, value);
+            word[i] = operand_words<Tile>(value, row_scale[m][i % 2]);
+        }
+        words[0] = make_uint4(word[0].x, word[1].x, word[2].x, word[3].x);
+        if constexpr (Tile::kSplit) words[pitch] = make_uint4(word[0].y, word[1].y, word[2].y, word[3].y);
+    };
+#pragma unroll
+    for (int step = 0; step < Tile::kMaxSteps; ++step) {
+        if constexpr (Tile::kSplit) {  // by way of this thread's memory, or registers would not hold them
+#pragma unroll 1
+            for (int m = 0; m < kMTiles; ++m) load_step(step, m, staged + 2 * m * 32, 32);
+#pragma unroll
+            for (int i = 0; i < 2 * kMTiles; ++i) weights.words[step][i / 2][i % 2] = staged[i * 32];
+        } else {
+#pragma unroll
+            for (int m = 0; m < kMTiles; ++m) load_step(step, m, weights.words[step][m], 0);
+        }
+    }
+}
+
+// Two neighbours of a row of y, rounded.
+template <class Element>
+__device__ __forceinline__ uint32_t round_pair(float first, float second) {
+    return pack(narrow<Element>(first), narrow<Element>(second));
+}
+
+// A lane's 16 bytes of rows lane / 4 + 8 * i of the group from p on, where the row is 0 <= p < p_end.
+// Activations and the ends of rows go through `staged`, [i][32 lanes].
+template <class Tile>
+__device__ __forceinline__ void store(const Params& params, int p, int p_end, uint4 (&out)[4],
+                                      typename Tile::Element* y, int rows, uint4* staged) {
+    using Element = typename Tile::Element;
+    constexpr int kVector = Tile::kVector;
+    const Problem& problem = params.problem;
+    const int64_t row_step = 8 * int64_t{params.classes} * problem.P;
+    const bool inside = p >= 0 && p + Tile::kGroup <= p_end;
+    if (problem.activation != Activation::none || !inside) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) staged[i * 32] = out[i];
+#pragma unroll 1
+        for (int i = 0; i < 4 * kVector; ++i) {
+            Element* const value = reinterpret_cast<Element*>(staged + i / kVector * 32) + i % kVector;
+            if (problem.activation != Activation::none)
+                *value = activate<Element, true>(problem.activation, widen(*value));
+            const int column = p + threadIdx.x % 4 * kVector + i % kVector;
+            if (!inside && i / kVector < rows && column >= 0 && column < p_end)
+                y[i / kVector * row_step + i % kVector] = *value;
+        }
+        if (!inside) return;
+#pragma unroll
+        for (int i = 0; i < 4; ++i) out[i] = staged[i * 32];
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        if (i < rows) *reinterpret_cast<uint4*>(y + i * row_step) = out[i];
+    }
+}
+
+// One warp: its run of positions, whose first has row `position` of each plane of x.
+template <class Tile>
+__device__ __forceinline__ void multiply(const Params& params, const Task& task, const Weights<Tile>& weights,
+                                         const uint32_t* x_smem, int position, float x_unscale,
+                                         const int32_t* slots_smem, const float2* finish_smem,
+                                         uint4* staged) {
+    using Element = typename Tile::Element;
+    using Operand = typename Tile::Operand;
+    using Slot = Vector<uint32_t, Tile::kParts>;
+    const Problem& problem = params.problem;
+    const int lane = threadIdx.x % 32;
+    // Where this lane's words of operand B lie for the first column.
+    const Slot* x[Tile::kMaxSteps][2];
+#pragma unroll
+    for (int step = 0; step < Tile::kMaxSteps; ++step) {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+            x[step][i] = reinterpret_cast<const Slot*>(x_smem) + position + lane / 8 * 2 * Tile::kNTiles +
+                         lane / 4 % 2 + slots_smem[step * kMmaWords + i * 4 + lane % 4];
+        }
+    }
+    const int64_t first_o = task.o_begin + lane / 4 * int64_t{params.classes};
+    const int left = static_cast<int>(problem.O - first_o);
+    const int rows = left <= 0 ? 0 : min((left - 1) / (8 * params.classes) + 1, 4);
+    Element* y = static_cast<Element*>(problem.y) +
+                 ((task.n * problem.G + task.g) * problem.O + first_o) * problem.P + task.p_begin +
+                 lane % 4 * Tile::kVector;
+    int p = static_cast<int>(min(task.p_begin, int64_t{0}));  // counted so that a row begins at 0, if it does
+    const int p_end = p + task.run;
+#pragma unroll 1
+    for (; p < p_end; p += params.p_step, y += params.p_step) {
+#pragma unroll
+        for (int group = 0; group < Tile::kChunk / Tile::kGroup; ++group) {
+            float sum[kMTiles][Tile::kNTiles][4] = {};
+            float cross[kMTiles][Tile::kNTiles][4] = {};
+#pragma unroll
+            for (int step = 0; step < Tile::kMaxSteps; ++step) {
+                if (step > 0 && step >= params.steps) break;
+#pragma unroll
+                for (int n = 0; n < Tile::kNTiles; ++n) {
+                    const Slot first = x[step][0][group * Tile::kGroup + 2 * n];
+                    const Slot second = x[step][1][group * Tile::kGroup + 2 * n];
+                    const uint2 x_frag = make_uint2(first.at[0], second.at[0]);
+#pragma unroll
+                    for (int m = 0; m < kMTiles; ++m) {
+                        ptx::mma<Operand>(sum[m][n], weights.words[step][m][0], x_frag);
+                        if constexpr (Tile::kSplit) {
+                            const uint2 x_low = make_uint2(first.at[1], second.at[1]);
+                            ptx::mma<Operand>(cross[m][n], weights.words[step][m][0], x_low);
+                            ptx::mma<Operand>(cross[m][n], weights.words[step][m][1], x_frag);
+                        }
+                    }
+                }
+            }
+            uint4 out[4];
+#pragma unroll
+            for (int i = 0; i < 2 * kMTiles; ++i) {
+                const float2 finish = finish_smem[i * 8];
+                const auto total = [&](int column) {
+                    const int n = column / 2, part = i % 2 * 2 + column % 2;
+                    float value = sum[i / 2][n][part];
+                    if constexpr (Tile::kSplit)
+                        value = (value + cross[i / 2][n][part] * (1.0f / 2048)) * (finish.x * x_unscale);
+                    return value + finish.y;
+                };
+                uint32_t word[4];
+#pragma unroll
+                for (int j = 0; j < 4; ++j) {
+                    if constexpr (sizeof(Element) == 4) word[j] = __float_as_uint(total(j));
+                    else word[j] = round_pair<Element>(total(2 * j), total(2 * j + 1));
+                }
+                out[i] = make_uint4(word[0], word[1], word[2], word[3]);
+            }
+            store<Tile>(params, p + group * Tile::kGroup, p_end, out, y + group * Tile::kGroup, rows, staged);
+        }
+#pragma unroll
+        for (int step = 0; step < Tile::kMaxSteps; ++step) {
+            x[step][0] += params.p_step;
+            x[step][1] += params.p_step;
+        }
+    }
+}
+
+// One warp: the same outputs in plain multiply-adds, for operands whose parts do not suit.
+__device__ __noinline__ void compute_exactly(const Params& params, const Task& task) {
+    const Problem& problem = params.problem;
+#pragma unroll 1
+    for (int row = 0; row < kWarpO; ++row) {
+        const int64_t o = task.o_begin + row * int64_t{params.classes};
+        if (o >= problem.O) break;
+        float* const y = static_cast<float*>(problem.y) +
+                         ((task.n * problem.G + task.g) * problem.O + o) * problem.P;
+#pragma unroll 1
+        for (int i = threadIdx.x % 32; i < task.run; i += params.p_step) {  // a chunk is 32 positions
+            const int64_t p = task.p_begin + i;
+            if (p >= 0 && p < problem.P) y[p] = finish_exactly(problem, task.n, task.g, o, p);
+        }
+    }
+}
+
+#endif  // sm_80
+
+// Blocks that registers are shared by. With two, ptxas for sm_100 and later spills some.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+constexpr int kLaunchBlocks = 1;
+#else
+constexpr int kLaunchBlocks = kBlocks;
+#endif
+
+template <class Tile>
+__global__ void __launch_bounds__(kThreads, kLaunchBlocks)
+    stem_sm80_forward_kernel(const __grid_constant__ Params params) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+    using Element = typename Tile::Element;
+    using Slot = Vector<uint32_t, Tile::kParts>;
+    extern __shared__ __align__(16) unsigned char smem[];
+    const int warp = threadIdx.x / 32;
+    uint4* const staged = reinterpret_cast<uint4*>(smem) + warp * 128 + threadIdx.x % 32;  // [4][32 lanes]
+    float2* const finish_smem = reinterpret_cast<float2*>(smem + kThreads * 64) + warp * kWarpO;
+    int32_t* const slots_smem = reinterpret_cast<int32_t*>(smem + kFixedBytes) - kMaxWords;
+    Slot* const x_smem = reinterpret_cast<Slot*>(smem + kFixedBytes);
+    const Problem& problem = params.problem;
+
+    // A block keeps its channels and moves over places: samples and spans of positions.
+    const uint32_t sets = static_cast<uint32_t>(params.o_blocks * problem.G);
+    const uint32_t set = blockIdx.x % sets;
+    Task task;
+    task.g = set / static_cast<uint32_t>(params.o_blocks);
+    const int warp_o = warp % params.warps_o, warp_p = warp / params.warps_o;
+    const int row_task = static_cast<int>(set - task.g * params.o_blocks) * params.warps_o + warp_o;
+    const int before = row_task / params.classes;
+    task.o_begin = row_task + int64_t{before} * (kWarpO - 1) * params.classes;
+    const int warp_begin = warp_p * Tile::kChunk;
+    if (threadIdx.x < kMaxWords) slots_smem[threadIdx.x] = params.slot_of(threadIdx.x);
+    Weights<Tile> weights;
+    load_weights<Tile>(params, task, finish_smem, staged, weights);
+    for (int i = threadIdx.x; i < params.span + params.align; i += kThreads) x_smem[params.x_slots + i] = {};
+
+    const uint32_t p_blocks = static_cast<uint32_t>(params.p_blocks);
+    const uint32_t places = static_cast<uint32_t>(problem.N) * p_blocks;
+#pragma unroll 1
+    for (uint32_t place = blockIdx.x / sets; place < places;
+         place = Tile::kOnePlace ? places : place + params.replicas) {
+        const uint32_t n = place / p_blocks;
+        task.n = n;
+        const int64_t block_p = int64_t{place - n * p_blocks} * params.span;
+        // x from the first position that any phase begins at.
+        const int64_t l_begin = (block_p - (params.align - 1)) * problem.stride - problem.pad_left;
+        const Element* const x = static_cast<const Element*>(problem.x) + task.n * problem.x_stride_n +
+                                 task.g * problem.C * problem.x_stride_c;
+        Range range = {0, kInfinity};
+        __syncthreads();  // the x before has been read
+        if constexpr (Tile::kSplit) {
+            for_words<Tile>(params, x, l_begin, [&](int, const Element(&value)[2]) {
+                range.add(value[0]);
+                range.add(value[1]);
+            });
+            __shared__ WarpRanges warps_smem;
+            range = block_range(range, warps_smem);
+        }
+        const float scale = range.scale();
+        for_words<Tile>(params, x, l_begin, [&](int slot, const Element(&value)[Tile::kPerWord]) {
+            const uint2 words = operand_words<Tile>(value, scale);
+            x_smem[slot].at[0] = words.x;
+            if constexpr (Tile::kSplit) x_smem[slot].at[1] = words.y;
+        });
+        __syncthreads();
+        // How far behind a sector this warp's rows of y begin.
+        const int64_t row = (task.n * problem.G + task.g) * problem.O + task.o_begin;
+        const auto y_elements = reinterpret_cast<uintptr_t>(problem.y) / sizeof(Element);
+        const int64_t from_sector = static_cast<int64_t>(y_elements) + row * problem.P;
+        const int phase = static_cast<int>(from_sector & (params.align - 1));
+        task.p_begin = block_p + warp_begin - phase;
+        task.run = static_cast<int>(min(problem.P - task.p_begin, int64_t{params.span - warp_begin}));
+        if (task.o_begin >= problem.O || task.run <= 0) continue;
+        if constexpr (Tile::kSplit) {
+            if (!range.suits() || !weights.suit) {
+                compute_exactly(params, task);
+                continue;
+            }
+        }
+        multiply<Tile>(params, task, weights, reinterpret_cast<const uint32_t*>(x_smem),
+                       warp_begin + params.align - 1 - phase, range.unscale(), slots_smem,
+                       finish_smem + threadIdx.x % 32 / 4, staged);
+    }
+#endif
+}
+
+// Rows of y so far apart begin at the same place of a sector.
+inline int64_t row_classes(const Problem& problem) {
+    const int64_t align = kSectorBytes / element_bytes(problem.dtype);
+    return align / std::gcd(align, problem.P);
+}
+
+// blocks is 0 where the problem does not suit.
+template <class Tile>
+Params plan(const Problem& problem) {
+    Params params{};
+    params.problem = problem;
+    const int64_t reach = (problem.K - 1) * problem.dilation + 1;
+    if (problem.C >= 16 || problem.C * problem.K > Tile::kMaxSteps * kMmaWords * Tile::kPerWord ||
+        problem.O * problem.C * problem.K > kMaxBlocks || problem.stride > 64 || reach > 4096)
+        return params;
+    params.tap_pairs = Tile::kPerWord == 2 && problem.C == 1 && problem.K > 1;
+    const int64_t row_words = params.tap_pairs ? problem.K / 2 : problem.K;
+    params.rows =
+        static_cast<int32_t>(params.tap_pairs ? 1 + problem.K % 2 : ceil_div(problem.C, Tile::kPerWord));
+    params.words = static_cast<int32_t>(params.tap_pairs ? ceil_div(problem.K, 2) : params.rows * problem.K);
+    params.row_words = plan_divisor(row_words);
+    params.steps = static_cast<int32_t>(ceil_div(params.words, kMmaWords));
+    if (params.steps > Tile::kMaxSteps) return params;
+    params.stride = plan_divisor(problem.stride);
+
+    params.align = static_cast<int32_t>(kSectorBytes / sizeof(typename Tile::Element));
+    params.classes = static_cast<int32_t>(row_classes(problem));
+    params.row_tasks =
+        static_cast<int32_t>(params.classes * ceil_div(ceil_div(problem.O, params.classes), kWarpO));
+    // Long pieces of rows at a time, unless bringing x costs more (ms of w2v2_fe0 in TF32 and bf16, by 2, 4
+    // and 8 warps that share it: 0.324 0.187, 0.328 0.162, 0.342 0.168; demucs_enc0 0.105, 0.087, 0.074).
+    params.warps_o = params.rows * problem.stride > 5 ? 8 : 4;
+    while (params.warps_o > 1 && 8 * round_up(params.row_tasks, params.warps_o) > 9 * params.row_tasks)
+        params.warps_o /= 2;
+    params.p_step = kWarps / params.warps_o * Tile::kChunk;
+    params.o_blocks = ceil_div(params.row_tasks, params.warps_o);
+    const int64_t share =
+        (problem.device.smem_bytes + 1024) / kBlocks - 1024 - static_cast<int64_t>(sizeof(WarpRanges));
+    // Blocks that keep their weights drift apart, and write to more places at once: worth it where weights
+    // are many (ms of enformer_stem, 8 and 4 steps, in TF32 and bf16: 0.351 0.178 and 0.372 0.185; w2v2_fe0,
+    // 2 and 1 steps: 0.349 0.180 and 0.327 0.161).
+    const bool keeps = !Tile::kOnePlace && params.steps >= kManySteps;
+    for (int32_t span = keeps ? kMostSpan / 2 : kMostSpan; span >= params.p_step; span /= 2) {
+        params.span = span;
+        const int64_t positions = (params.span + params.align - 2) * problem.stride + reach;
+        const int64_t planes = params.rows * problem.stride;
+        params.positions = plan_divisor(positions);
+        params.plane_slots = static_cast<int32_t>(ceil_div(positions, problem.stride));
+        if ((params.rows * positions + Tile::kBatch * kThreads) * positions >= int64_t{1} << 31) continue;
+        const int64_t slots = planes * params.plane_slots + params.span + params.align;
+        const int64_t bytes = kFixedBytes + round_up(slots * Tile::kParts * 4, 16);
+        params.p_blocks = ceil_div(problem.P + params.align - 1, params.span);
+        const int64_t sets = params.o_blocks * problem.G, places = problem.N * params.p_blocks;
+        if (bytes > share || places > kMaxBlocks / 2 || sets * (keeps ? 1 : places) > kMaxBlocks)
+            continue;
+        // All blocks that fit at once, each with as many places.
+        const int64_t most = keeps ? std::max(kBlocks * problem.device.sm_count / sets, int64_t{1}) : places;
+        params.replicas = static_cast<int32_t>(ceil_div(places, ceil_div(places, most)));
+        params.x_slots = static_cast<int32_t>(planes * params.plane_slots);
+        params.smem_bytes = static_cast<int32_t>(bytes);
+        params.blocks = sets * params.replicas;
+        // Split operands are scaled by the span: it must not depend on the number of samples.
+        if (Tile::kSplit ? sets * params.p_blocks >= kSampleBlocks
+                         : sets * places >= 4 * kBlocks * problem.device.sm_count)
+            break;
+    }
+    return params;
+}
+
+template <class Tile>
+struct Launch {
+    static bool fits(const Problem& problem) { return plan<Tile>(problem).blocks > 0; }
+
+    static Error run(const Problem& problem, cudaStream_t stream) {
+        const Params params = plan<Tile>(problem);
+        const Error error = allow_smem<stem_sm80_forward_kernel<Tile>>(problem.device);
+        if (error != nullptr) return error;
+        stem_sm80_forward_kernel<Tile>
+            <<<static_cast<unsigned>(params.blocks), kThreads, params.smem_bytes, stream>>>(params);
+        return launch_error();
+    }
+};
+
+template <class Call>
+auto with_launch(const Problem& problem, Call call) {
+    switch (problem.dtype) {
+        case Dtype::float16:
+            return call(Launch<Tile<__half, false>>{});
+        case Dtype::bfloat16:
+            return call(Launch<Tile<__nv_bfloat16, false>>{});
+        default:
+            if (problem.precision == Precision::tf32) return call(Launch<Tile<float, false>>{});
+            return call(Launch<Tile<float, true>>{});
+    }
+}
+
+// What the kernel can compute; `problem` is canonical.
+inline bool takes(const Problem& problem) {
+    if (problem.dtype == Dtype::float64 || problem.device.arch < 80) return false;
+    return with_launch(problem, [&](auto launch) { return launch.fits(problem); });
+}
+
+}  // namespace stem
+
+// fp32, fp16 and bf16 from sm_80 on, fewer than 16 input channels a group, sums of some 64 products, and so
+// many outputs that stores count and setting out does not (ms by this route and by the next best: fp32
+// w2v2_fe0 0.39 and 0.42, but convtasnet_enc 0.105 and 0.074; TF32 encodec_stem, 7 products, 0.151 and 0.162;
+// bf16 demucs_enc0, whose rows begin in 16 ways, 0.065 and 0.056). By one sample: its result must not depend
+// on others.
+inline bool fits_stem_sm80(const Problem& any_problem) {
+    const Problem problem = canonical(any_problem);
+    const int arch = problem.device.arch;
+    const bool is_float = problem.dtype == Dtype::float32;
+    const bool fast = arch == 80 || (arch >= 90 && arch < 120);  // others do TF32 at the rate of FFMA
+    const int64_t products = problem.C * problem.K;
+    const int64_t outputs = problem.G * problem.O * problem.P;
+    const bool is_large = outputs >= 1 << 22;
+    const int64_t least_products = !is_float                              ? 7
+                                   : problem.precision == Precision::tf32 ? (problem.O >= 128 ? 10
+                                                                             : is_large       ? 7
+                                                                                              : 32)
+                                   : problem.O >= 128 && is_large         ? 10
+                                                                          : 32;
+    const int64_t least_outputs = is_float && problem.precision != Precision::tf32 ? 1 << 19 : 1 << 17;
+    if ((is_float && !fast) || products < least_products || outputs < least_outputs || problem.P < 256)
+        return false;
+    const int64_t full_rows = 16 * stem::row_classes(problem);  // fewer channels leave products half empty
+    return problem.O >= full_rows && stem::takes(problem);
+}
+
+inline Error launch_stem_sm80(const Problem& any_problem, cudaStream_t stream) {
+    const Problem problem = canonical(any_problem);
+    return stem::with_launch(problem, [&](auto launch) { return launch.run(problem, stream); });
+}
+
+}  // namespace conv1d
+''',
+"few_channels.cu": r'''
+#line 1 "kernels/few_channels.cu"
+// The translation unit of the routes for fewer than 16 channels a group: "stem_sm80", "fold_sm80".
+
+
+
+
+const conv1d::Route conv1d::kStemSm80 = {"stem_sm80", fits_stem_sm80, no_workspace, launch_stem_sm80};
 const conv1d::Route conv1d::kFoldSm80 = {"fold_sm80", fits_fold_sm80, no_workspace, launch_fold_sm80};
 ''',
-"gather.cu": r'''
-#line 1 "kernels/gather.cu"
-// The translation unit of route "gather".
+"few_outputs_project.cuh": r'''
+#line 1 "kernels/few_outputs_project.cuh"
+// "project": few outputs of few taps (O*K <= kRows). t[o, k, l] = sum over c of w[o, c, k] * x[c, l], which
+// reads each x once; then y[o, p] = sum over k of t[o, k, l], through shared memory. Of fp32 a thread has
+// some positions l, and multiplies in fp32; of 16 bits a warp has 256, and multiplies by tensor cores, x
+// being transposed on the way from shared memory.
+
+#include <algorithm>
 
 
 
+
+
+
+namespace conv1d {
+namespace few {
+
+constexpr int kSmemBytes = 46080;  // below the 48 KB that need no permission
+constexpr int kRows = 8;           // of t, at most: (o, k)
+template <class Element>
+constexpr int kProjectThreads = sizeof(Element) == 2 ? 64 : 128;
+constexpr int64_t kMostChannels = 1024;  // whose weights of all rows share a block's memory with x
+constexpr int kStageChannels = 16;       // 16 bits: of a stage of x, as many as a product sums
+constexpr int kRowPad = 4;  // of t, so that lanes that hold several rows meet in no bank
+template <class Element>
+constexpr int kThreadL = 16 / sizeof(Element);  // neighbours that a thread loads
+constexpr int kAhead = 16;                      // fp32: channels that are on their way
+
+struct ProjectParams {
+    Problem problem;
+    int32_t threads;
+    int32_t tile_p;  // output positions of a block
+    int64_t p_tiles, tiles;
+    size_t smem_bytes;
+};
+
+// What a block works on, and where its thread's x begins.
+template <class Element>
+struct ProjectPlace {
+    int64_t n, g, p_begin;
+    int32_t lead;  // positions between the block's first one, which is aligned, and the first that y needs
+    bool in;       // whether the thread's positions lie in the row: all do, or none
+    const Element* x;
+
+    __device__ __forceinline__ explicit ProjectPlace(const ProjectParams& params) {
+        const Problem& problem = params.problem;
+        const uint32_t sample = blockIdx.x / static_cast<uint32_t>(params.p_tiles);
+        n = sample / static_cast<uint32_t>(problem.G);
+        g = sample - n * problem.G;
+        p_begin = (blockIdx.x - sample * params.p_tiles) * params.tile_p;
+        const int64_t l_needed = p_begin * problem.stride - problem.pad_left;
+        lead = static_cast<int32_t>(l_needed & (kThreadL<Element> - 1));
+        const int64_t l = l_needed - lead + static_cast<int64_t>(threadIdx.x) * kThreadL<Element>;
+        in = static_cast<uint64_t>(l) < static_cast<uint64_t>(problem.L);
+        x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n +
+            g * problem.C * problem.x_stride_c + (in ? l : 0);
+    }
+};
+
+// y from t, whose rows are `pitch` apart.
+template <class Element>
+__device__ __forceinline__ void sum_taps(const ProjectParams& params, const ProjectPlace<Element>& place,
+                                         const float* t_smem, int32_t pitch) {
+    const Problem& problem = params.problem;
+    const int32_t taps = static_cast<int32_t>(problem.K), stride = static_cast<int32_t>(problem.stride);
+    const int32_t tap_step = pitch + static_cast<int32_t>(problem.dilation);  // from a tap to the next
+    const int32_t outputs = static_cast<int32_t>(min(problem.P - place.p_begin, int64_t{params.tile_p}));
+    for (int32_t o = 0; o < problem.O; ++o) {
+        const int64_t channel = place.g * problem.O + o;
+        float bias = 0;
+        if (problem.bias != nullptr) bias = widen(static_cast<const Element*>(problem.bias)[channel]);
+        Element* y = static_cast<Element*>(problem.y) +
+                     (place.n * problem.G * problem.O + channel) * problem.P + place.p_begin;
+#pragma unroll 4
+        for (int32_t p = threadIdx.x; p < outputs; p += params.threads) {
+            const float* t = t_smem + o * taps * pitch + p * stride + place.lead;
+            float total = 0;
+            for (int32_t k = 0; k < taps; ++k) total += t[k * tap_step];
+            y[p] = problem.activation == Activation::none
+                       ? narrow<Element>(total + bias)
+                       : activate<Element, true>(problem.activation, total + bias);
+        }
+    }
+}
+
+template <class Element>
+__global__ void __launch_bounds__(kProjectThreads<Element>, 4)
+    few_outputs_project_kernel(const __grid_constant__ ProjectParams params) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+    constexpr int kCount = kThreadL<Element>;
+    using Values = Vector<Element, kCount>;
+    extern __shared__ __align__(16) unsigned char smem[];
+    const Problem& problem = params.problem;
+    const int32_t tile_l = kCount * params.threads;
+    const int32_t channels = static_cast<int32_t>(problem.C), taps = static_cast<int32_t>(problem.K);
+    const int32_t rows = static_cast<int32_t>(problem.O) * taps;
+    const int32_t w_count = channels * kRows;
+    float* const w_smem = reinterpret_cast<float*>(smem);  // [channel][kRows]
+    float* const t_smem = w_smem + w_count;                // [row][tile_l], and before that x
+    ProjectPlace<Element> place(params);
+    // Each thread copies for itself, kAhead channels ahead, what only it reads.
+    auto* const ring = reinterpret_cast<Values*>(t_smem) + threadIdx.x;  // [kAhead][threads]
+    const auto copy = [&](int32_t c, int32_t slot) {
+        const bool exists = place.in && c < channels;
+        ptx::cp_async_16(ptx::smem_address(ring + slot * params.threads), place.x, exists ? 16 : 0);
+        ptx::cp_async_commit_group();
+        if (c + 1 < channels) place.x += problem.x_stride_c;
+    };
+#pragma unroll 1
+    for (int32_t c = 0; c < kAhead; ++c) copy(c, c);
+    const Element* const w = static_cast<const Element*>(problem.w) + place.g * rows * channels;
+    for (int32_t i = threadIdx.x; i < w_count; i += params.threads) {
+        const int32_t c = i / kRows, row = i % kRows;
+        const int32_t o = row / taps, k = row - o * taps;
+        w_smem[i] = row < rows ? w[(o * channels + c) * taps + k] : 0;
+    }
+    __syncthreads();
+
+    float sum[kRows][kCount] = {};
+    int32_t slot = 0;
+#pragma unroll 1
+    for (int32_t c = 0; c < channels; ++c) {
+        ptx::cp_async_wait_group<kAhead - 1>();
+        const Values values = ring[slot * params.threads];
+#pragma unroll
+        for (int row = 0; row < kRows; row += 4) {
+            const auto w_frag = *reinterpret_cast<const Vector<float, 4>*>(w_smem + c * kRows + row);
+#pragma unroll
+            for (int v = 0; v < 4; ++v) {
+#pragma unroll
+                for (int j = 0; j < kCount; ++j) sum[row + v][j] += w_frag.at[v] * values.at[j];
+            }
+        }
+        copy(c + kAhead, slot);
+        slot = slot + 1 < kAhead ? slot + 1 : 0;
+    }
+    ptx::cp_async_wait_all();
+    __syncthreads();  // t may lie where x lay
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+        if (i >= rows) break;
+        Values piece;
+#pragma unroll
+        for (int j = 0; j < kCount; ++j) piece.at[j] = sum[i][j];
+        reinterpret_cast<Values*>(t_smem + i * tile_l)[threadIdx.x] = piece;
+    }
+    __syncthreads();
+    sum_taps(params, place, t_smem, tile_l);
+#endif
+}
+
+// Small blocks of one stage, so that others have theirs on the way while one multiplies or stores (two
+// stages and half as many blocks: hifigan_post 46 us instead of 44). A stage holds kStageChannels rows of a
+// warp's x, of 32 pieces of 16 bytes; piece i of row c lies at i ^ c % 8, so that the 8 rows of a matrix
+// meet in no bank.
+template <class Element>
+__global__ void __launch_bounds__(kProjectThreads<Element>, 7)
+    few_outputs_project_16bit_kernel(const __grid_constant__ ProjectParams params) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+    constexpr int kRowBytes = 512, kStageBytes = kStageChannels * kRowBytes;
+    constexpr int kTiles = 16;  // of 16 positions, a product each
+    extern __shared__ __align__(16) unsigned char smem[];
+    const Problem& problem = params.problem;
+    const int32_t pitch = kThreadL<Element> * params.threads + kRowPad;
+    const int32_t channels = static_cast<int32_t>(problem.C), taps = static_cast<int32_t>(problem.K);
+    const int32_t rows = static_cast<int32_t>(problem.O) * taps;
+    const int32_t stages = (channels + kStageChannels - 1) / kStageChannels;
+    Element* const w_smem = reinterpret_cast<Element*>(smem);  // [stage][lane][4]: its b of a product
+    const int32_t w_count = stages * kStageChannels * kRows;
+    unsigned char* const x_smem = smem + w_count * sizeof(Element);  // [warp], and later t
+    ProjectPlace<Element> place(params);
+    const int32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const uint32_t stage = ptx::smem_address(x_smem) + warp * kStageBytes;
+    int32_t c_next = 0;
+    const auto copy = [&] {
+#pragma unroll
+        for (int i = 0; i < kStageChannels; ++i) {
+            const bool exists = place.in && c_next < channels;
+            ptx::cp_async_16(stage + i * kRowBytes + ((lane ^ i % 8) * 16), place.x, exists ? 16 : 0);
+            if (++c_next < channels) place.x += problem.x_stride_c;
+        }
+        ptx::cp_async_commit_group();
+    };
+    copy();
+    const Element* const w = static_cast<const Element*>(problem.w) + place.g * rows * channels;
+    for (int32_t i = threadIdx.x; i < w_count; i += params.threads) {
+        const int32_t c = i / kRows, row = i % kRows;
+        const int32_t o = row / taps, k = row - o * taps;
+        const int32_t to_lane = row * 4 + c % 8 / 2, word = c % kStageChannels / 8;
+        const bool exists = row < rows && c < channels;
+        w_smem[((c / kStageChannels * 32 + to_lane) * 2 + word) * 2 + c % 2] =
+            exists ? w[(o * channels + c) * taps + k] : narrow<Element>(0);
+    }
+    __syncthreads();
+
+    // The row of a matrix whose address this lane gives: matrices are 8 channels by 8 positions, first the
+    // two of the first 8 channels.
+    const int32_t channel = lane / 16 * 8 + lane % 8, piece = lane / 8 % 2;
+    const uint32_t x_row = stage + channel * kRowBytes;
+    float sum[kTiles][4] = {};
+#pragma unroll 1
+    for (int32_t s = 0; s < stages; ++s) {
+        ptx::cp_async_wait_group<0>();
+        __syncwarp();
+        const uint2 b = reinterpret_cast<const uint2*>(w_smem)[s * 32 + lane];
+#pragma unroll
+        for (int tile = 0; tile < kTiles; ++tile) {
+            uint32_t words[4];
+            ptx::ldmatrix_x4_trans(words, x_row + (((2 * tile + piece) ^ channel % 8) * 16));
+            const uint4 a = {words[0], words[1], words[2], words[3]};
+            ptx::mma<Element>(sum[tile], a, b);
+        }
+        __syncwarp();  // x has been read by all lanes
+        copy();
+    }
+    ptx::cp_async_wait_all();
+    __syncthreads();  // t may lie where x lay
+    float* const t_smem = reinterpret_cast<float*>(x_smem);  // [row][pitch]
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            const int32_t row = lane % 4 * 2 + i % 2;
+            const int32_t position = warp * 256 + tile * 16 + i / 2 * 8 + lane / 4;
+            if (row < rows) t_smem[row * pitch + position] = sum[tile][i];
+        }
+    }
+    __syncthreads();
+    sum_taps(params, place, t_smem, pitch);
+#endif
+}
+
+// tiles is 0 where the problem does not suit.
+template <class Element>
+ProjectParams plan_project(const Problem& problem) {
+    constexpr bool k16Bit = sizeof(Element) == 2;
+    ProjectParams params{};
+    params.problem = problem;
+    if (problem.O > kRows || problem.K > kRows || problem.O * problem.K > kRows ||
+        problem.C > kMostChannels || problem.stride > problem.K || problem.dilation > 512) {
+        return params;
+    }
+    const auto in_vectors = [](int64_t count) { return count % kThreadL<Element> == 0; };
+    if (problem.device.arch < 80 || problem.x_stride_l != 1 || !in_vectors(problem.L) ||
+        !in_vectors(problem.x_stride_c) || !in_vectors(problem.x_stride_n) ||
+        reinterpret_cast<uintptr_t>(problem.x) % 16 != 0) {
+        return params;
+    }
+    const int64_t span = (problem.K - 1) * problem.dilation + kThreadL<Element> - 1;
+    const int64_t most_bytes = k16Bit ? problem.device.smem_bytes : kSmemBytes;
+    const auto set = [&](int64_t threads) {
+        const int64_t tile_l = threads * kThreadL<Element>;
+        params.threads = static_cast<int32_t>(threads);
+        params.tile_p = static_cast<int32_t>(tile_l > span ? (tile_l - 1 - span) / problem.stride + 1 : 0);
+        const int64_t t_bytes = problem.O * problem.K * (tile_l + kRowPad) * sizeof(float);
+        const int64_t x_bytes = threads * 16 * (k16Bit ? kStageChannels : kAhead);
+        const int64_t w_count = (k16Bit ? round_up(problem.C, kStageChannels) : problem.C) * kRows;
+        params.smem_bytes = w_count * sizeof(Element) + std::max(t_bytes, x_bytes);
+        if (static_cast<int64_t>(params.smem_bytes) > most_bytes || 2 * span > tile_l) return false;
+        params.p_tiles = ceil_div(problem.P, params.tile_p);
+        params.tiles = params.p_tiles * problem.G * problem.N;
+        if (params.tiles > kMaxBlocks) params.tiles = 0;
+        return params.tiles > 0;
+    };
+    // The largest block that fits, or a smaller one where that leaves multiprocessors without work.
+    int64_t threads = kProjectThreads<Element>;
+    while (threads > 64 && !set(threads)) threads /= 2;
+    if (!set(threads)) {
+        params.tiles = 0;
+        return params;
+    }
+    while (threads > 64 && params.tiles < 4 * problem.device.sm_count &&
+           8 * span <= threads * kThreadL<Element>)
+        set(threads /= 2);
+    // Rows much shorter than the smallest block: the general kernel, which counts through samples.
+    if (2 * problem.P < params.tile_p) params.tiles = 0;
+    return params;
+}
+
+template <class Element>
+Error launch_project(const ProjectParams& params, cudaStream_t stream) {
+    const auto blocks = static_cast<unsigned>(params.tiles);
+    if constexpr (sizeof(Element) == 4) {
+        few_outputs_project_kernel<Element>
+            <<<blocks, params.threads, params.smem_bytes, stream>>>(params);
+    } else {
+        const Error error = allow_smem<few_outputs_project_16bit_kernel<Element>>(params.problem.device);
+        if (error != nullptr) return error;
+        few_outputs_project_16bit_kernel<Element>
+            <<<blocks, params.threads, params.smem_bytes, stream>>>(params);
+    }
+    return launch_error();
+}
+
+}  // namespace few
+}  // namespace conv1d
+''',
+"gather.cuh": r'''
+#line 1 "kernels/gather.cuh"
+// Few products an output: each thread gathers its own x, for one position of kO output channels, and threads
+// share long sums. Nothing is staged but weights, so that tiny problems take little more than a launch, and
+// strides that pass most of x by cost no more than what they read.
+
+#include <algorithm>
+
+
+
+
+namespace conv1d {
+namespace gather {
+
+constexpr int kThreads = 256;
+constexpr int kBatch = 8;            // elements of x that a thread has in flight
+constexpr int kSmemBytes = 46080;    // below the 48 KB that need no permission
+constexpr int kMostParts = 32;
+constexpr int64_t kChain = 1024;     // products that one thread sums in a line, about
+
+struct Params {
+    Problem problem;
+    int32_t positions, parts;  // of a block: threads side by side, and those that share a position's products
+    int32_t products;          // C * K
+    int32_t share;             // of a part
+    Divisor taps;
+    int64_t total;             // N * P: positions of all samples follow one another
+    int64_t p_blocks, o_blocks, blocks;
+    int32_t smem_bytes;
+};
+
+template <class Element, int kO>
+__global__ void __launch_bounds__(kThreads) gather_kernel(const __grid_constant__ Params params) {
+    extern __shared__ __align__(16) unsigned char smem[];
+    float* const w_smem = reinterpret_cast<float*>(smem);  // [product][kO]; later sums, [part][kO][position]
+    const Problem& problem = params.problem;
+    const int32_t thread = threadIdx.x, positions = params.positions;
+    const int32_t part = thread / positions, position = thread - part * positions;
+    const int64_t row = blockIdx.x / params.p_blocks;  // of blocks: kO output channels
+    const int64_t index = (blockIdx.x - row * params.p_blocks) * positions + position;
+    const int64_t g = row / params.o_blocks, o_begin = (row - g * params.o_blocks) * kO;
+    const int outputs = static_cast<int>(min(problem.O - o_begin, int64_t{kO}));
+    const bool active = index < params.total;
+    const int64_t n = !active ? 0
+                      : params.total <= UINT32_MAX
+                          ? static_cast<uint32_t>(index) / static_cast<uint32_t>(problem.P)
+                          : index / problem.P;
+    const int64_t p = index - n * problem.P;
+
+    // The part's products, by channel and tap.
+    const int32_t taps = static_cast<int32_t>(problem.K);
+    const int32_t begin = min(part * params.share, params.products);
+    const int32_t end = active ? min(begin + params.share, params.products) : begin;
+    const int64_t tap_step = problem.dilation * problem.x_stride_l;
+    const int64_t channel_step = problem.x_stride_c - taps * tap_step;
+    const auto l_begin = static_cast<int32_t>(p * problem.stride - problem.pad_left);
+    const auto dilation = static_cast<int32_t>(problem.dilation), length = static_cast<int32_t>(problem.L);
+    int32_t tap = begin - params.taps.quotient(begin) * taps;
+    const Element* x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n +
+                       (g * problem.C + params.taps.quotient(begin)) * problem.x_stride_c +
+                       l_begin * problem.x_stride_l + tap * tap_step;
+    int32_t l = l_begin + tap * dilation;
+    Element value[kBatch];
+    const auto load = [&](int32_t first) {
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) {
+            const bool inside = first + i < end && static_cast<uint32_t>(l) < static_cast<uint32_t>(length);
+            value[i] = inside ? *x : Element{};
+            x += tap_step;
+            l += dilation;
+            if (++tap < taps) continue;
+            tap = 0;
+            x += channel_step;
+            l = l_begin;
+        }
+    };
+    load(begin);  // on its way while weights come
+
+    const Element* const w =
+        static_cast<const Element*>(problem.w) + (g * problem.O + o_begin) * params.products;
+#pragma unroll 1
+    for (int32_t i = thread; i < params.products; i += kThreads) {
+#pragma unroll
+        for (int o = 0; o < kO; ++o)
+            w_smem[i * kO + o] = o < outputs ? widen(w[o * static_cast<int64_t>(params.products) + i]) : 0.0f;
+    }
+    __syncthreads();
+
+    float sum[kO] = {};
+#pragma unroll 1
+    for (int32_t first = begin; first < end; first += kBatch) {
+        float wide[kBatch];
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) wide[i] = widen(value[i]);
+        if (first + kBatch < end) load(first + kBatch);
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) {
+            if (first + i >= end) break;
+            const auto w_frag = *reinterpret_cast<const Vector<float, kO>*>(w_smem + (first + i) * kO);
+#pragma unroll
+            for (int o = 0; o < kO; ++o) sum[o] = fmaf(w_frag.at[o], wide[i], sum[o]);
+        }
+    }
+
+    const int64_t channel = g * problem.O + o_begin;
+    const auto bias_of = [&](int o) {
+        return problem.bias == nullptr ? 0.0f : widen(static_cast<const Element*>(problem.bias)[channel + o]);
+    };
+    Element* const y =
+        static_cast<Element*>(problem.y) + (n * problem.G * problem.O + channel) * problem.P + p;
+    if (params.parts == 1 && problem.activation == Activation::none) {
+#pragma unroll
+        for (int o = 0; o < kO; ++o) {
+            if (active && o < outputs) y[o * problem.P] = narrow<Element>(sum[o] + bias_of(o));
+        }
+        return;
+    }
+    __syncthreads();  // weights have been read
+#pragma unroll
+    for (int o = 0; o < kO; ++o) w_smem[(part * kO + o) * positions + position] = sum[o];
+    __syncthreads();
+    if (!active) return;
+#pragma unroll 1
+    for (int o = part; o < outputs; o += params.parts) {
+        float total = bias_of(o);
+#pragma unroll 1
+        for (int i = 0; i < params.parts; ++i) total += w_smem[(i * kO + o) * positions + position];
+        y[o * problem.P] = problem.activation == Activation::none
+                               ? narrow<Element>(total)
+                               : activate<Element, true>(problem.activation, total);
+    }
+}
+
+// blocks is 0 where the problem does not suit. N decides neither parts nor kO, which order the sums.
+inline Params plan(const Problem& problem, int block_o) {
+    Params params{};
+    params.problem = problem;
+    const int64_t products = problem.C * problem.K;
+    if (products > kSmemBytes / 4 / block_o) return params;
+    const int64_t o_blocks = ceil_div(problem.O, block_o);
+    int64_t parts = 1;
+    const auto wants_more = [&] {
+        const int64_t p_blocks = ceil_div(problem.P * parts, kThreads);
+        return products > kChain * parts ||
+               (products > 16 * parts && problem.G * o_blocks * p_blocks < 2 * problem.device.sm_count);
+    };
+    while (parts < kMostParts && wants_more()) parts *= 2;
+    params.parts = static_cast<int32_t>(parts);
+    params.positions = kThreads / params.parts;
+    params.products = static_cast<int32_t>(products);
+    params.share = static_cast<int32_t>(ceil_div(products, parts));
+    params.taps = plan_divisor(problem.K);
+    params.total = problem.N * problem.P;
+    params.p_blocks = ceil_div(params.total, params.positions);
+    params.o_blocks = o_blocks;
+    params.smem_bytes = static_cast<int32_t>(std::max<int64_t>(products, kThreads) * block_o * 4);
+    const int64_t blocks = params.p_blocks * o_blocks * problem.G;
+    if (blocks <= kMaxBlocks) params.blocks = blocks;
+    return params;
+}
+
+inline int block_o(const Problem& problem) {
+    return problem.O == 1 ? 1 : problem.O == 2 ? 2 : problem.O <= 4 ? 4 : 8;
+}
+
+// What the kernel can compute; `problem` is canonical.
+inline bool takes(const Problem& problem) {
+    constexpr int64_t kMost = int64_t{1} << 30;  // positions of x are counted in 32 bits
+    return problem.dtype != Dtype::float64 && problem.L < kMost && problem.P < kMost &&
+           problem.stride < kMost && problem.P * problem.stride < kMost && problem.pad_left < kMost &&
+           problem.dilation < kMost && problem.K < kMost && problem.K * problem.dilation < kMost &&
+           problem.C < kMost && plan(problem, block_o(problem)).blocks > 0;
+}
+
+template <class Element>
+Error launch(const Problem& problem, cudaStream_t stream) {
+    const Params params = plan(problem, block_o(problem));
+    const auto blocks = static_cast<unsigned>(params.blocks);
+    switch (block_o(problem)) {
+        case 1:
+            gather_kernel<Element, 1><<<blocks, kThreads, params.smem_bytes, stream>>>(params);
+            break;
+        case 2:
+            gather_kernel<Element, 2><<<blocks, kThreads, params.smem_bytes, stream>>>(params);
+            break;
+        case 4:
+            gather_kernel<Element, 4><<<blocks, kThreads, params.smem_bytes, stream>>>(params);
+            break;
+        default:
+            gather_kernel<Element, 8><<<blocks, kThreads, params.smem_bytes, stream>>>(params);
+    }
+    return launch_error();
+}
+
+}  // namespace gather
+
+// Few outputs whose taps hardly overlap, or of long sums over few positions; and tiny problems. us by this
+// route and by the next best, of 224 random layers (small_sm80 is better at what it takes): 11x527x4212 to
+// 1, K1: 48 and 127; 32x413x41 to 6, K1, stride 4: 8 and 50; 2x130x1927 to 4, K7: 12 and 25; 11x5x44 to 5,
+// K6: 6 and 8. But 7x255x37625 to 2, K10, stride 3: 215 and 140; 34x3x74346 to 2, K14: 93 and 32; and of
+// eight outputs, TF32: 16x128x2000 K7 100 and 21, one sample 12 and 16.
+inline bool fits_gather(const Problem& any_problem) {
+    const Problem problem = canonical(any_problem);
+    if (!gather::takes(problem)) return false;
+    const int64_t products = problem.C * problem.K;
+    const int64_t outputs = problem.G * problem.O * problem.P;  // of a sample, as the loads
+    const int64_t loads = problem.G * ceil_div(problem.O, 8) * problem.P * products;
+    if (problem.O <= 8 && products >= 32 && problem.K <= std::min<int64_t>(2 * problem.stride, 8))
+        return problem.K <= problem.stride || loads <= 1 << 21;
+    if (problem.O < 8 && problem.G == 1 && problem.C >= 80 && problem.K <= 8 * problem.stride)
+        return loads <= 1 << 21;
+    if (problem.C >= 16 && problem.O >= 8) return false;
+    return loads <= 1 << 17 && outputs <= (problem.dtype == Dtype::float32 ? 12288 : 49152);
+}
+
+inline Error launch_gather(const Problem& any_problem, cudaStream_t stream) {
+    const Problem problem = canonical(any_problem);
+    if (problem.dtype == Dtype::float16) return gather::launch<__half>(problem, stream);
+    if (problem.dtype == Dtype::bfloat16) return gather::launch<__nv_bfloat16>(problem, stream);
+    return gather::launch<float>(problem, stream);
+}
+
+}  // namespace conv1d
+''',
+"few_outputs.cuh": r'''
+#line 1 "kernels/few_outputs.cuh"
+// One to eight output channels a group: bound by reading x. "project", for few taps, reads each x once.
+
+#include <algorithm>
+#include <numeric>
+#include <type_traits>
+
+
+
+
+
+
+
+
+namespace conv1d {
+namespace few {
+
+// A window of x in shared memory, a few steps ahead of the products; the block's weights lie there
+// throughout. A thread computes all outputs of kThreadP positions, 32 apart; warps share the positions and
+// the products of a step. Where a sample has few positions, blocks share the reduction too: their sums meet
+// in the workspace.
+//
+// x lies in rows as in memory, in pieces of 16 bytes at their alignment ("pieces"). Of fp32 whose stride
+// would let lanes meet in a bank, it lies in planes of positions `stride` apart: tap k reads plane k % cycle,
+// from row k / cycle * turn on.
+constexpr int kWarps = 8;
+constexpr int kThreads = 32 * kWarps;
+constexpr int kStages = 4;
+constexpr int64_t kChannelBytes = 12288;  // of one channel's window, at most
+constexpr int64_t kStageBytes = 12288;    // of a step's, about
+constexpr int64_t kWeights = 4096;        // of a block
+constexpr int64_t kChain = 1024;          // products that one thread sums in a line
+
+template <class Element_, int kO_, int kThreadP_>
+struct Tile {
+    using Element = Element_;
+    static constexpr int kO = kO_;
+    static constexpr int kThreadP = kThreadP_;
+    static constexpr int kWarpP = 32 * kThreadP;
+    static constexpr int kPiece = 16 / sizeof(Element);  // elements
+    static constexpr int kBlocks = kO * kThreadP > 16 ? 2 : 3;  // that registers are shared by
+};
+
+struct Params {
+    Problem problem;
+    int32_t p_shift, warps_k;  // of a block: 2^p_shift warps side by side; warps_k share the same positions
+    int32_t channels, taps;    // of a step: more than one channel only with all taps
+    int32_t tap_steps;         // of one channel
+    int32_t steps, split_steps;  // of all, and of a block
+    int32_t splits;
+    bool in_planes;
+    int32_t k_parts, c_parts;  // the warps that share products share taps, and channels
+    int32_t items;             // of one channel: pieces, or elements
+    Divisor fill_width;        // threads that fill one channel
+    int32_t fill_channels;     // that are filled at once
+    int32_t share_taps;        // of a part
+    Divisor planes;
+    Divisor cycle;             // more than all taps where x lies in pieces
+    int32_t turn, plane_step; // in elements
+    int32_t position_step;    // elements from a position to the next
+    int32_t channel_bytes, stage_bytes, w_bytes;
+    int64_t p_tiles, blocks;
+    size_t smem_bytes;
+};
+
+// Where a step begins.
+struct Step {
+    int32_t channel, tap;
+
+    __device__ __forceinline__ void advance(const Params& params) {
+        tap += params.taps;
+        if (tap < params.problem.K) return;
+        tap = 0;
+        channel += params.channels;
+    }
+    __device__ __forceinline__ int32_t channels(const Params& params) const {
+        return min(params.channels, static_cast<int32_t>(params.problem.C) - channel);
+    }
+    __device__ __forceinline__ int32_t taps(const Params& params) const {
+        return min(params.taps, static_cast<int32_t>(params.problem.K) - tap);
+    }
+};
+
+// Starts to bring a step's x; `x` is position 0 of the group's first channel, `l_begin` what tap 0 of the
+// block's first position reads.
+template <class Tile>
+__device__ __forceinline__ void fill_x(const Params& params, const Step& step, int32_t l_begin,
+                                       const typename Tile::Element* x, unsigned char* stage) {
+    using Element = typename Tile::Element;
+    const Problem& problem = params.problem;
+    const int32_t l_step = l_begin + step.tap * static_cast<int32_t>(problem.dilation);
+    const int32_t L = static_cast<int32_t>(problem.L), channels = step.channels(params);
+    const int32_t width = params.fill_width.divisor, at_once = params.fill_channels;
+    const int32_t first = params.fill_width.quotient(threadIdx.x);
+    if (first >= at_once) return;
+    const Element* row = x + (step.channel + static_cast<int64_t>(first)) * problem.x_stride_c;
+    uint32_t target = ptx::smem_address(stage) + first * params.channel_bytes;
+#pragma unroll 1
+    for (int32_t c = first; c < channels; c += at_once) {
+        const int32_t shift = misalignment<Tile::kPiece>(row + l_step);
+#pragma unroll 1
+        for (int32_t i = threadIdx.x - first * width; i < params.items; i += width) {
+            if (sizeof(Element) == 4 && params.in_planes) {
+                const int32_t r = params.planes.quotient(i), plane = i - r * params.planes.divisor;
+                const int32_t l = l_step + r * static_cast<int32_t>(problem.stride) +
+                                  plane * static_cast<int32_t>(problem.dilation);
+                const bool inside = l >= 0 && l < L;
+                ptx::cp_async<4>(target + (plane * params.plane_step + r) * 4, row + (inside ? l : 0),
+                                 inside ? 4 : 0);
+                continue;
+            }
+            const int32_t l = l_step - shift + i * Tile::kPiece;
+            const bool inside = l >= 0 && l + Tile::kPiece <= L;
+            if (inside || l + Tile::kPiece <= 0 || l >= L) {
+                ptx::cp_async_16(target + i * 16, row + l, inside ? 16 : 0);
+            } else {  // the row begins or ends inside this piece
+                Element* const elements =
+                    reinterpret_cast<Element*>(stage + c * params.channel_bytes) + i * Tile::kPiece;
+#pragma unroll 1
+                for (int j = 0; j < Tile::kPiece; ++j)
+                    elements[j] = l + j >= 0 && l + j < L ? row[l + j] : Element{};
+            }
+        }
+        row += at_once * problem.x_stride_c;
+        target += at_once * params.channel_bytes;
+    }
+}
+
+// Brings the weights of all products of a block: those of neighbouring steps are neighbours.
+template <class Tile>
+__device__ __forceinline__ void fill_w(const Params& params, int64_t g, int32_t begin, int32_t end,
+                                       float* w_smem) {
+    using Element = typename Tile::Element;
+    constexpr int kBatch = 8 / Tile::kO;  // products whose weights are loaded at once
+    const int32_t O = static_cast<int32_t>(params.problem.O);
+    const int32_t all = static_cast<int32_t>(params.problem.C * params.problem.K);
+    const Element* const w = static_cast<const Element*>(params.problem.w) + g * O * all;
+#pragma unroll 1
+    for (int32_t product = begin + threadIdx.x; product < end; product += kBatch * kThreads) {
+        Element weight[kBatch][Tile::kO];
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) {
+#pragma unroll
+            for (int o = 0; o < Tile::kO; ++o) {
+                const bool counts = product + i * kThreads < end && o < O;
+                weight[i][o] = counts ? w[static_cast<int64_t>(o) * all + product + i * kThreads] : Element{};
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) {
+            Vector<float, Tile::kO> wide;
+#pragma unroll
+            for (int o = 0; o < Tile::kO; ++o) wide.at[o] = widen(weight[i][o]);
+            float* const target = w_smem + (product - begin + i * kThreads) * Tile::kO;
+            if (product + i * kThreads < end) *reinterpret_cast<Vector<float, Tile::kO>*>(target) = wide;
+        }
+    }
+}
+
+// sum += this warp's share of a step's products; taps outside [tap_begin, tap_end) meet no x.
+template <class Tile>
+__device__ __forceinline__ void multiply(const Params& params, const Step& step, const unsigned char* stage,
+                                         const float* w_smem, int32_t x_shift, int32_t part_k, int32_t part_c,
+                                         int32_t tap_begin, int32_t tap_end,
+                                         const int32_t (&offset)[Tile::kThreadP],
+                                         float (&sum)[Tile::kO][Tile::kThreadP]) {
+    using Element = typename Tile::Element;
+    const int32_t taps = step.taps(params), channels = step.channels(params);
+    const int32_t first = max(part_k * params.share_taps, tap_begin - step.tap);
+    const int32_t last = min(min((part_k + 1) * params.share_taps, taps), tap_end - step.tap);
+    if (part_c >= params.c_parts || first >= last) return;
+    const uint32_t turns = params.cycle.quotient(first), first_phase = first - turns * params.cycle.divisor;
+    const int32_t wrap = params.turn - static_cast<int32_t>(params.cycle.divisor) * params.plane_step;
+    stage += (first_phase * params.plane_step + turns * params.turn) * sizeof(Element);
+#pragma unroll 1
+    for (int32_t c = part_c; c < channels; c += params.c_parts) {
+        // As fill_x has it.
+        const int32_t stride_c = static_cast<int32_t>(params.problem.x_stride_c);
+        const int32_t shift =
+            params.in_planes ? 0 : (x_shift + (step.channel + c) * stride_c) & (Tile::kPiece - 1);
+        const Element* x_row = reinterpret_cast<const Element*>(stage + c * params.channel_bytes) + shift;
+        const float* w_row = w_smem + (c * taps + first) * Tile::kO;
+        uint32_t phase = first_phase;
+#pragma unroll 2
+        for (int32_t tap = first; tap < last; ++tap) {
+            const auto w_frag = *reinterpret_cast<const Vector<float, Tile::kO>*>(w_row);
+            float x_frag[Tile::kThreadP];
+#pragma unroll
+            for (int j = 0; j < Tile::kThreadP; ++j) x_frag[j] = widen(x_row[offset[j]]);
+#pragma unroll
+            for (int o = 0; o < Tile::kO; ++o) {
+#pragma unroll
+                for (int j = 0; j < Tile::kThreadP; ++j) sum[o][j] += w_frag.at[o] * x_frag[j];
+            }
+            w_row += Tile::kO;
+            x_row += params.plane_step;
+            if (++phase == params.cycle.divisor) {
+                phase = 0;
+                x_row += wrap;
+            }
+        }
+    }
+}
+
+template <class Element>
+__device__ __forceinline__ void store_output(const Problem& problem, int64_t channel, int64_t index,
+                                             float value) {
+    if (problem.bias != nullptr) value += widen(static_cast<const Element*>(problem.bias)[channel]);
+    static_cast<Element*>(problem.y)[index] = problem.activation == Activation::none
+                                                  ? narrow<Element>(value)
+                                                  : activate<Element, true>(problem.activation, value);
+}
+
+template <class Tile>
+__global__ void __launch_bounds__(kThreads, Tile::kBlocks)
+    few_outputs_forward_kernel(const __grid_constant__ Params params) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+    using Element = typename Tile::Element;
+    extern __shared__ __align__(16) unsigned char smem[];
+    float* const w_smem = reinterpret_cast<float*>(smem);  // [product][kO]
+    unsigned char* const x_smem = smem + params.w_bytes;   // [stage][channel], then the warps' sums
+
+    const Problem& problem = params.problem;
+    const int32_t K = static_cast<int32_t>(problem.K), C = static_cast<int32_t>(problem.C);
+    const int32_t O = static_cast<int32_t>(problem.O), P = static_cast<int32_t>(problem.P);
+    const int32_t stride = static_cast<int32_t>(problem.stride);
+    const int32_t dilation = static_cast<int32_t>(problem.dilation);
+    const uint32_t tile = blockIdx.x / static_cast<uint32_t>(params.splits);
+    const int32_t split = blockIdx.x - tile * params.splits;
+    const uint32_t sample = tile / static_cast<uint32_t>(params.p_tiles);
+    const int64_t n = sample / static_cast<uint32_t>(problem.G), g = sample - n * problem.G;
+    const int32_t tile_p = Tile::kWarpP << params.p_shift;
+    const int32_t p_begin = (tile - sample * static_cast<int32_t>(params.p_tiles)) * tile_p;
+    const int32_t l_begin = p_begin * stride - static_cast<int32_t>(problem.pad_left);
+    const Element* const x =
+        static_cast<const Element*>(problem.x) + n * problem.x_stride_n + g * C * problem.x_stride_c;
+
+    // The block's steps, and its taps that meet x.
+    const int32_t first_step = split * params.split_steps;
+    const int32_t steps = min(params.split_steps, params.steps - first_step);
+    const int32_t first_group = first_step / params.tap_steps;
+    Step step{first_group * params.channels, (first_step - first_group * params.tap_steps) * params.taps};
+    const int32_t l_last = l_begin + (min(tile_p, P - p_begin) - 1) * stride;
+    const int32_t tap_begin = l_last < 0 ? (-l_last + dilation - 1) / dilation : 0;
+    const int32_t beyond = static_cast<int32_t>(problem.L) - l_begin;  // the first tap of which is outside
+    const int32_t tap_end = beyond <= 0 ? 0 : min(K, (beyond - 1) / dilation + 1);
+    const auto meets = [&](const Step& some) {
+        return some.tap < tap_end && some.tap + params.taps > tap_begin;
+    };
+
+    Step ahead = step;
+    int32_t ahead_index = 0;
+    // The products of neighbouring steps are neighbours in w.
+    const int32_t first_product = step.channel * K + step.tap;
+    const int32_t next_step = first_step + steps, next_group = next_step / params.tap_steps;
+    const int32_t next_tap = (next_step - next_group * params.tap_steps) * params.taps;
+    const int32_t last_product = min(next_group * params.channels * K + next_tap, C * K);
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const int32_t warp_k = warp >> params.p_shift;
+    const int32_t part_c = warp_k / params.k_parts, part_k = warp_k - part_c * params.k_parts;
+    const int warp_p = (warp & ((1 << params.p_shift) - 1)) * Tile::kWarpP;
+    const int live = max(0, min((P - p_begin - warp_p + 31) / 32, Tile::kThreadP));
+    const int32_t x_shift = misalignment<Tile::kPiece>(x) + l_begin;
+    const int32_t thread_x = (warp_p + lane) * params.position_step * static_cast<int32_t>(sizeof(Element));
+    int32_t offset[Tile::kThreadP];  // of its positions; those that nobody needs read what the first does
+#pragma unroll
+    for (int j = 0; j < Tile::kThreadP; ++j) offset[j] = j < live ? 32 * j * params.position_step : 0;
+    float sum[Tile::kO][Tile::kThreadP] = {};
+#pragma unroll 1
+    for (int32_t i = 1 - kStages; i < steps; ++i) {
+        if (i >= 0) {
+            ptx::cp_async_wait_group<kStages - 2>();
+            __syncthreads();  // this step's x is there, that of the step before has been read
+        }
+        if (ahead_index < steps && meets(ahead))
+            fill_x<Tile>(params, ahead, l_begin, x, x_smem + ahead_index % kStages * params.stage_bytes);
+        ptx::cp_async_commit_group();
+        ahead.advance(params);
+        ++ahead_index;
+        if (i == -1) fill_w<Tile>(params, g, first_product, last_product, w_smem);
+        if (i < 0) continue;
+        if (live > 0 && meets(step)) {
+            const float* const step_w = w_smem + (step.channel * K + step.tap - first_product) * Tile::kO;
+            multiply<Tile>(params, step, x_smem + i % kStages * params.stage_bytes + thread_x, step_w,
+                           x_shift + step.tap * dilation, part_k, part_c, tap_begin, tap_end, offset, sum);
+        }
+        step.advance(params);
+    }
+    ptx::cp_async_wait_all();
+    __syncthreads();  // all x has been read
+
+    float* const sums = reinterpret_cast<float*>(x_smem);  // [warp][kO][kWarpP]
+#pragma unroll
+    for (int o = 0; o < Tile::kO; ++o) {
+#pragma unroll
+        for (int j = 0; j < Tile::kThreadP; ++j)
+            sums[(warp * Tile::kO + o) * Tile::kWarpP + 32 * j + lane] = sum[o][j];
+    }
+    __syncthreads();
+#pragma unroll 1
+    for (int32_t i = threadIdx.x; i < O * tile_p; i += kThreads) {
+        const int32_t o = i / Tile::kWarpP >> params.p_shift, p = i - o * tile_p;
+        if (p_begin + p >= P) continue;
+        const float* const part =
+            sums + (p / Tile::kWarpP * Tile::kO + o) * Tile::kWarpP + p % Tile::kWarpP;
+        float value = 0.0f;
+#pragma unroll 2
+        for (int32_t warp_k = 0; warp_k < params.warps_k; ++warp_k)
+            value += part[(warp_k << params.p_shift) * Tile::kO * Tile::kWarpP];
+        const int64_t channel = g * O + o;
+        const int64_t index = (n * problem.G * O + channel) * P + p_begin + p;
+        if (params.splits == 1) {
+            store_output<Element>(problem, channel, index, value);
+        } else {
+            const int64_t outputs = problem.N * problem.G * O * P;
+            static_cast<float*>(problem.workspace)[split * outputs + index] = value;
+        }
+    }
+#endif
+}
+
+// y from the blocks' sums.
+template <class Element>
+__global__ void __launch_bounds__(kThreads)
+    few_outputs_finish_kernel(const __grid_constant__ Problem problem, int32_t splits) {
+    const int64_t outputs = problem.N * problem.G * problem.O * problem.P;
+    const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+    if (index >= outputs) return;
+    const float* const part = static_cast<const float*>(problem.workspace) + index;
+    float value = 0.0f;
+#pragma unroll 8
+    for (int32_t split = 0; split < splits; ++split) value += part[split * outputs];
+    store_output<Element>(problem, index / problem.P % (problem.G * problem.O), index, value);
+}
+
+// blocks is 0 where the problem does not suit. Nothing here depends on N: the order of sums must not.
+template <class Tile>
+Params plan(const Problem& problem) {
+    using Element = typename Tile::Element;
+    Params params{};
+    params.problem = problem;
+    constexpr int64_t kMost = int64_t{1} << 28;  // positions and offsets are counted in 32 bits
+    if (problem.device.arch < 80 || problem.O > Tile::kO || (problem.x_stride_l != 1 && problem.L > 1) ||
+        problem.L > kMost || problem.P * problem.stride > kMost || problem.K * problem.dilation > kMost ||
+        problem.pad_left > kMost || problem.C * problem.K > kMost || problem.G * problem.O > kMost ||
+        problem.stride > 4096)
+        return params;
+    const int64_t stride = problem.stride, dilation = problem.dilation, K = problem.K;
+    const int64_t common = std::gcd(stride, dilation);
+    // Few taps do not repay copies of single elements, unless most of x is left out.
+    params.in_planes = sizeof(Element) == 4 && (stride % 2 == 0 ? K > 8 || stride > 8 : stride > 8);
+    const int64_t cycle = params.in_planes ? stride / common : K + 1;
+    const int64_t planes = params.in_planes ? std::min(cycle, K) : 1;
+    params.cycle = plan_divisor(cycle);
+    params.planes = plan_divisor(planes);
+    params.turn = static_cast<int32_t>(dilation / common);
+    params.position_step = static_cast<int32_t>(params.in_planes ? 1 : stride);
+
+    int64_t rows, plane_rows, channel_bytes, items;
+    const auto lay_out = [&](int64_t taps) {
+        if (params.in_planes) {
+            const int64_t needed = rows + (taps - 1) / cycle * params.turn;
+            // Neighbours in x, which fall into different planes, fall into different banks.
+            plane_rows = planes == 1 ? needed : needed + (ceil_div(32, planes) + 31 * needed) % 32;
+            items = needed * planes;
+            channel_bytes = round_up(planes * plane_rows * sizeof(Element), 16);
+        } else {
+            const int64_t span = (rows - 1) * stride + (taps - 1) * dilation + 1;
+            items = ceil_div(span + Tile::kPiece - 1, Tile::kPiece);
+            channel_bytes = 16 * items;
+        }
+    };
+    // Few warps along a row, for many to share its products, but each should have some products and each
+    // multiprocessor some blocks.
+    int64_t warps_p = kWarps, most_products = 0, taps = 0;
+    for (;; warps_p /= 2) {
+        rows = std::min(warps_p * Tile::kWarpP, round_up(problem.P, 32));
+        most_products = std::min(kWeights / Tile::kO, kChain * (kWarps / warps_p));
+        for (int64_t tap_steps = 1;; ++tap_steps) {
+            taps = ceil_div(K, tap_steps);
+            lay_out(taps);
+            if (taps == 1 || (channel_bytes <= kChannelBytes && taps <= most_products)) break;
+        }
+        if (warps_p == 1) break;
+        const bool too_wide = warps_p * Tile::kWarpP >= 2 * problem.P || channel_bytes > kChannelBytes;
+        const bool few_blocks = ceil_div(problem.P, rows) * problem.G < 2 * problem.device.sm_count;
+        const bool few_products = problem.C * K < 3 * (kWarps / warps_p);
+        if (!too_wide && (!few_blocks || few_products)) break;
+    }
+    if (channel_bytes > kChannelBytes || items > 4096) return params;
+    while (1 << params.p_shift < warps_p) ++params.p_shift;
+    params.warps_k = static_cast<int32_t>(kWarps / warps_p);
+    params.taps = static_cast<int32_t>(taps);
+    params.items = static_cast<int32_t>(items);
+    params.fill_width = plan_divisor(ceil_div(items, ceil_div(items, 64)));
+    params.fill_channels = static_cast<int32_t>(kThreads / params.fill_width.divisor);
+    params.plane_step = static_cast<int32_t>(params.in_planes ? plane_rows : dilation);
+    params.channel_bytes = static_cast<int32_t>(channel_bytes);
+
+    int64_t channels = taps < K ? 1 : std::min(problem.C, std::max<int64_t>(1, kStageBytes / channel_bytes));
+    channels = std::max<int64_t>(1, std::min(channels, most_products / taps));
+    channels = ceil_div(problem.C, ceil_div(problem.C, channels));
+    const int64_t steps = ceil_div(problem.C, channels) * ceil_div(K, taps);
+    params.channels = static_cast<int32_t>(channels);
+    int64_t least_share = INT64_MAX;
+    for (int64_t k_parts = 1; k_parts <= params.warps_k; ++k_parts) {
+        const int64_t c_parts = params.warps_k / k_parts;
+        const int64_t share = ceil_div(channels, c_parts) * ceil_div(taps, k_parts);
+        if (share >= least_share) continue;
+        least_share = share;
+        params.k_parts = static_cast<int32_t>(k_parts);
+        params.c_parts = static_cast<int32_t>(c_parts);
+        params.share_taps = static_cast<int32_t>(ceil_div(taps, k_parts));
+    }
+    params.steps = static_cast<int32_t>(steps);
+    params.tap_steps = static_cast<int32_t>(ceil_div(K, taps));
+    params.p_tiles = ceil_div(problem.P, warps_p * Tile::kWarpP);
+    const int64_t step_products = channels * taps;
+    const int64_t wanted = ceil_div(2 * problem.device.sm_count, params.p_tiles * problem.G);
+    const int64_t least = ceil_div(64 * params.warps_k, step_products);
+    const int64_t most = std::max<int64_t>(1, most_products / step_products);
+    const int64_t split_steps = std::min(most, std::max(least, ceil_div(steps, wanted)));
+    params.splits = static_cast<int32_t>(ceil_div(steps, split_steps));
+    params.split_steps = static_cast<int32_t>(ceil_div(steps, params.splits));
+    params.splits = static_cast<int32_t>(ceil_div(steps, params.split_steps));
+
+    params.stage_bytes = static_cast<int32_t>(channels * channel_bytes);
+    const int64_t weights = std::min(params.split_steps * step_products, problem.C * K) * Tile::kO;
+    params.w_bytes = static_cast<int32_t>(round_up(weights * sizeof(float), 16));
+    const int64_t stages = std::min<int64_t>(kStages, params.split_steps);
+    const int64_t sum_bytes = kWarps * Tile::kO * Tile::kWarpP * sizeof(float);
+    params.smem_bytes = params.w_bytes + std::max(stages * params.stage_bytes, sum_bytes);
+    const int64_t blocks = params.p_tiles * problem.G * problem.N * params.splits;
+    const int64_t outputs = problem.N * problem.G * problem.O * problem.P;
+    if (blocks <= kMaxBlocks && outputs / kThreads < kMaxBlocks) params.blocks = blocks;
+    return params;
+}
+
+template <class Tile>
+Error launch(const Problem& problem, cudaStream_t stream) {
+    const Params params = plan<Tile>(problem);
+    const Error error = allow_smem<few_outputs_forward_kernel<Tile>>(problem.device);
+    if (error != nullptr) return error;
+    few_outputs_forward_kernel<Tile>
+        <<<static_cast<unsigned>(params.blocks), kThreads, params.smem_bytes, stream>>>(params);
+    if (params.splits > 1) {
+        const int64_t outputs = problem.N * problem.G * problem.O * problem.P;
+        using Element = typename Tile::Element;
+        const int32_t splits = params.splits;
+        few_outputs_finish_kernel<Element>
+            <<<static_cast<unsigned>(ceil_div(outputs, kThreads)), kThreads, 0, stream>>>(problem, splits);
+    }
+    return launch_error();
+}
+
+// Calls call(Tile) of the tile that suits.
+template <class Call>
+auto with_tile(const Problem& problem, Call call) {
+    const auto with_element = [&](auto element) {
+        using Element = decltype(element);
+        const auto with_positions = [&](auto positions) {
+            constexpr int kThreadP = decltype(positions)::value;
+            if (problem.O == 1) return call(Tile<Element, 1, kThreadP>{});
+            if (problem.O == 2) return call(Tile<Element, 2, kThreadP>{});
+            if (problem.O <= 4) return call(Tile<Element, 4, kThreadP>{});
+            return call(Tile<Element, 8, kThreadP>{});
+        };
+        // Weights are read once for all positions of a thread; but short sums rather fill multiprocessors.
+        if (problem.P <= (problem.C * problem.K <= 256 ? 512 : 64))
+            return with_positions(std::integral_constant<int, 1>{});
+        return with_positions(std::integral_constant<int, 4>{});
+    };
+    if (problem.dtype == Dtype::float16) return with_element(__half{});
+    if (problem.dtype == Dtype::bfloat16) return with_element(__nv_bfloat16{});
+    return with_element(float{});
+}
+
+// "project" where one thread can load 16 bytes of each row that it needs, and a sample alone fills half the
+// multiprocessors.
+inline bool takes_project(const Problem& problem) {
+    Problem sample = problem;
+    sample.N = 1;
+    const auto takes = [&](auto element) {
+        const ProjectParams params = plan_project<decltype(element)>(problem);
+        const ProjectParams alone = plan_project<decltype(element)>(sample);
+        return params.tiles > 0 && 2 * alone.tiles >= problem.device.sm_count;
+    };
+    return problem.dtype == Dtype::float32 ? takes(float{}) : takes(__half{});
+}
+
+// What the kernels can compute; `problem` is canonical.
+inline bool takes(const Problem& problem) {
+    if (problem.dtype == Dtype::float64 || problem.O > 8) return false;
+    if (takes_project(problem)) return true;
+    if (problem.device.arch < 80) return false;
+    return with_tile(problem, [&](auto tile) { return plan<decltype(tile)>(problem).blocks > 0; });
+}
+
+}  // namespace few
+
+// Besides "project": sums of very many products, where rows are short, or where tensor cores would be nearly
+// empty (fp32 needs three products there). ms by this route and by the next best: 2x706x59 to 4, K16 bf16
+// .018 and .160, fp32 .018 and .140; 3x192x37538 to 3, K11 fp32 .149 and .227, but bf16 .156 and .065;
+// 11x65x6545 to 5, K4 bf16 .033 and .018.
+inline bool fits_few_outputs(const Problem& any_problem) {
+    const Problem problem = canonical(any_problem);
+    if (!few::takes(problem)) return false;
+    if (few::takes_project(problem)) return true;
+    // 4x225x226 to 2, K11, stride 2: 15 us there, 20 here; 15x393x11331 to 2, K7, stride 8: 106 and 178.
+    if (fits_gather(problem)) return false;
+    const bool exact = problem.dtype == Dtype::float32 && problem.precision == Precision::ieee;
+    return problem.C * problem.K >= 1000 && (problem.P <= 1024 || problem.O <= (exact ? 4 : 1));
+}
+
+inline size_t workspace_few_outputs(const Problem& any_problem) {
+    const Problem problem = canonical(any_problem);
+    if (few::takes_project(problem)) return 0;
+    return few::with_tile(problem, [&](auto tile) -> size_t {
+        const int32_t splits = few::plan<decltype(tile)>(problem).splits;
+        if (splits == 1) return 0;
+        return splits * sizeof(float) * problem.N * problem.G * problem.O * problem.P;
+    });
+}
+
+inline Error launch_few_outputs(const Problem& any_problem, cudaStream_t stream) {
+    const Problem problem = canonical(any_problem);
+    return few::with_tile(problem, [&](auto tile) {
+        using Tile = decltype(tile);
+        using Element = typename Tile::Element;
+        if (few::takes_project(problem))
+            return few::launch_project<Element>(few::plan_project<Element>(problem), stream);
+        return few::launch<Tile>(problem, stream);
+    });
+}
+
+}  // namespace conv1d
+''',
+"few_outputs.cu": r'''
+#line 1 "kernels/few_outputs.cu"
+// The translation unit of routes "few_outputs" and "gather", of which the first asks what the second takes.
+
+
+
+
+const conv1d::Route conv1d::kFewOutputs = {"few_outputs", fits_few_outputs, workspace_few_outputs,
+                                           launch_few_outputs};
 const conv1d::Route conv1d::kGather = {"gather", fits_gather, no_workspace, launch_gather};
 ''',
 "gemm_sm80.cuh": r'''
@@ -9860,7 +10585,7 @@ const conv1d::Route conv1d::kGemmSm80 = {"gemm_sm80", fits_gemm_sm80, workspace_
 namespace conv1d {
 namespace sm90 {
 
-template <Mode kMode, int kN, int kSlices, Layout kLayout>
+template <Mode kMode, int kN, Layout kLayout>
 struct Product {
     using Traits = ModeTraits<kMode>;
     using Mma = Wgmma<Traits::kOperand, kN>;
@@ -9868,8 +10593,7 @@ struct Product {
     using Element = std::conditional_t<Traits::kIsFloat, float,
                                        std::conditional_t<kMode == Mode::f16, __half, __nv_bfloat16>>;
     static constexpr int kValues = kN / 2;
-    static constexpr int kPitch = Traits::stage_pitch(kN, kSlices);
-    static constexpr int kColumns = kN / kSlices, kLead = kSlices > 1 ? kSliceLead : 0;  // of a slice
+    static constexpr int kPitch = Traits::stage_pitch(kN);
 
     const Geometry& geometry;
     const Problem& problem;
@@ -10038,32 +10762,26 @@ struct Product {
         return static_cast<int32_t>((index + r * static_cast<uint32_t>(problem.P)) & geometry.sector_mask);
     }
 
-    // One slice of this warp's rows 8*half..8*half + 7 of D. Column c of row r goes to
-    // buffer[r][phi + kLead + c - kColumns*slice], phi being the row's sector offset. kPaired: all phi are
-    // even, so that pairs stay aligned.
+    // This warp's rows 8*half..8*half + 7 of D. Column c of row r goes to buffer[r][phi + c], phi being the
+    // row's sector offset. kPaired: all phi are even, so that pairs stay aligned.
     template <bool kPaired>
-    __device__ __forceinline__ void stage(const float (&acc)[kValues], Bits* buffer, int half, int slice,
-                                          int32_t phi) {
-        const uint32_t target =
-            ptx::smem_address(buffer + lane / 4 * kPitch + 2 * (lane % 4) + phi + kLead - kColumns * slice);
+    __device__ __forceinline__ void stage(const float (&acc)[kValues], Bits* buffer, int half, int32_t phi) {
+        const uint32_t target = ptx::smem_address(buffer + lane / 4 * kPitch + 2 * (lane % 4) + phi);
 #pragma unroll
-        for (int i = -kLead / 8; i < kColumns / 8; ++i) {
-            const int j = slice * (kColumns / 8) + i;
-            if (j < 0) continue;
+        for (int j = 0; j < kN / 8; ++j) {
             const Pair pair = round_pair(acc[4 * j + 2 * half], acc[4 * j + 2 * half + 1]);
             if constexpr (kPaired) ptx::st_shared(target + 8 * j * sizeof(Bits), pair);
             else ptx::st_shared_apart(target + 8 * j * sizeof(Bits), pair);
         }
     }
 
-    // Eight staged rows of a slice to y, of which `target` is where column 0 of the first belongs. A row
-    // stores columns [first - phi, last - phi) as far as they lie in y; in flat tiles, where phi is 0, that
+    // Eight staged rows to y, of which `target` is where column 0 of the first belongs. A row
+    // stores columns [first - phi, kN - phi) as far as they lie in y; in flat tiles, where phi is 0, that
     // may be in several samples. Bulk: one thread, a bulk copy a row; else the whole warp, element by
     // element.
     __device__ __forceinline__ void store_rows(const Bits* buffer, Bits* target, const Announcement& place,
-                                               int slice, int32_t rows, bool bulk) {
-        const int32_t P = static_cast<int32_t>(problem.P);
-        const int32_t first = slice == 0 ? geometry.lead : kColumns * slice, last = kColumns * (slice + 1);
+                                               int32_t rows, bool bulk) {
+        const int32_t P = static_cast<int32_t>(problem.P), first = geometry.lead;
         const int64_t next_sample = problem.G * problem.O * problem.P - geometry.rows_per_sample;
         const uintptr_t y_uniform = ptx::uniform(reinterpret_cast<uintptr_t>(target));
         if (bulk && !ptx::elect()) return;
@@ -10071,8 +10789,8 @@ struct Product {
 #pragma unroll 1
         for (int32_t n = place.sample; n < problem.N && t > -kN; ++n) {
             if (bulk) {
-                const int32_t begin = max(first, -t), count = min(last, P - t) - begin;
-                const uint32_t source = ptx::smem_address(buffer + kLead - kColumns * slice + begin);
+                const int32_t begin = max(first, -t), count = min(kN, P - t) - begin;
+                const uint32_t source = ptx::smem_address(buffer + begin);
                 uintptr_t y = y_uniform + (n - place.sample) * next_sample * sizeof(Bits);
 #pragma unroll
                 for (int r = 0; r < 8; ++r, y += problem.P * sizeof(Bits)) {
@@ -10086,8 +10804,8 @@ struct Product {
                 for (int r = 0; r < rows; ++r) {
                     Bits* const y = target + r * problem.P;
                     const int32_t phi = sector_offset(target, r);
-                    const Bits* const source = buffer + r * kPitch + phi + kLead - kColumns * slice;
-                    const int32_t end = min(last - phi, P - t);
+                    const Bits* const source = buffer + r * kPitch + phi;
+                    const int32_t end = min(kN - phi, P - t);
 #pragma unroll 4
                     for (int32_t c = max(first - phi, -t) + lane; c < end; c += 32) y[c] = source[c];
                 }
@@ -10128,23 +10846,22 @@ struct Product {
         // What is mended afterwards must not come late.
         const bool bulk = geometry.bulk && (geometry.lead == 0 || inside) && sound;
 #pragma unroll 1
-        for (int step = 0; step < 2 * kSlices; ++step) {
-            const int half = step / kSlices, slice = step % kSlices;
+        for (int half = 0; half < 2; ++half) {
             const int32_t rows = min(8, static_cast<int32_t>(problem.O) - channel - 8 * half);
             if (rows <= 0) {  // an empty group keeps the count of groups in step with the buffers
                 ptx::cp_async_bulk_commit();
                 continue;
             }
             Bits* const target = y_warp + 8 * half * problem.P;
-            Bits* const buffer = staging + step % Traits::kBuffers * (8 * kPitch);
+            Bits* const buffer = staging + half % Traits::kBuffers * (8 * kPitch);
             const int32_t phi = sector_offset(target, lane / 4);
             ptx::cp_async_bulk_wait_read<Traits::kBuffers - 1>();  // the rows that were here have left
             __syncwarp();
 #pragma unroll
-            for (int i = 0; i < 2 * kSlices; ++i) {  // registers have no index
-                if (i != step) continue;
-                if (problem.P % 2 == 0) stage<true>(acc, buffer, i / kSlices, i % kSlices, phi);
-                else stage<false>(acc, buffer, i / kSlices, i % kSlices, phi);
+            for (int i = 0; i < 2; ++i) {  // registers have no index
+                if (i != half) continue;
+                if (problem.P % 2 == 0) stage<true>(acc, buffer, i, phi);
+                else stage<false>(acc, buffer, i, phi);
             }
             if (problem.activation != Activation::none) {
                 __syncwarp();
@@ -10152,7 +10869,7 @@ struct Product {
             }
             if (bulk) ptx::fence_proxy_async();
             __syncwarp();
-            store_rows(buffer, target, place, slice, rows, bulk);
+            store_rows(buffer, target, place, rows, bulk);
             ptx::cp_async_bulk_commit();
         }
     }
@@ -10288,7 +11005,7 @@ namespace sm90 {
 template <Mode kMode, int kN>
 constexpr bool kNeedsRegisters = kN * (ModeTraits<kMode>::kIsSplit ? 2 : 1) > 128;
 
-template <Mode kMode, int kN, int kSlices, Layout kLayout>
+template <Mode kMode, int kN, Layout kLayout>
 __global__ void __launch_bounds__(kThreads, 1)
     gemm_sm90_kernel(const __grid_constant__ Problem problem, const __grid_constant__ Geometry geometry,
                      const __grid_constant__ Scratch scratch) {
@@ -10299,7 +11016,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     uint8_t* const w_smem = smem + geometry.x_stages * geometry.x_stage_bytes;
     uint8_t* const staging = w_smem + geometry.w_stages * geometry.weight_bytes;
     using Bits = typename ModeTraits<kMode>::Bits;
-    constexpr int kWarpStagingBytes = ModeTraits<kMode>::warp_staging_bytes(kN, kSlices);
+    constexpr int kWarpStagingBytes = ModeTraits<kMode>::warp_staging_bytes(kN);
     uint8_t* const control = staging + kProductWarps * kWarpStagingBytes;
     Announcement* const announcements = reinterpret_cast<Announcement*>(control + kBarrierBytes);
     const Barriers barriers{ptx::smem_address(control), announcements,
@@ -10323,7 +11040,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     constexpr int kProductRegisters = ModeTraits<kMode>::kIsSplit ? 152 : 144;  // of 128 a thread at launch
     if (warp < kProductWarps) {
         if constexpr (kNeedsRegisters<kMode, kN>) ptx::setmaxnreg_inc<kProductRegisters>();
-        Product<kMode, kN, kSlices, kLayout> product{
+        Product<kMode, kN, kLayout> product{
             geometry,
             problem,
             barriers,
@@ -10349,11 +11066,11 @@ __global__ void __launch_bounds__(kThreads, 1)
 }
 
 // Runs the kernel over the tiles of `geometry`.
-template <Mode kMode, int kN, int kSlices, Layout kLayout>
+template <Mode kMode, int kN, Layout kLayout>
 Error launch_tiles(const Problem& problem, const Geometry& geometry, const Scratch& scratch,
                    cudaStream_t stream) {
-    const auto kernel = gemm_sm90_kernel<kMode, kN, kSlices, kLayout>;
-    const Error error = allow_smem<gemm_sm90_kernel<kMode, kN, kSlices, kLayout>>(problem.device);
+    const auto kernel = gemm_sm90_kernel<kMode, kN, kLayout>;
+    const Error error = allow_smem<gemm_sm90_kernel<kMode, kN, kLayout>>(problem.device);
     if (error != nullptr) return error;
     const int blocks = geometry.tiles < problem.device.sm_count ? geometry.tiles : problem.device.sm_count;
     return launch_overlapping(kernel, blocks, 1, kThreads, geometry.smem_bytes, stream, problem, geometry,
@@ -10362,9 +11079,9 @@ Error launch_tiles(const Problem& problem, const Geometry& geometry, const Scrat
 
 // gemm_sm90.cu has those for fp32 and the usual layout. The others stand in units of their own, which compile
 // beside it: gemm_sm90_16bit.cu, gemm_sm90_channels_last.cu and gemm_sm90_folded.cu.
-#define CONV1D_SM90_TEMPLATE(layout, mode, columns, slices)                      \
-    template Error launch_tiles<Mode::mode, columns, slices, Layout::layout>(    \
-        const Problem&, const Geometry&, const Scratch&, cudaStream_t);
+#define CONV1D_SM90_TEMPLATE(layout, mode, columns)                                                     \
+    template Error launch_tiles<Mode::mode, columns, Layout::layout>(const Problem&, const Geometry&, \
+                                                                     const Scratch&, cudaStream_t);
 #define CONV1D_SM90_16BIT(...) CONV1D_SM90_TEMPLATE(positions, __VA_ARGS__)
 #define CONV1D_SM90_CHANNELS_LAST(...) CONV1D_SM90_TEMPLATE(channels_last, __VA_ARGS__)
 #define CONV1D_SM90_FOLDED(...) CONV1D_SM90_TEMPLATE(folded, __VA_ARGS__)
@@ -10401,18 +11118,18 @@ CONV1D_SM90_16BIT_TILES(CONV1D_SM90_16BIT_ELSEWHERE)
 namespace conv1d {
 namespace sm90 {
 
-template <Mode kMode, int kN, int kSlices = 1>
+template <Mode kMode, int kN>
 inline Error launch_products(const Problem& problem, const Geometry& geometry, const Scratch& scratch,
                              cudaStream_t stream) {
     return geometry.folded
-               ? launch_tiles<kMode, kN, kSlices, Layout::folded>(problem, geometry, scratch, stream)
+               ? launch_tiles<kMode, kN, Layout::folded>(problem, geometry, scratch, stream)
            : geometry.channels_last
-               ? launch_tiles<kMode, kN, kSlices, Layout::channels_last>(problem, geometry, scratch, stream)
-               : launch_tiles<kMode, kN, kSlices, Layout::positions>(problem, geometry, scratch, stream);
+               ? launch_tiles<kMode, kN, Layout::channels_last>(problem, geometry, scratch, stream)
+               : launch_tiles<kMode, kN, Layout::positions>(problem, geometry, scratch, stream);
 }
 
-// kN and kSlices are those of the tiling.
-template <Mode kMode, int kN, int kSlices = 1>
+// kN: the columns of the tiling.
+template <Mode kMode, int kN>
 inline Error launch_columns(const Problem& problem, const Tiling& tiling, const Geometry& geometry,
                             cudaStream_t stream) {
     Scratch scratch;
@@ -10421,22 +11138,22 @@ inline Error launch_columns(const Problem& problem, const Tiling& tiling, const 
         // The same tiles, with rows of half the channels: the list means the same to both.
         const Geometry safe = cut<Mode::tf32x3>(problem, tiling, geometry.taps_per_group);
         pack_split_weights<Mode::tf32x3>(problem, geometry, safe, scratch, stream);
-        const Error error = launch_products<kMode, kN, kSlices>(problem, geometry, scratch, stream);
+        const Error error = launch_products<kMode, kN>(problem, geometry, scratch, stream);
         if (error != nullptr) return error;
         scratch.image = scratch.safe_image;
-        return launch_products<Mode::tf32x3, kN, kSlices>(problem, safe, scratch, stream);
+        return launch_products<Mode::tf32x3, kN>(problem, safe, scratch, stream);
     } else {
         pack_weights<kMode>(problem, geometry, scratch, stream);
-        return launch_products<kMode, kN, kSlices>(problem, geometry, scratch, stream);
+        return launch_products<kMode, kN>(problem, geometry, scratch, stream);
     }
 }
 
 template <Mode kMode>
 inline Error launch_mode(const Problem& problem, const Cut& cut, cudaStream_t stream) {
-#define CONV1D_SM90_LAUNCH(mode, kN, kSlices)                                                    \
-    if constexpr (kMode == Mode::mode) {                                                         \
-        if (cut.tiling.columns == kN && cut.tiling.slices == kSlices)                            \
-            return launch_columns<kMode, kN, kSlices>(problem, cut.tiling, cut.geometry, stream); \
+#define CONV1D_SM90_LAUNCH(mode, kN)                                                     \
+    if constexpr (kMode == Mode::mode) {                                                 \
+        if (cut.tiling.columns == kN)                                                    \
+            return launch_columns<kMode, kN>(problem, cut.tiling, cut.geometry, stream); \
     }
     CONV1D_SM90_TILES(CONV1D_SM90_LAUNCH)
 #undef CONV1D_SM90_LAUNCH
@@ -11324,6 +12041,7 @@ const conv1d::Route conv1d::kPointwiseSm90 = {"pointwise_sm90", fits_pointwise_s
 #line 1 "kernels/python.cpp"
 // The library as a Python module, with the op as one function. torch.ops matches each call with the schema
 // and boxes its arguments, which takes 2 us; here they go to the dispatcher as they are.
+#define AT_PER_OPERATOR_HEADERS  // torch's headers read no operator's that is not named: a sixth of the time
 #include <ATen/PythonTorchFunctionTLS.h>
 #include <ATen/TracerMode.h>
 #include <ATen/core/dispatch/Dispatcher.h>
@@ -11449,13 +12167,23 @@ inline auto with_slide(const Problem& problem, Call call) {
 // .361, .136; 256x256x64 to 512, K5 .067, .141, .041 and .091, .186, .059; 2x768x98304 to 896, K5 3.35, 6.37,
 // 1.69 and 3.92, 7.27, 2.08; 8x64x16000 to 64, K5 .033, .058, .024 and .039, .073, .028; one sample of
 // 512x1024 to 512, K3 .034, .044, .021 and .029, .051, .020. But of few outputs its narrower tile is half
-// empty: 2x512x800 to 16, K5 .039, .054, .024 and .032, .056, .020.
+// empty: 2x512x800 to 16, K5 .039, .054, .024 and .032, .056, .020; and so are boxes where rows fill the
+// last one little: 256x256x65 to 512, K5 .129, .267, .083 and .109, .209, .081. Rows that begin between
+// 16-byte pieces cost more to read, which long sums of few tiles do not hide: 2x768x32767 to 896, K5 1.16,
+// 2.29, .63 and 1.32, 2.56, .72; 64x80x301 to 1024, K5 .077, .130, .072 and .103, .191, .083; but vits_wn
+// .035, .064, .028 and .033, .070, .027; one sample of 512x1027 to 512, K3 .047, .047, .034 and .031, .052,
+// .021.
 inline bool fits_sliding_sm90(const Problem& problem) {
     if (!fits_gemm_sm90(problem) || (problem.K != 3 && problem.K != 5) || problem.stride != 1 ||
-        problem.dilation != 1 || problem.C < 16 || problem.O < 33)
+        problem.dilation != 1 || problem.C < 16 || problem.O < 33 ||
+        5 * round_up(problem.P, sm90::kWindowBox) > 7 * problem.P)
         return false;
     return sm90::with_slide(problem, [&](auto traits) {
-        return sm90::cut_windows<decltype(traits)>(problem).pairs > 0;
+        using Traits = decltype(traits);
+        const sm90::WindowGeometry geometry = sm90::cut_windows<Traits>(problem);
+        const int64_t tiles = ceil_div(problem.P, 256) * ceil_div(problem.O, 128);  // of a sample, by size
+        return geometry.pairs > 0 &&
+               (geometry.residues == 1 || Traits::kIsSplit || problem.C <= 128 || tiles >= 56);
     });
 }
 
@@ -11491,8 +12219,7 @@ struct SlideLoader {
     using Traits = Traits_;
     static constexpr bool kIsSplit = Traits::kIsSplit;
     static constexpr int kProducts = Traits::kProducts, kSpan = 2 * kProducts;
-    static constexpr int kParts = kIsSplit ? 2 : 1;
-    static constexpr int kTogether = Traits::kIsTf32 ? 1 : 2;  // channels whose numbers share words
+    static constexpr int kParts = Traits::kParts, kTogether = Traits::kTogether;
     // In the staged rows of y.
     static constexpr int kRuns = 1, kRun = kSpan;
     static __device__ __forceinline__ int run_start(int lane, int) { return kSpan * (lane / 4); }
@@ -11513,34 +12240,43 @@ struct SlideLoader {
         return fragments.part[part][tap + product];
     }
 
-    // 16 bits: rows of odd channels may begin in the middle of a 16-byte piece. All come with what lies
-    // around them, which must not count as padding.
-    static constexpr bool kMayBeApart = !Traits::kIsFloat;
+    // Where windows begin behind blocks of kSpan elements, of the usual paddings: none, equal on both sides,
+    // or all on the left. Other windows, and those of rows that begin between blocks, are loaded by words.
+    static constexpr int kLateSame = (kSpan - Traits::kTaps / 2 % kSpan) % kSpan;
+    static constexpr int kLateCausal = (kSpan - (Traits::kTaps - 1) % kSpan) % kSpan;
 
     const Problem& problem;
     const int lane;
-    const bool apart;
+    const bool apart;  // rows begin between 16-byte pieces
+    bool by_words;
     uint32_t lane_offset[kTogether];  // of this lane's first channels and position, in a stage
     uint32_t half_step;               // from words t to words t + 4
     int late;                         // elements from there to the window of the first position
+    uint32_t shift[kTogether];        // by words, 16 bits: where that window begins in its first word
     bool has_padding = false;         // apart: of this tile's windows of this warp, some reach out of the row
     int32_t first;                    // apart: where that of the first position begins in the row
     int32_t small;                    // f16x3: values of x too small for a split
 
     __device__ __forceinline__ SlideLoader(const WindowGeometry& geometry, const Problem& problem, int warp,
                                            int lane)
-        : problem(problem), lane(lane), apart(kMayBeApart && geometry.residues > 1) {
-        const int t = lane % 4;
-        const int pitch = (apart ? Traits::kApartPitch : Traits::kPitch) * Traits::kElementBytes;
-        half_step = (Traits::kIsTf32 || apart ? 4 : 8) * pitch;
+        : problem(problem), lane(lane), apart(geometry.residues > 1) {
+        constexpr int kBytes = Traits::kElementBytes;
+        const int t = lane % 4, residues = geometry.residues;
+        const int pitch = Traits::pitch(residues) * kBytes;
+        half_step = (Traits::kIsTf32 ? 4 : 8) / residues * pitch;
         const int position = warp % Traits::kWarpsOfBox * Traits::kWarpPositions + kSpan * (lane / 4);
+        late = lateness<Traits>(problem, 0) % kSpan;
+        by_words = (apart && problem.x_stride_c % kSpan != 0) ||
+                   (late != 0 && late != kLateSame && late != kLateCausal);
 #pragma unroll
         for (int u = 0; u < kTogether; ++u) {
-            const int late_in_box = lateness<Traits>(problem, apart ? u : 0);
-            const int row = apart ? u * (geometry.box_bytes / 2) + t * pitch : (kTogether * t + u) * pitch;
-            late = late_in_box % kSpan;  // the same of both
-            lane_offset[u] = Traits::kWeightBytes + warp / Traits::kWarpsOfBox * geometry.box_bytes + row +
-                             (position + late_in_box / kSpan * kSpan) * Traits::kElementBytes;
+            const int channel = kTogether * t + u, residue = channel % residues;
+            const int late_in_box = lateness<Traits>(problem, residue);
+            const int begin = by_words ? late_in_box * kBytes / 4 * 4 : late_in_box / kSpan * kSpan * kBytes;
+            shift[u] = late_in_box * kBytes % 4 * 8;
+            lane_offset[u] = Traits::kWeightBytes + warp / Traits::kWarpsOfBox * geometry.box_bytes +
+                             residue * (geometry.box_bytes / residues) + channel / residues * pitch +
+                             position * kBytes + begin;
         }
     }
 
@@ -11552,52 +12288,56 @@ struct SlideLoader {
         first = begin + kSpan * (lane / 4);
     }
 
-    // All of one stage of x. kLate: elements from this lane's first to the window of its first position.
+    // All of one stage of x. kLate: elements from a lane's first to the window of its first position; or
+    // kByWords.
+    static constexpr int kByWords = -1;
     template <int kLate>
     __device__ __forceinline__ void load_fragments(Fragments& fragments, uint32_t stage) {
-        constexpr int kBlocks = (kLate + kNumbers + kSpan - 1) / kSpan;
-        constexpr int kWords = kSpan * Traits::kElementBytes / 4;  // of a block
+        constexpr int kFirst = kLate == kByWords ? 0 : kLate;  // of the numbers in `words`
+        constexpr int kPerWord = 4 / Traits::kElementBytes;
+        constexpr int kBlocks = (kFirst + kNumbers + kSpan - 1) / kSpan;
+        constexpr int kWords = kSpan / kPerWord;  // of a block
         using Block = std::conditional_t<kWords == 4, uint4, uint2>;
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             uint32_t words[kTogether][kBlocks * kWords];
 #pragma unroll
             for (int u = 0; u < kTogether; ++u) {
+                const uint32_t source = stage + lane_offset[u] + half * half_step;
+                if constexpr (kLate == kByWords) {
+                    constexpr int kCount = kNumbers / kPerWord;
+                    uint32_t loaded[kCount + 1];
 #pragma unroll
-                for (int i = 0; i < kBlocks; ++i) {
-                    Block block;
-                    ptx::ld_shared(block, stage + lane_offset[u] + half * half_step +
-                                              i * static_cast<int>(sizeof(Block)));
-                    uint32_t* const to = words[u] + i * kWords;
-                    to[0] = block.x, to[1] = block.y;
-                    if constexpr (kWords == 4) to[2] = block.z, to[3] = block.w;
+                    for (int i = 0; i < kCount + kPerWord - 1; ++i)
+                        ptx::ld_shared(loaded[i], source + 4 * i);
+#pragma unroll
+                    for (int i = 0; i < kCount; ++i)
+                        words[u][i] = kPerWord == 1
+                                          ? loaded[i]
+                                          : __funnelshift_r(loaded[i], loaded[i + 1], shift[u]);
+                } else {
+#pragma unroll
+                    for (int i = 0; i < kBlocks; ++i) {
+                        Block block;
+                        ptx::ld_shared(block, source + i * static_cast<int>(sizeof(Block)));
+                        uint32_t* const to = words[u] + i * kWords;
+                        to[0] = block.x, to[1] = block.y;
+                        if constexpr (kWords == 4) to[2] = block.z, to[3] = block.w;
+                    }
                 }
             }
             uint32_t numbers[kParts][kNumbers];
             if constexpr (Traits::kIsTf32) {
 #pragma unroll
-                for (int j = 0; j < kNumbers; ++j) numbers[0][j] = round_tf32(words[0][kLate + j]);
+                for (int j = 0; j < kNumbers; ++j) numbers[0][j] = round_tf32(words[0][kFirst + j]);
             } else if constexpr (kIsSplit) {
-                uint32_t smallest = 0x7FFF7FFF;
-#pragma unroll
-                for (int j = 0; j < kNumbers; ++j) {
-                    const float first = __uint_as_float(words[0][kLate + j]);
-                    const float second = __uint_as_float(words[kTogether - 1][kLate + j]);
-                    numbers[0][j] = split_f16(first * kXScale, second * kXScale, numbers[kParts - 1][j]);
-                    smallest = ptx::min_magnitude_f16(smallest, numbers[0][j]);
-                }
-                if (min(smallest & 0xFFFF, smallest >> 16) <= kSmallestHigh) {  // zeros are counted only now
-#pragma unroll
-                    for (int j = 0; j < kNumbers; ++j) {
-                        if (j >= kSpan && lane < 28) continue;  // another lane's
-                        small += is_too_small(words[0][kLate + j]) +
-                                 is_too_small(words[kTogether - 1][kLate + j]);
-                    }
-                }
+                // Beyond a lane's own positions are another's.
+                split_values(words[0] + kFirst, words[1] + kFirst, numbers, small,
+                             [&](int j) { return j < kSpan || lane >= 28; });
             } else {
 #pragma unroll
                 for (int j = 0; j < kNumbers; ++j) {
-                    const int at = kLate + j;
+                    const int at = kFirst + j;
                     numbers[0][j] = __byte_perm(words[0][at / 2], words[kTogether - 1][at / 2],
                                                 at % 2 != 0 ? 0x7632 : 0x5410);
                 }
@@ -11614,17 +12354,19 @@ struct SlideLoader {
     }
 
     __device__ __forceinline__ void load(Fragments& fragments, uint32_t stage) {
-        if (late == 0) load_fragments<0>(fragments, stage);
-        else if (late == 1) load_fragments<1>(fragments, stage);
-        else if (late == 2) load_fragments<2 % kSpan>(fragments, stage);
-        else load_fragments<3 % kSpan>(fragments, stage);
-        if (kMayBeApart && has_padding) {
+        if (by_words) load_fragments<kByWords>(fragments, stage);
+        else if (late == 0) load_fragments<0>(fragments, stage);
+        else if (late == kLateSame) load_fragments<kLateSame>(fragments, stage);
+        else load_fragments<kLateCausal>(fragments, stage);
+        if (has_padding) {
 #pragma unroll
-            for (int i = 0; i < kOperands; ++i) {
+            for (int i = 0; i < kParts * kOperands; ++i) {
 #pragma unroll
                 for (int r = 0; r < 2; ++r) {
-                    if (static_cast<uint32_t>(first + i + r * kProducts) >= static_cast<uint32_t>(problem.L))
-                        fragments.part[0][i][r] = fragments.part[0][i][2 + r] = 0;
+                    const int32_t l = first + i % kOperands + r * kProducts;
+                    auto& registers = fragments.part[i / kOperands][i % kOperands];
+                    if (static_cast<uint32_t>(l) >= static_cast<uint32_t>(problem.L))
+                        registers[r] = registers[2 + r] = 0;
                 }
             }
         }
@@ -12219,12 +12961,19 @@ inline double products_of_sample(const Problem& problem) {
 // 30 samples (us by this route and by gemm_sm90, TF32: 1x988x87 to 368, K1 9.9 and 37; 7x703x300 to 216, K1
 // 17 and 25; 61x164x34 to 940, K28 76 and 58). Few outputs of rows that fill blocks by themselves are worst
 // in many samples (tcn_d64, 64 samples, TF32: 43 and 23), but not with short rows (fp32, 2x62x69 to 9, K70:
-// 19 and 74) or short sums (4x27x127186 to 24, K2: 32 and 50).
+// 19 and 74) or short sums (4x27x127186 to 24, K2: 32 and 50). Long rows that sliding_sm90 takes (1 and 16
+// samples of 29x3592 to 43, K3, fp32 8.5 and 48, by that 17 and 26) and what stream_sm90 takes (16 and 128 of
+// 64x200 to 64, K3, TF32 9 and 22, by that 12 and 17) are left to them sooner.
 inline bool is_small(const Problem& problem) {
     const double products = products_of_sample(problem);
+    const bool hopper = problem.device.arch == 90, fills_rows = problem.P > 512;
     const bool fills_gemm =
-        problem.O <= 32 && problem.G == 1 && problem.P > 512 && problem.C * problem.K >= 128;
-    return products <= (fills_gemm ? 4e6 : 30e6);
+        problem.O <= 32 && problem.G == 1 && fills_rows && problem.C * problem.K >= 128;
+    const bool slides = hopper && problem.O > 32 && fills_rows && (problem.K == 3 || problem.K == 5) &&
+                        problem.stride == 1 && problem.dilation == 1;
+    const bool streams = hopper && problem.G == 1 && (problem.K == 2 || problem.K == 3) && problem.C > 32 &&
+                         problem.C <= 64 && problem.O > 32 && problem.O <= 128;
+    return products <= (fills_gemm || slides || streams ? 4e6 : 30e6);
 }
 
 // One tap of few channels, or of not so few products, is left to pointwise_sm90.cuh where that can copy rows.
@@ -12286,687 +13035,6 @@ inline Error launch_small_sm80(const Problem& any_problem, cudaStream_t stream) 
 
 
 const conv1d::Route conv1d::kSmallSm80 = {"small_sm80", fits_small_sm80, no_workspace, launch_small_sm80};
-''',
-"stem.cuh": r'''
-#line 1 "kernels/stem.cuh"
-// Short sums of few channels on tensor cores, sm_80 and later, bound by the stores of y: TF32, fp16, bf16,
-// and fp32 at full accuracy as three products of fp16 parts. Stems of audio and genome models.
-//
-// Operands are as in fold.cuh: D[channel][position] by mma.sync, depth the folded (channel, tap) index in
-// words of 4 bytes. A warp keeps the weights of 32 output channels in registers and moves along positions.
-// x lies in shared memory as [row of words][l mod stride][l / stride]: a tap of any stride and dilation is a
-// shift. Columns of products are dealt so that a lane holds 16 bytes of a row of y: four lanes store 64
-// bytes straight from registers. A warp's channels are `classes` apart, so that their rows of y begin alike
-// within a sector of 32 bytes, and positions count from there: all stores but the ends of rows fill whole
-// sectors. Cost: 2 reads of x for each 32 x 8 outputs and 8 words.
-
-#include <algorithm>
-#include <cstring>
-#include <numeric>
-#include <type_traits>
-
-
-
-
-
-
-namespace conv1d {
-namespace stem {
-
-constexpr int kWarps = 8;
-constexpr int kThreads = 32 * kWarps;
-constexpr int kBlocks = 2;     // that share a multiprocessor
-constexpr int kMmaWords = 8;   // depth of one product
-constexpr int kMTiles = 2;     // of 16 output channels, of a warp
-constexpr int kWarpO = 16 * kMTiles;
-constexpr int kMostSpan = 2048;  // positions of a block
-constexpr int kManySteps = 3;    // from which a block keeps its weights from one place to the next
-constexpr int kSampleBlocks = 24;  // that one sample of split operands makes, where it can
-constexpr int kSectorBytes = 32;
-constexpr int kMaxWords = 64;  // of depth
-constexpr int kFixedBytes = kThreads * 4 * 16 + kWarps * kWarpO * 8 + kMaxWords * 4;  // besides x
-
-// kSplit: each fp32 operand is two fp16 numbers, scaled by a power of two: high + low / 2^11.
-template <class Element_, bool kSplit_>
-struct Tile {
-    using Element = Element_;
-    using Operand = std::conditional_t<kSplit_, __half, Element_>;  // of products
-    static constexpr bool kSplit = kSplit_;
-    static constexpr int kParts = kSplit ? 2 : 1;
-    static constexpr int kPerWord = 4 / sizeof(Operand);
-    static constexpr int kVector = 16 / sizeof(Element);  // elements of a store
-    static constexpr int kNTiles = kVector / 2;           // of 8 positions, whose columns one store takes
-    static constexpr int kGroup = 8 * kNTiles;            // positions
-    static constexpr int kChunk = 2 * kGroup;             // 128 bytes of a row of y
-    static constexpr int kBatch = kSplit ? 4 : 8;         // words that a thread loads before it stores any
-    static constexpr bool kOnePlace = kSplit;             // of a block: registers do not last for a loop
-    static constexpr int kMaxSteps = kSplit ? 4 : sizeof(Element) == 4 ? 8 : 5;
-};
-
-struct Params {
-    Problem problem;
-    bool tap_pairs;      // a word is two taps of one channel, not two channels of one tap
-    int32_t rows;        // of words in shared memory
-    int32_t words;       // of depth
-    Divisor row_words;   // K, or K / 2 for tap pairs, whose last tap, where K is odd, has row 1 for itself
-    int32_t steps;       // products in the depth
-    Divisor stride;
-    Divisor positions;    // of x, that a block reads
-    int32_t plane_slots;  // of one row and one residue of l modulo the stride
-    int32_t x_slots;      // and then as many zeros as a block has positions, for what the last step lacks
-    int32_t align;        // elements that phases count to
-    int32_t classes;
-    int32_t row_tasks;  // of 32 channels each
-    int32_t warps_o;    // of a block
-    int32_t p_step;     // from a warp's chunk to its next: the others of its channels have those between
-    int32_t span;       // positions of a block
-    int32_t smem_bytes;
-    int32_t replicas;   // blocks that share the places of some channels
-    int64_t o_blocks, p_blocks, blocks;
-
-    // Of row 0 at the tap where a word of the depth begins, or of the zeros.
-    __device__ __forceinline__ int slot_of(int word) const {
-        if (word >= words) return x_slots;
-        const uint32_t row = row_words.quotient(word);
-        const uint32_t tap = tap_pairs ? 2 * word : word - row * row_words.divisor;
-        const uint32_t offset = tap * static_cast<uint32_t>(problem.dilation);
-        const uint32_t shift = stride.quotient(offset);
-        return ((row - shift) * stride.divisor + offset) * plane_slots + shift;
-    }
-};
-
-struct WarpRanges {
-    uint2 of[kWarps];
-};
-
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-
-// An operand's high and low part, of a value already scaled.
-struct Parts {
-    __half high, low;
-};
-__device__ __forceinline__ Parts split(float value) {
-    const __half high = __float2half_rn(value);
-    return {high, __float2half_rn((value - __half2float(high)) * 2048.0f)};
-}
-
-template <class Element>
-__device__ __forceinline__ uint32_t pack(Element first, Element second) {
-    const Element pair[2] = {first, second};
-    uint32_t bits;
-    memcpy(&bits, pair, 4);
-    return bits;
-}
-
-// Words of products from elements: {high, low} where they are split, else the first alone.
-template <class Tile>
-__device__ __forceinline__ uint2 operand_words(const typename Tile::Element (&value)[Tile::kPerWord],
-                                               float scale) {
-    if constexpr (Tile::kSplit) {
-        const Parts first = split(value[0] * scale), second = split(value[1] * scale);
-        return make_uint2(pack(first.high, second.high), pack(first.low, second.low));
-    } else if constexpr (Tile::kPerWord == 2) {
-        return make_uint2(pack(value[0], value[1]), 0);
-    } else {
-        return make_uint2(ptx::cvt_rna_tf32(value[0]), 0);
-    }
-}
-
-// The largest and the smallest magnitude but zero among fp32 operands, as bits.
-constexpr uint32_t kInfinity = 0x7F800000;
-struct Range {
-    uint32_t largest, smallest;
-
-    __device__ __forceinline__ void add(float value) {
-        const uint32_t bits = __float_as_uint(value) & 0x7FFFFFFF;
-        largest = max(largest, bits);
-        smallest = min(smallest, bits == 0 ? smallest : bits);
-    }
-    // Whether two fp16 numbers hold 22 bits of each operand, once the largest is scaled to 2^14..2^15.
-    __device__ __forceinline__ bool suits() const {
-        const int high = largest >> 23, low = smallest >> 23;
-        return largest == 0 || (high <= 127 + 60 && high >= 127 - 40 && high - low <= 26);
-    }
-    __device__ __forceinline__ float scale() const {
-        return largest == 0 ? 1.0f : __uint_as_float((127 + 14 + 127 - (largest >> 23)) << 23);
-    }
-    __device__ __forceinline__ float unscale() const {
-        return largest == 0 ? 1.0f : __uint_as_float(((largest >> 23) - 14) << 23);
-    }
-};
-
-// Calls use(slot, value) for the words of x that a block reads, zeros outside 0 <= l < L.
-template <class Tile, class Use>
-__device__ __forceinline__ void for_words(const Params& params, const typename Tile::Element* x,
-                                          int64_t l_begin, Use use) {
-    using Element = typename Tile::Element;
-    const Problem& problem = params.problem;
-    const uint32_t positions = params.positions.divisor, items = params.rows * positions;
-    // Where a row of x begins and ends, counted from l_begin; how far on the second element of a word lies.
-    constexpr int64_t kMost = 1 << 30;
-    const int row_begin = static_cast<int>(min(max(-l_begin, -kMost), kMost));
-    const int row_end = static_cast<int>(min(max(problem.L - l_begin, -kMost), kMost));
-    const int lag = params.tap_pairs ? static_cast<int>(problem.dilation) : 0;
-    const int64_t second = params.tap_pairs ? lag * problem.x_stride_l : problem.x_stride_c;
-    const int64_t row_step = params.tap_pairs ? 0 : Tile::kPerWord * problem.x_stride_c;
-    x += l_begin * problem.x_stride_l;
-#pragma unroll 1
-    for (uint32_t begin = threadIdx.x; begin < items; begin += Tile::kBatch * kThreads) {
-        Element value[Tile::kBatch][Tile::kPerWord];
-        uint32_t slot[Tile::kBatch];
-#pragma unroll
-        for (int i = 0; i < Tile::kBatch; ++i) {
-            const uint32_t item = begin + i * kThreads;
-            const uint32_t row = params.positions.quotient(item);
-            const int offset = item - row * positions;
-            const uint32_t shift = params.stride.quotient(offset);
-            slot[i] = ((row - shift) * params.stride.divisor + offset) * params.plane_slots + shift;
-            const Element* const source = x + (row * row_step + offset * problem.x_stride_l);
-            value[i][0] = item < items && offset >= row_begin && offset < row_end ? *source : Element{};
-            if constexpr (Tile::kPerWord == 2) {
-                const bool has_second = params.tap_pairs ? row == 0 : 2 * row + 1 < problem.C;
-                const bool inside = offset + lag >= row_begin && offset + lag < row_end;
-                value[i][1] = item < items && has_second && inside ? source[second] : Element{};
-            }
-        }
-#pragma unroll
-        for (int i = 0; i < Tile::kBatch; ++i) {
-            if (begin + i * kThreads < items) use(slot[i], value[i]);
-        }
-    }
-}
-
-// The range of what all threads have seen.
-__device__ __forceinline__ Range block_range(Range range, WarpRanges& warps_smem) {
-    range.largest = __reduce_max_sync(0xFFFFFFFF, range.largest);
-    range.smallest = __reduce_min_sync(0xFFFFFFFF, range.smallest);
-    if (threadIdx.x % 32 == 0) warps_smem.of[threadIdx.x / 32] = make_uint2(range.largest, range.smallest);
-    __syncthreads();
-#pragma unroll
-    for (int warp = 0; warp < kWarps; ++warp) {
-        range.largest = max(range.largest, warps_smem.of[warp].x);
-        range.smallest = min(range.smallest, warps_smem.of[warp].y);
-    }
-    return range;
-}
-
-// What one warp computes: 32 channels, `classes` apart, and chunks of positions, p_step apart.
-struct Task {
-    int64_t n, g;
-    int64_t o_begin;
-    int64_t p_begin;  // below zero where the run begins in the sector before the rows
-    int32_t run;      // positions to the end of the block's, or of the rows
-};
-
-template <class Tile>
-struct Weights {
-    uint4 words[Tile::kMaxSteps][kMTiles][Tile::kParts];
-    bool suit;
-};
-
-// Loads the operands A of a warp in the order in which lanes hold them, and what becomes of its rows' sums:
-// finish_smem[row] is {factor, bias}.
-template <class Tile>
-__device__ __forceinline__ void load_weights(const Params& params, const Task& task,
-                                             float2* finish_smem, uint4* staged, Weights<Tile>& weights) {
-    using Element = typename Tile::Element;
-    const Problem& problem = params.problem;
-    const int lane = threadIdx.x % 32;
-    const int K = static_cast<int>(problem.K);
-    const int row_elements = static_cast<int>(problem.C) * K;
-    const Element* const w = static_cast<const Element*>(problem.w) + task.g * problem.O * row_elements;
-    int row_offset[kMTiles][2];  // rows past the last hold its weights, and go nowhere
-#pragma unroll
-    for (int i = 0; i < 2 * kMTiles; ++i) {
-        const int row = i * 8 + lane / 4;
-        const int64_t o = min(task.o_begin + row * int64_t{params.classes}, problem.O - 1);
-        row_offset[i / 2][i % 2] = static_cast<int>(o) * row_elements;
-        if (lane % 4 == 0) {
-            const Element* const bias = static_cast<const Element*>(problem.bias) + task.g * problem.O + o;
-            finish_smem[row] = make_float2(1.0f, problem.bias != nullptr ? widen(*bias) : 0.0f);
-        }
-    }
-    const auto load = [&](int m, int half, int word, Element(&value)[Tile::kPerWord]) {
-        const Element* source = w + row_offset[m][half];
-        value[0] = Element{};
-        if constexpr (Tile::kPerWord == 1) {
-            if (word < params.words) value[0] = source[word];
-        } else {
-            const int row = params.tap_pairs ? 0 : static_cast<int>(params.row_words.quotient(word));
-            source += params.tap_pairs ? 2 * word : word + row * K;
-            const bool has_second = params.tap_pairs ? 2 * word + 1 < K : 2 * row + 1 < problem.C;
-            value[1] = Element{};
-            if (word < params.words) {
-                value[0] = source[0];
-                if (has_second) value[1] = source[params.tap_pairs ? 1 : K];
-            }
-        }
-    };
-    float row_scale[kMTiles][2] = {};
-    if constexpr (Tile::kSplit) {
-        weights.suit = true;
-        Range range[2 * kMTiles];
-#pragma unroll
-        for (int i = 0; i < 2 * kMTiles; ++i) range[i] = {0, kInfinity};
-#pragma unroll 1
-        for (int word = lane % 4; word < params.words; word += 4) {
-#pragma unroll
-            for (int i = 0; i < 2 * kMTiles; ++i) {
-                Element value[Tile::kPerWord];
-                load(i / 2, i % 2, word, value);
-                range[i].add(value[0]);
-                range[i].add(value[1]);
-            }
-        }
-#pragma unroll
-        for (int i = 0; i < 2 * kMTiles; ++i) {
-            Range& row = range[i];
-#pragma unroll
-            for (int other = 1; other < 4; other *= 2) {
-                row.largest = max(row.largest, __shfl_xor_sync(0xFFFFFFFF, row.largest, other));
-                row.smallest = min(row.smallest, __shfl_xor_sync(0xFFFFFFFF, row.smallest, other));
-            }
-            weights.suit = weights.suit && row.suits();
-            row_scale[i / 2][i % 2] = row.scale();
-            if (lane % 4 == 0) finish_smem[i * 8 + lane / 4].x = row.unscale();
-        }
-        weights.suit = __all_sync(0xFFFFFFFF, weights.suit);
-    }
-    const auto load_step = [&](int step, int m, uint4* words, int pitch) {
-        uint2 word[4];
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            Element value[Tile::kPerWord];
-            load(m, i % 2, step * kMmaWords + i / 2 * 4 + lane % 4, value);
-            word[i] = operand_words<Tile>(value, row_scale[m][i % 2]);
-        }
-        words[0] = make_uint4(word[0].x, word[1].x, word[2].x, word[3].x);
-        if constexpr (Tile::kSplit) words[pitch] = make_uint4(word[0].y, word[1].y, word[2].y, word[3].y);
-    };
-#pragma unroll
-    for (int step = 0; step < Tile::kMaxSteps; ++step) {
-        if constexpr (Tile::kSplit) {  // by way of this thread's memory, or registers would not hold them
-#pragma unroll 1
-            for (int m = 0; m < kMTiles; ++m) load_step(step, m, staged + 2 * m * 32, 32);
-#pragma unroll
-            for (int i = 0; i < 2 * kMTiles; ++i) weights.words[step][i / 2][i % 2] = staged[i * 32];
-        } else {
-#pragma unroll
-            for (int m = 0; m < kMTiles; ++m) load_step(step, m, weights.words[step][m], 0);
-        }
-    }
-}
-
-// Two neighbours of a row of y, rounded.
-template <class Element>
-__device__ __forceinline__ uint32_t round_pair(float first, float second) {
-    return pack(narrow<Element>(first), narrow<Element>(second));
-}
-
-// A lane's 16 bytes of rows lane / 4 + 8 * i of the group from p on, where the row is 0 <= p < p_end.
-// Activations and the ends of rows go through `staged`, [i][32 lanes].
-template <class Tile>
-__device__ __forceinline__ void store(const Params& params, int p, int p_end, uint4 (&out)[4],
-                                      typename Tile::Element* y, int rows, uint4* staged) {
-    using Element = typename Tile::Element;
-    constexpr int kVector = Tile::kVector;
-    const Problem& problem = params.problem;
-    const int64_t row_step = 8 * int64_t{params.classes} * problem.P;
-    const bool inside = p >= 0 && p + Tile::kGroup <= p_end;
-    if (problem.activation != Activation::none || !inside) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) staged[i * 32] = out[i];
-#pragma unroll 1
-        for (int i = 0; i < 4 * kVector; ++i) {
-            Element* const value = reinterpret_cast<Element*>(staged + i / kVector * 32) + i % kVector;
-            if (problem.activation != Activation::none)
-                *value = activate<Element, true>(problem.activation, widen(*value));
-            const int column = p + threadIdx.x % 4 * kVector + i % kVector;
-            if (!inside && i / kVector < rows && column >= 0 && column < p_end)
-                y[i / kVector * row_step + i % kVector] = *value;
-        }
-        if (!inside) return;
-#pragma unroll
-        for (int i = 0; i < 4; ++i) out[i] = staged[i * 32];
-    }
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-        if (i < rows) *reinterpret_cast<uint4*>(y + i * row_step) = out[i];
-    }
-}
-
-// One warp: its run of positions, whose first has row `position` of each plane of x.
-template <class Tile>
-__device__ __forceinline__ void multiply(const Params& params, const Task& task, const Weights<Tile>& weights,
-                                         const uint32_t* x_smem, int position, float x_unscale,
-                                         const int32_t* slots_smem, const float2* finish_smem,
-                                         uint4* staged) {
-    using Element = typename Tile::Element;
-    using Operand = typename Tile::Operand;
-    using Slot = Vector<uint32_t, Tile::kParts>;
-    const Problem& problem = params.problem;
-    const int lane = threadIdx.x % 32;
-    // Where this lane's words of operand B lie for the first column.
-    const Slot* x[Tile::kMaxSteps][2];
-#pragma unroll
-    for (int step = 0; step < Tile::kMaxSteps; ++step) {
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-            x[step][i] = reinterpret_cast<const Slot*>(x_smem) + position + lane / 8 * 2 * Tile::kNTiles +
-                         lane / 4 % 2 + slots_smem[step * kMmaWords + i * 4 + lane % 4];
-        }
-    }
-    const int64_t first_o = task.o_begin + lane / 4 * int64_t{params.classes};
-    const int left = static_cast<int>(problem.O - first_o);
-    const int rows = left <= 0 ? 0 : min((left - 1) / (8 * params.classes) + 1, 4);
-    Element* y = static_cast<Element*>(problem.y) +
-                 ((task.n * problem.G + task.g) * problem.O + first_o) * problem.P + task.p_begin +
-                 lane % 4 * Tile::kVector;
-    int p = static_cast<int>(min(task.p_begin, int64_t{0}));  // counted so that a row begins at 0, if it does
-    const int p_end = p + task.run;
-#pragma unroll 1
-    for (; p < p_end; p += params.p_step, y += params.p_step) {
-#pragma unroll
-        for (int group = 0; group < Tile::kChunk / Tile::kGroup; ++group) {
-            float sum[kMTiles][Tile::kNTiles][4] = {};
-            float cross[kMTiles][Tile::kNTiles][4] = {};
-#pragma unroll
-            for (int step = 0; step < Tile::kMaxSteps; ++step) {
-                if (step > 0 && step >= params.steps) break;
-#pragma unroll
-                for (int n = 0; n < Tile::kNTiles; ++n) {
-                    const Slot first = x[step][0][group * Tile::kGroup + 2 * n];
-                    const Slot second = x[step][1][group * Tile::kGroup + 2 * n];
-                    const uint2 x_frag = make_uint2(first.at[0], second.at[0]);
-#pragma unroll
-                    for (int m = 0; m < kMTiles; ++m) {
-                        ptx::mma<Operand>(sum[m][n], weights.words[step][m][0], x_frag);
-                        if constexpr (Tile::kSplit) {
-                            const uint2 x_low = make_uint2(first.at[1], second.at[1]);
-                            ptx::mma<Operand>(cross[m][n], weights.words[step][m][0], x_low);
-                            ptx::mma<Operand>(cross[m][n], weights.words[step][m][1], x_frag);
-                        }
-                    }
-                }
-            }
-            uint4 out[4];
-#pragma unroll
-            for (int i = 0; i < 2 * kMTiles; ++i) {
-                const float2 finish = finish_smem[i * 8];
-                const auto total = [&](int column) {
-                    const int n = column / 2, part = i % 2 * 2 + column % 2;
-                    float value = sum[i / 2][n][part];
-                    if constexpr (Tile::kSplit)
-                        value = (value + cross[i / 2][n][part] * (1.0f / 2048)) * (finish.x * x_unscale);
-                    return value + finish.y;
-                };
-                uint32_t word[4];
-#pragma unroll
-                for (int j = 0; j < 4; ++j) {
-                    if constexpr (sizeof(Element) == 4) word[j] = __float_as_uint(total(j));
-                    else word[j] = round_pair<Element>(total(2 * j), total(2 * j + 1));
-                }
-                out[i] = make_uint4(word[0], word[1], word[2], word[3]);
-            }
-            store<Tile>(params, p + group * Tile::kGroup, p_end, out, y + group * Tile::kGroup, rows, staged);
-        }
-#pragma unroll
-        for (int step = 0; step < Tile::kMaxSteps; ++step) {
-            x[step][0] += params.p_step;
-            x[step][1] += params.p_step;
-        }
-    }
-}
-
-// One warp: the same outputs in plain multiply-adds, for operands whose parts do not suit.
-__device__ __noinline__ void compute_exactly(const Params& params, const Task& task) {
-    const Problem& problem = params.problem;
-#pragma unroll 1
-    for (int row = 0; row < kWarpO; ++row) {
-        const int64_t o = task.o_begin + row * int64_t{params.classes};
-        if (o >= problem.O) break;
-        float* const y = static_cast<float*>(problem.y) +
-                         ((task.n * problem.G + task.g) * problem.O + o) * problem.P;
-#pragma unroll 1
-        for (int i = threadIdx.x % 32; i < task.run; i += params.p_step) {  // a chunk is 32 positions
-            const int64_t p = task.p_begin + i;
-            if (p >= 0 && p < problem.P) y[p] = finish_exactly(problem, task.n, task.g, o, p);
-        }
-    }
-}
-
-#endif  // sm_80
-
-// Blocks that registers are shared by. With two, ptxas for sm_100 and later spills some.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
-constexpr int kLaunchBlocks = 1;
-#else
-constexpr int kLaunchBlocks = kBlocks;
-#endif
-
-template <class Tile>
-__global__ void __launch_bounds__(kThreads, kLaunchBlocks)
-    stem_sm80_forward_kernel(const __grid_constant__ Params params) {
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-    using Element = typename Tile::Element;
-    using Slot = Vector<uint32_t, Tile::kParts>;
-    extern __shared__ __align__(16) unsigned char smem[];
-    const int warp = threadIdx.x / 32;
-    uint4* const staged = reinterpret_cast<uint4*>(smem) + warp * 128 + threadIdx.x % 32;  // [4][32 lanes]
-    float2* const finish_smem = reinterpret_cast<float2*>(smem + kThreads * 64) + warp * kWarpO;
-    int32_t* const slots_smem = reinterpret_cast<int32_t*>(smem + kFixedBytes) - kMaxWords;
-    Slot* const x_smem = reinterpret_cast<Slot*>(smem + kFixedBytes);
-    const Problem& problem = params.problem;
-
-    // A block keeps its channels and moves over places: samples and spans of positions.
-    const uint32_t sets = static_cast<uint32_t>(params.o_blocks * problem.G);
-    const uint32_t set = blockIdx.x % sets;
-    Task task;
-    task.g = set / static_cast<uint32_t>(params.o_blocks);
-    const int warp_o = warp % params.warps_o, warp_p = warp / params.warps_o;
-    const int row_task = static_cast<int>(set - task.g * params.o_blocks) * params.warps_o + warp_o;
-    const int before = row_task / params.classes;
-    task.o_begin = row_task + int64_t{before} * (kWarpO - 1) * params.classes;
-    const int warp_begin = warp_p * Tile::kChunk;
-    if (threadIdx.x < kMaxWords) slots_smem[threadIdx.x] = params.slot_of(threadIdx.x);
-    Weights<Tile> weights;
-    load_weights<Tile>(params, task, finish_smem, staged, weights);
-    for (int i = threadIdx.x; i < params.span + params.align; i += kThreads) x_smem[params.x_slots + i] = {};
-
-    const uint32_t p_blocks = static_cast<uint32_t>(params.p_blocks);
-    const uint32_t places = static_cast<uint32_t>(problem.N) * p_blocks;
-#pragma unroll 1
-    for (uint32_t place = blockIdx.x / sets; place < places;
-         place = Tile::kOnePlace ? places : place + params.replicas) {
-        const uint32_t n = place / p_blocks;
-        task.n = n;
-        const int64_t block_p = int64_t{place - n * p_blocks} * params.span;
-        // x from the first position that any phase begins at.
-        const int64_t l_begin = (block_p - (params.align - 1)) * problem.stride - problem.pad_left;
-        const Element* const x = static_cast<const Element*>(problem.x) + task.n * problem.x_stride_n +
-                                 task.g * problem.C * problem.x_stride_c;
-        Range range = {0, kInfinity};
-        __syncthreads();  // the x before has been read
-        if constexpr (Tile::kSplit) {
-            for_words<Tile>(params, x, l_begin, [&](int, const Element(&value)[2]) {
-                range.add(value[0]);
-                range.add(value[1]);
-            });
-            __shared__ WarpRanges warps_smem;
-            range = block_range(range, warps_smem);
-        }
-        const float scale = range.scale();
-        for_words<Tile>(params, x, l_begin, [&](int slot, const Element(&value)[Tile::kPerWord]) {
-            const uint2 words = operand_words<Tile>(value, scale);
-            x_smem[slot].at[0] = words.x;
-            if constexpr (Tile::kSplit) x_smem[slot].at[1] = words.y;
-        });
-        __syncthreads();
-        // How far behind a sector this warp's rows of y begin.
-        const int64_t row = (task.n * problem.G + task.g) * problem.O + task.o_begin;
-        const auto y_elements = reinterpret_cast<uintptr_t>(problem.y) / sizeof(Element);
-        const int64_t from_sector = static_cast<int64_t>(y_elements) + row * problem.P;
-        const int phase = static_cast<int>(from_sector & (params.align - 1));
-        task.p_begin = block_p + warp_begin - phase;
-        task.run = static_cast<int>(min(problem.P - task.p_begin, int64_t{params.span - warp_begin}));
-        if (task.o_begin >= problem.O || task.run <= 0) continue;
-        if constexpr (Tile::kSplit) {
-            if (!range.suits() || !weights.suit) {
-                compute_exactly(params, task);
-                continue;
-            }
-        }
-        multiply<Tile>(params, task, weights, reinterpret_cast<const uint32_t*>(x_smem),
-                       warp_begin + params.align - 1 - phase, range.unscale(), slots_smem,
-                       finish_smem + threadIdx.x % 32 / 4, staged);
-    }
-#endif
-}
-
-// Rows of y so far apart begin at the same place of a sector.
-inline int64_t row_classes(const Problem& problem) {
-    const int64_t align = kSectorBytes / element_bytes(problem.dtype);
-    return align / std::gcd(align, problem.P);
-}
-
-// blocks is 0 where the problem does not suit.
-template <class Tile>
-Params plan(const Problem& problem) {
-    Params params{};
-    params.problem = problem;
-    const int64_t reach = (problem.K - 1) * problem.dilation + 1;
-    if (problem.C >= 16 || problem.C * problem.K > Tile::kMaxSteps * kMmaWords * Tile::kPerWord ||
-        problem.O * problem.C * problem.K > kMaxBlocks || problem.stride > 64 || reach > 4096)
-        return params;
-    params.tap_pairs = Tile::kPerWord == 2 && problem.C == 1 && problem.K > 1;
-    const int64_t row_words = params.tap_pairs ? problem.K / 2 : problem.K;
-    params.rows =
-        static_cast<int32_t>(params.tap_pairs ? 1 + problem.K % 2 : ceil_div(problem.C, Tile::kPerWord));
-    params.words = static_cast<int32_t>(params.tap_pairs ? ceil_div(problem.K, 2) : params.rows * problem.K);
-    params.row_words = plan_divisor(row_words);
-    params.steps = static_cast<int32_t>(ceil_div(params.words, kMmaWords));
-    if (params.steps > Tile::kMaxSteps) return params;
-    params.stride = plan_divisor(problem.stride);
-
-    params.align = static_cast<int32_t>(kSectorBytes / sizeof(typename Tile::Element));
-    params.classes = static_cast<int32_t>(row_classes(problem));
-    params.row_tasks =
-        static_cast<int32_t>(params.classes * ceil_div(ceil_div(problem.O, params.classes), kWarpO));
-    // Long pieces of rows at a time, unless bringing x costs more (ms of w2v2_fe0 in TF32 and bf16, by 2, 4
-    // and 8 warps that share it: 0.324 0.187, 0.328 0.162, 0.342 0.168; demucs_enc0 0.105, 0.087, 0.074).
-    params.warps_o = params.rows * problem.stride > 5 ? 8 : 4;
-    while (params.warps_o > 1 && 8 * round_up(params.row_tasks, params.warps_o) > 9 * params.row_tasks)
-        params.warps_o /= 2;
-    params.p_step = kWarps / params.warps_o * Tile::kChunk;
-    params.o_blocks = ceil_div(params.row_tasks, params.warps_o);
-    const int64_t share =
-        (problem.device.smem_bytes + 1024) / kBlocks - 1024 - static_cast<int64_t>(sizeof(WarpRanges));
-    // Blocks that keep their weights drift apart, and write to more places at once: worth it where weights
-    // are many (ms of enformer_stem, 8 and 4 steps, in TF32 and bf16: 0.351 0.178 and 0.372 0.185; w2v2_fe0,
-    // 2 and 1 steps: 0.349 0.180 and 0.327 0.161).
-    const bool keeps = !Tile::kOnePlace && params.steps >= kManySteps;
-    for (int32_t span = keeps ? kMostSpan / 2 : kMostSpan; span >= params.p_step; span /= 2) {
-        params.span = span;
-        const int64_t positions = (params.span + params.align - 2) * problem.stride + reach;
-        const int64_t planes = params.rows * problem.stride;
-        params.positions = plan_divisor(positions);
-        params.plane_slots = static_cast<int32_t>(ceil_div(positions, problem.stride));
-        if ((params.rows * positions + Tile::kBatch * kThreads) * positions >= int64_t{1} << 31) continue;
-        const int64_t slots = planes * params.plane_slots + params.span + params.align;
-        const int64_t bytes = kFixedBytes + round_up(slots * Tile::kParts * 4, 16);
-        params.p_blocks = ceil_div(problem.P + params.align - 1, params.span);
-        const int64_t sets = params.o_blocks * problem.G, places = problem.N * params.p_blocks;
-        if (bytes > share || places > kMaxBlocks / 2 || sets * (keeps ? 1 : places) > kMaxBlocks)
-            continue;
-        // All blocks that fit at once, each with as many places.
-        const int64_t most = keeps ? std::max(kBlocks * problem.device.sm_count / sets, int64_t{1}) : places;
-        params.replicas = static_cast<int32_t>(ceil_div(places, ceil_div(places, most)));
-        params.x_slots = static_cast<int32_t>(planes * params.plane_slots);
-        params.smem_bytes = static_cast<int32_t>(bytes);
-        params.blocks = sets * params.replicas;
-        // Split operands are scaled by the span: it must not depend on the number of samples.
-        if (Tile::kSplit ? sets * params.p_blocks >= kSampleBlocks
-                         : sets * places >= 4 * kBlocks * problem.device.sm_count)
-            break;
-    }
-    return params;
-}
-
-template <class Tile>
-struct Launch {
-    static bool fits(const Problem& problem) { return plan<Tile>(problem).blocks > 0; }
-
-    static Error run(const Problem& problem, cudaStream_t stream) {
-        const Params params = plan<Tile>(problem);
-        const Error error = allow_smem<stem_sm80_forward_kernel<Tile>>(problem.device);
-        if (error != nullptr) return error;
-        stem_sm80_forward_kernel<Tile>
-            <<<static_cast<unsigned>(params.blocks), kThreads, params.smem_bytes, stream>>>(params);
-        return launch_error();
-    }
-};
-
-template <class Call>
-auto with_launch(const Problem& problem, Call call) {
-    switch (problem.dtype) {
-        case Dtype::float16:
-            return call(Launch<Tile<__half, false>>{});
-        case Dtype::bfloat16:
-            return call(Launch<Tile<__nv_bfloat16, false>>{});
-        default:
-            if (problem.precision == Precision::tf32) return call(Launch<Tile<float, false>>{});
-            return call(Launch<Tile<float, true>>{});
-    }
-}
-
-// What the kernel can compute; `problem` is canonical.
-inline bool takes(const Problem& problem) {
-    if (problem.dtype == Dtype::float64 || problem.device.arch < 80) return false;
-    return with_launch(problem, [&](auto launch) { return launch.fits(problem); });
-}
-
-}  // namespace stem
-
-// fp32, fp16 and bf16 from sm_80 on, fewer than 16 input channels a group, sums of some 64 products, and so
-// many outputs that stores count and setting out does not (ms by this route and by the next best: fp32
-// w2v2_fe0 0.39 and 0.42, but convtasnet_enc 0.105 and 0.074; TF32 encodec_stem, 7 products, 0.151 and 0.162;
-// bf16 demucs_enc0, whose rows begin in 16 ways, 0.065 and 0.056). By one sample: its result must not depend
-// on others.
-inline bool fits_stem_sm80(const Problem& any_problem) {
-    const Problem problem = canonical(any_problem);
-    const int arch = problem.device.arch;
-    const bool is_float = problem.dtype == Dtype::float32;
-    const bool fast = arch == 80 || (arch >= 90 && arch < 120);  // others do TF32 at the rate of FFMA
-    const int64_t products = problem.C * problem.K;
-    const int64_t outputs = problem.G * problem.O * problem.P;
-    const bool is_large = outputs >= 1 << 22;
-    const int64_t least_products = !is_float                              ? 7
-                                   : problem.precision == Precision::tf32 ? (problem.O >= 128 ? 10
-                                                                             : is_large       ? 7
-                                                                                              : 32)
-                                   : problem.O >= 128 && is_large         ? 10
-                                                                          : 32;
-    const int64_t least_outputs = is_float && problem.precision != Precision::tf32 ? 1 << 19 : 1 << 17;
-    if ((is_float && !fast) || products < least_products || outputs < least_outputs || problem.P < 256)
-        return false;
-    const int64_t full_rows = 16 * stem::row_classes(problem);  // fewer channels leave products half empty
-    return problem.O >= full_rows && stem::takes(problem);
-}
-
-inline Error launch_stem_sm80(const Problem& any_problem, cudaStream_t stream) {
-    const Problem problem = canonical(any_problem);
-    return stem::with_launch(problem, [&](auto launch) { return launch.run(problem, stream); });
-}
-
-}  // namespace conv1d
-''',
-"stem.cu": r'''
-#line 1 "kernels/stem.cu"
-// The translation unit of route "stem_sm80".
-
-
-
-const conv1d::Route conv1d::kStemSm80 = {"stem_sm80", fits_stem_sm80, no_workspace, launch_stem_sm80};
 ''',
 "stream_sm90_plan.cuh": r'''
 #line 1 "kernels/stream_sm90_plan.cuh"
@@ -13624,7 +13692,7 @@ struct StreamProduct {
         if constexpr (kMode == Mode::f16x3)
             return make_float2(fmaf(first, scale, bias), fmaf(second, scale, bias));
         else
-            return Product<kMode, 64, 1, Layout::positions>::round_pair(first + bias, second + bias);
+            return Product<kMode, 64, Layout::positions>::round_pair(first + bias, second + bias);
     }
 
     // Eight staged rows of D to y, of which `target` is where column kLead of the first belongs, position p
@@ -14525,14 +14593,6 @@ inline Error launch_toeplitz(const Problem& any_problem, cudaStream_t stream) {
 
 }  // namespace conv1d
 ''',
-"toeplitz.cu": r'''
-#line 1 "kernels/toeplitz.cu"
-// The translation unit of route "toeplitz".
-
-
-
-const conv1d::Route conv1d::kToeplitz = {"toeplitz", fits_toeplitz, no_workspace, launch_toeplitz};
-''',
 "toeplitz_sm90.cuh": r'''
 #line 1 "kernels/toeplitz_sm90.cuh"
 // Long depthwise filters on Hopper: one input channel a group, stride 1, from some hundred taps on; 16-bit
@@ -14998,12 +15058,14 @@ inline Error launch_toeplitz_sm90(const Problem& problem, cudaStream_t stream) {
 
 }  // namespace conv1d
 ''',
-"toeplitz_sm90.cu": r'''
-#line 1 "kernels/toeplitz_sm90.cu"
-// The translation unit of route "toeplitz_sm90".
+"toeplitz.cu": r'''
+#line 1 "kernels/toeplitz.cu"
+// The translation unit of the routes for long depthwise filters: "toeplitz", "toeplitz_sm90".
 
 
 
+
+const conv1d::Route conv1d::kToeplitz = {"toeplitz", fits_toeplitz, no_workspace, launch_toeplitz};
 const conv1d::Route conv1d::kToeplitzSm90 = {"toeplitz_sm90", fits_toeplitz_sm90, no_workspace,
                                              launch_toeplitz_sm90};
 ''',
@@ -15061,6 +15123,16 @@ _conv1d_units = {
         "dispatch.cuh",
         "downsample_sm90.cu",
     ],
+    "few_channels.cu": [
+        "mma.cuh",
+        "problem.h",
+        "ptx.cuh",
+        "tile.cuh",
+        "fold.cuh",
+        "stem.cuh",
+        "dispatch.cuh",
+        "few_channels.cu",
+    ],
     "few_outputs.cu": [
         "mma.cuh",
         "problem.h",
@@ -15071,22 +15143,6 @@ _conv1d_units = {
         "few_outputs.cuh",
         "dispatch.cuh",
         "few_outputs.cu",
-    ],
-    "fold.cu": [
-        "mma.cuh",
-        "problem.h",
-        "ptx.cuh",
-        "tile.cuh",
-        "fold.cuh",
-        "dispatch.cuh",
-        "fold.cu",
-    ],
-    "gather.cu": [
-        "problem.h",
-        "tile.cuh",
-        "gather.cuh",
-        "dispatch.cuh",
-        "gather.cu",
     ],
     "gemm_sm80.cu": [
         "mma.cuh",
@@ -15225,15 +15281,6 @@ _conv1d_units = {
         "dispatch.cuh",
         "small.cu",
     ],
-    "stem.cu": [
-        "mma.cuh",
-        "problem.h",
-        "ptx.cuh",
-        "tile.cuh",
-        "stem.cuh",
-        "dispatch.cuh",
-        "stem.cu",
-    ],
     "stream_sm90.cu": [
         "problem.h",
         "tile.cuh",
@@ -15257,18 +15304,10 @@ _conv1d_units = {
         "ptx.cuh",
         "tile.cuh",
         "toeplitz.cuh",
-        "dispatch.cuh",
-        "toeplitz.cu",
-    ],
-    "toeplitz_sm90.cu": [
-        "problem.h",
-        "mma.cuh",
-        "ptx.cuh",
-        "tile.cuh",
         "wgmma.cuh",
         "toeplitz_sm90.cuh",
         "dispatch.cuh",
-        "toeplitz_sm90.cu",
+        "toeplitz.cu",
     ],
 }
 

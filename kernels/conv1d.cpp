@@ -8,6 +8,9 @@
 // Built with -fvisibility=hidden, so that two revisions of this file share nothing in one process, and with
 // -fopenmp, which at::parallel_for needs. Nothing links an OpenMP runtime: its symbols come from the one
 // that torch has loaded.
+#include "problem.h"
+
+#define AT_PER_OPERATOR_HEADERS  // torch's headers read no operator's that is not named: a tenth of the time
 #include <algorithm>
 #include <array>
 #include <optional>
@@ -18,7 +21,6 @@
 #include <ATen/Context.h>
 #include <ATen/EmptyTensor.h>
 #include <ATen/Parallel.h>
-#include <ATen/autocast_mode.h>
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/conv1d.h>
 #include <ATen/ops/convolution_backward.h>
@@ -35,7 +37,11 @@
 #include <c10/cuda/CUDAStream.h>
 #endif
 
-#include "problem.h"
+// From ATen/autocast_mode.h, which reads every operator's header: that takes a tenth of the time.
+namespace at::autocast {
+TORCH_API ScalarType get_autocast_dtype(DeviceType device);
+TORCH_API Tensor cached_cast(ScalarType dtype, const Tensor& x, DeviceType device);
+}  // namespace at::autocast
 
 namespace {
 
@@ -354,10 +360,11 @@ Tensor conv1d_autocast(const Tensor& x, const Tensor& weight, const OptionalTens
                        OptionalInt pad_right) {
     const c10::impl::ExcludeDispatchKeyGuard no_autocast(kKey);
     const auto dtype = at::autocast::get_autocast_dtype(kDevice);
-    return conv1d_op().call(at::autocast::cached_cast(dtype, x, kDevice),
-                            at::autocast::cached_cast(dtype, weight, kDevice),
-                            at::autocast::cached_cast(dtype, bias, kDevice), stride, padding, dilation,
-                            groups, activation, pad_right);
+    const auto cast = [dtype](const Tensor& tensor) {
+        return at::autocast::cached_cast(dtype, tensor, kDevice);
+    };
+    return conv1d_op().call(cast(x), cast(weight), bias ? OptionalTensor(cast(*bias)) : std::nullopt, stride,
+                            padding, dilation, groups, activation, pad_right);
 }
 
 // padding = "valid" or "same"; what is not valid, and every other string, gets PyTorch's own error.

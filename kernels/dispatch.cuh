@@ -16,9 +16,9 @@ struct Route {
 
 inline size_t no_workspace(const Problem&) { return 0; }
 
-// Each is defined in a translation unit of its own, so that they compile side by side.
+// Defined in several translation units, which compile side by side.
 extern const Route kToeplitzSm90, kToeplitz, kDepthwise, kStemSm80, kFoldSm80, kFewOutputs, kGather,
-    kStreamSm90, kSmallSm80, kPointwiseSm90, kDownsampleSm90, kSlidingSm90, kGemmSm90, kGemmSm80, kDirect;
+    kSmallSm80, kStreamSm90, kPointwiseSm90, kDownsampleSm90, kSlidingSm90, kGemmSm90, kGemmSm80, kDirect;
 
 constexpr const Route* kRoutes[] = {
     &kToeplitzSm90,  // depthwise: long filters on Hopper
@@ -28,8 +28,8 @@ constexpr const Route* kRoutes[] = {
     &kFoldSm80,      // fewer than 16 channels a group
     &kFewOutputs,    // one to eight output channels a group: bound by reading x
     &kGather,        // few products: tiny problems, and few outputs of large strides
-    &kStreamSm90,    // short sums on Hopper, bound by memory
     &kSmallSm80,     // dense problems of few products: one launch
+    &kStreamSm90,    // short sums on Hopper, bound by memory
     &kPointwiseSm90,  // one tap on Hopper
     &kDownsampleSm90,  // three taps at a stride of 2 on Hopper
     &kSlidingSm90,  // few taps at a stride of 1 on Hopper

@@ -23,9 +23,8 @@ template <class Traits_>
 struct DownLoader {
     using Traits = Traits_;
     static constexpr bool kIsSplit = Traits::kIsSplit;
-    static constexpr int kProducts = Traits::kProducts;
-    static constexpr int kParts = kIsSplit ? 2 : 1;
-    static constexpr int kTogether = Traits::kIsTf32 ? 1 : 2;  // channels whose numbers share words
+    static constexpr int kProducts = Traits::kProducts, kParts = Traits::kParts;
+    static constexpr int kTogether = Traits::kTogether;
 
     // In the staged rows of y.
     static constexpr int kRuns = Traits::kIsTf32 ? 2 : 1, kRun = Traits::kIsFloat ? 2 : 4;
@@ -62,7 +61,7 @@ struct DownLoader {
           odd_padding(static_cast<uint32_t>(problem.pad_left) % 2 != 0) {
         const int g = lane / 4, t = lane % 4;
         constexpr int kBytes = Traits::kElementBytes, kResidues = Traits::kPiece;
-        const int pitch = (apart ? Traits::kApartPitch : Traits::kPitch) * kBytes;
+        const int pitch = Traits::pitch(geometry.residues) * kBytes;
         const int rows = Traits::kIsTf32 ? 4 : 8;  // of channels between words t and t + 4
         half_step = rows / geometry.residues * pitch;
 #pragma unroll
@@ -186,18 +185,8 @@ struct DownLoader {
     // f16x3: two channels' words, of two positions.
     __device__ __forceinline__ void split_words(Fragments& fragments, const uint32_t (&even)[5],
                                                 const uint32_t (&odd_ones)[5], int half) {
-        uint32_t parts[2][5], smallest = 0x7FFF7FFF;
-#pragma unroll
-        for (int j = 0; j < 5; ++j) {
-            const uint32_t first = even[j], second = odd_ones[j];
-            parts[0][j] = split_f16(__uint_as_float(first) * kXScale, __uint_as_float(second) * kXScale,
-                                    parts[1][j]);
-            smallest = ptx::min_magnitude_f16(smallest, parts[0][j]);
-        }
-        if (min(smallest & 0xFFFF, smallest >> 16) <= kSmallestHigh) {  // zeros are counted only now
-#pragma unroll
-            for (int j = 0; j < 5; ++j) small += is_too_small(even[j]) + is_too_small(odd_ones[j]);
-        }
+        uint32_t parts[2][5];
+        split_values(even, odd_ones, parts, small, [](int) { return true; });
 #pragma unroll
         for (int part = 0; part < kParts; ++part) {
 #pragma unroll

@@ -20,10 +20,11 @@ inline bool fits_downsample_sm90(const Problem& problem) {
     if (!fits_gemm_sm90(problem) || problem.K != 3 || problem.stride != 2 || problem.dilation != 1 ||
         problem.pad_left > 1 || problem.C < 64)
         return false;
-    constexpr int kOutputs = 128, kLeastTiles = 56;
-    if (ceil_div(problem.P, 256) * ceil_div(problem.O, kOutputs) < kLeastTiles ||
-        8 * round_up(problem.P, 128) > 9 * problem.P ||
-        8 * round_up(problem.O, kOutputs * sm90::kWindowCluster) > 9 * problem.O)
+    using Tile = sm90::DownTraits<sm90::Mode::tf32>;
+    constexpr int kLeastTiles = 56;
+    if (ceil_div(problem.P, Tile::kTilePositions) * ceil_div(problem.O, Tile::kOutputs) < kLeastTiles ||
+        8 * round_up(problem.P, Tile::kTilePositions / 2) > 9 * problem.P ||
+        8 * round_up(problem.O, Tile::kOutputs * sm90::kWindowCluster) > 9 * problem.O)
         return false;
     return sm90::with_mode(problem, [&](auto mode) {
         return sm90::cut_windows<sm90::DownTraits<decltype(mode)::value>>(problem).pairs > 0;

@@ -19,18 +19,18 @@
 namespace conv1d {
 namespace sm90 {
 
-template <Mode kMode, int kN, int kSlices = 1>
+template <Mode kMode, int kN>
 inline Error launch_products(const Problem& problem, const Geometry& geometry, const Scratch& scratch,
                              cudaStream_t stream) {
     return geometry.folded
-               ? launch_tiles<kMode, kN, kSlices, Layout::folded>(problem, geometry, scratch, stream)
+               ? launch_tiles<kMode, kN, Layout::folded>(problem, geometry, scratch, stream)
            : geometry.channels_last
-               ? launch_tiles<kMode, kN, kSlices, Layout::channels_last>(problem, geometry, scratch, stream)
-               : launch_tiles<kMode, kN, kSlices, Layout::positions>(problem, geometry, scratch, stream);
+               ? launch_tiles<kMode, kN, Layout::channels_last>(problem, geometry, scratch, stream)
+               : launch_tiles<kMode, kN, Layout::positions>(problem, geometry, scratch, stream);
 }
 
-// kN and kSlices are those of the tiling.
-template <Mode kMode, int kN, int kSlices = 1>
+// kN: the columns of the tiling.
+template <Mode kMode, int kN>
 inline Error launch_columns(const Problem& problem, const Tiling& tiling, const Geometry& geometry,
                             cudaStream_t stream) {
     Scratch scratch;
@@ -39,22 +39,22 @@ inline Error launch_columns(const Problem& problem, const Tiling& tiling, const 
         // The same tiles, with rows of half the channels: the list means the same to both.
         const Geometry safe = cut<Mode::tf32x3>(problem, tiling, geometry.taps_per_group);
         pack_split_weights<Mode::tf32x3>(problem, geometry, safe, scratch, stream);
-        const Error error = launch_products<kMode, kN, kSlices>(problem, geometry, scratch, stream);
+        const Error error = launch_products<kMode, kN>(problem, geometry, scratch, stream);
         if (error != nullptr) return error;
         scratch.image = scratch.safe_image;
-        return launch_products<Mode::tf32x3, kN, kSlices>(problem, safe, scratch, stream);
+        return launch_products<Mode::tf32x3, kN>(problem, safe, scratch, stream);
     } else {
         pack_weights<kMode>(problem, geometry, scratch, stream);
-        return launch_products<kMode, kN, kSlices>(problem, geometry, scratch, stream);
+        return launch_products<kMode, kN>(problem, geometry, scratch, stream);
     }
 }
 
 template <Mode kMode>
 inline Error launch_mode(const Problem& problem, const Cut& cut, cudaStream_t stream) {
-#define CONV1D_SM90_LAUNCH(mode, kN, kSlices)                                                    \
-    if constexpr (kMode == Mode::mode) {                                                         \
-        if (cut.tiling.columns == kN && cut.tiling.slices == kSlices)                            \
-            return launch_columns<kMode, kN, kSlices>(problem, cut.tiling, cut.geometry, stream); \
+#define CONV1D_SM90_LAUNCH(mode, kN)                                                     \
+    if constexpr (kMode == Mode::mode) {                                                 \
+        if (cut.tiling.columns == kN)                                                    \
+            return launch_columns<kMode, kN>(problem, cut.tiling, cut.geometry, stream); \
     }
     CONV1D_SM90_TILES(CONV1D_SM90_LAUNCH)
 #undef CONV1D_SM90_LAUNCH

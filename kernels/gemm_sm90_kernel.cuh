@@ -15,7 +15,7 @@ namespace sm90 {
 template <Mode kMode, int kN>
 constexpr bool kNeedsRegisters = kN * (ModeTraits<kMode>::kIsSplit ? 2 : 1) > 128;
 
-template <Mode kMode, int kN, int kSlices, Layout kLayout>
+template <Mode kMode, int kN, Layout kLayout>
 __global__ void __launch_bounds__(kThreads, 1)
     gemm_sm90_kernel(const __grid_constant__ Problem problem, const __grid_constant__ Geometry geometry,
                      const __grid_constant__ Scratch scratch) {
@@ -26,7 +26,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     uint8_t* const w_smem = smem + geometry.x_stages * geometry.x_stage_bytes;
     uint8_t* const staging = w_smem + geometry.w_stages * geometry.weight_bytes;
     using Bits = typename ModeTraits<kMode>::Bits;
-    constexpr int kWarpStagingBytes = ModeTraits<kMode>::warp_staging_bytes(kN, kSlices);
+    constexpr int kWarpStagingBytes = ModeTraits<kMode>::warp_staging_bytes(kN);
     uint8_t* const control = staging + kProductWarps * kWarpStagingBytes;
     Announcement* const announcements = reinterpret_cast<Announcement*>(control + kBarrierBytes);
     const Barriers barriers{ptx::smem_address(control), announcements,
@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     constexpr int kProductRegisters = ModeTraits<kMode>::kIsSplit ? 152 : 144;  // of 128 a thread at launch
     if (warp < kProductWarps) {
         if constexpr (kNeedsRegisters<kMode, kN>) ptx::setmaxnreg_inc<kProductRegisters>();
-        Product<kMode, kN, kSlices, kLayout> product{
+        Product<kMode, kN, kLayout> product{
             geometry,
             problem,
             barriers,
@@ -76,11 +76,11 @@ __global__ void __launch_bounds__(kThreads, 1)
 }
 
 // Runs the kernel over the tiles of `geometry`.
-template <Mode kMode, int kN, int kSlices, Layout kLayout>
+template <Mode kMode, int kN, Layout kLayout>
 Error launch_tiles(const Problem& problem, const Geometry& geometry, const Scratch& scratch,
                    cudaStream_t stream) {
-    const auto kernel = gemm_sm90_kernel<kMode, kN, kSlices, kLayout>;
-    const Error error = allow_smem<gemm_sm90_kernel<kMode, kN, kSlices, kLayout>>(problem.device);
+    const auto kernel = gemm_sm90_kernel<kMode, kN, kLayout>;
+    const Error error = allow_smem<gemm_sm90_kernel<kMode, kN, kLayout>>(problem.device);
     if (error != nullptr) return error;
     const int blocks = geometry.tiles < problem.device.sm_count ? geometry.tiles : problem.device.sm_count;
     return launch_overlapping(kernel, blocks, 1, kThreads, geometry.smem_bytes, stream, problem, geometry,
@@ -89,9 +89,9 @@ Error launch_tiles(const Problem& problem, const Geometry& geometry, const Scrat
 
 // gemm_sm90.cu has those for fp32 and the usual layout. The others stand in units of their own, which compile
 // beside it: gemm_sm90_16bit.cu, gemm_sm90_channels_last.cu and gemm_sm90_folded.cu.
-#define CONV1D_SM90_TEMPLATE(layout, mode, columns, slices)                      \
-    template Error launch_tiles<Mode::mode, columns, slices, Layout::layout>(    \
-        const Problem&, const Geometry&, const Scratch&, cudaStream_t);
+#define CONV1D_SM90_TEMPLATE(layout, mode, columns)                                                     \
+    template Error launch_tiles<Mode::mode, columns, Layout::layout>(const Problem&, const Geometry&, \
+                                                                     const Scratch&, cudaStream_t);
 #define CONV1D_SM90_16BIT(...) CONV1D_SM90_TEMPLATE(positions, __VA_ARGS__)
 #define CONV1D_SM90_CHANNELS_LAST(...) CONV1D_SM90_TEMPLATE(channels_last, __VA_ARGS__)
 #define CONV1D_SM90_FOLDED(...) CONV1D_SM90_TEMPLATE(folded, __VA_ARGS__)

@@ -23,11 +23,6 @@ constexpr int kMaxStages = 12;
 constexpr int kMostRest = 4;  // rows of a folded window that are not worth a batch of their own
 constexpr int kBarrierReady = 1, kBarrierTaken = 2;  // hardware barriers between the product warpgroups
 
-// D is staged for its stores 8 rows at a time, in one slice of its columns or in two, which take half the
-// room and twice the bulk copies. The second also holds the last columns of the first: a sector offset moves
-// them into it.
-constexpr int kSliceLead = 16;
-
 // Two modes keep the accuracy of fp32: f16x3 splits each operand into two fp16 numbers, tf32x3 into two TF32
 // ones, at half the speed but for all magnitudes. Tiles whose x or w f16x3 cannot hold are done again by
 // tf32x3.
@@ -50,13 +45,13 @@ struct ModeTraits {
     using BitsPair = std::conditional_t<kIsFloat, uint2, uint32_t>;
     static constexpr int kElementBytes = sizeof(Bits);
     // Of a staged row of D, in elements: room for a sector offset, and no bank conflicts between eight rows.
-    static __host__ __device__ constexpr int stage_pitch(int columns, int slices) {
-        return columns / slices + (slices > 1 ? kSliceLead : 0) + (kIsFloat ? 8 : 24);
+    static __host__ __device__ constexpr int stage_pitch(int columns) {
+        return columns + (kIsFloat ? 8 : 24);
     }
     // Bulk copies still read one buffer while the next is written; two of fp32 would cost x a stage.
     static constexpr int kBuffers = kIsFloat ? 1 : 2;
-    static __host__ __device__ constexpr int warp_staging_bytes(int columns, int slices) {
-        return kBuffers * 8 * stage_pitch(columns, slices) * static_cast<int>(sizeof(Bits));
+    static __host__ __device__ constexpr int warp_staging_bytes(int columns) {
+        return kBuffers * 8 * stage_pitch(columns) * static_cast<int>(sizeof(Bits));
     }
 };
 
@@ -84,29 +79,27 @@ inline bool folds(const Problem& problem) {
 // by side, the same 64 channels of neighbouring columns.
 struct Tiling {
     int columns;  // of a product warpgroup
-    int slices;   // in which they are staged
     bool flat;    // tiles run over all samples' rows in a line; else each lies in one sample
     bool beside;
     bool leads = true;  // columns are computed twice where stores then begin on sectors
 };
 
-// THE lists of tiles: ROW(mode, columns, slices).
+// THE lists of tiles: ROW(mode, columns).
 #define CONV1D_SM90_FP32_TILES(ROW) \
-    ROW(tf32, 192, 1)               \
-    ROW(tf32, 192, 2)               \
-    ROW(tf32, 128, 1)               \
-    ROW(tf32, 64, 1)                \
-    ROW(tf32x3, 128, 1)             \
-    ROW(tf32x3, 64, 1)              \
-    ROW(f16x3, 128, 1)              \
-    ROW(f16x3, 64, 1)
-#define CONV1D_SM90_16BIT_TILES(ROW) \
-    ROW(f16, 192, 1)                 \
-    ROW(f16, 128, 1)                 \
-    ROW(f16, 64, 1)                  \
-    ROW(bf16, 192, 1)                \
-    ROW(bf16, 128, 1)                \
-    ROW(bf16, 64, 1)
+    ROW(tf32, 192)                  \
+    ROW(tf32, 128)                  \
+    ROW(tf32, 64)                   \
+    ROW(tf32x3, 128)                \
+    ROW(tf32x3, 64)                 \
+    ROW(f16x3, 128)                 \
+    ROW(f16x3, 64)
+#define CONV1D_SM90_16BIT_TILES(ROW)\
+    ROW(f16, 192)                   \
+    ROW(f16, 128)                   \
+    ROW(f16, 64)                    \
+    ROW(bf16, 192)                  \
+    ROW(bf16, 128)                  \
+    ROW(bf16, 64)
 #define CONV1D_SM90_TILES(ROW)  \
     CONV1D_SM90_FP32_TILES(ROW) \
     CONV1D_SM90_16BIT_TILES(ROW)
@@ -195,7 +188,7 @@ inline Geometry cut(const Problem& given, const Tiling& tiling, int64_t most_tap
     const int64_t stride = problem.stride;
     const int64_t blocks = geometry.chunks * problem.K;
     const int other_bytes =
-        kProductWarps * Traits::warp_staging_bytes(tiling.columns, tiling.slices) + kControlBytes + 1024;
+        kProductWarps * Traits::warp_staging_bytes(tiling.columns) + kControlBytes + 1024;
     const int free_bytes = problem.device.smem_bytes - other_bytes;
 
     // Rows of y that begin between sectors cost partial writes, and those between 16-byte pieces have no bulk
@@ -333,7 +326,7 @@ inline double estimate_cycles(const Problem& problem, const Geometry& geometry, 
                                (geometry.pairs || geometry.folded ? 1 + 0.1 * geometry.ragged : singles);
     const double overlapped = products > moves ? products + 0.25 * moves : moves + 0.25 * products;
     const double work = overlapped > conversions ? overlapped : conversions;
-    const double tile = work + 2000 + (geometry.bulk ? 24 : 64) * tiling.columns + 1000 * tiling.slices;
+    const double tile = work + 3000 + (geometry.bulk ? 24 : 64) * tiling.columns;
     return static_cast<double>(ceil_div(geometry.tiles, problem.device.sm_count)) * tile;
 }
 
@@ -359,8 +352,8 @@ inline Cut choose_cut(const Problem& problem) {
         for (const bool flat : {false, true}) {
             for (const bool leads : {true, false}) {
                 if (flat && !leads) continue;
-#define CONV1D_SM90_CONSIDER(mode, columns, slices) \
-    if (kMode == Mode::mode) consider({columns, slices, flat, beside, leads});
+#define CONV1D_SM90_CONSIDER(mode, columns) \
+    if (kMode == Mode::mode) consider({columns, flat, beside, leads});
                 CONV1D_SM90_TILES(CONV1D_SM90_CONSIDER)
 #undef CONV1D_SM90_CONSIDER
             }

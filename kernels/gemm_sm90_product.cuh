@@ -13,7 +13,7 @@
 namespace conv1d {
 namespace sm90 {
 
-template <Mode kMode, int kN, int kSlices, Layout kLayout>
+template <Mode kMode, int kN, Layout kLayout>
 struct Product {
     using Traits = ModeTraits<kMode>;
     using Mma = Wgmma<Traits::kOperand, kN>;
@@ -21,8 +21,7 @@ struct Product {
     using Element = std::conditional_t<Traits::kIsFloat, float,
                                        std::conditional_t<kMode == Mode::f16, __half, __nv_bfloat16>>;
     static constexpr int kValues = kN / 2;
-    static constexpr int kPitch = Traits::stage_pitch(kN, kSlices);
-    static constexpr int kColumns = kN / kSlices, kLead = kSlices > 1 ? kSliceLead : 0;  // of a slice
+    static constexpr int kPitch = Traits::stage_pitch(kN);
 
     const Geometry& geometry;
     const Problem& problem;
@@ -191,32 +190,26 @@ struct Product {
         return static_cast<int32_t>((index + r * static_cast<uint32_t>(problem.P)) & geometry.sector_mask);
     }
 
-    // One slice of this warp's rows 8*half..8*half + 7 of D. Column c of row r goes to
-    // buffer[r][phi + kLead + c - kColumns*slice], phi being the row's sector offset. kPaired: all phi are
-    // even, so that pairs stay aligned.
+    // This warp's rows 8*half..8*half + 7 of D. Column c of row r goes to buffer[r][phi + c], phi being the
+    // row's sector offset. kPaired: all phi are even, so that pairs stay aligned.
     template <bool kPaired>
-    __device__ __forceinline__ void stage(const float (&acc)[kValues], Bits* buffer, int half, int slice,
-                                          int32_t phi) {
-        const uint32_t target =
-            ptx::smem_address(buffer + lane / 4 * kPitch + 2 * (lane % 4) + phi + kLead - kColumns * slice);
+    __device__ __forceinline__ void stage(const float (&acc)[kValues], Bits* buffer, int half, int32_t phi) {
+        const uint32_t target = ptx::smem_address(buffer + lane / 4 * kPitch + 2 * (lane % 4) + phi);
 #pragma unroll
-        for (int i = -kLead / 8; i < kColumns / 8; ++i) {
-            const int j = slice * (kColumns / 8) + i;
-            if (j < 0) continue;
+        for (int j = 0; j < kN / 8; ++j) {
             const Pair pair = round_pair(acc[4 * j + 2 * half], acc[4 * j + 2 * half + 1]);
             if constexpr (kPaired) ptx::st_shared(target + 8 * j * sizeof(Bits), pair);
             else ptx::st_shared_apart(target + 8 * j * sizeof(Bits), pair);
         }
     }
 
-    // Eight staged rows of a slice to y, of which `target` is where column 0 of the first belongs. A row
-    // stores columns [first - phi, last - phi) as far as they lie in y; in flat tiles, where phi is 0, that
+    // Eight staged rows to y, of which `target` is where column 0 of the first belongs. A row
+    // stores columns [first - phi, kN - phi) as far as they lie in y; in flat tiles, where phi is 0, that
     // may be in several samples. Bulk: one thread, a bulk copy a row; else the whole warp, element by
     // element.
     __device__ __forceinline__ void store_rows(const Bits* buffer, Bits* target, const Announcement& place,
-                                               int slice, int32_t rows, bool bulk) {
-        const int32_t P = static_cast<int32_t>(problem.P);
-        const int32_t first = slice == 0 ? geometry.lead : kColumns * slice, last = kColumns * (slice + 1);
+                                               int32_t rows, bool bulk) {
+        const int32_t P = static_cast<int32_t>(problem.P), first = geometry.lead;
         const int64_t next_sample = problem.G * problem.O * problem.P - geometry.rows_per_sample;
         const uintptr_t y_uniform = ptx::uniform(reinterpret_cast<uintptr_t>(target));
         if (bulk && !ptx::elect()) return;
@@ -224,8 +217,8 @@ struct Product {
 #pragma unroll 1
         for (int32_t n = place.sample; n < problem.N && t > -kN; ++n) {
             if (bulk) {
-                const int32_t begin = max(first, -t), count = min(last, P - t) - begin;
-                const uint32_t source = ptx::smem_address(buffer + kLead - kColumns * slice + begin);
+                const int32_t begin = max(first, -t), count = min(kN, P - t) - begin;
+                const uint32_t source = ptx::smem_address(buffer + begin);
                 uintptr_t y = y_uniform + (n - place.sample) * next_sample * sizeof(Bits);
 #pragma unroll
                 for (int r = 0; r < 8; ++r, y += problem.P * sizeof(Bits)) {
@@ -239,8 +232,8 @@ struct Product {
                 for (int r = 0; r < rows; ++r) {
                     Bits* const y = target + r * problem.P;
                     const int32_t phi = sector_offset(target, r);
-                    const Bits* const source = buffer + r * kPitch + phi + kLead - kColumns * slice;
-                    const int32_t end = min(last - phi, P - t);
+                    const Bits* const source = buffer + r * kPitch + phi;
+                    const int32_t end = min(kN - phi, P - t);
 #pragma unroll 4
                     for (int32_t c = max(first - phi, -t) + lane; c < end; c += 32) y[c] = source[c];
                 }
@@ -281,23 +274,22 @@ struct Product {
         // What is mended afterwards must not come late.
         const bool bulk = geometry.bulk && (geometry.lead == 0 || inside) && sound;
 #pragma unroll 1
-        for (int step = 0; step < 2 * kSlices; ++step) {
-            const int half = step / kSlices, slice = step % kSlices;
+        for (int half = 0; half < 2; ++half) {
             const int32_t rows = min(8, static_cast<int32_t>(problem.O) - channel - 8 * half);
             if (rows <= 0) {  // an empty group keeps the count of groups in step with the buffers
                 ptx::cp_async_bulk_commit();
                 continue;
             }
             Bits* const target = y_warp + 8 * half * problem.P;
-            Bits* const buffer = staging + step % Traits::kBuffers * (8 * kPitch);
+            Bits* const buffer = staging + half % Traits::kBuffers * (8 * kPitch);
             const int32_t phi = sector_offset(target, lane / 4);
             ptx::cp_async_bulk_wait_read<Traits::kBuffers - 1>();  // the rows that were here have left
             __syncwarp();
 #pragma unroll
-            for (int i = 0; i < 2 * kSlices; ++i) {  // registers have no index
-                if (i != step) continue;
-                if (problem.P % 2 == 0) stage<true>(acc, buffer, i / kSlices, i % kSlices, phi);
-                else stage<false>(acc, buffer, i / kSlices, i % kSlices, phi);
+            for (int i = 0; i < 2; ++i) {  // registers have no index
+                if (i != half) continue;
+                if (problem.P % 2 == 0) stage<true>(acc, buffer, i, phi);
+                else stage<false>(acc, buffer, i, phi);
             }
             if (problem.activation != Activation::none) {
                 __syncwarp();
@@ -305,7 +297,7 @@ struct Product {
             }
             if (bulk) ptx::fence_proxy_async();
             __syncwarp();
-            store_rows(buffer, target, place, slice, rows, bulk);
+            store_rows(buffer, target, place, rows, bulk);
             ptx::cp_async_bulk_commit();
         }
     }

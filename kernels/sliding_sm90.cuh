@@ -21,8 +21,7 @@ struct SlideLoader {
     using Traits = Traits_;
     static constexpr bool kIsSplit = Traits::kIsSplit;
     static constexpr int kProducts = Traits::kProducts, kSpan = 2 * kProducts;
-    static constexpr int kParts = kIsSplit ? 2 : 1;
-    static constexpr int kTogether = Traits::kIsTf32 ? 1 : 2;  // channels whose numbers share words
+    static constexpr int kParts = Traits::kParts, kTogether = Traits::kTogether;
     // In the staged rows of y.
     static constexpr int kRuns = 1, kRun = kSpan;
     static __device__ __forceinline__ int run_start(int lane, int) { return kSpan * (lane / 4); }
@@ -43,34 +42,43 @@ struct SlideLoader {
         return fragments.part[part][tap + product];
     }
 
-    // 16 bits: rows of odd channels may begin in the middle of a 16-byte piece. All come with what lies
-    // around them, which must not count as padding.
-    static constexpr bool kMayBeApart = !Traits::kIsFloat;
+    // Where windows begin behind blocks of kSpan elements, of the usual paddings: none, equal on both sides,
+    // or all on the left. Other windows, and those of rows that begin between blocks, are loaded by words.
+    static constexpr int kLateSame = (kSpan - Traits::kTaps / 2 % kSpan) % kSpan;
+    static constexpr int kLateCausal = (kSpan - (Traits::kTaps - 1) % kSpan) % kSpan;
 
     const Problem& problem;
     const int lane;
-    const bool apart;
+    const bool apart;  // rows begin between 16-byte pieces
+    bool by_words;
     uint32_t lane_offset[kTogether];  // of this lane's first channels and position, in a stage
     uint32_t half_step;               // from words t to words t + 4
     int late;                         // elements from there to the window of the first position
+    uint32_t shift[kTogether];        // by words, 16 bits: where that window begins in its first word
     bool has_padding = false;         // apart: of this tile's windows of this warp, some reach out of the row
     int32_t first;                    // apart: where that of the first position begins in the row
     int32_t small;                    // f16x3: values of x too small for a split
 
     __device__ __forceinline__ SlideLoader(const WindowGeometry& geometry, const Problem& problem, int warp,
                                            int lane)
-        : problem(problem), lane(lane), apart(kMayBeApart && geometry.residues > 1) {
-        const int t = lane % 4;
-        const int pitch = (apart ? Traits::kApartPitch : Traits::kPitch) * Traits::kElementBytes;
-        half_step = (Traits::kIsTf32 || apart ? 4 : 8) * pitch;
+        : problem(problem), lane(lane), apart(geometry.residues > 1) {
+        constexpr int kBytes = Traits::kElementBytes;
+        const int t = lane % 4, residues = geometry.residues;
+        const int pitch = Traits::pitch(residues) * kBytes;
+        half_step = (Traits::kIsTf32 ? 4 : 8) / residues * pitch;
         const int position = warp % Traits::kWarpsOfBox * Traits::kWarpPositions + kSpan * (lane / 4);
+        late = lateness<Traits>(problem, 0) % kSpan;
+        by_words = (apart && problem.x_stride_c % kSpan != 0) ||
+                   (late != 0 && late != kLateSame && late != kLateCausal);
 #pragma unroll
         for (int u = 0; u < kTogether; ++u) {
-            const int late_in_box = lateness<Traits>(problem, apart ? u : 0);
-            const int row = apart ? u * (geometry.box_bytes / 2) + t * pitch : (kTogether * t + u) * pitch;
-            late = late_in_box % kSpan;  // the same of both
-            lane_offset[u] = Traits::kWeightBytes + warp / Traits::kWarpsOfBox * geometry.box_bytes + row +
-                             (position + late_in_box / kSpan * kSpan) * Traits::kElementBytes;
+            const int channel = kTogether * t + u, residue = channel % residues;
+            const int late_in_box = lateness<Traits>(problem, residue);
+            const int begin = by_words ? late_in_box * kBytes / 4 * 4 : late_in_box / kSpan * kSpan * kBytes;
+            shift[u] = late_in_box * kBytes % 4 * 8;
+            lane_offset[u] = Traits::kWeightBytes + warp / Traits::kWarpsOfBox * geometry.box_bytes +
+                             residue * (geometry.box_bytes / residues) + channel / residues * pitch +
+                             position * kBytes + begin;
         }
     }
 
@@ -82,52 +90,56 @@ struct SlideLoader {
         first = begin + kSpan * (lane / 4);
     }
 
-    // All of one stage of x. kLate: elements from this lane's first to the window of its first position.
+    // All of one stage of x. kLate: elements from a lane's first to the window of its first position; or
+    // kByWords.
+    static constexpr int kByWords = -1;
     template <int kLate>
     __device__ __forceinline__ void load_fragments(Fragments& fragments, uint32_t stage) {
-        constexpr int kBlocks = (kLate + kNumbers + kSpan - 1) / kSpan;
-        constexpr int kWords = kSpan * Traits::kElementBytes / 4;  // of a block
+        constexpr int kFirst = kLate == kByWords ? 0 : kLate;  // of the numbers in `words`
+        constexpr int kPerWord = 4 / Traits::kElementBytes;
+        constexpr int kBlocks = (kFirst + kNumbers + kSpan - 1) / kSpan;
+        constexpr int kWords = kSpan / kPerWord;  // of a block
         using Block = std::conditional_t<kWords == 4, uint4, uint2>;
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             uint32_t words[kTogether][kBlocks * kWords];
 #pragma unroll
             for (int u = 0; u < kTogether; ++u) {
+                const uint32_t source = stage + lane_offset[u] + half * half_step;
+                if constexpr (kLate == kByWords) {
+                    constexpr int kCount = kNumbers / kPerWord;
+                    uint32_t loaded[kCount + 1];
 #pragma unroll
-                for (int i = 0; i < kBlocks; ++i) {
-                    Block block;
-                    ptx::ld_shared(block, stage + lane_offset[u] + half * half_step +
-                                              i * static_cast<int>(sizeof(Block)));
-                    uint32_t* const to = words[u] + i * kWords;
-                    to[0] = block.x, to[1] = block.y;
-                    if constexpr (kWords == 4) to[2] = block.z, to[3] = block.w;
+                    for (int i = 0; i < kCount + kPerWord - 1; ++i)
+                        ptx::ld_shared(loaded[i], source + 4 * i);
+#pragma unroll
+                    for (int i = 0; i < kCount; ++i)
+                        words[u][i] = kPerWord == 1
+                                          ? loaded[i]
+                                          : __funnelshift_r(loaded[i], loaded[i + 1], shift[u]);
+                } else {
+#pragma unroll
+                    for (int i = 0; i < kBlocks; ++i) {
+                        Block block;
+                        ptx::ld_shared(block, source + i * static_cast<int>(sizeof(Block)));
+                        uint32_t* const to = words[u] + i * kWords;
+                        to[0] = block.x, to[1] = block.y;
+                        if constexpr (kWords == 4) to[2] = block.z, to[3] = block.w;
+                    }
                 }
             }
             uint32_t numbers[kParts][kNumbers];
             if constexpr (Traits::kIsTf32) {
 #pragma unroll
-                for (int j = 0; j < kNumbers; ++j) numbers[0][j] = round_tf32(words[0][kLate + j]);
+                for (int j = 0; j < kNumbers; ++j) numbers[0][j] = round_tf32(words[0][kFirst + j]);
             } else if constexpr (kIsSplit) {
-                uint32_t smallest = 0x7FFF7FFF;
-#pragma unroll
-                for (int j = 0; j < kNumbers; ++j) {
-                    const float first = __uint_as_float(words[0][kLate + j]);
-                    const float second = __uint_as_float(words[kTogether - 1][kLate + j]);
-                    numbers[0][j] = split_f16(first * kXScale, second * kXScale, numbers[kParts - 1][j]);
-                    smallest = ptx::min_magnitude_f16(smallest, numbers[0][j]);
-                }
-                if (min(smallest & 0xFFFF, smallest >> 16) <= kSmallestHigh) {  // zeros are counted only now
-#pragma unroll
-                    for (int j = 0; j < kNumbers; ++j) {
-                        if (j >= kSpan && lane < 28) continue;  // another lane's
-                        small += is_too_small(words[0][kLate + j]) +
-                                 is_too_small(words[kTogether - 1][kLate + j]);
-                    }
-                }
+                // Beyond a lane's own positions are another's.
+                split_values(words[0] + kFirst, words[1] + kFirst, numbers, small,
+                             [&](int j) { return j < kSpan || lane >= 28; });
             } else {
 #pragma unroll
                 for (int j = 0; j < kNumbers; ++j) {
-                    const int at = kLate + j;
+                    const int at = kFirst + j;
                     numbers[0][j] = __byte_perm(words[0][at / 2], words[kTogether - 1][at / 2],
                                                 at % 2 != 0 ? 0x7632 : 0x5410);
                 }
@@ -144,17 +156,19 @@ struct SlideLoader {
     }
 
     __device__ __forceinline__ void load(Fragments& fragments, uint32_t stage) {
-        if (late == 0) load_fragments<0>(fragments, stage);
-        else if (late == 1) load_fragments<1>(fragments, stage);
-        else if (late == 2) load_fragments<2 % kSpan>(fragments, stage);
-        else load_fragments<3 % kSpan>(fragments, stage);
-        if (kMayBeApart && has_padding) {
+        if (by_words) load_fragments<kByWords>(fragments, stage);
+        else if (late == 0) load_fragments<0>(fragments, stage);
+        else if (late == kLateSame) load_fragments<kLateSame>(fragments, stage);
+        else load_fragments<kLateCausal>(fragments, stage);
+        if (has_padding) {
 #pragma unroll
-            for (int i = 0; i < kOperands; ++i) {
+            for (int i = 0; i < kParts * kOperands; ++i) {
 #pragma unroll
                 for (int r = 0; r < 2; ++r) {
-                    if (static_cast<uint32_t>(first + i + r * kProducts) >= static_cast<uint32_t>(problem.L))
-                        fragments.part[0][i][r] = fragments.part[0][i][2 + r] = 0;
+                    const int32_t l = first + i % kOperands + r * kProducts;
+                    auto& registers = fragments.part[i / kOperands][i % kOperands];
+                    if (static_cast<uint32_t>(l) >= static_cast<uint32_t>(problem.L))
+                        registers[r] = registers[2 + r] = 0;
                 }
             }
         }

@@ -535,12 +535,19 @@ inline double products_of_sample(const Problem& problem) {
 // 30 samples (us by this route and by gemm_sm90, TF32: 1x988x87 to 368, K1 9.9 and 37; 7x703x300 to 216, K1
 // 17 and 25; 61x164x34 to 940, K28 76 and 58). Few outputs of rows that fill blocks by themselves are worst
 // in many samples (tcn_d64, 64 samples, TF32: 43 and 23), but not with short rows (fp32, 2x62x69 to 9, K70:
-// 19 and 74) or short sums (4x27x127186 to 24, K2: 32 and 50).
+// 19 and 74) or short sums (4x27x127186 to 24, K2: 32 and 50). Long rows that sliding_sm90 takes (1 and 16
+// samples of 29x3592 to 43, K3, fp32 8.5 and 48, by that 17 and 26) and what stream_sm90 takes (16 and 128 of
+// 64x200 to 64, K3, TF32 9 and 22, by that 12 and 17) are left to them sooner.
 inline bool is_small(const Problem& problem) {
     const double products = products_of_sample(problem);
+    const bool hopper = problem.device.arch == 90, fills_rows = problem.P > 512;
     const bool fills_gemm =
-        problem.O <= 32 && problem.G == 1 && problem.P > 512 && problem.C * problem.K >= 128;
-    return products <= (fills_gemm ? 4e6 : 30e6);
+        problem.O <= 32 && problem.G == 1 && fills_rows && problem.C * problem.K >= 128;
+    const bool slides = hopper && problem.O > 32 && fills_rows && (problem.K == 3 || problem.K == 5) &&
+                        problem.stride == 1 && problem.dilation == 1;
+    const bool streams = hopper && problem.G == 1 && (problem.K == 2 || problem.K == 3) && problem.C > 32 &&
+                         problem.C <= 64 && problem.O > 32 && problem.O <= 128;
+    return products <= (fills_gemm || slides || streams ? 4e6 : 30e6);
 }
 
 // One tap of few channels, or of not so few products, is left to pointwise_sm90.cuh where that can copy rows.

@@ -144,7 +144,7 @@ struct StreamProduct {
         if constexpr (kMode == Mode::f16x3)
             return make_float2(fmaf(first, scale, bias), fmaf(second, scale, bias));
         else
-            return Product<kMode, 64, 1, Layout::positions>::round_pair(first + bias, second + bias);
+            return Product<kMode, 64, Layout::positions>::round_pair(first + bias, second + bias);
     }
 
     // Eight staged rows of D to y, of which `target` is where column kLead of the first belongs, position p

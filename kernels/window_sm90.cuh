@@ -44,6 +44,25 @@ __device__ __forceinline__ bool is_too_small(uint32_t bits) {
     return (bits & 0x7FFFFFFF) - 1 < __float_as_uint(kSmallestScaled / kXScale) - 1;
 }
 
+// f16x3: the parts of values of x of two channels. Adds to `small` how many are too small for a split, of
+// those that `counts(j)`.
+template <int kCount, class Counts>
+__device__ __forceinline__ void split_values(const uint32_t* first, const uint32_t* second,
+                                             uint32_t (&parts)[2][kCount], int32_t& small, Counts counts) {
+    uint32_t smallest = 0x7FFF7FFF;
+#pragma unroll
+    for (int j = 0; j < kCount; ++j) {
+        parts[0][j] = split_f16(__uint_as_float(first[j]) * kXScale, __uint_as_float(second[j]) * kXScale,
+                                parts[1][j]);
+        smallest = ptx::min_magnitude_f16(smallest, parts[0][j]);
+    }
+    if (min(smallest & 0xFFFF, smallest >> 16) <= kSmallestHigh) {  // zeros are counted only now
+#pragma unroll
+        for (int j = 0; j < kCount; ++j)
+            if (counts(j)) small += is_too_small(first[j]) + is_too_small(second[j]);
+    }
+}
+
 struct WindowPlace {
     int32_t group, o;  // the first output, inside the group
     int32_t box;       // the first, of all samples'
@@ -150,7 +169,7 @@ __device__ __forceinline__ void order_x(const WindowGeometry& geometry, const Pr
                                         const TensorMap& x_map, uint32_t smem, const WindowBarriers& barriers,
                                         int warp) {
     constexpr int kSharers = Traits::kSharesX ? kWindowXWarps * kWindowCluster : kWindowXWarps;
-    const int32_t residues = Traits::kStride == 1 && Traits::kIsFloat ? 1 : geometry.residues;
+    const int32_t residues = geometry.residues;
     const int32_t sharer = Traits::kSharesX ? ptx::cluster_ctarank() * kWindowXWarps + warp : warp;
     const int32_t boxes = Traits::kBoxes * residues, bytes = geometry.box_bytes / residues;
     const int32_t begin = boxes * sharer / kSharers, end = boxes * (sharer + 1) / kSharers;
@@ -197,6 +216,7 @@ __device__ __forceinline__ void order_x(const WindowGeometry& geometry, const Pr
 template <class Traits, class Element>
 struct WindowStore {
     static constexpr int kRows = kWindowChunkOutputs / kWindowStoreWarps;
+    static constexpr int kPiece = Traits::kPiece;
 
     const WindowGeometry& geometry;
     const Problem& problem;
@@ -204,7 +224,7 @@ struct WindowStore {
     Element* const staged;  // chunk 0's first output of this warp
     const int warp, lane;
 
-    // Of outputs from y's row `row` on, as many as there are.
+    // Of outputs from y's row `row` on, as many as there are, by vectors that lie in one piece in all rows.
     template <class Vector>
     __device__ __forceinline__ void store(const Element* source, int32_t first_box, int64_t row,
                                           int32_t outputs) const {
@@ -231,6 +251,47 @@ struct WindowStore {
         }
     }
 
+    // The same of 16 bits where rows begin anywhere: run by run, of positions of one sample.
+    __device__ __forceinline__ void store_apart(const Element* source, int32_t first_box, int64_t row,
+                                                int32_t outputs) const {
+        WindowBox box = find_box(geometry, first_box);
+#pragma unroll 1
+        for (int begin = 0; begin < Traits::kTilePositions && box.n < problem.N; box = {box.n + 1, 0}) {
+            const int length = min(static_cast<int32_t>(problem.P) - box.p, Traits::kTilePositions - begin);
+            const Element* from = source + begin;
+            Element* y = static_cast<Element*>(problem.y) +
+                         (box.n * problem.G * problem.O + row) * problem.P + box.p;
+#pragma unroll 1
+            for (int left = min(outputs, kRows); left > 0; --left) {
+                store_run(from, y, length);
+                from += Traits::kStagedPitch, y += problem.P;
+            }
+            begin += (length + kWindowBox - 1) / kWindowBox * kWindowBox;
+        }
+    }
+
+    // Of one row, from a staged piece on: whole pieces of y from two staged ones each; the ends by elements.
+    __device__ __forceinline__ void store_run(const Element* from, Element* y, int length) const {
+        const int head = min(static_cast<int>(-reinterpret_cast<uintptr_t>(y) / 2 % kPiece), length);
+#pragma unroll 1
+        for (int piece = lane; head + (piece + 1) * kPiece <= length; piece += 32) {
+            const uint4* const source = reinterpret_cast<const uint4*>(from) + piece;
+            const uint4 first = source[0], second = source[1];
+            uint32_t words[8] = {first.x, first.y, first.z, first.w, second.x, second.y, second.z, second.w};
+#pragma unroll
+            for (int i = 0; i < 6; ++i) words[i] = head & 4 ? words[i + 2] : words[i];
+#pragma unroll
+            for (int i = 0; i < 5; ++i) words[i] = head & 2 ? words[i + 1] : words[i];
+#pragma unroll
+            for (int i = 0; i < 4; ++i) words[i] = __funnelshift_r(words[i], words[i + 1], head % 2 * 16);
+            *reinterpret_cast<uint4*>(y + head + piece * kPiece) =
+                make_uint4(words[0], words[1], words[2], words[3]);
+        }
+        const int tail = (length - head) % kPiece;
+        const int at = lane < kPiece ? lane : length - tail + lane - kPiece;
+        if (lane < kPiece ? at < head : at < length && lane < 2 * kPiece) y[at] = from[at];
+    }
+
     __device__ __forceinline__ void run() const {
         Ring ring;
         for (int32_t pair = first_pair(); pair < geometry.pairs; pair += pair_step()) {
@@ -249,7 +310,7 @@ struct WindowStore {
                 if (geometry.vector_bytes == 16) store<uint4>(source, place.box, row, outputs);
                 else if (geometry.vector_bytes == 8) store<uint2>(source, place.box, row, outputs);
                 else if (geometry.vector_bytes == 4) store<uint32_t>(source, place.box, row, outputs);
-                else if constexpr (sizeof(Element) == 2) store<Element>(source, place.box, row, outputs);
+                else if constexpr (sizeof(Element) == 2) store_apart(source, place.box, row, outputs);
                 __syncwarp();
                 if (lane == 0) ptx::mbarrier_arrive(barriers.stored(ring.stage));
                 ring.advance(Traits::kChunks);
@@ -259,7 +320,7 @@ struct WindowStore {
 };
 
 // One of the product warpgroups' threads; the loader holds its part of x and knows which positions it has.
-// And these of outputs 8*j + 2t and that + 1, where t is lane % 4.
+// Its outputs are 8*j + 2t and that + 1 of the tile, where t is lane % 4.
 template <class Loader>
 struct WindowProduct {
     using Traits = typename Loader::Traits;
@@ -298,7 +359,7 @@ struct WindowProduct {
         for (int i = 0; i < static_cast<int>(sizeof(Fragments) / 4); ++i) ptx::settle(registers[i]);
     }
 
-    // To each block of the cluster, as each brings weights to all.
+    // To each block of the cluster, as each brings its share of weights or x to all.
     __device__ __forceinline__ void release(int32_t stage) {
         if (lane < kWindowCluster) ptx::mbarrier_arrive_cluster(ptx::mapa(barriers.empty(stage), lane));
     }
@@ -600,8 +661,7 @@ inline BoxedTensor describe_windows(const Problem& problem, const WindowGeometry
             {(residues - 1) * problem.x_stride_c + problem.L, problem.C / residues, problem.G, problem.N},
             {residues * problem.x_stride_c, stride_g,
              problem.N == 1 ? problem.G * stride_g : problem.x_stride_n},
-            {residues == 1 ? Traits::kPitch : Traits::kApartPitch,
-             static_cast<int32_t>(Traits::kStageChannels / residues), 1, 1},
+            {Traits::pitch(geometry.residues), static_cast<int32_t>(Traits::kStageChannels / residues), 1, 1},
             false};
 }
 

@@ -28,8 +28,10 @@ struct WindowTraits : ModeTraits<kMode_> {
     // the same outputs: they share what is more.
     static constexpr bool kSharesX = kStride > 1;
     static constexpr int kStageChannels = 32 / (Traits::kIsTf32 ? 4 : 2);  // of one product, 32 bytes of K
+    static constexpr int kTogether = Traits::kIsTf32 ? 1 : 2;  // channels whose numbers share words
+    static constexpr int kParts = Traits::kIsSplit ? 2 : 1;    // of an operand
     static constexpr int kWeightPartBytes = kTaps * kOutputs * 32;         // of a stage
-    static constexpr int kWeightBytes = kWeightPartBytes * (Traits::kIsSplit ? 2 : 1);
+    static constexpr int kWeightBytes = kWeightPartBytes * kParts;
     // Of 64 positions of a warpgroup. Split operands need the registers of the second one for totals.
     static constexpr int kProducts = Traits::kIsSplit ? 1 : 2;
     // Whose sums split operands add before totals do: at most 128 products.
@@ -44,17 +46,18 @@ struct WindowTraits : ModeTraits<kMode_> {
                                              : Traits::kIsSplit && kStagesTogether > 1 ? 224
                                              : !Traits::kIsSplit && kTaps > 3          ? 232
                                                                                        : 216;
-    static constexpr int kOrderRegisters = kProductRegisters > 224 ? 24 : 40;
+    static constexpr int kOrderRegisters = kProductRegisters > 216 ? 24 : 40;
     static constexpr int kStoreRegisters = 4 * 128 - 2 * kProductRegisters - kOrderRegisters;
     static constexpr int kPiece = 16 / Traits::kElementBytes;  // elements of a piece of 16 bytes
-    // Of a channel in a stage, in elements; the second where rows begin between 16-byte pieces. Neighbouring
-    // lanes read different banks, and boxes are multiples of 128 bytes.
-    static constexpr int kPitch =
-        kStride == 1 ? (Traits::kIsTf32 ? 72 : Traits::kIsSplit ? 76 : 88) : (Traits::kIsSplit ? 132 : 136);
-    static constexpr int kApartPitch = kStride == 1       ? 80
-                                       : Traits::kIsSplit ? 136
-                                       : Traits::kIsFloat ? 144
-                                                          : 160;
+    // Of a channel in a stage, in elements, of rows that lie in so many ways. Neighbouring lanes read
+    // different banks, where they can, and boxes are multiples of 128 bytes.
+    static __host__ __device__ constexpr int pitch(int residues) {
+        if (kStride > 1)
+            return residues == 1 ? (Traits::kIsSplit ? 132 : 136)
+                                 : (Traits::kIsSplit ? 136 : Traits::kIsFloat ? 144 : 160);
+        if (residues == 1) return Traits::kIsTf32 ? 72 : Traits::kIsSplit ? 76 : 88;
+        return Traits::kIsFloat || residues == 2 ? 80 : 96;
+    }
     // Of a staged row of y, in elements.
     static constexpr int kStagedPitch = kTilePositions + kPiece;
     static constexpr int kStagedBytes = kWindowChunkOutputs * kStagedPitch * Traits::kElementBytes;
@@ -76,16 +79,16 @@ struct WindowGeometry {
     int32_t residues;          // 1: rows of x begin at 16-byte pieces; else how many lie differently
     int32_t box_bytes;         // of x, of 64 positions, in a stage
     int32_t ring, stage_bytes;  // stages under way, of weights and then x
-    int32_t vector_bytes;       // of y, stored at once
+    int32_t vector_bytes;       // of y, that lie in one piece in all rows, 16 at most
     int32_t smem_bytes;
     SafeTiles safe;
 };
 
 // 1 where rows of x begin at 16-byte pieces; else how many neighbouring channels make one row that does; 0
 // where the copy engine cannot load them, or a loader does not take them. Rows that begin between pieces are
-// loaded with what lies around them, which must not count as padding: at a stride of 1 the loader sees to it.
-// There it takes rows of 16 bits that begin in the middle of a piece; at a stride of 2 others, too, but of 16
-// bits a lane's two channels must begin at an even and at an odd element.
+// loaded with what lies around them, which must not count as padding: at a stride of 1 the loader sees to it,
+// for rows of whole words. At a stride of 2 a piece's channels make a row, and of 16 bits a lane's two
+// channels must begin at an even and at an odd element.
 template <class Traits>
 inline int residues_of(const Problem& problem) {
     constexpr int kPiece = Traits::kPiece;
@@ -97,7 +100,11 @@ inline int residues_of(const Problem& problem) {
         return 0;
     if (stride_c % kPiece == 0) return 1;
     if (kPiece * stride_c >= int64_t{1} << 31) return 0;
-    if (Traits::kStride == 1) return !Traits::kIsFloat && stride_c % 4 == 0 && problem.C % 2 == 0 ? 2 : 0;
+    if (Traits::kStride == 1) {
+        int residues = 2;
+        while (residues * stride_c % kPiece != 0) residues *= 2;
+        return residues <= 4 && problem.C % residues == 0 ? residues : 0;
+    }
     const bool padded =
         problem.pad_left > 0 || (problem.P - 1) * Traits::kStride + Traits::kTaps > problem.L;
     const bool alternates = Traits::kIsFloat || stride_c % 2 != 0;
@@ -125,14 +132,11 @@ inline WindowGeometry cut_windows(const Problem& problem) {
         static_cast<int32_t>(round_up(problem.C, Traits::kChunkChannels) / Traits::kStageChannels);
     geometry.stages = static_cast<int32_t>(
         round_up(ceil_div(problem.C, Traits::kStageChannels), Traits::kStagesTogether));
-    const int pitch = geometry.residues == 1 ? Traits::kPitch : Traits::kApartPitch;
-    geometry.box_bytes = Traits::kStageChannels * pitch * Traits::kElementBytes;
+    geometry.box_bytes = Traits::kStageChannels * Traits::pitch(geometry.residues) * Traits::kElementBytes;
     geometry.stage_bytes = Traits::kWeightBytes + Traits::kBoxes * geometry.box_bytes;
-    geometry.vector_bytes = Traits::kElementBytes;
-    const int64_t row_bytes = problem.P * Traits::kElementBytes;
-    const auto y = static_cast<int64_t>(reinterpret_cast<uintptr_t>(problem.y));
-    while (geometry.vector_bytes < 16 && (row_bytes | y) % (2 * geometry.vector_bytes) == 0)
-        geometry.vector_bytes *= 2;
+    const auto y_bits = static_cast<int64_t>(reinterpret_cast<uintptr_t>(problem.y)) |
+                        problem.P * Traits::kElementBytes | 16;
+    geometry.vector_bytes = static_cast<int32_t>(y_bits & -y_bits);
     constexpr int kOtherBytes = Traits::kBarriersOffset + 8 * kWindowBarriers + 128;  // which align the rest
     const int stages = (problem.device.smem_bytes - kOtherBytes) / geometry.stage_bytes;
     if (stages < 3) return {};

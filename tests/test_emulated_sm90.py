@@ -147,13 +147,13 @@ FAULTS = {
     ),
     "rows apart have no padding": (
         "sliding_sm90.cuh",
-        "if (kMayBeApart && has_padding) {",
-        "if (kMayBeApart && has_padding && emulator::broken != BREAK) {",
+        "if (has_padding) {",
+        "if (has_padding && emulator::broken != BREAK) {",
     ),
     "windows begin one position late": (
         "sliding_sm90.cuh",
-        "late = late_in_box % kSpan;",
-        "late = (late_in_box + (emulator::broken == BREAK)) % kSpan;",
+        "const int late_in_box = lateness<Traits>(problem, residue);",
+        "const int late_in_box = lateness<Traits>(problem, residue) + (emulator::broken == BREAK);",
     ),
     "rows between pieces begin elsewhere": (
         "downsample_sm90.cuh",

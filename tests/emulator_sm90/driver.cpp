@@ -25,23 +25,22 @@ enum class Kind { gemm, streaming, downsampling, sliding };
 struct Instance {
     Mode mode;
     Kind kind;
-    int columns, slices;  // of tiles of the GEMM; of sliding ones the taps, and 0
+    int columns;  // of tiles; of windows the taps
     sm90::Geometry (*cut)(const Problem&, const sm90::Tiling&);
     size_t (*lay_out)(const Problem&, const sm90::Geometry&, uint8_t* base, sm90::Scratch*);
     Error (*launch)(const Problem&, const sm90::Tiling&, const sm90::Geometry&);
 };
-template <Mode kMode, int kN, int kSlices>
+template <Mode kMode, int kN>
 constexpr Instance instance() {
     return {kMode,
             Kind::gemm,
             kN,
-            kSlices,
             [](const Problem& problem, const sm90::Tiling& tiling) {
                 return sm90::cut<kMode>(problem, tiling, problem.K);
             },
             sm90::lay_out<kMode>,
             [](const Problem& problem, const sm90::Tiling& tiling, const sm90::Geometry& geometry) {
-                return sm90::launch_columns<kMode, kN, kSlices>(problem, tiling, geometry, nullptr);
+                return sm90::launch_columns<kMode, kN>(problem, tiling, geometry, nullptr);
             }};
 }
 // Other routes' f16x3 lists tiles of tf32x3, of which `packed` has the number; no route takes zero tiles.
@@ -55,7 +54,6 @@ constexpr Instance stream_instance() {
     return {kMode,
             Kind::streaming,
             kN,
-            0,
             [](const Problem& problem, const sm90::Tiling&) {
                 return listing<kMode>(sm90::packing<kMode>(problem),
                                       sm90::cut_stream<kMode>(problem, kN).tiles);
@@ -71,7 +69,6 @@ constexpr Instance window_instance() {
     return {Traits::kMode,
             Traits::kStride == 1 ? Kind::sliding : Kind::downsampling,
             Traits::kTaps,
-            0,
             [](const Problem& problem, const sm90::Tiling&) {
                 return listing<Traits::kMode>(sm90::packing_of<Traits>(problem),
                                               sm90::cut_windows<Traits>(problem).pairs);
@@ -96,26 +93,25 @@ constexpr Instance kInstances[] = {
     slide_instance<Mode::bf16, 5, 64>(),
     slide_instance<Mode::tf32, 3, 128>(),
     stream_instance<Mode::tf32, 72>(),
-    instance<Mode::tf32, 64, 1>(),
-    instance<Mode::f16x3, 64, 1>(),
+    instance<Mode::tf32, 64>(),
+    instance<Mode::f16x3, 64>(),
 #else
-    instance<Mode::tf32, 64, 1>(),
-    instance<Mode::tf32, 128, 1>(),
-    instance<Mode::tf32, 192, 1>(),
-    instance<Mode::tf32, 192, 2>(),
-    instance<Mode::f16, 64, 1>(),
-    instance<Mode::f16, 128, 1>(),
-    instance<Mode::f16, 192, 1>(),
-    instance<Mode::bf16, 64, 1>(),
-    instance<Mode::bf16, 128, 1>(),
-    instance<Mode::bf16, 192, 1>(),
-    instance<Mode::tf32x3, 64, 1>(),
-    instance<Mode::tf32x3, 128, 1>(),
-    instance<Mode::f16x3, 64, 1>(),
-    instance<Mode::f16x3, 128, 1>(),
+    instance<Mode::tf32, 64>(),
+    instance<Mode::tf32, 128>(),
+    instance<Mode::tf32, 192>(),
+    instance<Mode::f16, 64>(),
+    instance<Mode::f16, 128>(),
+    instance<Mode::f16, 192>(),
+    instance<Mode::bf16, 64>(),
+    instance<Mode::bf16, 128>(),
+    instance<Mode::bf16, 192>(),
+    instance<Mode::tf32x3, 64>(),
+    instance<Mode::tf32x3, 128>(),
+    instance<Mode::f16x3, 64>(),
+    instance<Mode::f16x3, 128>(),
     // Twice: they launch twice.
-    instance<Mode::f16x3, 64, 1>(),
-    instance<Mode::f16x3, 128, 1>(),
+    instance<Mode::f16x3, 64>(),
+    instance<Mode::f16x3, 128>(),
     stream_instance<Mode::tf32, 136>(),
     stream_instance<Mode::tf32, 72>(),
     stream_instance<Mode::f16, 144>(),
@@ -149,10 +145,11 @@ bool run_problem(uint64_t seed, Random& random) {
     const Mode mode = instance.mode;
     const bool streams = instance.kind == Kind::streaming, slides = instance.kind == Kind::sliding;
     const bool down = instance.kind == Kind::downsampling, windows = slides || down;
-    // Rows of odd channels begin in the middle of a 16-byte piece.
-    const bool between = slides && (mode == Mode::f16 || mode == Mode::bf16) && random.chance(0.5);
+    const int64_t piece = mode == Mode::f16 || mode == Mode::bf16 ? 8 : 4;  // elements of 16 bytes
+    // Rows of x begin between 16-byte pieces; samples may not, unless the channels are so many.
+    const bool between = slides && random.chance(0.5);
     const bool flat = !streams && !windows && random.chance(0.35);
-    const sm90::Tiling tiling{instance.columns, instance.slices, flat, random.chance(0.4)};
+    const sm90::Tiling tiling{instance.columns, flat, random.chance(0.4)};
     Problem problem{};
     problem.N = random.range(1, flat ? 6 : 3);
     problem.G = random.chance(0.25) ? random.range(2, 3) : 1;
@@ -173,7 +170,7 @@ bool run_problem(uint64_t seed, Random& random) {
         problem.O = random.range(129, 256);
         problem.N = random.range(1, 2);
         if (slides) problem.C -= random.range(0, 48), problem.O -= random.range(0, 120), problem.N *= 2;
-        if (between) problem.C = round_up(problem.C, 2);
+        if (between) problem.C = round_up(problem.C, random.chance(0.7) ? piece : 2);
     }
     const bool folds = !streams && !windows && !flat && random.chance(0.3);  // mostly; what is folded has to be small
     if (folds) {
@@ -220,8 +217,7 @@ bool run_problem(uint64_t seed, Random& random) {
     const int64_t layout = !streams && !windows ? random.range(0, 7) : random.chance(0.5) ? 3 : 0;
     problem.x_stride_l = layout == 1 ? channels : layout == 2 ? 2 : 1;
     int64_t row = (problem.L - 1) * problem.x_stride_l + 1 + (layout == 3 ? random.range(0, 5) : 0);
-    if (streams || (windows && !apart)) row = round_up(row, 16 / element);
-    if (between) row = round_up(problem.L - 4, 8) + 4;
+    if (streams || (windows && !apart && !between)) row = round_up(row, piece);
     problem.x_stride_c = layout == 1 ? 1 : row;
     problem.x_stride_n = layout == 4 || problem.N == 1 ? 0 : layout == 1 ? problem.L * channels : row * channels;
     const int64_t x_elements = (problem.N - 1) * problem.x_stride_n + (channels - 1) * problem.x_stride_c +
@@ -246,12 +242,12 @@ bool run_problem(uint64_t seed, Random& random) {
     std::snprintf(
         text, sizeof text,
         "seed %" PRIu64
-        ": %s%s kind %d, %dx%d%s%s N=%d G=%d C=%d O=%d L=%d P=%d K=%d stride=%d dilation=%d "
+        ": %s%s kind %d, columns %d%s%s N=%d G=%d C=%d O=%d L=%d P=%d K=%d stride=%d dilation=%d "
         "pad_left=%d layout=%d data=%d activation=%d blocks<=%d smem=%d KB tiles=%d lead=%d bulk=%d "
         "x_stages=%d w_stages=%d skew=%d resident=%d folded=%d ragged=%d",
         seed, kModeNames[static_cast<int>(mode)],
         chosen ? " (choice left to the kernel)" : apart ? " (rows apart)" : "",
-        static_cast<int>(instance.kind), instance.columns, instance.slices, flat ? " flat" : "",
+        static_cast<int>(instance.kind), instance.columns, flat ? " flat" : "",
         tiling.beside ? " beside" : "", static_cast<int>(problem.N),
         static_cast<int>(problem.G), static_cast<int>(problem.C), static_cast<int>(problem.O),
         static_cast<int>(problem.L), static_cast<int>(problem.P), static_cast<int>(problem.K),
@@ -320,7 +316,7 @@ void compare_cuts(Random& random) {
     problem.device = {90, 132, static_cast<int32_t>(random.range(80, 227)) << 10, 0};
     const int columns = random.chance(0.5) ? 64 : 128;
     const bool flat = random.chance(0.3);
-    const sm90::Tiling tiling{columns, 1, flat, random.chance(0.5)};
+    const sm90::Tiling tiling{columns, flat, random.chance(0.5)};
     const sm90::Geometry first = sm90::cut<Mode::f16x3>(problem, tiling, problem.K);
     if (first.tiles == 0) return;
     const sm90::Geometry again = sm90::cut<Mode::tf32x3>(problem, tiling, first.taps_per_group);

@@ -152,6 +152,9 @@ inline float __int_as_float(int32_t bits) { return emulator::bit_cast<float>(bit
 inline uint32_t __float_as_uint(float value) { return emulator::bit_cast<uint32_t>(value); }
 inline uint32_t __umulhi(uint32_t a, uint32_t b) { return static_cast<uint32_t>(uint64_t{a} * b >> 32); }
 inline int __popc(uint32_t bits) { return __builtin_popcount(bits); }
+inline uint32_t __funnelshift_r(uint32_t low, uint32_t high, uint32_t shift) {
+    return static_cast<uint32_t>((uint64_t{high} << 32 | low) >> (shift & 31));
+}
 inline uint32_t __byte_perm(uint32_t low, uint32_t high, uint32_t selector) {
     const uint64_t bytes = uint64_t{high} << 32 | low;
     uint32_t result = 0;
