@@ -11279,7 +11279,8 @@ CONV1D_SM90_16BIT_TILES(CONV1D_SM90_FOLDED)
 // neighbouring positions of each of its channels; these are rows g and g + 8 of two products of 64 positions.
 // So x is rounded, split or transposed in registers only, a thread's sums are four neighbours of a row of y,
 // stored 16 bytes (of fp32) at once, and there is no packing and no workspace. fp32 runs as three products of
-// TF32 parts; sums which those do not hold (inf, NaN, very small ones) are done again by multiply-adds.
+// TF32 parts, of which the low ones come first, summed outside the tensor core every 16 channels; sums which
+// those do not hold (inf, NaN, very small ones) are done again by multiply-adds.
 // A sum's terms are added in the order of channels, wherever its position lies in a tile.
 
 #include <type_traits>
@@ -11667,21 +11668,12 @@ struct Product {
         }
     }
 
-    // The products of one step; `w16` is the step's W in units of 16 bytes. Split: low parts first, as the
-    // accumulator truncates.
-    __device__ __forceinline__ void multiply(Sums& sums, const Fragments& fragments, uint32_t w16,
-                                             bool accumulate) {
-        const uint64_t w_high = ptx::wgmma_descriptor(w16);
-        if constexpr (kParts == 2) {
-            const uint64_t w_low = ptx::wgmma_descriptor(w16 + Traits::part_bytes(kColumns) / 16);
+    // The products of one step, x's high or low part by W's; `w16` is the step's W in units of 16 bytes.
+    __device__ __forceinline__ void multiply(Sums& sums, const Fragments& fragments, uint32_t w16, int x_part,
+                                             int w_part, bool accumulate) {
+        const uint64_t w = ptx::wgmma_descriptor(w16 + w_part * (Traits::part_bytes(kColumns) / 16));
 #pragma unroll
-            for (int i = 0; i < 2; ++i) Mma::issue(sums[i], fragments.part[1][i], w_high, accumulate);
-#pragma unroll
-            for (int i = 0; i < 2; ++i) Mma::issue(sums[i], fragments.part[0][i], w_low, true);
-            accumulate = true;
-        }
-#pragma unroll
-        for (int i = 0; i < 2; ++i) Mma::issue(sums[i], fragments.part[0][i], w_high, accumulate);
+        for (int i = 0; i < 2; ++i) Mma::issue(sums[i], fragments.part[x_part][i], w, accumulate);
     }
 
     __device__ __forceinline__ void release(int32_t stage) {
@@ -11694,7 +11686,7 @@ struct Product {
         const int x_offset = kParts * Traits::part_bytes(kColumns) + group * Traits::kPlaneBytes +
                              ((Traits::kIsFloat ? t : 2 * t) * kPitch + warp % 4 * 32 + 4 * g) *
                                  Traits::kElementBytes;
-        Sums total = {};  // of split operands: the accumulator truncates, this rounds to nearest
+        Sums total = {};  // of split operands
         Fragments fragments[2];
         bool accumulate = false;
         int32_t done = -1;  // a stage whose products may still be running
@@ -11707,20 +11699,29 @@ struct Product {
             for (int step = 0; step < kSteps; ++step) {
                 load_fragments(fragments[step % 2], stage + x_offset, step);
                 ptx::wgmma_fence();
-                multiply(sums, fragments[step % 2], w16 + 2 * step, accumulate);
+                if constexpr (kParts == 1) {
+                    multiply(sums, fragments[step % 2], w16 + 2 * step, 0, 0, accumulate);
+                    accumulate = true;
+                } else {  // the high parts of two steps come after all low ones
+                    multiply(sums, fragments[step % 2], w16 + 2 * step, 1, 0, step % 2 != 0);
+                    multiply(sums, fragments[step % 2], w16 + 2 * step, 0, 1, true);
+                    if (step % 2 != 0) {
+                        multiply(sums, fragments[0], w16 + 2 * step - 2, 0, 0, true);
+                        multiply(sums, fragments[1], w16 + 2 * step, 0, 0, true);
+                    }
+                }
                 ptx::wgmma_commit_group();
-                accumulate = true;
-                ptx::wgmma_wait_group<1>();  // the step before this one is done
+                if (kParts == 2 && step % 2 != 0) {  // the accumulator truncates, the total rounds to nearest
+                    ptx::wgmma_wait_group<0>();
+#pragma unroll
+                    for (int i = 0; i < 2 * kValues; ++i) total[i % 2][i / 2] += sums[i % 2][i / 2];
+                } else {
+                    ptx::wgmma_wait_group<1>();  // the step before this one is done
+                }
                 if (step == 0 && done >= 0) release(done);
             }
             done = stages.stage;
             stages.advance(params.stages);
-            if constexpr (kParts == 2) {
-                ptx::wgmma_wait_group<0>();
-#pragma unroll
-                for (int i = 0; i < 2 * kValues; ++i) total[i % 2][i / 2] += sums[i % 2][i / 2];
-                accumulate = false;
-            }
         }
         ptx::wgmma_wait_group<0>();
         release(done);
@@ -12979,7 +12980,8 @@ inline bool is_small(const Problem& problem) {
 // One tap of few channels, or of not so few products, is left to pointwise_sm90.cuh where that can copy rows.
 // us by it and by this route, TF32, bf16: 3x16x60 to 196 6.6, 6.1 and 10, 10; 64x64x996 to 25 13, 11 and 20,
 // 18; 32x119x212 to 393 15 and 43, 64x104x258 to 181 17, 18 and 42, 36; but 1x112x166 to 661 10, 11 and 7, 7.
-// fp32 takes three products there: 1x80x483 to 337 16 and 8.5.
+// fp32 takes three products there: 1x80x483 to 337 16 and 8.5, 2x33x700 to 596 13 and 13, 64x256x256 to 256
+// 33 and 72.
 inline bool is_for_pointwise(const Problem& problem) {
     const int64_t bytes = element_bytes(problem.dtype);
     if (problem.device.arch != 90 || problem.K != 1 || problem.stride != 1 || problem.pad_left != 0 ||
@@ -12990,7 +12992,8 @@ inline bool is_for_pointwise(const Problem& problem) {
         const bool copies = in_pieces(4) && (problem.P | problem.x_stride_c | problem.x_stride_n) % 2 == 0;
         return copies && ((problem.C <= 64 && in_pieces(16)) || products_of_sample(problem) >= 4e6);
     }
-    if (problem.precision == Precision::ieee) return problem.C <= 32 && in_pieces(16);
+    if (problem.precision == Precision::ieee)
+        return (problem.C <= 32 && in_pieces(16)) || products_of_sample(problem) >= 12e6;
     return problem.C <= 64 || products_of_sample(problem) >= 4e6;
 }
 

@@ -553,7 +553,8 @@ inline bool is_small(const Problem& problem) {
 // One tap of few channels, or of not so few products, is left to pointwise_sm90.cuh where that can copy rows.
 // us by it and by this route, TF32, bf16: 3x16x60 to 196 6.6, 6.1 and 10, 10; 64x64x996 to 25 13, 11 and 20,
 // 18; 32x119x212 to 393 15 and 43, 64x104x258 to 181 17, 18 and 42, 36; but 1x112x166 to 661 10, 11 and 7, 7.
-// fp32 takes three products there: 1x80x483 to 337 16 and 8.5.
+// fp32 takes three products there: 1x80x483 to 337 16 and 8.5, 2x33x700 to 596 13 and 13, 64x256x256 to 256
+// 33 and 72.
 inline bool is_for_pointwise(const Problem& problem) {
     const int64_t bytes = element_bytes(problem.dtype);
     if (problem.device.arch != 90 || problem.K != 1 || problem.stride != 1 || problem.pad_left != 0 ||
@@ -564,7 +565,8 @@ inline bool is_for_pointwise(const Problem& problem) {
         const bool copies = in_pieces(4) && (problem.P | problem.x_stride_c | problem.x_stride_n) % 2 == 0;
         return copies && ((problem.C <= 64 && in_pieces(16)) || products_of_sample(problem) >= 4e6);
     }
-    if (problem.precision == Precision::ieee) return problem.C <= 32 && in_pieces(16);
+    if (problem.precision == Precision::ieee)
+        return (problem.C <= 32 && in_pieces(16)) || products_of_sample(problem) >= 12e6;
     return problem.C <= 64 || products_of_sample(problem) >= 4e6;
 }
 

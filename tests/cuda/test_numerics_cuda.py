@@ -116,11 +116,18 @@ EDGES = {
     "sliding, five taps": Problem(2, 100, 96, 1000, 5, padding=(2, 2)),
     "sliding, causal": Problem(2, 64, 130, 400, 5, padding=(4, 0)),
     "sliding, padding beyond a piece": Problem(1, 40, 64, 264, 3, padding=(11, 9)),
-    "sliding, no padding, few channels": Problem(5, 17, 40, 72, 3, bias=False),
+    "sliding, no padding, few channels": Problem(5, 17, 40, 120, 3, bias=False),
     "sliding, three more positions": Problem(2, 48, 64, 200, 5, padding=(3, 3)),
-    "sliding, many short rows": Problem(301, 64, 128, 16, 5, padding=(2, 2)),
+    "sliding, many short rows": Problem(301, 64, 128, 48, 5, padding=(2, 2)),
     "sliding, rows of 16 bits between pieces": Problem(7, 34, 72, 300, 5, padding=(2, 2)),
-    "sliding, short rows of 16 bits between pieces": Problem(9, 40, 72, 12, 3, padding=(1, 3)),
+    "sliding, short rows of 16 bits between pieces": Problem(9, 40, 72, 60, 3, padding=(1, 3)),
+    "sliding, odd rows": Problem(3, 80, 200, 701, 3, padding=(1, 1)),
+    "sliding, odd rows, three more positions": Problem(2, 100, 72, 1003, 5, padding=(3, 0)),
+    "sliding, odd rows, padding beyond them": Problem(5, 40, 64, 51, 3, padding=(11, 9)),
+    "sliding, odd rows, groups": Problem(3, 32, 48, 255, 3, padding=(1, 1), groups=3),
+    "sliding, rows of two residues": Problem(5, 46, 96, 302, 5, padding=(2, 2)),
+    "sliding, rows of four residues of 16 bits": Problem(5, 44, 96, 306, 3, padding=(1, 2)),
+    "sliding, odd rows, large": Problem(16, 136, 250, 3001, 3, padding=(1, 1)),
     "sliding, groups": Problem(3, 32, 48, 256, 3, padding=(1, 1), groups=3),
     "sliding, large": Problem(16, 136, 250, 3000, 3, padding=(1, 1)),
     "sliding, five taps, large": Problem(40, 72, 256, 1028, 5, padding=(0, 4)),
@@ -294,7 +301,7 @@ def test_inf_and_nan_stay_where_they_belong(model_new, route, mode):
 def test_inf_and_nan_of_a_row_stay_there(model_new, mode):
     """Rows that begin between 16-byte pieces are loaded with their neighbours'; fp32 does some tiles again."""
     dtype, allowed = MODES[mode]
-    for L, O, stride, padding in [(3648, 1024, 2, 1), (3701, 1024, 2, 0), (1004, 72, 1, 1), (1000, 72, 1, 1)]:
+    for L, O, stride, padding in [(3648, 1024, 2, 1), (3701, 1024, 2, 0), *((L, 72, 1, 1) for L in range(1000, 1005))]:
         problem = Problem(2, 64, O, L, 3, stride=stride, padding=(padding, padding))
         x, *rest = problem.arguments(dtype)
         for value in [float("inf"), float("nan")]:
@@ -345,12 +352,33 @@ def hostile(kind, shape, generator):
     return x * {"large": 1e5, "small": 1e-3, "tiny": 1e-12, "subnormal": 1e-39}.get(kind, 1.0)
 
 
+@pytest.mark.parametrize("K", [1, 3, 5])
+@pytest.mark.parametrize("C", [16, 32, 64, 200])
+def test_fp32_is_as_accurate_as_multiply_adds(model_new, C, K):
+    """By every route, against float64: an error at most twice that of PyTorch's fp32 (FFMA), in the mean over
+    outputs of positive x, whose sums an accumulator that truncates would bias."""
+    x, weight, bias, *numbers = Problem(3, C, 96, 1000, K).arguments(torch.float32)
+    x = x.abs()
+    exact = torch.nn.functional.conv1d(x.double(), weight.double(), bias.double())
+
+    def error(y):
+        return float((y.double() - exact).norm())
+
+    with tf32(False):
+        theirs = error(torch.nn.functional.conv1d(x, weight, bias))
+        for route in model_new._conv1d_ops.routes():
+            y = run_by(model_new._conv1d_ops, route, (x, weight, bias, *numbers))
+            if y is not None:
+                assert error(y) <= 2 * theirs, route
+
+
 HOSTILE_SIZES = {  # N, C, O, L, K, stride; y's rows begin anywhere, and at 16 bytes but not at 32
     "large": (24, 64, 128, 6001, 3, 1),
     "large, streamed": (24, 64, 128, 6000, 3, 1),
     "large, downsampled": (4, 128, 512, 8000, 3, 2),
     "large, sliding": (24, 144, 256, 2000, 3, 1),
     "sliding, five taps": (3, 100, 72, 1000, 5, 1),
+    "sliding, odd rows": (3, 100, 72, 1003, 5, 1),
     "large, longer sums": (16, 128, 128, 3004, 3, 1),
     "large, short rows": (300, 128, 256, 36, 5, 1),
     "large, one tap": (8, 128, 136, 1004, 1, 1),

@@ -218,6 +218,7 @@ bool run_problem(uint64_t seed, Random& random) {
     problem.x_stride_l = layout == 1 ? channels : layout == 2 ? 2 : 1;
     int64_t row = (problem.L - 1) * problem.x_stride_l + 1 + (layout == 3 ? random.range(0, 5) : 0);
     if (streams || (windows && !apart && !between)) row = round_up(row, piece);
+    if (between && piece == 8) row = round_up(row, 2);
     problem.x_stride_c = layout == 1 ? 1 : row;
     problem.x_stride_n = layout == 4 || problem.N == 1 ? 0 : layout == 1 ? problem.L * channels : row * channels;
     const int64_t x_elements = (problem.N - 1) * problem.x_stride_n + (channels - 1) * problem.x_stride_c +
