@@ -13,7 +13,7 @@ enum class Way { strips, words, strided, sliding, padded, outputs };
 
 constexpr int kMaxThreads = 256;
 constexpr int kSumBytes = 4;
-constexpr int kSmemSums = 46080 / kSumBytes;  // of a block: below the 48 KB that need no permission
+constexpr int kSmemSums = kPlainSmemBytes / kSumBytes;  // of a block
 constexpr int kWideBytes = 16;  // what a thread loads or stores at once
 
 // A thread's strip of positions, and what it slides over.

@@ -26,7 +26,6 @@ constexpr int kThreads = 32 * kWarps;
 constexpr int kThreadP = 8;
 constexpr int kMaxTaps = 32;       // of a step
 constexpr int kMaxProducts = 32;   // (channel, tap) pairs of a step
-constexpr int kSmemBytes = 46080;  // below the 48 KB that need no permission
 constexpr int kPieceProducts = 512;
 
 template <class Element_, int kThreadO_, int kWarpsO>
@@ -40,7 +39,7 @@ struct Tile {
     static constexpr int kMaxChannels = 32 / sizeof(Sum);  // of a step: 32 bytes of x wait in registers
     static constexpr int kP = kWarpP * (kWarps / kWarpsO);
     static constexpr int kWPitch = kO + 4;  // 4 mod 32 where kO is 32 or 64: filled without bank conflicts
-    static constexpr int kMaxXSlots = kSmemBytes / static_cast<int>(sizeof(Sum)) - kMaxProducts * kWPitch;
+    static constexpr int kMaxXSlots = kPlainSmemBytes / static_cast<int>(sizeof(Sum)) - kMaxProducts * kWPitch;
     static_assert(kMaxXSlots >= kP, "one channel of one tap must fit into shared memory");
 };
 
@@ -930,7 +929,7 @@ ChunkParams plan_chunk(const Problem& problem) {
     if (params.chunks == 1 && warps_k == 1) {
         int64_t rounds = 1;
         while (rounds < kWarps && warps_p * rounds * kChunkP < problem.P &&
-               set(warps_p, 2 * rounds, problem.C, problem.K) && params.smem_bytes <= kSmemBytes &&
+               set(warps_p, 2 * rounds, problem.C, problem.K) && params.smem_bytes <= kPlainSmemBytes &&
                params.tiles >= 8 * problem.device.sm_count)
             rounds *= 2;
         set(warps_p, rounds, problem.C, problem.K);
@@ -941,7 +940,7 @@ ChunkParams plan_chunk(const Problem& problem) {
 
 template <class Tile>
 Error launch_chunk(const ChunkParams& params, cudaStream_t stream) {
-    if (params.smem_bytes > kSmemBytes) {
+    if (params.smem_bytes > kPlainSmemBytes) {
         const Error error = allow_smem<direct_chunk_kernel<Tile>>(params.problem.device);
         if (error != nullptr) return error;
     }

@@ -13,7 +13,6 @@
 namespace conv1d {
 namespace few {
 
-constexpr int kSmemBytes = 46080;  // below the 48 KB that need no permission
 constexpr int kRows = 8;           // of t, at most: (o, k)
 template <class Element>
 constexpr int kProjectThreads = sizeof(Element) == 2 ? 64 : 128;
@@ -245,7 +244,7 @@ ProjectParams plan_project(const Problem& problem) {
         return params;
     }
     const int64_t span = (problem.K - 1) * problem.dilation + kThreadL<Element> - 1;
-    const int64_t most_bytes = k16Bit ? problem.device.smem_bytes : kSmemBytes;
+    const int64_t most_bytes = k16Bit ? problem.device.smem_bytes : kPlainSmemBytes;
     const auto set = [&](int64_t threads) {
         const int64_t tile_l = threads * kThreadL<Element>;
         params.threads = static_cast<int32_t>(threads);

@@ -12,7 +12,6 @@ namespace gather {
 
 constexpr int kThreads = 256;
 constexpr int kBatch = 8;            // elements of x that a thread has in flight
-constexpr int kSmemBytes = 46080;    // below the 48 KB that need no permission
 constexpr int kMostParts = 32;
 constexpr int64_t kChain = 1024;     // products that one thread sums in a line, about
 
@@ -134,7 +133,7 @@ inline Params plan(const Problem& problem, int block_o) {
     Params params{};
     params.problem = problem;
     const int64_t products = problem.C * problem.K;
-    if (products > kSmemBytes / 4 / block_o) return params;
+    if (products > kPlainSmemBytes / 4 / block_o) return params;
     const int64_t o_blocks = ceil_div(problem.O, block_o);
     int64_t parts = 1;
     const auto wants_more = [&] {

@@ -216,7 +216,7 @@ __global__ void __launch_bounds__(kPackThreads)
     if (threadIdx.x == 0)
         scratch.row_scaling[blockIdx.x] = make_float2(
             (scales || largest == 0 ? 1.0f : -1.0f) / (scale * kXScale), static_cast<float>(small));
-    // The safe image's tiles may have fewer rows.
+    // The safe image's tiles may have other numbers of rows.
     const int32_t group_rows = geometry.o_tiles * geometry.tile_o;
     const int32_t group = static_cast<int32_t>(blockIdx.x) / group_rows;
     const int32_t o = static_cast<int32_t>(blockIdx.x) - group * group_rows;

@@ -88,7 +88,7 @@ Error launch_tiles(const Problem& problem, const Geometry& geometry, const Scrat
 }
 
 // gemm_sm90.cu has those for fp32 and the usual layout. The others stand in units of their own, which compile
-// beside it: gemm_sm90_16bit.cu, gemm_sm90_channels_last.cu and gemm_sm90_folded.cu.
+// beside it: gemm_sm90_16bit.cu, and of channels_last and folded x one for fp32 and one for 16 bits.
 #define CONV1D_SM90_TEMPLATE(layout, mode, columns)                                                     \
     template Error launch_tiles<Mode::mode, columns, Layout::layout>(const Problem&, const Geometry&, \
                                                                      const Scratch&, cudaStream_t);

@@ -40,6 +40,9 @@ Error allow_smem(const Device& device) {
     return nullptr;
 }
 
+// Of shared memory, that a block has without permission: 48 KB, less what kernels declare themselves.
+constexpr int kPlainSmemBytes = 45 << 10;
+
 // The same problem without numbers that do not matter: a stride that no second position uses, or a dilation
 // that no second tap uses, may be huge.
 inline Problem canonical(Problem problem) {

@@ -54,7 +54,7 @@ struct Traits {
     static constexpr int kRotation = kWindow / kStepStrips;      // steps after which registers' roles repeat
     static constexpr int kWCopies = k16Bit ? 2 : 1;
     // 16-bit rows fit below the 48 KB that need no permission; of long rows of floats two blocks share an SM.
-    static constexpr int kSmemBytes = k16Bit ? 46080 : 112 << 10;
+    static constexpr int kSmemBytes = k16Bit ? kPlainSmemBytes : 112 << 10;
     static_assert(kWindow % kStepStrips == 0, "a rotation must be whole steps");
 };
 

@@ -28,9 +28,9 @@ struct WindowTraits : ModeTraits<kMode_> {
     // the same outputs: they share what is more.
     static constexpr bool kSharesX = kStride > 1;
     static constexpr int kStageChannels = 32 / (Traits::kIsTf32 ? 4 : 2);  // of one product, 32 bytes of K
-    static constexpr int kTogether = Traits::kIsTf32 ? 1 : 2;  // channels whose numbers share words
-    static constexpr int kParts = Traits::kIsSplit ? 2 : 1;    // of an operand
-    static constexpr int kWeightPartBytes = kTaps * kOutputs * 32;         // of a stage
+    static constexpr int kTogether = Traits::kIsTf32 ? 1 : 2;      // channels whose numbers share words
+    static constexpr int kParts = Traits::kIsSplit ? 2 : 1;        // of an operand
+    static constexpr int kWeightPartBytes = kTaps * kOutputs * 32;  // of a stage
     static constexpr int kWeightBytes = kWeightPartBytes * kParts;
     // Of 64 positions of a warpgroup. Split operands need the registers of the second one for totals.
     static constexpr int kProducts = Traits::kIsSplit ? 1 : 2;
