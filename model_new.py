@@ -3597,7 +3597,8 @@ struct Tile {
     static constexpr int kMaxChannels = 32 / sizeof(Sum);  // of a step: 32 bytes of x wait in registers
     static constexpr int kP = kWarpP * (kWarps / kWarpsO);
     static constexpr int kWPitch = kO + 4;  // 4 mod 32 where kO is 32 or 64: filled without bank conflicts
-    static constexpr int kMaxXSlots = kPlainSmemBytes / static_cast<int>(sizeof(Sum)) - kMaxProducts * kWPitch;
+    static constexpr int kMaxXSlots =
+        kPlainSmemBytes / static_cast<int>(sizeof(Sum)) - kMaxProducts * kWPitch;
     static_assert(kMaxXSlots >= kP, "one channel of one tap must fit into shared memory");
 };
 
