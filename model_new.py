@@ -11365,6 +11365,7 @@ struct Params {
     int32_t chunks;          // of channels
     int32_t x_copy, w_copy;  // bytes of x and of W that are copied at once
     int32_t boxes;           // 1: the copy engine loads x and W; rows of positions begin at tiles then
+    int32_t cluster;         // blocks that share x, each bringing a part to all: 1 or, with boxes, 2
     uint32_t line;           // positions of a sample in the line: P, or that rounded up to whole tiles
     int32_t y_direct;        // 1: four neighbouring sums are stored at once, from registers
     int32_t stages;
@@ -11597,13 +11598,15 @@ struct Loader {
         }
     }
 
-    // Likewise of one thread by the copy engine. What lies outside x and W becomes zero.
+    // Likewise of one thread by the copy engine. What lies outside x and W becomes zero. The blocks of a
+    // cluster take neighbouring outputs of the same positions; each brings those of one product warpgroup.
     __device__ __forceinline__ void order_boxes(const TensorMap& x_map, const TensorMap& w_map) const {
         Ring filled{0, 1};
         for (int32_t tile = blockIdx.x; tile < params.tiles; tile += gridDim.x) {
             const Place place = place_tile<kColumns>(params, tile);
             const Position at = find_position(params, place.q);
             const int32_t n = static_cast<int32_t>(at.n), p = static_cast<int32_t>(at.p);
+            const int32_t rank = static_cast<int32_t>(ptx::cluster_ctarank());
             for (int32_t c = 0; c < problem.C; c += Traits::kChunkChannels) {
                 const uint32_t stage = ptx::smem_address(smem) + filled.stage * kStageBytes;
                 const uint32_t x_stage = stage + Traits::kParts * Traits::part_bytes(kColumns);
@@ -11611,9 +11614,15 @@ struct Loader {
                 ptx::mbarrier_wait(barriers.empty(filled.stage), filled.parity);
                 ptx::mbarrier_arrive_expect_tx(landed,
                                                Traits::part_bytes(kColumns) + 2 * Traits::kPlaneBytes);
-                ptx::cp_async_bulk_tensor(x_stage, &x_map, p, c, place.group, n, landed);
-                ptx::cp_async_bulk_tensor(x_stage + Traits::kPlaneBytes, &x_map, p + kPositions, c,
-                                          place.group, n, landed);
+                if (params.cluster == 1) {
+                    ptx::cp_async_bulk_tensor(x_stage, &x_map, p, c, place.group, n, landed);
+                    ptx::cp_async_bulk_tensor(x_stage + Traits::kPlaneBytes, &x_map, p + kPositions, c,
+                                              place.group, n, landed);
+                } else {
+                    ptx::cp_async_bulk_tensor_multicast(x_stage + rank * Traits::kPlaneBytes, &x_map,
+                                                        p + rank * kPositions, c, place.group, n, landed,
+                                                        (1 << 2) - 1);
+                }
                 ptx::cp_async_bulk_tensor(stage, &w_map, c, place.o, place.group, landed);
                 filled.advance(params.stages);
             }
@@ -11695,8 +11704,9 @@ struct Product {
         for (int i = 0; i < 2; ++i) Mma::issue(sums[i], fragments.part[x_part][i], w, accumulate);
     }
 
+    // To each block of the cluster, as each brings x to all.
     __device__ __forceinline__ void release(int32_t stage) {
-        if (lane == 0) ptx::mbarrier_arrive(barriers.empty(stage));
+        if (lane < params.cluster) ptx::mbarrier_arrive_cluster(ptx::mapa(barriers.empty(stage), lane));
     }
 
     // All products of one tile.
@@ -11872,12 +11882,12 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (threadIdx.x == 0) {
         for (int i = 0; i < kMaxStages; ++i) {
             ptx::mbarrier_init(barriers.full(i), params.boxes ? kConverterWarps : kLoaderWarps);
-            ptx::mbarrier_init(barriers.empty(i), kProductWarps);
+            ptx::mbarrier_init(barriers.empty(i), kProductWarps * params.cluster);
             ptx::mbarrier_init(barriers.landed(i), 1);
         }
         ptx::fence_mbarrier_init();
     }
-    __syncthreads();
+    ptx::cluster_sync();
     // Through a shuffle, so that the compiler knows it is the same in the whole warp.
     const int warp = __shfl_sync(0xFFFFFFFF, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
     if (warp < kProductWarps) {
@@ -11902,6 +11912,7 @@ __global__ void __launch_bounds__(kThreads, 1)
         else if (warp < kProductWarps + kConverterWarps) loader.convert_stages();
         else if (warp == kThreads / 32 - 1 && ptx::elect()) loader.order_boxes(x_map, w_map);
     }
+    ptx::cluster_sync();  // shared memory outlives what other blocks do there
 #endif
 }
 
@@ -11936,6 +11947,12 @@ inline Params cut(const Problem& problem) {
                    (problem.N == 1 || (problem.x_stride_n > 0 && problem.x_stride_n < kFar));
     params.line = static_cast<uint32_t>(params.boxes ? whole_tiles : problem.P);
     const int64_t tiles = ceil_div(problem.N * params.line, kTilePositions) * params.o_tiles * problem.G;
+    // Worth it where the L2 bounds a block of many stages (us without and with it, bf16: 32x2048x512 to 2048
+    // 261 and 196, 4x1024x1024 to 1024 21.5 and 19.1, 64x256x256 to 256 11.6 and 12.7; TF32: conformer_pw 229
+    // and 206, 4x1024x1024 to 1024 34.9 and 37.0; fp32 548 and 546).
+    const int64_t least_stages = (Traits::kIsFloat ? 100 : 8) * int64_t{problem.device.sm_count};
+    const bool shares = Traits::kParts == 1 && params.boxes && params.o_tiles % 2 == 0;
+    params.cluster = shares && tiles * params.chunks >= least_stages ? 2 : 1;
     params.y_direct =
         problem.activation == Activation::none && problem.P % 4 == 0 && aligned(problem.y, 4 * element);
 
@@ -11956,7 +11973,7 @@ inline double estimate_cycles(const Params& params, int columns) {
     constexpr double kBytesPerCycle = 28;  // of one multiprocessor from L2
     const double area = static_cast<double>(columns) * kTilePositions;
     const double products = area / 32 * (Traits::kParts == 2 ? 3.5 : 1);
-    const double moves = (columns + kTilePositions) * kRowBytes / kBytesPerCycle;
+    const double moves = (columns + kTilePositions / params.cluster) * kRowBytes / kBytesPerCycle;
     const double tile = params.chunks * (products > moves ? products : moves) + 1500 +
                         area * Traits::kElementBytes / 40;
     return static_cast<double>(ceil_div(params.tiles, params.problem.device.sm_count)) * tile;
@@ -12003,10 +12020,14 @@ Error launch_tiles(const Params& params, cudaStream_t stream) {
             error = encode_tensor_map(describe_weights<Traits, kColumns>(params.problem), 3, &w_map);
         if (error != nullptr) return error;
     }
-    const int32_t most = params.problem.device.sm_count;
+    const int32_t most = max(params.problem.device.sm_count / params.cluster, 1) * params.cluster;
     const int32_t blocks = params.tiles < most ? params.tiles : most;
-    pointwise_sm90_kernel<Traits, kColumns>
-        <<<blocks, kThreads, params.smem_bytes, stream>>>(params, x_map, w_map);
+    cudaLaunchAttribute attribute{};
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim = {static_cast<unsigned>(params.cluster), 1, 1};
+    const cudaLaunchConfig_t config{static_cast<unsigned>(blocks), kThreads,
+                                    static_cast<size_t>(params.smem_bytes), stream, &attribute, 1};
+    cudaLaunchKernelEx(&config, pointwise_sm90_kernel<Traits, kColumns>, params, x_map, w_map);
     return launch_error();
 }
 

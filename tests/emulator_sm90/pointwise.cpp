@@ -7,7 +7,7 @@ namespace conv1d {
 namespace {
 
 struct Counts {
-    int problems = 0, boxes = 0, direct = 0, wide = 0, activated = 0;
+    int problems = 0, boxes = 0, shared = 0, direct = 0, wide = 0, activated = 0;
     int copies[3] = {};  // of 4, 8 and 16 bytes
 } counts;
 
@@ -76,24 +76,26 @@ bool run_problem(uint64_t seed, Random& random) {
     pointwise_sm90::with_traits(problem, [&](auto traits) {
         using Traits = decltype(traits);
         const bool wide = Traits::kParts == 1 && random.chance(0.5);
-        const auto params = [&] {
+        auto params = [&] {
             if constexpr (Traits::kParts == 1)
                 if (wide) return pointwise_sm90::cut<Traits, 128>(problem);
             return pointwise_sm90::cut<Traits, 64>(problem);
         }();
+        if (params.boxes && params.o_tiles % 2 == 0)
+            params.cluster = static_cast<int32_t>(random.range(1, 2));
         char text[600];
         std::snprintf(text, sizeof text,
                       "seed %" PRIu64
                       ": mode %d columns=%d N=%d G=%d C=%d O=%d L=%d P=%d stride=%d pad_left=%d "
                       "layout=%d activation=%d bias=%d special=%d blocks<=%d tiles=%d chunks=%d stages=%d x_copy=%d "
-                      "w_copy=%d boxes=%d direct=%d",
+                      "w_copy=%d boxes=%d cluster=%d direct=%d",
                       seed, static_cast<int>(mode), wide ? 128 : 64, static_cast<int>(problem.N),
                       static_cast<int>(problem.G), static_cast<int>(problem.C), static_cast<int>(problem.O),
                       static_cast<int>(problem.L), static_cast<int>(problem.P),
                       static_cast<int>(problem.stride), static_cast<int>(problem.pad_left),
                       static_cast<int>(layout), static_cast<int>(problem.activation), bias.data != nullptr,
                       special, problem.device.sm_count, params.tiles, params.chunks, params.stages,
-                      params.x_copy, params.w_copy, params.boxes, params.y_direct);
+                      params.x_copy, params.w_copy, params.boxes, params.cluster, params.y_direct);
         emulator::about = text;
         emulator::schedule = random_schedule(random);
         Error error = nullptr;
@@ -102,6 +104,7 @@ bool run_problem(uint64_t seed, Random& random) {
         if (!wide) error = pointwise_sm90::launch_tiles<Traits, 64>(params, nullptr);
         if (error != nullptr) fail("%s", error);
         counts.boxes += params.boxes;
+        counts.shared += params.cluster > 1;
         counts.direct += params.y_direct;
         counts.wide += wide;
         for (int i = 0; i < 3; ++i) counts.copies[i] += params.x_copy == 4 << i;
@@ -128,7 +131,7 @@ int main(int argc, char** argv) {
         }
     }
     const auto& counts = conv1d::counts;
-    std::printf("problems=%d boxes=%d direct=%d wide=%d activated=%d copy4=%d copy8=%d copy16=%d\n",
-                counts.problems, counts.boxes, counts.direct, counts.wide, counts.activated, counts.copies[0],
-                counts.copies[1], counts.copies[2]);
+    std::printf("problems=%d boxes=%d shared=%d direct=%d wide=%d activated=%d copy4=%d copy8=%d copy16=%d\n",
+                counts.problems, counts.boxes, counts.shared, counts.direct, counts.wide, counts.activated,
+                counts.copies[0], counts.copies[1], counts.copies[2]);
 }
