@@ -115,6 +115,8 @@ EDGES = {
     "one tap, a large stride": Problem(3, 40, 72, 1001, 1, stride=5),
     "one tap, a large stride, padded behind": Problem(2, 64, 130, 1003, 1, stride=8, padding=(0, 20), groups=2),
     "one tap, a large stride, large": Problem(16, 200, 136, 30003, 1, stride=4, bias=False),
+    "one tap, two blocks share x of 16 bits": Problem(20, 520, 256, 1024, 1),
+    "one tap, two blocks share x": Problem(26, 1024, 250, 2048, 1),
     "sliding": Problem(3, 80, 200, 704, 3, padding=(1, 1)),
     "sliding, five taps": Problem(2, 100, 96, 1000, 5, padding=(2, 2)),
     "sliding, causal": Problem(2, 64, 130, 400, 5, padding=(4, 0)),

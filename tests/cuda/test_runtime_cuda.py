@@ -16,6 +16,7 @@ PROBLEMS = {
     "downsampled": Problem(3, 64, 1024, 3648, 3, stride=2, padding=(1, 1)),
     "sliding": Problem(40, 72, 256, 1028, 3, padding=(1, 1)),  # one sample has narrower tiles
     "sliding, five taps": Problem(70, 40, 256, 500, 5, padding=(2, 2)),
+    "one tap, two blocks share x": Problem(20, 520, 256, 1024, 1),
     "sliding, odd rows": Problem(40, 72, 256, 1027, 3, padding=(1, 1)),
     "short": SHORT,
     "few channels": Problem(4, 3, 20, 1001, 5),
