@@ -348,12 +348,13 @@ struct Cut {
     double cycles;
 };
 
-template <Mode kMode>
-inline Cut choose_cut(const Problem& problem) {
+// The cut that takes the fewest cycles, of those that `suits(geometry)`.
+template <Mode kMode, class Suits>
+inline Cut find_cut(const Problem& problem, Suits suits) {
     Cut best{};
     const auto consider = [&](const Tiling& tiling) {
         const Geometry geometry = cut<kMode>(problem, tiling, problem.K);
-        if (geometry.tiles == 0) return;
+        if (geometry.tiles == 0 || !suits(geometry)) return;
         const double cycles = estimate_cycles<kMode>(problem, geometry, tiling);
         if (best.tiling.columns == 0 || cycles < best.cycles) best = {geometry, tiling, cycles};
     };
@@ -372,6 +373,24 @@ inline Cut choose_cut(const Problem& problem) {
         }
     }
     return best;
+}
+
+// The order in which terms are added depends on one sample's numbers alone, not on how many there are or
+// where they lie: what decides it is decided for these.
+inline Problem some_samples(const Problem& problem) {
+    Problem some = problem;
+    some.N = 8;
+    some.x_stride_n = problem.G * problem.C * problem.x_stride_c;
+    some.x = some.y = nullptr;
+    return some;
+}
+
+template <Mode kMode>
+inline Cut choose_cut(const Problem& problem) {
+    const auto all = [](const Geometry&) { return true; };
+    const int32_t taps = find_cut<kMode>(some_samples(problem), all).geometry.taps_per_group;
+    const auto alike = [&](const Geometry& geometry) { return geometry.taps_per_group == taps; };
+    return find_cut<kMode>(problem, alike);
 }
 
 // f16x3: x * 2^8 and w * 2^e, e such that the largest weight of its output channel lies in [2^14, 2^15),
@@ -494,9 +513,10 @@ inline Choice choose(const Problem& problem) {
     if (problem.dtype == Dtype::float16) return {Mode::f16, choose_cut<Mode::f16>(problem)};
     if (problem.dtype == Dtype::bfloat16) return {Mode::bf16, choose_cut<Mode::bf16>(problem)};
     if (problem.precision == Precision::tf32) return {Mode::tf32, choose_cut<Mode::tf32>(problem)};
-    const Choice fast{Mode::f16x3, choose_cut<Mode::f16x3>(problem)};
-    const Choice safe{Mode::tf32x3, choose_cut<Mode::tf32x3>(problem)};
-    return fast.cut.cycles + kSecondModeCycles < safe.cut.cycles ? fast : safe;
+    const Problem some = some_samples(problem);
+    const double fast = choose_cut<Mode::f16x3>(some).cycles, safe = choose_cut<Mode::tf32x3>(some).cycles;
+    if (fast + kSecondModeCycles < safe) return {Mode::f16x3, choose_cut<Mode::f16x3>(problem)};
+    return {Mode::tf32x3, choose_cut<Mode::tf32x3>(problem)};
 }
 
 }  // namespace sm90

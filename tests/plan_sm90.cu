@@ -35,10 +35,28 @@ static bool fits_memory(const sm90::Geometry& geometry) {
     return geometry.x_stages >= 2 && geometry.w_stages >= 1 && geometry.smem_bytes <= 232448;
 }
 
+// In which order terms are added: by which mode, and how many taps share a window.
+static int64_t order_of(const Problem& problem) {
+    const sm90::Choice choice = sm90::choose(problem);
+    return choice.cut.geometry.taps_per_group * 8 + static_cast<int>(choice.mode);
+}
+static bool is_one_order(Problem problem) {
+    problem.dtype = few(0, 1) ? Dtype::float32 : Dtype::bfloat16;
+    problem.precision = few(0, 1) ? Precision::ieee : Precision::tf32;
+    Problem alone = problem;
+    alone.N = 1, alone.x_stride_n = 0;
+    alone.x = reinterpret_cast<void*>(few(0, 7) * element_bytes(problem.dtype));  // never read
+    return order_of(problem) == order_of(alone);
+}
+
 int main() {
     int cuts = 0, broken = 0;
     for (int i = 0; i < 50000; ++i) {
         const Problem problem = draw();
+        if (!is_one_order(problem) && ++broken <= 5)
+            std::printf("C %d O %d K %d L %d stride %d dilation %d: one sample is added in another order\n",
+                        int(problem.C), int(problem.O), int(problem.K), int(problem.L), int(problem.stride),
+                        int(problem.dilation));
         for (const int columns : {64, 128}) {
             for (const int shape : {0, 1, 2, 3}) {
                 const sm90::Tiling tiling{columns, 1, shape % 2 == 1, shape / 2 == 1};

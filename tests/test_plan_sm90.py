@@ -8,7 +8,7 @@ from test_compile_archs import nvcc  # noqa: F401  a fixture
 TESTS = pathlib.Path(__file__).parent
 
 
-def test_both_modes_of_fp32_mean_the_same_tiles(nvcc, tmp_path):  # noqa: F811
+def test_random_plans_keep_what_they_promise(nvcc, tmp_path):  # noqa: F811
     program = tmp_path / "plan"
     subprocess.run(
         [nvcc, "-std=c++17", "-O2", "-I", TESTS.parent / "kernels", "-o", program, TESTS / "plan_sm90.cu"],

@@ -11,6 +11,7 @@ DEPTHWISE = Problem(4, 1, 1, 3001, 4, padding=(3, 0), groups=64)
 SHORT = Problem(70, 32, 40, 5, 3, padding=(1, 1))
 PROBLEMS = {
     "dense": DENSE,
+    "dense, taps in groups": Problem(24, 75, 104, 1881, 8, stride=4, dilation=9),
     "depthwise": DEPTHWISE,
     "streamed": Problem(4, 64, 128, 3000, 3, padding=(1, 1)),
     "downsampled": Problem(3, 64, 1024, 3648, 3, stride=2, padding=(1, 1)),
