@@ -166,6 +166,11 @@ FAULTS = {
         "if (emulator::broken != BREAK) ptx::mbarrier_wait(barriers.empty(filled.stage), filled.parity);\n"
         "load_chunk",
     ),
+    "a pointwise block does not wait for the products of the other": (
+        "pointwise_sm90.cuh",
+        "kProductWarps * params.cluster);",
+        "kProductWarps * (emulator::broken == BREAK ? 1 : params.cluster));",
+    ),
     "a pointwise stage does not wait for copies": (
         "pointwise_sm90.cuh",
         "ptx::cp_async_wait_group<kUnderWay - 1>();",

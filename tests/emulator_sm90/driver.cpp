@@ -25,7 +25,8 @@ enum class Kind { gemm, streaming, downsampling, sliding };
 struct Instance {
     Mode mode;
     Kind kind;
-    int columns;  // of tiles; of windows the taps
+    int columns;  // of tiles
+    int taps;     // of windows
     sm90::Geometry (*cut)(const Problem&, const sm90::Tiling&);
     size_t (*lay_out)(const Problem&, const sm90::Geometry&, uint8_t* base, sm90::Scratch*);
     Error (*launch)(const Problem&, const sm90::Tiling&, const sm90::Geometry&);
@@ -35,6 +36,7 @@ constexpr Instance instance() {
     return {kMode,
             Kind::gemm,
             kN,
+            0,
             [](const Problem& problem, const sm90::Tiling& tiling) {
                 return sm90::cut<kMode>(problem, tiling, problem.K);
             },
@@ -54,6 +56,7 @@ constexpr Instance stream_instance() {
     return {kMode,
             Kind::streaming,
             kN,
+            0,
             [](const Problem& problem, const sm90::Tiling&) {
                 return listing<kMode>(sm90::packing<kMode>(problem),
                                       sm90::cut_stream<kMode>(problem, kN).tiles);
@@ -68,6 +71,7 @@ constexpr Instance window_instance() {
     using Traits = typename Loader::Traits;
     return {Traits::kMode,
             Traits::kStride == 1 ? Kind::sliding : Kind::downsampling,
+            0,
             Traits::kTaps,
             [](const Problem& problem, const sm90::Tiling&) {
                 return listing<Traits::kMode>(sm90::packing_of<Traits>(problem),
@@ -165,7 +169,7 @@ bool run_problem(uint64_t seed, Random& random) {
         if (random.chance(0.3)) problem.dilation = random.range(60, 600), problem.stride = 1;  // a box a tap
     }
     if (windows) {
-        problem.K = instance.columns, problem.stride = slides ? 1 : 2, problem.dilation = 1;
+        problem.K = instance.taps, problem.stride = slides ? 1 : 2, problem.dilation = 1;
         problem.C = random.chance(0.5) ? 32 * random.range(2, 4) : random.range(64, 130);
         problem.O = random.range(129, 256);
         problem.N = random.range(1, 2);

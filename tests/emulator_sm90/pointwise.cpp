@@ -25,8 +25,14 @@ bool run_problem(uint64_t seed, Random& random) {
     problem.P = random.chance(0.2) ? random.range(1, 20) : random.range(1, 400);
     if (random.chance(0.6)) problem.P = round_up(problem.P, 4 << random.range(0, 1));
     if (random.chance(0.4)) problem.P = 256 - 8 * random.range(0, 2);
-    problem.pad_left = random.chance(0.9) ? 0 : random.range(0, 5);
-    const int64_t pad_right = random.chance(0.9) ? 0 : random.range(0, 5);
+    // Blocks that may share x, with more stages of it than shared memory has.
+    const bool shares = random.chance(0.15);
+    if (shares) {
+        problem.G = problem.stride = 1, problem.P = 256;
+        problem.C = 16 * random.range(8, 12), problem.O = 128 * random.range(1, 2);
+    }
+    problem.pad_left = shares || random.chance(0.9) ? 0 : random.range(0, 5);
+    const int64_t pad_right = shares || random.chance(0.9) ? 0 : random.range(0, 5);
     problem.L = (problem.P - 1) * problem.stride + 1 - problem.pad_left - pad_right;
     if (problem.stride > 1) problem.L += random.range(0, problem.stride - 1);
     if (problem.L < 1) return false;
