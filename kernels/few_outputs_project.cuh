@@ -259,15 +259,16 @@ ProjectParams plan_project(const Problem& problem) {
         if (params.tiles > kMaxBlocks) params.tiles = 0;
         return params.tiles > 0;
     };
-    // The largest block that fits, or a smaller one where that leaves multiprocessors without work.
+    // The largest block that fits, or a smaller one where that leaves multiprocessors without work or is much
+    // longer than a row.
     int64_t threads = kProjectThreads<Element>;
     while (threads > 64 && !set(threads)) threads /= 2;
     if (!set(threads)) {
         params.tiles = 0;
         return params;
     }
-    while (threads > 64 && params.tiles < 4 * problem.device.sm_count &&
-           8 * span <= threads * kThreadL<Element>)
+    while (threads > 64 && 8 * span <= threads * kThreadL<Element> &&
+           (params.tiles < 4 * problem.device.sm_count || 2 * problem.P < params.tile_p))
         set(threads /= 2);
     // Rows much shorter than the smallest block: the general kernel, which counts through samples.
     if (2 * problem.P < params.tile_p) params.tiles = 0;

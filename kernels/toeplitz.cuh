@@ -509,10 +509,15 @@ Params plan(const Problem& problem) {
     // Few rows are cut further, until each multiprocessor has work.
     const int64_t channels = problem.G * problem.O, rows = problem.N * channels;
     while (rows * warps < 8 * problem.device.sm_count && strips > 2 * kStretches * warps) warps *= 2;
-    const int64_t tiles = ceil_div(strips, kStretches * warps) | 1;
-    Params params = plan_segments<Traits>(problem, warps, tiles, kMaxWarps);
-    for (int64_t most = kMaxWarps / 2; most > 0 && params.row_bytes > room; most /= 2) {
-        params = plan_segments<Traits>(problem, warps, tiles, most);
+    // Then in segments of fewer warps, and in warps of fewer tiles, until shared memory suffices.
+    Params params{};
+    for (;; warps *= 2) {
+        const int64_t tiles = ceil_div(strips, kStretches * warps) | 1;
+        for (int64_t most = kMaxWarps; most > 0; most /= 2) {
+            params = plan_segments<Traits>(problem, warps, tiles, most);
+            if (params.row_bytes <= room) break;
+        }
+        if (params.row_bytes <= room || strips <= 2 * kStretches * warps) break;
     }
     params.rows_per_block = 1;
     if (params.segments == 1 && params.row_bytes <= room) {

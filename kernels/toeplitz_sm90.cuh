@@ -388,14 +388,19 @@ inline int64_t min_taps(const Problem& problem) {
 
 constexpr int64_t kMaxSpan = 1 << 14;
 
-// taps_blocks is 0 where no block's shared memory suffices, or most products would be of nothing.
+// Tiles of y of all samples of an output channel, those that only fill a block up too.
+inline int64_t tile_count(const Params& params) {
+    const int64_t strips = params.sample_blocks * params.segments * int64_t{params.strips};
+    return (strips << params.samples_log2) / kColumns;
+}
+
+// The plan of fewest tiles; taps_blocks is 0 where no block's shared memory suffices.
 inline Params plan(const Problem& problem, int parts) {
     Params best{};
     const int64_t span = (problem.K - 1) * problem.dilation + 1;
     const int64_t taps_blocks = ceil_div(span + kStrip - 1, kStrip), all_strips = ceil_div(problem.P, kStrip);
     // Where one number is enough, two blocks share a multiprocessor: one multiplies while the other loads.
     const int64_t room = parts == 1 ? problem.device.smem_bytes / 2 - 1024 : problem.device.smem_bytes;
-    int64_t least_tiles = ceil_div(problem.N * all_strips * 2, kColumns) + 1;
     for (int samples_log2 = 3; samples_log2 >= 0; --samples_log2) {
         const int64_t samples = int64_t{1} << samples_log2, tile_strips = kColumns / samples;
         const int64_t sample_blocks = ceil_div(problem.N, samples);
@@ -414,11 +419,7 @@ inline Params plan(const Problem& problem, int parts) {
             params.x_bytes = static_cast<int32_t>(round_up(x_strips * samples * kRowBytes, 1024));
             params.w_bytes = static_cast<int32_t>((8 * taps_blocks + 8) * kPartBytes);
             if (smem_bytes(params, parts) > room) continue;
-            const int64_t tiles = sample_blocks * params.segments * (strips / tile_strips);
-            if (tiles < least_tiles) {
-                least_tiles = tiles;
-                best = params;
-            }
+            if (best.taps_blocks == 0 || tile_count(params) < tile_count(best)) best = params;
             break;
         }
     }
@@ -448,7 +449,12 @@ inline bool fits_toeplitz_sm90(const Problem& problem) {
     if (4 * ceil_div(problem.L, problem.dilation) <= problem.K && problem.P <= 512) return false;
     if (problem.K > kMaxSpan || problem.P > kMaxBlocks / kStrip || problem.N > kMaxBlocks) return false;
     if (problem.N * problem.G * problem.O * ceil_div(problem.P, kStrip) > kMaxBlocks) return false;
-    return plan(problem, parts_of(problem)).taps_blocks > 0;
+    // Nor where most products would be of nothing. Eight samples decide for any number.
+    Problem some = problem;
+    some.N = kMaxSamples;
+    const Params params = plan(some, parts_of(problem));
+    const int64_t most = ceil_div(some.N * ceil_div(some.P, kStrip), kColumns / 2);
+    return params.taps_blocks > 0 && tile_count(params) <= most;
 }
 
 inline Error launch_toeplitz_sm90(const Problem& problem, cudaStream_t stream) {
