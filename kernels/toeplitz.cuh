@@ -27,8 +27,7 @@ namespace toeplitz {
 constexpr int kStrip = 8;       // positions
 constexpr int kStretches = 16;  // of a warp: the rows of a product
 constexpr int kRowsWarps = 4;   // of a block of several rows, at most
-constexpr int kMaxRounds = 4;   // samples of a block, where
-constexpr int kBlocks = 4;      // this many blocks a multiprocessor are left, and
+constexpr int kMaxRounds = 16;  // samples of a block, of
 constexpr int kFewSteps = 64;   // no more products in a row: of more, loads cost nothing
 constexpr int kMaxO = 4;
 constexpr int kMaxTiles = 7;     // strips of a stretch. Odd, so that 8 stretches begin in different banks
@@ -134,50 +133,47 @@ __device__ __forceinline__ Visit<Element> plan_visit(const Params& params, uint3
     return visit;
 }
 
-// Starts to bring the x of a visit. Rows without gaps come in chunks of 16 bytes. A copy can put zeros behind
-// what it brings, not before: so the chunk in which the row begins, and all x of rows with gaps, go element
-// by element.
+// Starts to bring the x of a visit. Rows without gaps come in chunks of 16 bytes: by copies, which can put
+// zeros in the place of all, or, where a row begins or ends inside of one, element by element, as rows with
+// gaps do.
 template <class Element>
 __device__ __forceinline__ void fetch_x(const Visit<Element>& visit, int64_t x_stride_l, int count,
                                         Element* x_smem, int thread, int threads) {
     constexpr int kWide = 16 / sizeof(Element);
-    const Element* x_gmem = visit.x;
     const int x_begin = visit.x_begin, x_end = visit.x_end;
-    int single_begin = 0, single_end = count;
     if (x_stride_l == 1) {
-        single_begin = x_begin / kWide * kWide;
-        single_end = min((x_begin + kWide - 1) / kWide * kWide, count);
-        const Element* x = x_gmem + thread * kWide;
+        const Element* x = visit.x + thread * kWide;
         uint32_t target = ptx::smem_address(x_smem + thread * kWide);
 #pragma unroll 1
         for (int i = thread * kWide; i < count; i += threads * kWide) {
-            const int within = i < x_begin ? 0 : min(max(x_end - i, 0), kWide);
-            if (i == single_begin && single_end > single_begin) {
-                // Below.
-            } else if (within % kWide == 0) {
-                ptx::cp_async_16(target, x, within * sizeof(Element));
-            } else {  // the last of x: what lies behind in these 16 bytes is not ours
-                Vector<Element, kWide> last;
+            const int begin = max(x_begin - i, 0), end = min(x_end - i, kWide);  // of this chunk
+            const bool is_whole = begin == 0 && end == kWide;
+            if (is_whole || begin >= end) {
+                ptx::cp_async_16(target, x, is_whole ? 16 : 0);
+            } else {
+                Vector<Element, kWide> some;
 #pragma unroll
-                for (int j = 0; j < kWide; ++j) last.at[j] = j < within ? x[j] : narrow<Element>(0);
-                *reinterpret_cast<Vector<Element, kWide>*>(x_smem + i) = last;
+                for (int j = 0; j < kWide; ++j)
+                    some.at[j] = j >= begin && j < end ? x[j] : narrow<Element>(0);
+                *reinterpret_cast<Vector<Element, kWide>*>(x_smem + i) = some;
             }
             x += threads * kWide;
             target += threads * 16;
         }
-    }
-    constexpr int kBatch = 4;  // loads in flight
+    } else {
+        constexpr int kBatch = 4;  // loads in flight
 #pragma unroll 1
-    for (int i = single_begin + thread; i < single_end; i += kBatch * threads) {
-        Element values[kBatch];
+        for (int i = thread; i < count; i += kBatch * threads) {
+            Element values[kBatch];
 #pragma unroll
-        for (int j = 0; j < kBatch; ++j) {
-            const int at = i + j * threads;
-            values[j] = at >= x_begin && at < x_end ? x_gmem[at * x_stride_l] : narrow<Element>(0);
-        }
+            for (int j = 0; j < kBatch; ++j) {
+                const int at = i + j * threads;
+                values[j] = at >= x_begin && at < x_end ? visit.x[at * x_stride_l] : narrow<Element>(0);
+            }
 #pragma unroll
-        for (int j = 0; j < kBatch; ++j) {
-            if (i + j * threads < single_end) x_smem[i + j * threads] = values[j];
+            for (int j = 0; j < kBatch; ++j) {
+                if (i + j * threads < count) x_smem[i + j * threads] = values[j];
+            }
         }
     }
     ptx::cp_async_commit_group();
@@ -322,8 +318,8 @@ __device__ __forceinline__ void add_products(const Params& params, const Visit<E
     }
 }
 
-// Puts a warp's sums in order.
-template <class Element>
+// Puts a warp's sums in order. kApart: pairs are not aligned.
+template <bool kApart, class Element>
 __device__ __forceinline__ void stage_y(const float (&sum)[kMaxTiles][4], float bias, int tiles, int y_shift,
                                         Element* y_smem) {
     const int lane = threadIdx.x % 32, group = lane / 4, t = lane % 4;
@@ -336,11 +332,11 @@ __device__ __forceinline__ void stage_y(const float (&sum)[kMaxTiles][4], float 
             pair.at[0] = narrow<Element>(sum[tile][2 * half] + bias);
             pair.at[1] = narrow<Element>(sum[tile][2 * half + 1] + bias);
             Element* const target = y_smem + y_shift + ((half * 8 + group) * tiles + tile) * kStrip + 2 * t;
-            if (y_shift % 2 == 0) {
-                *reinterpret_cast<Vector<Element, 2>*>(target) = pair;
-            } else {
+            if constexpr (kApart) {
                 target[0] = pair.at[0];
                 target[1] = pair.at[1];
+            } else {
+                *reinterpret_cast<Vector<Element, 2>*>(target) = pair;
             }
         }
     }
@@ -455,7 +451,12 @@ __global__ void __launch_bounds__(kMaxWarps * 32, kBlocksPerSm)
             } else {
                 add_products<Traits, true>(params, visit, strip_first, x_now, w_smem, sum);
             }
-            stage_y<Element>(sum, visit.bias, params.tiles, visit.y_shift, y_smem + strip_first * kStrip);
+            Element* const y_warp = y_smem + strip_first * kStrip;
+            if (visit.y_shift % 2 == 0) {
+                stage_y<false>(sum, visit.bias, params.tiles, visit.y_shift, y_warp);
+            } else {
+                stage_y<true>(sum, visit.bias, params.tiles, visit.y_shift, y_warp);
+            }
         }
         __syncthreads();  // the row is in order
         store_y<Traits>(params, visit, x_now, y_smem, thread, threads);
@@ -526,10 +527,20 @@ Params plan(const Problem& problem) {
     }
     params.channels = static_cast<uint32_t>(channels);
     params.channel_blocks = static_cast<uint32_t>(ceil_div(channels, params.rows_per_block));
-    const int64_t blocks = params.channel_blocks * problem.N * params.segments;
-    const int64_t full = blocks / (kBlocks * std::max(problem.device.sm_count, 1));
-    const int64_t most_rounds = params.x_buffers == 1 ? 1 : kMaxRounds;
-    params.rounds = static_cast<uint32_t>(std::max<int64_t>(1, std::min({full, problem.N, most_rounds})));
+    // So many rounds that waves of blocks are full; one more stands for what comes before the first.
+    const int64_t most_rounds = params.x_buffers == 1 ? 1 : std::min<int64_t>(problem.N, kMaxRounds);
+    const int64_t by_warps = kBlocksPerSm * kMaxWarps / (params.rows_per_block * params.warps_per_row);
+    const int64_t by_smem =
+        (problem.device.smem_bytes + 1024) / (params.rows_per_block * params.row_bytes + 1024);
+    const int64_t at_once = std::max<int64_t>(std::min(by_warps, by_smem) * problem.device.sm_count, 1);
+    int64_t least = 0;
+    for (int64_t rounds = 1; rounds <= most_rounds; ++rounds) {
+        const int64_t blocks = params.channel_blocks * params.segments * ceil_div(problem.N, rounds);
+        const int64_t cost = ceil_div(blocks, at_once) * (rounds + 1);
+        if (rounds > 1 && cost >= least) continue;
+        least = cost;
+        params.rounds = static_cast<uint32_t>(rounds);
+    }
     return params;
 }
 
