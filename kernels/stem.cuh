@@ -496,20 +496,27 @@ __global__ void __launch_bounds__(kThreads, kLaunchBlocks)
                                  task.g * problem.C * problem.x_stride_c;
         Range range = {0, kInfinity};
         __syncthreads();  // the x before has been read
-        if constexpr (Tile::kSplit) {
-            for_words<Tile>(params, x, l_begin, [&](int, const Element(&value)[2]) {
+        if constexpr (Tile::kSplit) {  // as it is, until its range is known
+            for_words<Tile>(params, x, l_begin, [&](int slot, const Element(&value)[2]) {
                 range.add(value[0]);
                 range.add(value[1]);
+                x_smem[slot] = {__float_as_uint(value[0]), __float_as_uint(value[1])};
             });
             __shared__ WarpRanges warps_smem;
             range = block_range(range, warps_smem);
+            const float scale = range.scale();
+#pragma unroll 4
+            for (int slot = threadIdx.x; slot < params.x_slots; slot += kThreads) {
+                const Slot bits = x_smem[slot];
+                const float value[2] = {__uint_as_float(bits.at[0]), __uint_as_float(bits.at[1])};
+                const uint2 words = operand_words<Tile>(value, scale);
+                x_smem[slot] = {words.x, words.y};
+            }
+        } else {
+            for_words<Tile>(params, x, l_begin, [&](int slot, const Element(&value)[Tile::kPerWord]) {
+                x_smem[slot].at[0] = operand_words<Tile>(value, 1.0f).x;
+            });
         }
-        const float scale = range.scale();
-        for_words<Tile>(params, x, l_begin, [&](int slot, const Element(&value)[Tile::kPerWord]) {
-            const uint2 words = operand_words<Tile>(value, scale);
-            x_smem[slot].at[0] = words.x;
-            if constexpr (Tile::kSplit) x_smem[slot].at[1] = words.y;
-        });
         __syncthreads();
         // How far behind a sector this warp's rows of y begin.
         const int64_t row = (task.n * problem.G + task.g) * problem.O + task.o_begin;
