@@ -537,7 +537,9 @@ inline double products_of_sample(const Problem& problem) {
 // in many samples (tcn_d64, 64 samples, TF32: 43 and 23), but not with short rows (fp32, 2x62x69 to 9, K70:
 // 19 and 74) or short sums (4x27x127186 to 24, K2: 32 and 50). Long rows that sliding_sm90 takes (1 and 16
 // samples of 29x3592 to 43, K3, fp32 8.5 and 48, by that 17 and 26) and what stream_sm90 takes (16 and 128 of
-// 64x200 to 64, K3, TF32 9 and 22, by that 12 and 17) are left to them sooner.
+// 64x200 to 64, K3, TF32 9 and 22, by that 12 and 17) are left to them sooner; so are long rows of 16 bits
+// with one tap that is_for_pointwise leaves (16x45x1000 to 200 30, by gemm_sm90 18; 3x35x2000 to 128 13 and
+// 9; 10x33x700 to 64 9 and 10).
 inline bool is_small(const Problem& problem) {
     const double products = products_of_sample(problem);
     const bool hopper = problem.device.arch == 90, fills_rows = problem.P > 512;
@@ -547,7 +549,8 @@ inline bool is_small(const Problem& problem) {
                         problem.stride == 1 && problem.dilation == 1;
     const bool streams = hopper && problem.G == 1 && (problem.K == 2 || problem.K == 3) && problem.C > 32 &&
                          problem.C <= 64 && problem.O > 32 && problem.O <= 128;
-    return products <= (fills_gemm || slides || streams ? 4e6 : 30e6);
+    const bool is_point = hopper && fills_rows && problem.K == 1 && element_bytes(problem.dtype) == 2;
+    return products <= (fills_gemm || slides || streams ? 4e6 : is_point ? 8e6 : 30e6);
 }
 
 // One tap of few channels, or of not so few products, is left to pointwise_sm90.cuh where that can copy rows.
