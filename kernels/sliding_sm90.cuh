@@ -43,7 +43,8 @@ struct SlideLoader {
     }
 
     // Where windows begin behind blocks of kSpan elements, of the usual paddings: none, equal on both sides,
-    // or all on the left. Other windows, and those of rows that begin between blocks, are loaded by words.
+    // or all on the left. Other windows, and those of rows that begin between blocks (floats: between pieces,
+    // which leaves the mask of padding to one way), are loaded by words.
     static constexpr int kLateSame = (kSpan - Traits::kTaps / 2 % kSpan) % kSpan;
     static constexpr int kLateCausal = (kSpan - (Traits::kTaps - 1) % kSpan) % kSpan;
 
@@ -68,7 +69,7 @@ struct SlideLoader {
         half_step = (Traits::kIsTf32 ? 4 : 8) / residues * pitch;
         const int position = warp % Traits::kWarpsOfBox * Traits::kWarpPositions + kSpan * (lane / 4);
         late = lateness<Traits>(problem, 0) % kSpan;
-        by_words = (apart && problem.x_stride_c % kSpan != 0) ||
+        by_words = (apart && (Traits::kIsFloat || problem.x_stride_c % kSpan != 0)) ||
                    (late != 0 && late != kLateSame && late != kLateCausal);
 #pragma unroll
         for (int u = 0; u < kTogether; ++u) {
@@ -155,23 +156,33 @@ struct SlideLoader {
         }
     }
 
-    __device__ __forceinline__ void load(Fragments& fragments, uint32_t stage) {
-        if (by_words) load_fragments<kByWords>(fragments, stage);
-        else if (late == 0) load_fragments<0>(fragments, stage);
-        else if (late == kLateSame) load_fragments<kLateSame>(fragments, stage);
-        else load_fragments<kLateCausal>(fragments, stage);
-        if (has_padding) {
+    // What is not of the row counts as zero.
+    __device__ __forceinline__ void mask_padding(Fragments& fragments) const {
+        if (!has_padding) return;
 #pragma unroll
-            for (int i = 0; i < kParts * kOperands; ++i) {
+        for (int i = 0; i < kParts * kOperands; ++i) {
 #pragma unroll
-                for (int r = 0; r < 2; ++r) {
-                    const int32_t l = first + i % kOperands + r * kProducts;
-                    auto& registers = fragments.part[i / kOperands][i % kOperands];
-                    if (static_cast<uint32_t>(l) >= static_cast<uint32_t>(problem.L))
-                        registers[r] = registers[2 + r] = 0;
-                }
+            for (int r = 0; r < 2; ++r) {
+                const int32_t l = first + i % kOperands + r * kProducts;
+                auto& registers = fragments.part[i / kOperands][i % kOperands];
+                if (static_cast<uint32_t>(l) >= static_cast<uint32_t>(problem.L))
+                    registers[r] = registers[2 + r] = 0;
             }
         }
+    }
+
+    __device__ __forceinline__ void load(Fragments& fragments, uint32_t stage) {
+        if (by_words) {
+            load_fragments<kByWords>(fragments, stage);
+            if (Traits::kIsFloat) mask_padding(fragments);
+        } else if (late == 0) {
+            load_fragments<0>(fragments, stage);
+        } else if (late == kLateSame) {
+            load_fragments<kLateSame>(fragments, stage);
+        } else {
+            load_fragments<kLateCausal>(fragments, stage);
+        }
+        if (!Traits::kIsFloat) mask_padding(fragments);
     }
 };
 
