@@ -4732,6 +4732,7 @@ CONV1D_WGMMA_FROM_REGISTERS(
 // How the Hopper GEMM (gemm_sm90.cuh) cuts a problem: its precision modes, the memory plan of a block, the
 // tiles. Pure functions of the problem's numbers; no kernel here.
 
+#include <algorithm>
 #include <type_traits>
 
 
@@ -4806,18 +4807,6 @@ inline bool folds(const Problem& problem) {
            round_up(problem.K, kFold) * 2 <= problem.K * 3 && problem.C < (int64_t{1} << 27);
 }
 
-// One tap reads every stride-th position of x: those are an x of their own, with a larger stride in memory.
-// (ms of 18x160x9641 to 204, stride 8, TF32, fp32, bf16: .088, .108, .060, so .067, .077, .045. At a stride
-// of 2, where positions are loaded in pairs, 32x512x1500 to 512 has .126, .181, .089 and .120, .172, .093.)
-inline Problem thin_out(Problem problem) {
-    if (problem.K > 1 || problem.stride <= 2 || problem.stride > problem.L || problem.pad_left > 0)
-        return problem;
-    problem.L = ceil_div(problem.L, problem.stride);
-    problem.x_stride_l *= problem.stride;
-    problem.stride = 1;
-    return problem;
-}
-
 // The shape of tiles. The two product warpgroups take 64 output channels each of the same columns, or, side
 // by side, the same 64 channels of neighbouring columns.
 struct Tiling {
@@ -4869,6 +4858,7 @@ struct Geometry {
     int32_t taps_per_group;
     int32_t window;   // positions of x: (the tile's columns - 1)*stride + (taps_per_group - 1)*dilation + 1
     int32_t channels_last;  // 1: neighbouring channels of x can be loaded together, 16 bytes at once
+    int32_t planes;         // where only positions of planes that some tap reads are loaded: how many; else 0
     int32_t pairs;          // 1: two neighbouring positions of x are loaded together
     int32_t ragged;   // 1: they are, though rows may begin at odd elements
     int32_t batches;  // of conversion in a stage
@@ -4951,12 +4941,13 @@ inline Geometry cut(const Problem& given, const Tiling& tiling, int64_t most_tap
 
     // As many taps a window as leave room for two stages of x and three of weights.
     int64_t taps = most_taps < problem.K ? most_taps : problem.K, max_shift = 0;
+    int32_t planes = 0;  // that some tap reads
     for (;; taps = ceil_div(taps, 2)) {
         const int64_t span = (taps - 1) * problem.dilation;
         geometry.plane_mask = 0;
         for (int64_t tap = 0; tap < taps && tap < stride; ++tap)
             geometry.plane_mask |= 1u << (tap * problem.dilation % stride);
-        int planes = 0;
+        planes = 0;
         for (uint32_t mask = geometry.plane_mask; mask != 0; mask &= mask - 1) ++planes;
         max_shift = span / stride;
         const int64_t rows = columns + max_shift;
@@ -4980,7 +4971,12 @@ inline Geometry cut(const Problem& given, const Tiling& tiling, int64_t most_tap
                              (problem.L == 1 || in_pieces(problem.x_stride_l)) &&
                              (problem.N == 1 || in_pieces(problem.x_stride_n)) &&
                              reinterpret_cast<uintptr_t>(problem.x) % 16 == 0;
-    geometry.pairs = !flat && problem.x_stride_l == 1 && !geometry.channels_last && !geometry.folded;
+    // One by one, where few of a window's positions are read (ms TF32, fp32, bf16: 24x512x9000 to 256, K2 s8
+    // .266, .372, .169, so .243, .259, .142; 8x256x20000 to 512, K3 s8 .196, .315, .125 and .155, .206, .121;
+    // but 32x64x4000 to 128, K2 s5 .027, .038, .020 and .029, .037, .021).
+    if (8 * planes <= 3 * stride && !geometry.channels_last) geometry.planes = planes;
+    geometry.pairs = !flat && problem.x_stride_l == 1 && !geometry.channels_last && !geometry.folded &&
+                     geometry.planes == 0;
     geometry.ragged =
         geometry.folded
             ? !(in_pieces(problem.x_stride_c | problem.x_stride_n | problem.pad_left) &&
@@ -4991,7 +4987,9 @@ inline Geometry cut(const Problem& given, const Tiling& tiling, int64_t most_tap
     // A pair may begin at -1 where the window begins at an odd position of x.
     const int64_t begins = geometry.tile_advance * stride | geometry.lead * stride | problem.pad_left |
                            (geometry.tap_groups > 1 ? taps * problem.dilation : 0);
-    const int32_t positions = geometry.window + (geometry.pairs && begins % 2 != 0);
+    const int32_t positions = geometry.planes > 0
+                                  ? geometry.planes * static_cast<int32_t>(columns + max_shift)
+                                  : geometry.window + (geometry.pairs && begins % 2 != 0);
     geometry.batches = static_cast<int32_t>(ceil_div(positions, geometry.batch_positions));
     const int32_t rest = positions % geometry.batch_positions;
     if (geometry.folded && !geometry.ragged && geometry.batches > 1 && rest <= kMostRest)
@@ -5171,7 +5169,7 @@ inline size_t lay_out(const Problem& problem, const Geometry& geometry, uint8_t*
             reinterpret_cast<float2*>(take(problem.G * geometry.o_tiles * geometry.tile_o * sizeof(float2)));
         scratch->is_listed = reinterpret_cast<int32_t*>(take(tile_bytes));
         scratch->list = reinterpret_cast<int32_t*>(take(tile_bytes));
-        // Whose tiles may have more rows.
+        // Its tiles may have other numbers of rows.
         scratch->safe_image = take(image_bytes<Mode::tf32x3>(problem, geometry, kTileO));
     }
     return bytes;
@@ -5231,9 +5229,10 @@ inline auto with_mode(const Problem& problem, Call call) {
 // kernels are.
 Error launch_listed_tiles(const Problem& problem, Scratch scratch, cudaStream_t stream);
 
-// f16x3 packs the weights for both modes and launches the second one, even where no tile needs
-// it: some 10 us.
-constexpr double kSecondModeCycles = 20000;
+// By how many cycles f16x3 must be ahead, of those that tf32x3 takes: it packs weights for both modes and
+// launches the second one, even where no tile needs it, some 5 us; and estimates are a tenth beside what is
+// measured, which matters where little is to be gained. (30 random layers: by this rule one loses.)
+inline double least_gain(double safe_cycles) { return std::clamp(safe_cycles / 11, 8000.0, 20000.0); }
 
 struct Choice {
     Mode mode;
@@ -5246,7 +5245,7 @@ inline Choice choose(const Problem& problem) {
     if (problem.precision == Precision::tf32) return {Mode::tf32, choose_cut<Mode::tf32>(problem)};
     const Problem some = some_samples(problem);
     const double fast = choose_cut<Mode::f16x3>(some).cycles, safe = choose_cut<Mode::tf32x3>(some).cycles;
-    if (fast + kSecondModeCycles < safe) return {Mode::f16x3, choose_cut<Mode::f16x3>(problem)};
+    if (fast + least_gain(safe) < safe) return {Mode::f16x3, choose_cut<Mode::f16x3>(problem)};
     return {Mode::tf32x3, choose_cut<Mode::tf32x3>(problem)};
 }
 
@@ -5262,8 +5261,7 @@ inline bool pays_for_few_outputs(const Problem& problem) {
     return products >= 4e6 && (problem.O * problem.K > 8 || problem.C > 512);
 }
 
-inline bool fits_gemm_sm90(const Problem& any_problem) {
-    const Problem problem = sm90::thin_out(any_problem);
+inline bool fits_gemm_sm90(const Problem& problem) {
     constexpr int64_t kMost = int64_t{1} << 30;  // positions and channels are counted in 32 bits
     return problem.device.arch == 90 && problem.dtype != Dtype::float64 && problem.C >= 16 &&
            (problem.O >= 8 || pays_for_few_outputs(problem)) && problem.stride <= 32 && problem.L < kMost &&
@@ -5272,8 +5270,7 @@ inline bool fits_gemm_sm90(const Problem& any_problem) {
            problem.G * problem.C < kMost;
 }
 
-inline size_t workspace_gemm_sm90(const Problem& any_problem) {
-    const Problem problem = sm90::thin_out(any_problem);
+inline size_t workspace_gemm_sm90(const Problem& problem) {
     const sm90::Choice choice = sm90::choose(problem);
     const sm90::Geometry& geometry = choice.cut.geometry;
     sm90::Scratch scratch;
@@ -5511,8 +5508,8 @@ inline size_t workspace_downsample_sm90(const Problem& problem) {
 ''',
 "gemm_sm90_pipeline.cuh": r'''
 #line 1 "kernels/gemm_sm90_pipeline.cuh"
-// What the roles of the Hopper GEMM (gemm_sm90.cuh) share: barriers, rings of stages, rows and planes; the
-// warp that supplies them with tiles and weights; and the launch.
+// What the roles of the Hopper GEMM (gemm_sm90.cuh) share: barriers, rings of stages, rows and planes; and
+// the warp that supplies them with tiles and weights.
 
 
 
@@ -5681,23 +5678,6 @@ __device__ __forceinline__ void run_supplier(const Geometry& geometry, const Pro
     }
 }
 
-// Launches a kernel that begins while the one before it, which packs weights or lists tiles, still runs: see
-// griddepcontrol_wait. `cluster`: blocks of one.
-template <class... Parameters, class... Arguments>
-inline Error launch_overlapping(void (*kernel)(Parameters...), int blocks, int cluster, int threads,
-                                int32_t smem_bytes, cudaStream_t stream, const Arguments&... arguments) {
-    cudaLaunchAttribute attributes[2]{};
-    attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attributes[0].val.programmaticStreamSerializationAllowed = 1;
-    attributes[1].id = cudaLaunchAttributeClusterDimension;
-    attributes[1].val.clusterDim = {static_cast<unsigned>(cluster), 1, 1};
-    const cudaLaunchConfig_t config{static_cast<unsigned>(blocks), static_cast<unsigned>(threads),
-                                    static_cast<size_t>(smem_bytes), stream, attributes,
-                                    cluster > 1 ? 2u : 1u};
-    cudaLaunchKernelEx(&config, kernel, arguments...);
-    return launch_error();
-}
-
 }  // namespace sm90
 }  // namespace conv1d
 ''',
@@ -5726,6 +5706,34 @@ __device__ __forceinline__ uint32_t split_f16(float first, float second, uint32_
                                            fmaf(rest.y, -kLowScale, second * kLowScale));
     low = *reinterpret_cast<const uint32_t*>(&lows);
     return *reinterpret_cast<const uint32_t*>(&high);
+}
+
+// f16x3: whether a value of x is too small for a split, but not zero.
+__device__ __forceinline__ bool is_too_small(float value) {
+    return fabsf(value) < kSmallestScaled / kXScale && value != 0.0f;
+}
+
+__device__ __forceinline__ uint32_t word_of(const uint4& four, int j) {
+    return j % 4 == 0 ? four.x : j % 4 == 1 ? four.y : j % 4 == 2 ? four.z : four.w;
+}
+
+// The 16 bytes that begin `shift` elements, less than a piece, behind those of `piece`, which `next` follows.
+template <int kElementBytes>
+__device__ __forceinline__ uint4 realign(const uint4& piece, const uint4& next, int32_t shift) {
+    uint32_t part[8];
+#pragma unroll
+    for (int j = 0; j < 4; ++j) part[j] = word_of(piece, j), part[4 + j] = word_of(next, j);
+    const int32_t bytes = shift * kElementBytes;
+#pragma unroll
+    for (int j = 0; j < 6; ++j) part[j] = bytes & 8 ? part[j + 2] : part[j];
+#pragma unroll
+    for (int j = 0; j < 5; ++j) part[j] = bytes & 4 ? part[j + 1] : part[j];
+    if constexpr (kElementBytes == 2) {
+        const uint32_t selector = bytes & 2 ? 0x5432 : 0x3210;
+#pragma unroll
+        for (int j = 0; j < 4; ++j) part[j] = __byte_perm(part[j], part[j + 1], selector);
+    }
+    return make_uint4(part[0], part[1], part[2], part[3]);
 }
 
 // fp32 bits of magnitudes, which are ordered as the numbers are: the largest seen, and how many are too small
@@ -6128,7 +6136,7 @@ struct Converter {
             if constexpr (kMode == Mode::f16x3) {
                 const float first = __uint_as_float(get_word(2 * j));
                 const float second = __uint_as_float(get_word(2 * j + 1));
-                any_small = any_small || is_small(first) || is_small(second);
+                any_small = any_small || is_too_small(first) || is_too_small(second);
                 high[j] = split_f16(first * kXScale, second * kXScale, low[j]);
                 largest = __hmax2(largest, __habs2(*reinterpret_cast<const __half2*>(&high[j])));
             } else if constexpr (kMode == Mode::tf32x3) {
@@ -6162,9 +6170,6 @@ struct Converter {
         if (any_small) count_small(q, 0, Traits::kChunkChannels);
     }
 
-    static __device__ __forceinline__ bool is_small(float value) {
-        return fabsf(value) < kSmallestScaled / kXScale && value != 0.0f;
-    }
     // Counts those of `most` of the chunk's channels at position q, where there are some. (One in a million
     // normal numbers is small: reading them again costs less than counting all of them.)
     __device__ __forceinline__ void count_small(int32_t q, int32_t first, int32_t most) {
@@ -6174,7 +6179,7 @@ struct Converter {
         int32_t count = 0;
 #pragma unroll 1
         for (int32_t i = 0; i < channels; ++i, source += geometry.x_stride_c)
-            count += is_small(__ldg(source));
+            count += is_too_small(__ldg(source));
         atomicAdd(&barriers.small_count[place.counter], count);
     }
 
@@ -6195,18 +6200,29 @@ struct Converter {
         }
     }
 
+    // Position i of those of the window that are loaded. The first taps read all planes that some tap reads.
+    __device__ __forceinline__ int32_t loaded_position(int32_t i) const {
+        if (geometry.planes == 0) return i;
+        const int32_t stride = static_cast<int32_t>(problem.stride), row = i / geometry.planes;
+        const int32_t shift = (i - row * geometry.planes) * static_cast<int32_t>(problem.dilation);
+        return row * stride + shift - divide_by_stride(geometry, shift, stride) * stride;
+    }
+
     __device__ __forceinline__ void convert_singles() {
         constexpr int kTogether = Traits::kIsFloat ? 2 : 1;  // runs of 32 positions, as registers allow
 #pragma unroll 1
         for (int first = 0; first < 2; first += kTogether) {
-            const int32_t q = lane + 64 * batch + 32 * first;
+            int32_t q[kTogether];
             Bits value[kTogether][Traits::kChunkChannels];
 #pragma unroll
-            for (int i = 0; i < kTogether; ++i) load(value[i], q + 32 * i);
+            for (int i = 0; i < kTogether; ++i) {
+                q[i] = loaded_position(lane + 64 * batch + 32 * (first + i));
+                load(value[i], q[i]);
+            }
             claim();
 #pragma unroll
             for (int i = 0; i < kTogether; ++i) {
-                store(q + 32 * i, [&](int j) -> uint32_t {
+                store(q[i], [&](int j) -> uint32_t {
                     if constexpr (Traits::kIsFloat) return value[i][j];
                     else return value[i][2 * j] | static_cast<uint32_t>(value[i][2 * j + 1]) << 16;
                 });
@@ -6261,24 +6277,6 @@ struct Converter {
         }
     }
 
-    // 16 bytes of a channel that begin `shift` elements behind those of `word`, which `next` follows.
-    static __device__ __forceinline__ uint4 realign(const uint4& word, const uint4& next, int32_t shift) {
-        uint32_t part[8];
-#pragma unroll
-        for (int j = 0; j < 4; ++j) part[j] = word_of(word, j), part[4 + j] = word_of(next, j);
-        const int32_t bytes = shift * Traits::kElementBytes;
-#pragma unroll
-        for (int j = 0; j < 6; ++j) part[j] = bytes & 8 ? part[j + 2] : part[j];
-#pragma unroll
-        for (int j = 0; j < 5; ++j) part[j] = bytes & 4 ? part[j + 1] : part[j];
-        if constexpr (!Traits::kIsFloat) {
-            const uint32_t selector = bytes & 2 ? 0x5432 : 0x3210;
-#pragma unroll
-            for (int j = 0; j < 4; ++j) part[j] = __byte_perm(part[j], part[j + 1], selector);
-        }
-        return make_uint4(part[0], part[1], part[2], part[3]);
-    }
-
     // The word of the next lane; in lane 31, `behind` of lane 0.
     __device__ __forceinline__ uint4 next_word(const uint4& word, const uint4& behind) const {
         uint32_t part[4];
@@ -6306,10 +6304,6 @@ struct Converter {
         return make_uint4(part[0], part[1], part[2], part[3]);
     }
 
-    static __device__ __forceinline__ uint32_t word_of(const uint4& four, int j) {
-        return j % 4 == 0 ? four.x : j % 4 == 1 ? four.y : j % 4 == 2 ? four.z : four.w;
-    }
-
     // f16x3: half a piece of channels, which are neighbours in memory.
     __device__ __forceinline__ void store_half_piece(const Row& row, int32_t piece, int32_t half,
                                                      const uint4& word) {
@@ -6319,7 +6313,7 @@ struct Converter {
         bool any_small = false;
 #pragma unroll
         for (int j = 0; j < 2; ++j) {
-            any_small = any_small || is_small(value[2 * j]) || is_small(value[2 * j + 1]);
+            any_small = any_small || is_too_small(value[2 * j]) || is_too_small(value[2 * j + 1]);
             high[j] = split_f16(value[2 * j] * kXScale, value[2 * j + 1] * kXScale, low[j]);
             largest = __hmax2(largest, __habs2(*reinterpret_cast<const __half2*>(&high[j])));
         }
@@ -6330,7 +6324,7 @@ struct Converter {
         if (any_small) {
             int32_t count = 0;
 #pragma unroll
-            for (int j = 0; j < 4; ++j) count += is_small(value[j]);
+            for (int j = 0; j < 4; ++j) count += is_too_small(value[j]);
             atomicAdd(&barriers.small_count[place.counter], count);
         }
     }
@@ -6409,7 +6403,8 @@ struct Converter {
             for (int i = 0; i < kLoads; ++i) {
                 uint4 word = value[channel][i];
                 if (kRagged && shift != 0)
-                    word = realign(word, next_word(word, value[channel][(i + 1) % kLoads]), shift);
+                    word = realign<Traits::kElementBytes>(
+                        word, next_word(word, value[channel][(i + 1) % kLoads]), shift);
                 if (!is_inside) word = clip(word, l + 32 * i * kElements);
                 if (row + i * kRows >= geometry.window) continue;
                 if (kRagged && i == kLoads - 1 && lane / kHalves == kRows - 1) continue;
@@ -6474,6 +6469,42 @@ struct Converter {
 };
 
 }  // namespace sm90
+}  // namespace conv1d
+''',
+"launch.cuh": r'''
+#line 1 "kernels/launch.cuh"
+// Launches that need attributes: clusters of blocks, and kernels that begin early.
+
+#include <cuda_runtime.h>
+
+
+
+
+namespace conv1d {
+
+struct LaunchShape {
+    int32_t blocks;
+    int32_t cluster;  // blocks of one
+    int32_t threads;  // of a block
+    int32_t smem_bytes;
+    bool overlaps;  // begins while the kernel before it still runs: see ptx::griddepcontrol_wait
+};
+
+template <class... Parameters, class... Arguments>
+inline Error launch_shaped(void (*kernel)(Parameters...), const LaunchShape& shape, cudaStream_t stream,
+                           const Arguments&... arguments) {
+    cudaLaunchAttribute attributes[2]{};
+    attributes[0].id = cudaLaunchAttributeClusterDimension;
+    attributes[0].val.clusterDim = {static_cast<unsigned>(shape.cluster), 1, 1};
+    attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[1].val.programmaticStreamSerializationAllowed = 1;
+    const cudaLaunchConfig_t config{static_cast<unsigned>(shape.blocks), static_cast<unsigned>(shape.threads),
+                                    static_cast<size_t>(shape.smem_bytes), stream, attributes,
+                                    shape.overlaps ? 2u : 1u};
+    cudaLaunchKernelEx(&config, kernel, arguments...);
+    return launch_error();
+}
+
 }  // namespace conv1d
 ''',
 "tensor_map.cuh": r'''
@@ -6577,6 +6608,7 @@ inline Error encode_tensor_map(const Problem& problem, int32_t positions, int32_
 
 
 
+
 namespace conv1d {
 namespace sm90 {
 
@@ -6596,11 +6628,6 @@ template <class Traits>
 using ElementOf = std::conditional_t<
     Traits::kIsFloat, float, std::conditional_t<Traits::kMode == Mode::f16, __half, __nv_bfloat16>>;
 
-// f16x3: whether x is too small for a split, but not zero.
-__device__ __forceinline__ bool is_too_small(uint32_t bits) {
-    return (bits & 0x7FFFFFFF) - 1 < __float_as_uint(kSmallestScaled / kXScale) - 1;
-}
-
 // f16x3: the parts of values of x of two channels. Adds to `small` how many are too small for a split, of
 // those that `counts(j)`.
 template <int kCount, class Counts>
@@ -6616,7 +6643,8 @@ __device__ __forceinline__ void split_values(const uint32_t* first, const uint32
     if (min(smallest & 0xFFFF, smallest >> 16) <= kSmallestHigh) {  // zeros are counted only now
 #pragma unroll
         for (int j = 0; j < kCount; ++j)
-            if (counts(j)) small += is_too_small(first[j]) + is_too_small(second[j]);
+            if (counts(j))
+                small += is_too_small(__uint_as_float(first[j])) + is_too_small(__uint_as_float(second[j]));
     }
 }
 
@@ -6833,16 +6861,7 @@ struct WindowStore {
 #pragma unroll 1
         for (int piece = lane; head + (piece + 1) * kPiece <= length; piece += 32) {
             const uint4* const source = reinterpret_cast<const uint4*>(from) + piece;
-            const uint4 first = source[0], second = source[1];
-            uint32_t words[8] = {first.x, first.y, first.z, first.w, second.x, second.y, second.z, second.w};
-#pragma unroll
-            for (int i = 0; i < 6; ++i) words[i] = head & 4 ? words[i + 2] : words[i];
-#pragma unroll
-            for (int i = 0; i < 5; ++i) words[i] = head & 2 ? words[i + 1] : words[i];
-#pragma unroll
-            for (int i = 0; i < 4; ++i) words[i] = __funnelshift_r(words[i], words[i + 1], head % 2 * 16);
-            *reinterpret_cast<uint4*>(y + head + piece * kPiece) =
-                make_uint4(words[0], words[1], words[2], words[3]);
+            *reinterpret_cast<uint4*>(y + head + piece * kPiece) = realign<2>(source[0], source[1], head);
         }
         const int tail = (length - head) % kPiece;
         const int at = lane < kPiece ? lane : length - tail + lane - kPiece;
@@ -7231,8 +7250,9 @@ inline Error launch_window_products(const Problem& problem, const Scratch& scrat
     if (error == nullptr) error = allow_smem<window_sm90_kernel<Loader>>(problem.device);
     if (error != nullptr) return error;
     const int blocks = min(geometry.pairs, clusters_of(problem)) * kWindowCluster;
-    return launch_overlapping(window_sm90_kernel<Loader>, blocks, kWindowCluster, kWindowThreads,
-                              geometry.smem_bytes, stream, x_map, problem, geometry, scratch);
+    return launch_shaped(window_sm90_kernel<Loader>,
+                         {blocks, kWindowCluster, kWindowThreads, geometry.smem_bytes, true}, stream, x_map,
+                         problem, geometry, scratch);
 }
 
 template <class Loader>
@@ -11044,6 +11064,7 @@ struct Product {
 
 
 
+
 namespace conv1d {
 namespace sm90 {
 
@@ -11119,8 +11140,8 @@ Error launch_tiles(const Problem& problem, const Geometry& geometry, const Scrat
     const Error error = allow_smem<gemm_sm90_kernel<kMode, kN, kLayout>>(problem.device);
     if (error != nullptr) return error;
     const int blocks = geometry.tiles < problem.device.sm_count ? geometry.tiles : problem.device.sm_count;
-    return launch_overlapping(kernel, blocks, 1, kThreads, geometry.smem_bytes, stream, problem, geometry,
-                              scratch);
+    return launch_shaped(kernel, {blocks, 1, kThreads, geometry.smem_bytes, true}, stream, problem, geometry,
+                         scratch);
 }
 
 // gemm_sm90.cu has those for fp32 and the usual layout. The others stand in units of their own, which compile
@@ -11208,8 +11229,7 @@ inline Error launch_mode(const Problem& problem, const Cut& cut, cudaStream_t st
 
 }  // namespace sm90
 
-inline Error launch_gemm_sm90(const Problem& any_problem, cudaStream_t stream) {
-    const Problem problem = sm90::thin_out(any_problem);
+inline Error launch_gemm_sm90(const Problem& problem, cudaStream_t stream) {
     const sm90::Choice choice = sm90::choose(problem);
     switch (choice.mode) {
         case sm90::Mode::tf32:
@@ -13949,6 +13969,7 @@ struct StreamProduct {
 
 
 
+
 namespace conv1d {
 namespace sm90 {
 
@@ -14030,8 +14051,9 @@ inline Error launch_stream_products(const Problem& problem, const StreamGeometry
     if (error == nullptr) error = allow_smem<stream_sm90_kernel<kMode, kN, kTaps>>(problem.device);
     if (error != nullptr) return error;
     const int blocks = geometry.tiles < problem.device.sm_count ? geometry.tiles : problem.device.sm_count;
-    return launch_overlapping(stream_sm90_kernel<kMode, kN, kTaps>, blocks, 1, StreamWarps<kN>::kThreads,
-                              geometry.smem_bytes, stream, x_map, problem, geometry, scratch);
+    return launch_shaped(stream_sm90_kernel<kMode, kN, kTaps>,
+                         {blocks, 1, StreamWarps<kN>::kThreads, geometry.smem_bytes, true}, stream, x_map,
+                         problem, geometry, scratch);
 }
 
 template <Mode kMode>
@@ -15224,6 +15246,7 @@ _conv1d_units = {
         "ptx.cuh",
         "gemm_sm90_pipeline.cuh",
         "gemm_sm90_convert.cuh",
+        "launch.cuh",
         "tensor_map.cuh",
         "window_sm90.cuh",
         "downsample_sm90.cuh",
@@ -15269,6 +15292,7 @@ _conv1d_units = {
         "gemm_sm90_pipeline.cuh",
         "gemm_sm90_convert.cuh",
         "gemm_sm90_product.cuh",
+        "launch.cuh",
         "gemm_sm90_kernel.cuh",
         "gemm_sm90.cuh",
         "dispatch.cuh",
@@ -15283,6 +15307,7 @@ _conv1d_units = {
         "gemm_sm90_pipeline.cuh",
         "gemm_sm90_convert.cuh",
         "gemm_sm90_product.cuh",
+        "launch.cuh",
         "gemm_sm90_kernel.cuh",
         "gemm_sm90_16bit.cu",
     ],
@@ -15295,6 +15320,7 @@ _conv1d_units = {
         "gemm_sm90_pipeline.cuh",
         "gemm_sm90_convert.cuh",
         "gemm_sm90_product.cuh",
+        "launch.cuh",
         "gemm_sm90_kernel.cuh",
         "gemm_sm90_channels_last.cu",
     ],
@@ -15307,6 +15333,7 @@ _conv1d_units = {
         "gemm_sm90_pipeline.cuh",
         "gemm_sm90_convert.cuh",
         "gemm_sm90_product.cuh",
+        "launch.cuh",
         "gemm_sm90_kernel.cuh",
         "gemm_sm90_channels_last_16bit.cu",
     ],
@@ -15319,6 +15346,7 @@ _conv1d_units = {
         "gemm_sm90_pipeline.cuh",
         "gemm_sm90_convert.cuh",
         "gemm_sm90_product.cuh",
+        "launch.cuh",
         "gemm_sm90_kernel.cuh",
         "gemm_sm90_folded.cu",
     ],
@@ -15331,6 +15359,7 @@ _conv1d_units = {
         "gemm_sm90_pipeline.cuh",
         "gemm_sm90_convert.cuh",
         "gemm_sm90_product.cuh",
+        "launch.cuh",
         "gemm_sm90_kernel.cuh",
         "gemm_sm90_folded_16bit.cu",
     ],
@@ -15358,6 +15387,7 @@ _conv1d_units = {
         "gemm_sm90_convert.cuh",
         "window_sm90_plan.cuh",
         "sliding_sm90_plan.cuh",
+        "launch.cuh",
         "tensor_map.cuh",
         "window_sm90.cuh",
         "sliding_sm90.cuh",
@@ -15374,6 +15404,7 @@ _conv1d_units = {
         "gemm_sm90_convert.cuh",
         "window_sm90_plan.cuh",
         "sliding_sm90_plan.cuh",
+        "launch.cuh",
         "tensor_map.cuh",
         "window_sm90.cuh",
         "sliding_sm90.cuh",
@@ -15396,6 +15427,7 @@ _conv1d_units = {
         "ptx.cuh",
         "gemm_sm90_pipeline.cuh",
         "gemm_sm90_convert.cuh",
+        "launch.cuh",
         "stream_sm90_plan.cuh",
         "tensor_map.cuh",
         "stream_sm90_convert.cuh",

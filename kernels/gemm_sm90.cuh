@@ -63,8 +63,7 @@ inline Error launch_mode(const Problem& problem, const Cut& cut, cudaStream_t st
 
 }  // namespace sm90
 
-inline Error launch_gemm_sm90(const Problem& any_problem, cudaStream_t stream) {
-    const Problem problem = sm90::thin_out(any_problem);
+inline Error launch_gemm_sm90(const Problem& problem, cudaStream_t stream) {
     const sm90::Choice choice = sm90::choose(problem);
     switch (choice.mode) {
         case sm90::Mode::tf32:

@@ -23,6 +23,34 @@ __device__ __forceinline__ uint32_t split_f16(float first, float second, uint32_
     return *reinterpret_cast<const uint32_t*>(&high);
 }
 
+// f16x3: whether a value of x is too small for a split, but not zero.
+__device__ __forceinline__ bool is_too_small(float value) {
+    return fabsf(value) < kSmallestScaled / kXScale && value != 0.0f;
+}
+
+__device__ __forceinline__ uint32_t word_of(const uint4& four, int j) {
+    return j % 4 == 0 ? four.x : j % 4 == 1 ? four.y : j % 4 == 2 ? four.z : four.w;
+}
+
+// The 16 bytes that begin `shift` elements, less than a piece, behind those of `piece`, which `next` follows.
+template <int kElementBytes>
+__device__ __forceinline__ uint4 realign(const uint4& piece, const uint4& next, int32_t shift) {
+    uint32_t part[8];
+#pragma unroll
+    for (int j = 0; j < 4; ++j) part[j] = word_of(piece, j), part[4 + j] = word_of(next, j);
+    const int32_t bytes = shift * kElementBytes;
+#pragma unroll
+    for (int j = 0; j < 6; ++j) part[j] = bytes & 8 ? part[j + 2] : part[j];
+#pragma unroll
+    for (int j = 0; j < 5; ++j) part[j] = bytes & 4 ? part[j + 1] : part[j];
+    if constexpr (kElementBytes == 2) {
+        const uint32_t selector = bytes & 2 ? 0x5432 : 0x3210;
+#pragma unroll
+        for (int j = 0; j < 4; ++j) part[j] = __byte_perm(part[j], part[j + 1], selector);
+    }
+    return make_uint4(part[0], part[1], part[2], part[3]);
+}
+
 // fp32 bits of magnitudes, which are ordered as the numbers are: the largest seen, and how many are too small
 // for a split by f16x3, but not zero.
 struct Range {
@@ -423,7 +451,7 @@ struct Converter {
             if constexpr (kMode == Mode::f16x3) {
                 const float first = __uint_as_float(get_word(2 * j));
                 const float second = __uint_as_float(get_word(2 * j + 1));
-                any_small = any_small || is_small(first) || is_small(second);
+                any_small = any_small || is_too_small(first) || is_too_small(second);
                 high[j] = split_f16(first * kXScale, second * kXScale, low[j]);
                 largest = __hmax2(largest, __habs2(*reinterpret_cast<const __half2*>(&high[j])));
             } else if constexpr (kMode == Mode::tf32x3) {
@@ -457,9 +485,6 @@ struct Converter {
         if (any_small) count_small(q, 0, Traits::kChunkChannels);
     }
 
-    static __device__ __forceinline__ bool is_small(float value) {
-        return fabsf(value) < kSmallestScaled / kXScale && value != 0.0f;
-    }
     // Counts those of `most` of the chunk's channels at position q, where there are some. (One in a million
     // normal numbers is small: reading them again costs less than counting all of them.)
     __device__ __forceinline__ void count_small(int32_t q, int32_t first, int32_t most) {
@@ -469,7 +494,7 @@ struct Converter {
         int32_t count = 0;
 #pragma unroll 1
         for (int32_t i = 0; i < channels; ++i, source += geometry.x_stride_c)
-            count += is_small(__ldg(source));
+            count += is_too_small(__ldg(source));
         atomicAdd(&barriers.small_count[place.counter], count);
     }
 
@@ -490,18 +515,29 @@ struct Converter {
         }
     }
 
+    // Position i of those of the window that are loaded. The first taps read all planes that some tap reads.
+    __device__ __forceinline__ int32_t loaded_position(int32_t i) const {
+        if (geometry.planes == 0) return i;
+        const int32_t stride = static_cast<int32_t>(problem.stride), row = i / geometry.planes;
+        const int32_t shift = (i - row * geometry.planes) * static_cast<int32_t>(problem.dilation);
+        return row * stride + shift - divide_by_stride(geometry, shift, stride) * stride;
+    }
+
     __device__ __forceinline__ void convert_singles() {
         constexpr int kTogether = Traits::kIsFloat ? 2 : 1;  // runs of 32 positions, as registers allow
 #pragma unroll 1
         for (int first = 0; first < 2; first += kTogether) {
-            const int32_t q = lane + 64 * batch + 32 * first;
+            int32_t q[kTogether];
             Bits value[kTogether][Traits::kChunkChannels];
 #pragma unroll
-            for (int i = 0; i < kTogether; ++i) load(value[i], q + 32 * i);
+            for (int i = 0; i < kTogether; ++i) {
+                q[i] = loaded_position(lane + 64 * batch + 32 * (first + i));
+                load(value[i], q[i]);
+            }
             claim();
 #pragma unroll
             for (int i = 0; i < kTogether; ++i) {
-                store(q + 32 * i, [&](int j) -> uint32_t {
+                store(q[i], [&](int j) -> uint32_t {
                     if constexpr (Traits::kIsFloat) return value[i][j];
                     else return value[i][2 * j] | static_cast<uint32_t>(value[i][2 * j + 1]) << 16;
                 });
@@ -556,24 +592,6 @@ struct Converter {
         }
     }
 
-    // 16 bytes of a channel that begin `shift` elements behind those of `word`, which `next` follows.
-    static __device__ __forceinline__ uint4 realign(const uint4& word, const uint4& next, int32_t shift) {
-        uint32_t part[8];
-#pragma unroll
-        for (int j = 0; j < 4; ++j) part[j] = word_of(word, j), part[4 + j] = word_of(next, j);
-        const int32_t bytes = shift * Traits::kElementBytes;
-#pragma unroll
-        for (int j = 0; j < 6; ++j) part[j] = bytes & 8 ? part[j + 2] : part[j];
-#pragma unroll
-        for (int j = 0; j < 5; ++j) part[j] = bytes & 4 ? part[j + 1] : part[j];
-        if constexpr (!Traits::kIsFloat) {
-            const uint32_t selector = bytes & 2 ? 0x5432 : 0x3210;
-#pragma unroll
-            for (int j = 0; j < 4; ++j) part[j] = __byte_perm(part[j], part[j + 1], selector);
-        }
-        return make_uint4(part[0], part[1], part[2], part[3]);
-    }
-
     // The word of the next lane; in lane 31, `behind` of lane 0.
     __device__ __forceinline__ uint4 next_word(const uint4& word, const uint4& behind) const {
         uint32_t part[4];
@@ -601,10 +619,6 @@ struct Converter {
         return make_uint4(part[0], part[1], part[2], part[3]);
     }
 
-    static __device__ __forceinline__ uint32_t word_of(const uint4& four, int j) {
-        return j % 4 == 0 ? four.x : j % 4 == 1 ? four.y : j % 4 == 2 ? four.z : four.w;
-    }
-
     // f16x3: half a piece of channels, which are neighbours in memory.
     __device__ __forceinline__ void store_half_piece(const Row& row, int32_t piece, int32_t half,
                                                      const uint4& word) {
@@ -614,7 +628,7 @@ struct Converter {
         bool any_small = false;
 #pragma unroll
         for (int j = 0; j < 2; ++j) {
-            any_small = any_small || is_small(value[2 * j]) || is_small(value[2 * j + 1]);
+            any_small = any_small || is_too_small(value[2 * j]) || is_too_small(value[2 * j + 1]);
             high[j] = split_f16(value[2 * j] * kXScale, value[2 * j + 1] * kXScale, low[j]);
             largest = __hmax2(largest, __habs2(*reinterpret_cast<const __half2*>(&high[j])));
         }
@@ -625,7 +639,7 @@ struct Converter {
         if (any_small) {
             int32_t count = 0;
 #pragma unroll
-            for (int j = 0; j < 4; ++j) count += is_small(value[j]);
+            for (int j = 0; j < 4; ++j) count += is_too_small(value[j]);
             atomicAdd(&barriers.small_count[place.counter], count);
         }
     }
@@ -704,7 +718,8 @@ struct Converter {
             for (int i = 0; i < kLoads; ++i) {
                 uint4 word = value[channel][i];
                 if (kRagged && shift != 0)
-                    word = realign(word, next_word(word, value[channel][(i + 1) % kLoads]), shift);
+                    word = realign<Traits::kElementBytes>(
+                        word, next_word(word, value[channel][(i + 1) % kLoads]), shift);
                 if (!is_inside) word = clip(word, l + 32 * i * kElements);
                 if (row + i * kRows >= geometry.window) continue;
                 if (kRagged && i == kLoads - 1 && lane / kHalves == kRows - 1) continue;

@@ -4,6 +4,7 @@
 #include "gemm_sm90_pipeline.cuh"
 #include "gemm_sm90_plan.cuh"
 #include "gemm_sm90_product.cuh"
+#include "launch.cuh"
 #include "problem.h"
 #include "ptx.cuh"
 #include "tile.cuh"
@@ -83,8 +84,8 @@ Error launch_tiles(const Problem& problem, const Geometry& geometry, const Scrat
     const Error error = allow_smem<gemm_sm90_kernel<kMode, kN, kLayout>>(problem.device);
     if (error != nullptr) return error;
     const int blocks = geometry.tiles < problem.device.sm_count ? geometry.tiles : problem.device.sm_count;
-    return launch_overlapping(kernel, blocks, 1, kThreads, geometry.smem_bytes, stream, problem, geometry,
-                              scratch);
+    return launch_shaped(kernel, {blocks, 1, kThreads, geometry.smem_bytes, true}, stream, problem, geometry,
+                         scratch);
 }
 
 // gemm_sm90.cu has those for fp32 and the usual layout. The others stand in units of their own, which compile

@@ -1,5 +1,5 @@
-// What the roles of the Hopper GEMM (gemm_sm90.cuh) share: barriers, rings of stages, rows and planes; the
-// warp that supplies them with tiles and weights; and the launch.
+// What the roles of the Hopper GEMM (gemm_sm90.cuh) share: barriers, rings of stages, rows and planes; and
+// the warp that supplies them with tiles and weights.
 #pragma once
 #include "gemm_sm90_plan.cuh"
 #include "problem.h"
@@ -166,23 +166,6 @@ __device__ __forceinline__ void run_supplier(const Geometry& geometry, const Pro
             }
         }
     }
-}
-
-// Launches a kernel that begins while the one before it, which packs weights or lists tiles, still runs: see
-// griddepcontrol_wait. `cluster`: blocks of one.
-template <class... Parameters, class... Arguments>
-inline Error launch_overlapping(void (*kernel)(Parameters...), int blocks, int cluster, int threads,
-                                int32_t smem_bytes, cudaStream_t stream, const Arguments&... arguments) {
-    cudaLaunchAttribute attributes[2]{};
-    attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attributes[0].val.programmaticStreamSerializationAllowed = 1;
-    attributes[1].id = cudaLaunchAttributeClusterDimension;
-    attributes[1].val.clusterDim = {static_cast<unsigned>(cluster), 1, 1};
-    const cudaLaunchConfig_t config{static_cast<unsigned>(blocks), static_cast<unsigned>(threads),
-                                    static_cast<size_t>(smem_bytes), stream, attributes,
-                                    cluster > 1 ? 2u : 1u};
-    cudaLaunchKernelEx(&config, kernel, arguments...);
-    return launch_error();
 }
 
 }  // namespace sm90

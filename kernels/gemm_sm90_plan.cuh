@@ -1,6 +1,7 @@
 // How the Hopper GEMM (gemm_sm90.cuh) cuts a problem: its precision modes, the memory plan of a block, the
 // tiles. Pure functions of the problem's numbers; no kernel here.
 #pragma once
+#include <algorithm>
 #include <type_traits>
 
 #include "problem.h"
@@ -75,18 +76,6 @@ inline bool folds(const Problem& problem) {
            round_up(problem.K, kFold) * 2 <= problem.K * 3 && problem.C < (int64_t{1} << 27);
 }
 
-// One tap reads every stride-th position of x: those are an x of their own, with a larger stride in memory.
-// (ms of 18x160x9641 to 204, stride 8, TF32, fp32, bf16: .088, .108, .060, so .067, .077, .045. At a stride
-// of 2, where positions are loaded in pairs, 32x512x1500 to 512 has .126, .181, .089 and .120, .172, .093.)
-inline Problem thin_out(Problem problem) {
-    if (problem.K > 1 || problem.stride <= 2 || problem.stride > problem.L || problem.pad_left > 0)
-        return problem;
-    problem.L = ceil_div(problem.L, problem.stride);
-    problem.x_stride_l *= problem.stride;
-    problem.stride = 1;
-    return problem;
-}
-
 // The shape of tiles. The two product warpgroups take 64 output channels each of the same columns, or, side
 // by side, the same 64 channels of neighbouring columns.
 struct Tiling {
@@ -138,6 +127,7 @@ struct Geometry {
     int32_t taps_per_group;
     int32_t window;   // positions of x: (the tile's columns - 1)*stride + (taps_per_group - 1)*dilation + 1
     int32_t channels_last;  // 1: neighbouring channels of x can be loaded together, 16 bytes at once
+    int32_t planes;         // where only positions of planes that some tap reads are loaded: how many; else 0
     int32_t pairs;          // 1: two neighbouring positions of x are loaded together
     int32_t ragged;   // 1: they are, though rows may begin at odd elements
     int32_t batches;  // of conversion in a stage
@@ -220,12 +210,13 @@ inline Geometry cut(const Problem& given, const Tiling& tiling, int64_t most_tap
 
     // As many taps a window as leave room for two stages of x and three of weights.
     int64_t taps = most_taps < problem.K ? most_taps : problem.K, max_shift = 0;
+    int32_t planes = 0;  // that some tap reads
     for (;; taps = ceil_div(taps, 2)) {
         const int64_t span = (taps - 1) * problem.dilation;
         geometry.plane_mask = 0;
         for (int64_t tap = 0; tap < taps && tap < stride; ++tap)
             geometry.plane_mask |= 1u << (tap * problem.dilation % stride);
-        int planes = 0;
+        planes = 0;
         for (uint32_t mask = geometry.plane_mask; mask != 0; mask &= mask - 1) ++planes;
         max_shift = span / stride;
         const int64_t rows = columns + max_shift;
@@ -249,7 +240,12 @@ inline Geometry cut(const Problem& given, const Tiling& tiling, int64_t most_tap
                              (problem.L == 1 || in_pieces(problem.x_stride_l)) &&
                              (problem.N == 1 || in_pieces(problem.x_stride_n)) &&
                              reinterpret_cast<uintptr_t>(problem.x) % 16 == 0;
-    geometry.pairs = !flat && problem.x_stride_l == 1 && !geometry.channels_last && !geometry.folded;
+    // One by one, where few of a window's positions are read (ms TF32, fp32, bf16: 24x512x9000 to 256, K2 s8
+    // .266, .372, .169, so .243, .259, .142; 8x256x20000 to 512, K3 s8 .196, .315, .125 and .155, .206, .121;
+    // but 32x64x4000 to 128, K2 s5 .027, .038, .020 and .029, .037, .021).
+    if (8 * planes <= 3 * stride && !geometry.channels_last) geometry.planes = planes;
+    geometry.pairs = !flat && problem.x_stride_l == 1 && !geometry.channels_last && !geometry.folded &&
+                     geometry.planes == 0;
     geometry.ragged =
         geometry.folded
             ? !(in_pieces(problem.x_stride_c | problem.x_stride_n | problem.pad_left) &&
@@ -260,7 +256,9 @@ inline Geometry cut(const Problem& given, const Tiling& tiling, int64_t most_tap
     // A pair may begin at -1 where the window begins at an odd position of x.
     const int64_t begins = geometry.tile_advance * stride | geometry.lead * stride | problem.pad_left |
                            (geometry.tap_groups > 1 ? taps * problem.dilation : 0);
-    const int32_t positions = geometry.window + (geometry.pairs && begins % 2 != 0);
+    const int32_t positions = geometry.planes > 0
+                                  ? geometry.planes * static_cast<int32_t>(columns + max_shift)
+                                  : geometry.window + (geometry.pairs && begins % 2 != 0);
     geometry.batches = static_cast<int32_t>(ceil_div(positions, geometry.batch_positions));
     const int32_t rest = positions % geometry.batch_positions;
     if (geometry.folded && !geometry.ragged && geometry.batches > 1 && rest <= kMostRest)
@@ -440,7 +438,7 @@ inline size_t lay_out(const Problem& problem, const Geometry& geometry, uint8_t*
             reinterpret_cast<float2*>(take(problem.G * geometry.o_tiles * geometry.tile_o * sizeof(float2)));
         scratch->is_listed = reinterpret_cast<int32_t*>(take(tile_bytes));
         scratch->list = reinterpret_cast<int32_t*>(take(tile_bytes));
-        // Whose tiles may have more rows.
+        // Its tiles may have other numbers of rows.
         scratch->safe_image = take(image_bytes<Mode::tf32x3>(problem, geometry, kTileO));
     }
     return bytes;
@@ -500,9 +498,10 @@ inline auto with_mode(const Problem& problem, Call call) {
 // kernels are.
 Error launch_listed_tiles(const Problem& problem, Scratch scratch, cudaStream_t stream);
 
-// f16x3 packs the weights for both modes and launches the second one, even where no tile needs
-// it: some 10 us.
-constexpr double kSecondModeCycles = 20000;
+// By how many cycles f16x3 must be ahead, of those that tf32x3 takes: it packs weights for both modes and
+// launches the second one, even where no tile needs it, some 5 us; and estimates are a tenth beside what is
+// measured, which matters where little is to be gained. (30 random layers: by this rule one loses.)
+inline double least_gain(double safe_cycles) { return std::clamp(safe_cycles / 11, 8000.0, 20000.0); }
 
 struct Choice {
     Mode mode;
@@ -515,7 +514,7 @@ inline Choice choose(const Problem& problem) {
     if (problem.precision == Precision::tf32) return {Mode::tf32, choose_cut<Mode::tf32>(problem)};
     const Problem some = some_samples(problem);
     const double fast = choose_cut<Mode::f16x3>(some).cycles, safe = choose_cut<Mode::tf32x3>(some).cycles;
-    if (fast + kSecondModeCycles < safe) return {Mode::f16x3, choose_cut<Mode::f16x3>(problem)};
+    if (fast + least_gain(safe) < safe) return {Mode::f16x3, choose_cut<Mode::f16x3>(problem)};
     return {Mode::tf32x3, choose_cut<Mode::tf32x3>(problem)};
 }
 
@@ -531,8 +530,7 @@ inline bool pays_for_few_outputs(const Problem& problem) {
     return products >= 4e6 && (problem.O * problem.K > 8 || problem.C > 512);
 }
 
-inline bool fits_gemm_sm90(const Problem& any_problem) {
-    const Problem problem = sm90::thin_out(any_problem);
+inline bool fits_gemm_sm90(const Problem& problem) {
     constexpr int64_t kMost = int64_t{1} << 30;  // positions and channels are counted in 32 bits
     return problem.device.arch == 90 && problem.dtype != Dtype::float64 && problem.C >= 16 &&
            (problem.O >= 8 || pays_for_few_outputs(problem)) && problem.stride <= 32 && problem.L < kMost &&
@@ -541,8 +539,7 @@ inline bool fits_gemm_sm90(const Problem& any_problem) {
            problem.G * problem.C < kMost;
 }
 
-inline size_t workspace_gemm_sm90(const Problem& any_problem) {
-    const Problem problem = sm90::thin_out(any_problem);
+inline size_t workspace_gemm_sm90(const Problem& problem) {
     const sm90::Choice choice = sm90::choose(problem);
     const sm90::Geometry& geometry = choice.cut.geometry;
     sm90::Scratch scratch;

@@ -13,6 +13,7 @@
 #pragma once
 #include "gemm_sm90_convert.cuh"
 #include "gemm_sm90_plan.cuh"
+#include "launch.cuh"
 #include "problem.h"
 #include "ptx.cuh"
 #include "stream_sm90_convert.cuh"
@@ -102,8 +103,9 @@ inline Error launch_stream_products(const Problem& problem, const StreamGeometry
     if (error == nullptr) error = allow_smem<stream_sm90_kernel<kMode, kN, kTaps>>(problem.device);
     if (error != nullptr) return error;
     const int blocks = geometry.tiles < problem.device.sm_count ? geometry.tiles : problem.device.sm_count;
-    return launch_overlapping(stream_sm90_kernel<kMode, kN, kTaps>, blocks, 1, StreamWarps<kN>::kThreads,
-                              geometry.smem_bytes, stream, x_map, problem, geometry, scratch);
+    return launch_shaped(stream_sm90_kernel<kMode, kN, kTaps>,
+                         {blocks, 1, StreamWarps<kN>::kThreads, geometry.smem_bytes, true}, stream, x_map,
+                         problem, geometry, scratch);
 }
 
 template <Mode kMode>

@@ -13,6 +13,7 @@
 
 #include "gemm_sm90_convert.cuh"
 #include "gemm_sm90_pipeline.cuh"
+#include "launch.cuh"
 #include "problem.h"
 #include "ptx.cuh"
 #include "tensor_map.cuh"
@@ -39,11 +40,6 @@ template <class Traits>
 using ElementOf = std::conditional_t<
     Traits::kIsFloat, float, std::conditional_t<Traits::kMode == Mode::f16, __half, __nv_bfloat16>>;
 
-// f16x3: whether x is too small for a split, but not zero.
-__device__ __forceinline__ bool is_too_small(uint32_t bits) {
-    return (bits & 0x7FFFFFFF) - 1 < __float_as_uint(kSmallestScaled / kXScale) - 1;
-}
-
 // f16x3: the parts of values of x of two channels. Adds to `small` how many are too small for a split, of
 // those that `counts(j)`.
 template <int kCount, class Counts>
@@ -59,7 +55,8 @@ __device__ __forceinline__ void split_values(const uint32_t* first, const uint32
     if (min(smallest & 0xFFFF, smallest >> 16) <= kSmallestHigh) {  // zeros are counted only now
 #pragma unroll
         for (int j = 0; j < kCount; ++j)
-            if (counts(j)) small += is_too_small(first[j]) + is_too_small(second[j]);
+            if (counts(j))
+                small += is_too_small(__uint_as_float(first[j])) + is_too_small(__uint_as_float(second[j]));
     }
 }
 
@@ -276,16 +273,7 @@ struct WindowStore {
 #pragma unroll 1
         for (int piece = lane; head + (piece + 1) * kPiece <= length; piece += 32) {
             const uint4* const source = reinterpret_cast<const uint4*>(from) + piece;
-            const uint4 first = source[0], second = source[1];
-            uint32_t words[8] = {first.x, first.y, first.z, first.w, second.x, second.y, second.z, second.w};
-#pragma unroll
-            for (int i = 0; i < 6; ++i) words[i] = head & 4 ? words[i + 2] : words[i];
-#pragma unroll
-            for (int i = 0; i < 5; ++i) words[i] = head & 2 ? words[i + 1] : words[i];
-#pragma unroll
-            for (int i = 0; i < 4; ++i) words[i] = __funnelshift_r(words[i], words[i + 1], head % 2 * 16);
-            *reinterpret_cast<uint4*>(y + head + piece * kPiece) =
-                make_uint4(words[0], words[1], words[2], words[3]);
+            *reinterpret_cast<uint4*>(y + head + piece * kPiece) = realign<2>(source[0], source[1], head);
         }
         const int tail = (length - head) % kPiece;
         const int at = lane < kPiece ? lane : length - tail + lane - kPiece;
@@ -674,8 +662,9 @@ inline Error launch_window_products(const Problem& problem, const Scratch& scrat
     if (error == nullptr) error = allow_smem<window_sm90_kernel<Loader>>(problem.device);
     if (error != nullptr) return error;
     const int blocks = min(geometry.pairs, clusters_of(problem)) * kWindowCluster;
-    return launch_overlapping(window_sm90_kernel<Loader>, blocks, kWindowCluster, kWindowThreads,
-                              geometry.smem_bytes, stream, x_map, problem, geometry, scratch);
+    return launch_shaped(window_sm90_kernel<Loader>,
+                         {blocks, kWindowCluster, kWindowThreads, geometry.smem_bytes, true}, stream, x_map,
+                         problem, geometry, scratch);
 }
 
 template <class Loader>

@@ -140,7 +140,7 @@ const char* const kModeNames[] = {"tf32", "tf32x3", "f16x3", "f16", "bf16"};
 
 struct Counts {
     int problems = 0, flat = 0, chosen = 0, none_listed = 0, some_listed = 0, all_listed = 0, resident = 0;
-    int beside = 0, folded = 0, down = 0, apart = 0, slides = 0, between = 0;
+    int beside = 0, folded = 0, planes = 0, down = 0, apart = 0, slides = 0, between = 0;
 } counts;
 
 // False where the random numbers make no small, valid problem for this instance.
@@ -295,6 +295,7 @@ bool run_problem(uint64_t seed, Random& random) {
     counts.resident += !chosen && geometry.resident;
     counts.beside += !chosen && tiling.beside;
     counts.folded += !chosen && geometry.folded;
+    counts.planes += !chosen && geometry.planes > 0;
     counts.down += down;
     counts.slides += slides;
     counts.between += between;
@@ -348,9 +349,9 @@ int main(int argc, char** argv) {
         }
     }
     const auto& counts = conv1d::counts;
-    std::printf("problems=%d flat=%d chosen=%d resident=%d beside=%d folded=%d down=%d apart=%d slides=%d "
-                "between=%d none_listed=%d some_listed=%d all_listed=%d\n",
+    std::printf("problems=%d flat=%d chosen=%d resident=%d beside=%d folded=%d planes=%d down=%d apart=%d "
+                "slides=%d between=%d none_listed=%d some_listed=%d all_listed=%d\n",
                 counts.problems, counts.flat, counts.chosen, counts.resident, counts.beside, counts.folded,
-                counts.down, counts.apart, counts.slides, counts.between, counts.none_listed,
+                counts.planes, counts.down, counts.apart, counts.slides, counts.between, counts.none_listed,
                 counts.some_listed, counts.all_listed);
 }

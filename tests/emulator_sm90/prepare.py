@@ -9,9 +9,9 @@ SOURCES = ["problem.h", "dispatch.cuh", "tile.cuh", "downsample_sm90.cuh", "down
            "gemm_sm90.cu", "gemm_sm90.cuh", "gemm_sm90_16bit.cu", "gemm_sm90_channels_last.cu",
            "gemm_sm90_channels_last_16bit.cu", "gemm_sm90_convert.cuh", "gemm_sm90_folded.cu",
            "gemm_sm90_folded_16bit.cu", "gemm_sm90_kernel.cuh", "gemm_sm90_pipeline.cuh", "gemm_sm90_plan.cuh",
-           "gemm_sm90_product.cuh", "pointwise_sm90.cuh", "sliding_sm90.cuh", "sliding_sm90_five.cu",
-           "sliding_sm90_plan.cuh", "stream_sm90.cuh", "stream_sm90_convert.cuh", "stream_sm90_plan.cuh",
-           "stream_sm90_product.cuh", "window_sm90.cuh", "window_sm90_plan.cuh"]  # fmt: skip
+           "gemm_sm90_product.cuh", "launch.cuh", "pointwise_sm90.cuh", "sliding_sm90.cuh",
+           "sliding_sm90_five.cu", "sliding_sm90_plan.cuh", "stream_sm90.cuh", "stream_sm90_convert.cuh",
+           "stream_sm90_plan.cuh", "stream_sm90_product.cuh", "window_sm90.cuh", "window_sm90_plan.cuh"]  # fmt: skip
 LAUNCH = re.compile(r"(\w+(?:<[\w:, ]+>)?)\s*<<<(.*?)>>>\s*\((.*?)\);", re.DOTALL)
 
 
