@@ -11359,6 +11359,7 @@ CONV1D_SM90_16BIT_TILES(CONV1D_SM90_FOLDED)
 
 
 
+
 namespace conv1d {
 namespace pointwise_sm90 {
 
@@ -11370,10 +11371,11 @@ template <class Traits, int kColumns>
 constexpr int kProductRegisters = kColumns == 128 || Traits::kParts == 2 ? 184 : 152;
 constexpr int kPositions = 128;         // of a product warpgroup
 constexpr int kTilePositions = 256;     // of a tile; both warpgroups take its outputs
-constexpr int kPitch = kPositions + 8;  // of a channel in shared memory: four channels lie in different banks
 constexpr int kRowBytes = 128;          // of W: one output's channels of a chunk
 constexpr int kSteps = 4;               // products of 32 bytes of channels in a chunk
 constexpr int kMaxStages = 8;
+constexpr int kCluster = 2;  // blocks that share x, where they do
+constexpr uint16_t kAllBlocks = (1 << kCluster) - 1;
 
 // kParts_: 2 keeps the accuracy of fp32.
 template <class Element_, int kParts_>
@@ -11387,12 +11389,17 @@ struct Traits {
     static constexpr int kElementBytes = sizeof(Element);
     static constexpr int kPieceChannels = 16 / kElementBytes;
     static constexpr int kChunkChannels = kRowBytes / kElementBytes;
-    static constexpr int kPlaneBytes = kChunkChannels * kPitch * kElementBytes;  // of x, of a warpgroup
+    // Of a channel in shared memory: those that four neighbouring lanes load lie in different banks.
+    static __host__ __device__ constexpr int pitch(int residues) { return kPositions + 8 * residues; }
+    // Of x, of a warpgroup.
+    static __host__ __device__ constexpr int plane_bytes(int residues) {
+        return kChunkChannels * pitch(residues) * kElementBytes;
+    }
     // Of W, of a stage.
     static __host__ __device__ constexpr int part_bytes(int columns) { return columns * kRowBytes; }
     // Of a stage: W, in parts, then x.
-    static __host__ __device__ constexpr int stage_bytes(int columns) {
-        return kParts * part_bytes(columns) + kTilePositions / kPositions * kPlaneBytes;
+    static __host__ __device__ constexpr int stage_bytes(int columns, int residues) {
+        return kParts * part_bytes(columns) + kTilePositions / kPositions * plane_bytes(residues);
     }
     // Of a warp's staged rows of y, in elements: 8 rows of 32 lie in different banks.
     static constexpr int kStagedPitch = kIsFloat ? 36 : 40;
@@ -11413,10 +11420,12 @@ struct Params {
     int32_t chunks;          // of channels
     int32_t x_copy, w_copy;  // bytes of x and of W that are copied at once
     int32_t boxes;           // 1: the copy engine loads x and W; rows of positions begin at tiles then
+    int32_t residues;        // 16 bits, boxes: how many neighbouring channels make a row of the tensor map, 1
+                             // or 2, as rows begin at 16-byte pieces or between; a stage has these apart
     int32_t cluster;         // blocks that share x, each bringing a part to all: 1 or, with boxes, 2
     uint32_t line;           // positions of a sample in the line: P, or that rounded up to whole tiles
     int32_t y_direct;        // 1: four neighbouring sums are stored at once, from registers
-    int32_t stages;
+    int32_t stages, stage_bytes;
     int32_t smem_bytes;      // stages | staging of y | barriers
 };
 
@@ -11434,6 +11443,11 @@ __device__ __forceinline__ Place place_tile(const Params& params, int32_t tile) 
     const int32_t window = rest / groups;
     return {rest - window * groups, (tile - rest * params.o_tiles) * kColumns,
             static_cast<uint32_t>(window) * kTilePositions};
+}
+
+template <class Traits>
+__device__ __forceinline__ int32_t residues_of(const Params& params) {
+    return Traits::kIsFloat ? 1 : params.residues;
 }
 
 // A position of the line in its sample; whether there is one.
@@ -11478,7 +11492,6 @@ template <class Traits, int kColumns>
 struct Loader {
     using Element = typename Traits::Element;
     static constexpr int kPieces = kColumns / 32;  // of W, of a thread: piece thread % 8 of every 32nd row
-    static constexpr int kStageBytes = Traits::stage_bytes(kColumns);
     static constexpr int kUnderWay = kAhead<Traits, kColumns>;
 
     const Params& params;
@@ -11584,12 +11597,13 @@ struct Loader {
         const int32_t left = x_exists ? channels - channel : 0;
         const int64_t step = kCount * problem.x_stride_c;
         const Element* source = x_source;
-        uint32_t target = x_stage + unit / kPlane * Traits::kPlaneBytes +
-                          channel * kPitch * Traits::kElementBytes + unit % kPlane * kBytes;
+        constexpr int kPitchBytes = Traits::pitch(1) * Traits::kElementBytes;
+        uint32_t target = x_stage + unit / kPlane * Traits::plane_bytes(1) + channel * kPitchBytes +
+                          unit % kPlane * kBytes;
 #pragma unroll 8
         for (int c = 0; c < Traits::kChunkChannels; c += kCount, source += step) {
             copy<kBytes>(target, source, c < left);
-            target += kCount * kPitch * Traits::kElementBytes;
+            target += kCount * kPitchBytes;
         }
     }
 
@@ -11627,7 +11641,8 @@ struct Loader {
         for (int32_t chunk = 0;; ++chunk) {
             if (chunk >= kUnderWay) {
                 ptx::cp_async_wait_group<kUnderWay - 1>();
-                if constexpr (Traits::kIsFloat) convert_weights<kLoaders>(smem + ready.stage * kStageBytes);
+                if constexpr (Traits::kIsFloat)
+                    convert_weights<kLoaders>(smem + ready.stage * params.stage_bytes);
                 announce(barriers.full(ready.stage));
                 ready.advance(params.stages);
             }
@@ -11637,7 +11652,7 @@ struct Loader {
             }
             if (channels > 0) {
                 ptx::mbarrier_wait(barriers.empty(filled.stage), filled.parity);
-                load_chunk(ptx::smem_address(smem) + filled.stage * kStageBytes);
+                load_chunk(ptx::smem_address(smem) + filled.stage * params.stage_bytes);
                 filled.advance(params.stages);
             } else if (chunk >= kUnderWay && ready.stage == filled.stage) {
                 break;
@@ -11647,30 +11662,39 @@ struct Loader {
     }
 
     // Likewise of one thread by the copy engine. What lies outside x and W becomes zero. The blocks of a
-    // cluster take neighbouring outputs of the same positions; each brings those of one product warpgroup.
+    // cluster take neighbouring outputs of the same positions; each brings x of one product warpgroup to all.
+    // A box begins at a 16-byte piece, which of a row's second channel is half a piece before the tile.
     __device__ __forceinline__ void order_boxes(const TensorMap& x_map, const TensorMap& w_map) const {
+        const int32_t residues = residues_of<Traits>(params), plane_bytes = Traits::plane_bytes(residues);
+        const int32_t rank = static_cast<int32_t>(ptx::cluster_ctarank());
         Ring filled{0, 1};
         for (int32_t tile = blockIdx.x; tile < params.tiles; tile += gridDim.x) {
             const Place place = place_tile<kColumns>(params, tile);
             const Position at = find_position(params, place.q);
             const int32_t n = static_cast<int32_t>(at.n), p = static_cast<int32_t>(at.p);
-            const int32_t rank = static_cast<int32_t>(ptx::cluster_ctarank());
+            int32_t row = 0;  // of the tensor map, of channel c
             for (int32_t c = 0; c < problem.C; c += Traits::kChunkChannels) {
-                const uint32_t stage = ptx::smem_address(smem) + filled.stage * kStageBytes;
+                const uint32_t stage = ptx::smem_address(smem) + filled.stage * params.stage_bytes;
                 const uint32_t x_stage = stage + Traits::kParts * Traits::part_bytes(kColumns);
                 const uint32_t landed = barriers.landed(filled.stage);
                 ptx::mbarrier_wait(barriers.empty(filled.stage), filled.parity);
-                ptx::mbarrier_arrive_expect_tx(landed,
-                                               Traits::part_bytes(kColumns) + 2 * Traits::kPlaneBytes);
-                if (params.cluster == 1) {
-                    ptx::cp_async_bulk_tensor(x_stage, &x_map, p, c, place.group, n, landed);
-                    ptx::cp_async_bulk_tensor(x_stage + Traits::kPlaneBytes, &x_map, p + kPositions, c,
-                                              place.group, n, landed);
-                } else {
-                    ptx::cp_async_bulk_tensor_multicast(x_stage + rank * Traits::kPlaneBytes, &x_map,
-                                                        p + rank * kPositions, c, place.group, n, landed,
-                                                        (1 << 2) - 1);
+                ptx::mbarrier_arrive_expect_tx(landed, Traits::part_bytes(kColumns) + 2 * plane_bytes);
+#pragma unroll
+                for (int32_t group = 0; group < 2; ++group) {
+                    if (params.cluster > 1 && group != rank) continue;
+                    uint32_t target = x_stage + group * plane_bytes;
+                    int32_t start = p + group * kPositions;
+                    for (int32_t residue = 0; residue < residues; ++residue) {
+                        if (params.cluster == 1)
+                            ptx::cp_async_bulk_tensor(target, &x_map, start, row, place.group, n, landed);
+                        else
+                            ptx::cp_async_bulk_tensor_multicast(target, &x_map, start, row, place.group, n,
+                                                                landed, kAllBlocks);
+                        target += plane_bytes / 2;
+                        start += static_cast<int32_t>(problem.x_stride_c) & -Traits::kPieceChannels;
+                    }
                 }
+                row += Traits::kChunkChannels >> (residues - 1);
                 ptx::cp_async_bulk_tensor(stage, &w_map, c, place.o, place.group, landed);
                 filled.advance(params.stages);
             }
@@ -11685,7 +11709,7 @@ struct Loader {
             for (int32_t chunk = 0; chunk < params.chunks; ++chunk) {
                 ptx::mbarrier_wait(barriers.landed(ready.stage), ready.parity);
                 if constexpr (Traits::kIsFloat)
-                    convert_weights<32 * kConverterWarps>(smem + ready.stage * kStageBytes);
+                    convert_weights<32 * kConverterWarps>(smem + ready.stage * params.stage_bytes);
                 announce(barriers.full(ready.stage));
                 ready.advance(params.stages);
             }
@@ -11709,22 +11733,25 @@ struct Product {
     Element* const staged;  // [8][kStagedPitch], this warp's own
     float* const bias;      // [kColumns], likewise
     const int warp, lane;   // warp of 8: warpgroup warp / 4
+    const int pair_step, odd_step;  // 16 bits: bytes of x from two channels to the next two; between the two
     Ring stages;
 
     struct Fragments {
         uint32_t part[kParts][2][4];  // high, then low; of both products
     };
 
+    // Bytes of x in a stage from one channel, of 16 bits from two, to the next.
+    __device__ __forceinline__ int channel_step() const {
+        return Traits::kIsFloat ? Traits::pitch(1) * Traits::kElementBytes : pair_step;
+    }
+
     // `x` is at this lane's first channel and position.
-    static __device__ __forceinline__ void load_fragments(Fragments& fragments, const uint8_t* x, int step) {
-        constexpr int kStepChannels = Traits::kChunkChannels / kSteps;
-        const auto row = [&](int channel) {
-            return x + (step * kStepChannels + channel) * kPitch * Traits::kElementBytes;
-        };
+    __device__ __forceinline__ void load_fragments(Fragments& fragments, const uint8_t* x, int step) const {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {  // of the step's channels
+            const uint8_t* const source = x + (2 * step + half) * 4 * channel_step();
             if constexpr (Traits::kIsFloat) {
-                const uint4 four = *reinterpret_cast<const uint4*>(row(4 * half));
+                const uint4 four = *reinterpret_cast<const uint4*>(source);
                 const uint32_t bits[4] = {four.x, four.y, four.z, four.w};
 #pragma unroll
                 for (int i = 0; i < 4; ++i) {
@@ -11734,8 +11761,8 @@ struct Product {
                     else high = round_tf32(bits[i]);
                 }
             } else {
-                const uint2 first = *reinterpret_cast<const uint2*>(row(8 * half));
-                const uint2 second = *reinterpret_cast<const uint2*>(row(8 * half + 1));
+                const uint2 first = *reinterpret_cast<const uint2*>(source);
+                const uint2 second = *reinterpret_cast<const uint2*>(source + odd_step);
                 fragments.part[0][0][2 * half] = __byte_perm(first.x, second.x, 0x5410);
                 fragments.part[0][0][2 * half + 1] = __byte_perm(first.x, second.x, 0x7632);
                 fragments.part[0][1][2 * half] = __byte_perm(first.y, second.y, 0x5410);
@@ -11760,9 +11787,9 @@ struct Product {
     // All products of one tile.
     __device__ __forceinline__ void multiply_tile(Sums& sums) {
         const int t = lane % 4, g = lane / 4, group = warp / 4;
-        const int x_offset = kParts * Traits::part_bytes(kColumns) + group * Traits::kPlaneBytes +
-                             ((Traits::kIsFloat ? t : 2 * t) * kPitch + warp % 4 * 32 + 4 * g) *
-                                 Traits::kElementBytes;
+        const int x_offset = kParts * Traits::part_bytes(kColumns) +
+                             group * Traits::plane_bytes(residues_of<Traits>(params)) + t * channel_step() +
+                             (warp % 4 * 32 + 4 * g) * Traits::kElementBytes;
         Sums total = {};  // of split operands
         Fragments fragments[2];
         bool accumulate = false;
@@ -11770,7 +11797,7 @@ struct Product {
 #pragma unroll 1
         for (int32_t chunk = 0; chunk < params.chunks; ++chunk) {
             ptx::mbarrier_wait(barriers.full(stages.stage), stages.parity);
-            const uint8_t* const stage = smem + stages.stage * Traits::stage_bytes(kColumns);
+            const uint8_t* const stage = smem + stages.stage * params.stage_bytes;
             const uint32_t w16 = ptx::smem_address(stage) / 16;
 #pragma unroll
             for (int step = 0; step < kSteps; ++step) {
@@ -11925,7 +11952,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 #if __CUDA_ARCH__ == 900
     extern __shared__ uint8_t smem_base[];
     uint8_t* const smem = smem_base + ((1024 - (ptx::smem_address(smem_base) & 1023)) & 1023);
-    uint8_t* const staging = smem + params.stages * Traits::stage_bytes(kColumns);
+    uint8_t* const staging = smem + params.stages * params.stage_bytes;
     const Barriers barriers{ptx::smem_address(staging + Traits::kStagingBytes)};
     if (threadIdx.x == 0) {
         for (int i = 0; i < kMaxStages; ++i) {
@@ -11942,6 +11969,8 @@ __global__ void __launch_bounds__(kThreads, 1)
         ptx::setmaxnreg_inc<kProductRegisters<Traits, kColumns>>();
         using Element = typename Traits::Element;
         uint8_t* const own = staging + warp * (Traits::kStagingBytes / kProductWarps);
+        const int residues = residues_of<Traits>(params);
+        const int pitch_bytes = Traits::pitch(residues) * Traits::kElementBytes;
         Product<Traits, kColumns> product{params,
                                           params.problem,
                                           barriers,
@@ -11950,6 +11979,8 @@ __global__ void __launch_bounds__(kThreads, 1)
                                           reinterpret_cast<float*>(own + Traits::kStagedBytes),
                                           warp,
                                           lane,
+                                          2 / residues * pitch_bytes,
+                                          residues == 1 ? pitch_bytes : Traits::plane_bytes(2) / 2 + 8,
                                           {0, 0}};
         product.run();
     } else {
@@ -11989,25 +12020,31 @@ inline Params cut(const Problem& problem) {
     // for strides of whole 16 bytes, not zero.
     constexpr int64_t kFar = int64_t{1} << 37;
     const int64_t whole_tiles = round_up(problem.P, kTilePositions);
-    params.boxes = params.x_copy == 16 && params.w_copy == 16 &&
+    // Two channels' rows of 8 mod 16 bytes make one of whole 16.
+    const bool in_turn = !Traits::kIsFloat && params.x_copy == 8 && problem.C % 2 == 0 &&
+                         problem.x_stride_c % Traits::kPieceChannels != 0 && aligned(problem.x, 16) &&
+                         (problem.N == 1 || problem.x_stride_n % Traits::kPieceChannels == 0);
+    params.boxes = (params.x_copy == 16 || in_turn) && params.w_copy == 16 &&
                    16 * (whole_tiles - problem.P) <= problem.P &&
                    problem.x_stride_c > 0 && problem.G * problem.C * problem.x_stride_c < kFar &&
                    (problem.N == 1 || (problem.x_stride_n > 0 && problem.x_stride_n < kFar));
+    params.residues = params.boxes && in_turn ? 2 : 1;
     params.line = static_cast<uint32_t>(params.boxes ? whole_tiles : problem.P);
     const int64_t tiles = ceil_div(problem.N * params.line, kTilePositions) * params.o_tiles * problem.G;
     // Worth it where the L2 bounds a block of many stages (us without and with it, bf16: 32x2048x512 to 2048
     // 261 and 196, 4x1024x1024 to 1024 21.5 and 19.1, 64x256x256 to 256 11.6 and 12.7; TF32: conformer_pw 229
     // and 206, 4x1024x1024 to 1024 34.9 and 37.0; fp32 548 and 546).
     const int64_t least_stages = (Traits::kIsFloat ? 100 : 8) * int64_t{problem.device.sm_count};
-    const bool shares = Traits::kParts == 1 && params.boxes && params.o_tiles % 2 == 0;
-    params.cluster = shares && tiles * params.chunks >= least_stages ? 2 : 1;
+    const bool shares = Traits::kParts == 1 && params.boxes && params.o_tiles % kCluster == 0;
+    params.cluster = shares && tiles * params.chunks >= least_stages ? kCluster : 1;
     params.y_direct =
         problem.activation == Activation::none && problem.P % 4 == 0 && aligned(problem.y, 4 * element);
 
     const int32_t other_bytes = Traits::kStagingBytes + 3 * kMaxStages * 8 + 1024;
-    const int32_t room = (problem.device.smem_bytes - other_bytes) / Traits::stage_bytes(kColumns);
+    params.stage_bytes = Traits::stage_bytes(kColumns, params.residues);
+    const int32_t room = (problem.device.smem_bytes - other_bytes) / params.stage_bytes;
     params.stages = room < kMaxStages ? room : kMaxStages;
-    params.smem_bytes = params.stages * Traits::stage_bytes(kColumns) + other_bytes;
+    params.smem_bytes = params.stages * params.stage_bytes + other_bytes;
     const bool fits = tiles < kMaxBlocks / 2 && params.stages > kAhead<Traits, kColumns> &&
                       params.x_copy >= 4 && params.w_copy >= 4;
     params.tiles = fits ? static_cast<int32_t>(tiles) : 0;
@@ -12038,13 +12075,14 @@ inline auto with_traits(const Problem& problem, Run run) {
 
 // What the copy engine loads. One sample's stride means nothing and may be zero, which the driver refuses.
 template <class Traits>
-inline BoxedTensor describe_x(const Problem& problem) {
+inline BoxedTensor describe_x(const Problem& problem, int residues) {
     const int64_t stride_g = problem.C * problem.x_stride_c;
     return {problem.x,
             Traits::kElementBytes,
-            {problem.L, problem.C, problem.G, problem.N},
-            {problem.x_stride_c, stride_g, problem.N == 1 ? problem.G * stride_g : problem.x_stride_n},
-            {kPitch, Traits::kChunkChannels, 1, 1},
+            {(residues - 1) * problem.x_stride_c + problem.L, problem.C / residues, problem.G, problem.N},
+            {residues * problem.x_stride_c, stride_g,
+             problem.N == 1 ? problem.G * stride_g : problem.x_stride_n},
+            {Traits::pitch(residues), Traits::kChunkChannels / residues, 1, 1},
             false};
 }
 template <class Traits, int kColumns>
@@ -12063,20 +12101,16 @@ Error launch_tiles(const Params& params, cudaStream_t stream) {
     if (error != nullptr) return error;
     TensorMap x_map{}, w_map{};
     if (params.boxes) {
-        error = encode_tensor_map(describe_x<Traits>(params.problem), 4, &x_map);
+        error = encode_tensor_map(describe_x<Traits>(params.problem, params.residues), 4, &x_map);
         if (error == nullptr)
             error = encode_tensor_map(describe_weights<Traits, kColumns>(params.problem), 3, &w_map);
         if (error != nullptr) return error;
     }
     const int32_t most = max(params.problem.device.sm_count / params.cluster, 1) * params.cluster;
     const int32_t blocks = params.tiles < most ? params.tiles : most;
-    cudaLaunchAttribute attribute{};
-    attribute.id = cudaLaunchAttributeClusterDimension;
-    attribute.val.clusterDim = {static_cast<unsigned>(params.cluster), 1, 1};
-    const cudaLaunchConfig_t config{static_cast<unsigned>(blocks), kThreads,
-                                    static_cast<size_t>(params.smem_bytes), stream, &attribute, 1};
-    cudaLaunchKernelEx(&config, pointwise_sm90_kernel<Traits, kColumns>, params, x_map, w_map);
-    return launch_error();
+    return launch_shaped(pointwise_sm90_kernel<Traits, kColumns>,
+                         {blocks, params.cluster, kThreads, params.smem_bytes, false}, stream, params, x_map,
+                         w_map);
 }
 
 template <class Traits>
@@ -15364,11 +15398,12 @@ _conv1d_units = {
         "gemm_sm90_folded_16bit.cu",
     ],
     "pointwise_sm90.cu": [
-        "mma.cuh",
         "problem.h",
+        "tile.cuh",
+        "launch.cuh",
+        "mma.cuh",
         "ptx.cuh",
         "tensor_map.cuh",
-        "tile.cuh",
         "wgmma.cuh",
         "pointwise_sm90.cuh",
         "dispatch.cuh",

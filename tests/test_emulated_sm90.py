@@ -189,6 +189,11 @@ FAULTS = {
         "            if (emulator::broken != BREAK) done = stages.stage;\n"
         "            else release(stages.stage), done = -1;",
     ),
+    "the second of two pointwise channels in a row begins elsewhere": (
+        "pointwise_sm90.cuh",
+        "Traits::plane_bytes(2) / 2 + 8,",
+        "Traits::plane_bytes(2) / 2 + 8 * (emulator::broken != BREAK),",
+    ),
     "pointwise sums are staged before they have been stored": (
         "pointwise_sm90.cuh",
         "staged[i * kStagedPitch + lane];\n            }\n            __syncwarp();",

@@ -7,7 +7,7 @@ namespace conv1d {
 namespace {
 
 struct Counts {
-    int problems = 0, boxes = 0, shared = 0, direct = 0, wide = 0, activated = 0;
+    int problems = 0, boxes = 0, in_turn = 0, shared = 0, direct = 0, wide = 0, activated = 0;
     int copies[3] = {};  // of 4, 8 and 16 bytes
 } counts;
 
@@ -24,11 +24,11 @@ bool run_problem(uint64_t seed, Random& random) {
     if (random.chance(0.2)) problem.stride = random.range(2, 8);
     problem.P = random.chance(0.2) ? random.range(1, 20) : random.range(1, 400);
     if (random.chance(0.6)) problem.P = round_up(problem.P, 4 << random.range(0, 1));
-    if (random.chance(0.4)) problem.P = 256 - 8 * random.range(0, 2);
+    if (random.chance(0.4)) problem.P = 256 - 4 * random.range(0, 3);
     // Blocks that may share x, with more stages of it than shared memory has.
     const bool shares = random.chance(0.15);
     if (shares) {
-        problem.G = problem.stride = 1, problem.P = 256;
+        problem.G = problem.stride = 1, problem.P = 256 - 4 * random.range(0, 1);
         problem.C = 16 * random.range(8, 12), problem.O = 128 * random.range(1, 2);
     }
     problem.pad_left = shares || random.chance(0.9) ? 0 : random.range(0, 5);
@@ -94,14 +94,14 @@ bool run_problem(uint64_t seed, Random& random) {
                       "seed %" PRIu64
                       ": mode %d columns=%d N=%d G=%d C=%d O=%d L=%d P=%d stride=%d pad_left=%d "
                       "layout=%d activation=%d bias=%d special=%d blocks<=%d tiles=%d chunks=%d stages=%d x_copy=%d "
-                      "w_copy=%d boxes=%d cluster=%d direct=%d",
+                      "w_copy=%d boxes=%d residues=%d cluster=%d direct=%d",
                       seed, static_cast<int>(mode), wide ? 128 : 64, static_cast<int>(problem.N),
                       static_cast<int>(problem.G), static_cast<int>(problem.C), static_cast<int>(problem.O),
                       static_cast<int>(problem.L), static_cast<int>(problem.P),
                       static_cast<int>(problem.stride), static_cast<int>(problem.pad_left),
                       static_cast<int>(layout), static_cast<int>(problem.activation), bias.data != nullptr,
                       special, problem.device.sm_count, params.tiles, params.chunks, params.stages,
-                      params.x_copy, params.w_copy, params.boxes, params.cluster, params.y_direct);
+                      params.x_copy, params.w_copy, params.boxes, params.residues, params.cluster, params.y_direct);
         emulator::about = text;
         emulator::schedule = random_schedule(random);
         Error error = nullptr;
@@ -110,6 +110,7 @@ bool run_problem(uint64_t seed, Random& random) {
         if (!wide) error = pointwise_sm90::launch_tiles<Traits, 64>(params, nullptr);
         if (error != nullptr) fail("%s", error);
         counts.boxes += params.boxes;
+        counts.in_turn += params.residues > 1;
         counts.shared += params.cluster > 1;
         counts.direct += params.y_direct;
         counts.wide += wide;
@@ -137,7 +138,7 @@ int main(int argc, char** argv) {
         }
     }
     const auto& counts = conv1d::counts;
-    std::printf("problems=%d boxes=%d shared=%d direct=%d wide=%d activated=%d copy4=%d copy8=%d copy16=%d\n",
-                counts.problems, counts.boxes, counts.shared, counts.direct, counts.wide, counts.activated,
+    std::printf("problems=%d boxes=%d in_turn=%d shared=%d direct=%d wide=%d activated=%d copy4=%d copy8=%d copy16=%d\n",
+                counts.problems, counts.boxes, counts.in_turn, counts.shared, counts.direct, counts.wide, counts.activated,
                 counts.copies[0], counts.copies[1], counts.copies[2]);
 }
