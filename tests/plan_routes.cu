@@ -1,5 +1,5 @@
-// Routes of random problems: prints each sample that takes another route alone than in its batch. Host code
-// only: built for an architecture before sm_80, for which most kernels are empty.
+// Routes of random problems: prints each sample that takes another route alone than in its batch, or none. Host
+// code only.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -38,7 +38,8 @@ static Problem draw() {
     problem.dilation = is_long || few(0, 1) ? 1 : few(1, few(0, 3) ? 6 : 200);
     const int64_t reach = problem.dilation * (problem.K - 1);
     problem.pad_left = few(0, 2) ? few(0, 20) : reach / 2;
-    problem.L = std::max<int64_t>(reach + 1 - 2 * problem.pad_left, 0) + (is_long ? few(1000, 200000) : size(5000));
+    const int64_t least = std::max<int64_t>(reach + 1 - 2 * problem.pad_left, 0);
+    problem.L = least + (is_long ? few(1000, 200000) : size(5000));
     if (few(0, 1)) problem.L = (problem.L + 7) / 8 * 8;
     problem.P = (problem.L + 2 * problem.pad_left - reach - 1) / problem.stride + 1;
     const bool channels_last = few(0, 4) == 0;
@@ -56,13 +57,15 @@ int main() {
         Problem alone = batch;
         alone.N = 1;
         const Plan plan = conv1d_cuda_plan(&batch, nullptr), single = conv1d_cuda_plan(&alone, nullptr);
-        ++taken[plan.route];
-        if (plan.route == single.route || ++differ > 10) continue;
+        const bool fits = plan.route >= 0;
+        if (fits) ++taken[plan.route];
+        if ((fits && plan.route == single.route) || ++differ > 10) continue;
         std::printf("sm_%d dtype %d precision %d N %d C %d O %d G %d L %d K %d stride %d dilation %d",
                     batch.device.arch, int(batch.dtype), int(batch.precision), int(batch.N), int(batch.C),
                     int(batch.O), int(batch.G), int(batch.L), int(batch.K), int(batch.stride),
                     int(batch.dilation));
-        std::printf(" padding %d: %s, alone %s\n", int(batch.pad_left), plan.name, single.name);
+        std::printf(" padding %d: %s, alone %s\n", int(batch.pad_left), fits ? plan.name : "no route",
+                    single.route >= 0 ? single.name : "no route");
     }
     int unused = 0;
     for (int32_t route = 0; const char* name = conv1d_cuda_route_name(route); ++route) {

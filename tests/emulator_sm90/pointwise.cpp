@@ -101,7 +101,8 @@ bool run_problem(uint64_t seed, Random& random) {
                       static_cast<int>(problem.stride), static_cast<int>(problem.pad_left),
                       static_cast<int>(layout), static_cast<int>(problem.activation), bias.data != nullptr,
                       special, problem.device.sm_count, params.tiles, params.chunks, params.stages,
-                      params.x_copy, params.w_copy, params.boxes, params.residues, params.cluster, params.y_direct);
+                      params.x_copy, params.w_copy, params.boxes, params.residues, params.cluster,
+                      params.y_direct);
         emulator::about = text;
         emulator::schedule = random_schedule(random);
         Error error = nullptr;
@@ -138,7 +139,8 @@ int main(int argc, char** argv) {
         }
     }
     const auto& counts = conv1d::counts;
-    std::printf("problems=%d boxes=%d in_turn=%d shared=%d direct=%d wide=%d activated=%d copy4=%d copy8=%d copy16=%d\n",
-                counts.problems, counts.boxes, counts.in_turn, counts.shared, counts.direct, counts.wide, counts.activated,
-                counts.copies[0], counts.copies[1], counts.copies[2]);
+    std::printf("problems=%d boxes=%d in_turn=%d shared=%d direct=%d wide=%d activated=%d "
+                "copy4=%d copy8=%d copy16=%d\n",
+                counts.problems, counts.boxes, counts.in_turn, counts.shared, counts.direct, counts.wide,
+                counts.activated, counts.copies[0], counts.copies[1], counts.copies[2]);
 }
