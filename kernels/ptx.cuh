@@ -19,13 +19,18 @@ __device__ __forceinline__ uint32_t cvt_rn_tf32(float value) {
     return bits;
 }
 
-// 9.7.9.11: two neighbours, in one aligned store or in two. (Of plain stores the compiler makes two wherever
+// 9.7.9.11: neighbours, in one aligned store or in two. (Of plain stores the compiler makes two wherever
 // it merges branches.)
 __device__ __forceinline__ void st_shared(uint32_t target, float2 pair) {
     asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(target), "f"(pair.x), "f"(pair.y) : "memory");
 }
 __device__ __forceinline__ void st_shared(uint32_t target, uint32_t pair) {
     asm volatile("st.shared.u32 [%0], %1;" ::"r"(target), "r"(pair) : "memory");
+}
+__device__ __forceinline__ void st_shared(uint32_t target, uint4 four) {
+    asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(target), "r"(four.x), "r"(four.y),
+                 "r"(four.z), "r"(four.w)
+                 : "memory");
 }
 __device__ __forceinline__ void st_shared_apart(uint32_t target, float2 pair) {
     asm volatile("st.shared.f32 [%0], %1;\nst.shared.f32 [%0 + 4], %2;" ::"r"(target), "f"(pair.x),

@@ -2,12 +2,17 @@
 // and fp32 at full accuracy as three products of fp16 parts. Stems of audio and genome models.
 //
 // Operands are as in fold.cuh: D[channel][position] by mma.sync, depth the folded (channel, tap) index in
-// words of 4 bytes. A warp keeps the weights of 32 output channels in registers and moves along positions.
-// x lies in shared memory as [row of words][l mod stride][l / stride]: a tap of any stride and dilation is a
-// shift. Columns of products are dealt so that a lane holds 16 bytes of a row of y: four lanes store 64
-// bytes straight from registers. A warp's channels are `classes` apart, so that their rows of y begin alike
-// within a sector of 32 bytes, and positions count from there: all stores but the ends of rows fill whole
-// sectors. Cost: 2 reads of x for each 32 x 8 outputs and 8 words.
+// words of 4 bytes. A block has some channels and a span of positions. Its weights lie in shared memory as
+// products read them, x as [row of words][l mod stride][l / stride]: a tap of any stride and dilation is a
+// shift. Columns of products are dealt so that a lane holds 16 bytes of a row of y.
+//
+// A warp's job is 16 channels by 512 bytes of their rows, staged and stored by one bulk copy a row. The warps
+// of a block, and then blocks, have neighbouring pieces of the same rows: stores are the faster the longer
+// their pieces are and the fewer rows are written at once. Where sums are long, shared memory binds instead:
+// then a job is 32 channels, whose products share x in registers, and is stored from there.
+//
+// Channels of a job are `classes` apart, so that their rows of y begin alike within a sector of 32 bytes, and
+// positions count from there: all stores but the ends of rows fill whole sectors.
 #pragma once
 #include <algorithm>
 #include <cstring>
@@ -24,16 +29,24 @@ namespace stem {
 
 constexpr int kWarps = 8;
 constexpr int kThreads = 32 * kWarps;
-constexpr int kBlocks = 2;     // that share a multiprocessor
-constexpr int kMmaWords = 8;   // depth of one product
-constexpr int kMTiles = 2;     // of 16 output channels, of a warp
-constexpr int kWarpO = 16 * kMTiles;
-constexpr int kMostSpan = 2048;  // positions of a block
-constexpr int kManySteps = 3;    // from which a block keeps its weights from one place to the next
-constexpr int kSampleBlocks = 24;  // that one sample of split operands makes, where it can
+constexpr int kMmaWords = 8;      // depth of one product
+constexpr int kMTileO = 16;       // output channels of one product
+constexpr int kPieceBytes = 512;  // of a row of y, of a job
+constexpr int kStagedBytes = kWarps * kMTileO * kPieceBytes;
+constexpr int kMostTiles = 12;    // of 16 channels, of a block
+constexpr int kMostPieces = 8;    // of rows, of a block; x is brought for each block
+constexpr int kLongPieces = 4;    // likewise, of long sums: their stores need what is left as L1 cache
+constexpr int kLongRowPieces = 16;  // from which a row is long enough for them
+constexpr int kSetOutJobs = 6;    // that a warp does in the time that setting out takes
 constexpr int kSectorBytes = 32;
-constexpr int kMaxWords = 64;  // of depth
-constexpr int kFixedBytes = kThreads * 4 * 16 + kWarps * kWarpO * 8 + kMaxWords * 4;  // besides x
+constexpr int kMaxWords = 80;     // of depth
+constexpr int kBlocks = 2;        // that share a multiprocessor of 228 KB
+// Likewise, and its registers. With two, ptxas for sm_100 and later spills some.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+constexpr int kLaunchBlocks = 1;
+#else
+constexpr int kLaunchBlocks = kBlocks;
+#endif
 
 // kSplit: each fp32 operand is two fp16 numbers, scaled by a power of two: high + low / 2^11.
 template <class Element_, bool kSplit_>
@@ -43,49 +56,104 @@ struct Tile {
     static constexpr bool kSplit = kSplit_;
     static constexpr int kParts = kSplit ? 2 : 1;
     static constexpr int kPerWord = 4 / sizeof(Operand);
-    static constexpr int kVector = 16 / sizeof(Element);  // elements of a store
-    static constexpr int kNTiles = kVector / 2;           // of 8 positions, whose columns one store takes
-    static constexpr int kGroup = 8 * kNTiles;            // positions
-    static constexpr int kChunk = 2 * kGroup;             // 128 bytes of a row of y
-    static constexpr int kBatch = kSplit ? 4 : 8;         // words that a thread loads before it stores any
-    static constexpr bool kOnePlace = kSplit;             // of a block: registers do not last for a loop
-    static constexpr int kMaxSteps = kSplit ? 4 : sizeof(Element) == 4 ? 8 : 5;
+    static constexpr int kVector = 16 / sizeof(Element);  // positions that a lane stages at once
+    static constexpr int kNTiles = kVector / 2;           // of 8 positions, whose columns that takes
+    static constexpr int kGroup = 8 * kNTiles;            // positions: 64 bytes of a row of y
+    static constexpr int kChunk = 2 * kGroup;
+    static constexpr int kPiece = kPieceBytes / sizeof(Element);
+    static constexpr int kBatch = kSplit ? 8 : kPerWord == 1 ? 11 : 14;  // words in flight, of a thread
+    static constexpr int kBlockTiles = kSplit ? kMostTiles : 8;  // of 16 channels, of a block, at most
+    static constexpr int kMaxSteps = kPerWord == 1 ? 10 : 5;     // products in the depth
+    static constexpr int kLongSteps = kPerWord == 1 ? 8 : 5;     // likewise, where a job is 32 channels
+
+    // For so many the kernel has code.
+    static constexpr int round_steps(int64_t steps) {
+        for (const int held : {1, 2, 4, kLongSteps})
+            if (steps <= held) return held;
+        return kMaxSteps;
+    }
 };
 
 struct Params {
     Problem problem;
-    bool tap_pairs;      // a word is two taps of one channel, not two channels of one tap
-    int32_t rows;        // of words in shared memory
-    int32_t words;       // of depth
-    Divisor row_words;   // K, or K / 2 for tap pairs, whose last tap, where K is odd, has row 1 for itself
-    int32_t steps;       // products in the depth
+    bool tap_pairs;       // a word is two taps of one channel, not two channels of one tap
+    int32_t rows;         // of words in shared memory
+    int32_t words;        // of depth
+    Divisor row_words;    // K, or K / 2 for tap pairs, whose last tap, where K is odd, has row 1 for itself
+    int32_t steps;        // products in the depth
     Divisor stride;
     Divisor positions;    // of x, that a block reads
     int32_t plane_slots;  // of one row and one residue of l modulo the stride
-    int32_t x_slots;      // and then as many zeros as a block has positions, for what the last step lacks
+    int32_t x_slots;      // of one part of x
+    int32_t zeros;        // behind them, as many as a job has positions: for what the last step lacks
+    int32_t part_slots;   // from one part to the next
+    int32_t second_rows;  // that have a second element in their words
+    int32_t row_bytes, l_bytes, second_bytes;  // in x, from row to row, position to position, to the second
     int32_t align;        // elements that phases count to
-    int32_t classes;
-    int32_t row_tasks;  // of 32 channels each
-    int32_t warps_o;    // of a block
-    int32_t p_step;     // from a warp's chunk to its next: the others of its channels have those between
-    int32_t span;       // positions of a block
-    int32_t smem_bytes;
-    int32_t replicas;   // blocks that share the places of some channels
-    int64_t o_blocks, p_blocks, blocks;
+    int32_t classes;      // from a job's channel to its next
+    int64_t row_step;     // likewise, in elements of y
+    int32_t m_tiles;      // of 16 channels, of a job
+    int32_t tiles;        // of a job's channels, of a group
+    int32_t block_tiles;  // likewise, of a block
+    int32_t span;         // positions of a block
+    Divisor pieces;       // of 512 bytes of a row, of a block
+    int32_t p_step;       // where a job is 32 channels, from its chunk to its next: others have those between
+    int32_t p_blocks, o_blocks;
+    int32_t replicas;     // blocks that share the places of some channels
+    int32_t staged_bytes, smem_bytes;
+    int64_t blocks;
 
-    // Of row 0 at the tap where a word of the depth begins, or of the zeros.
-    __device__ __forceinline__ int slot_of(int word) const {
-        if (word >= words) return x_slots;
+    // Which of a channel's weights a word of the depth holds, -1 for none.
+    template <int kPerWord>
+    __device__ __forceinline__ int2 elements_of(int word) const {
+        if (word >= words) return int2{-1, -1};
+        if (kPerWord == 1) return int2{word, -1};
+        const int K = static_cast<int>(problem.K);
+        if (tap_pairs) return int2{2 * word, 2 * word + 1 < K ? 2 * word + 1 : -1};
+        const int row = row_words.quotient(word), first = word + row * K;
+        return int2{first, 2 * row + 1 < problem.C ? first + K : -1};
+    }
+    // Where x of a word of the depth lies for position 0, and whether it moves along with positions: what
+    // the last step lacks is zeros.
+    __device__ __forceinline__ int2 slot_of(int word) const {
+        if (word >= words) return int2{x_slots, 0};
         const uint32_t row = row_words.quotient(word);
         const uint32_t tap = tap_pairs ? 2 * word : word - row * row_words.divisor;
         const uint32_t offset = tap * static_cast<uint32_t>(problem.dilation);
         const uint32_t shift = stride.quotient(offset);
-        return ((row - shift) * stride.divisor + offset) * plane_slots + shift;
+        return int2{static_cast<int>(((row - shift) * stride.divisor + offset) * plane_slots + shift), -1};
     }
 };
 
 struct WarpRanges {
     uint2 of[kWarps];
+};
+
+// The channels of a job.
+struct Rows {
+    void* y;        // of the first one
+    int32_t o;      // the first one
+    int32_t count;  // that exist
+    int32_t phase;  // how far behind a sector their rows of y begin
+};
+
+// What a block keeps beside weights, x and y.
+struct alignas(16) Tables {
+    WarpRanges ranges;
+    int2 slots[kMaxWords];
+    int2 elements[kMaxWords];
+    float2 finish[kMostTiles * kMTileO];  // {factor, bias} of a row's sums
+    Rows rows[kMostTiles];                // of each tile
+    int32_t suit[kMostTiles];             // whether their weights are sums of two parts
+    float x_unscale;                      // 0 where x is not
+};
+
+// Shared memory of a block, as a warp sees it.
+struct Shared {
+    unsigned char* staged;  // what it stores next, 16 rows of 512 bytes
+    Tables* tables;
+    uint4* weights;  // [tile of 16 channels][step][part][lane]
+    uint32_t* x;     // [part], each [row of words][l mod stride][l / stride] and zeros
 };
 
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
@@ -155,31 +223,37 @@ __device__ __forceinline__ void for_words(const Params& params, const typename T
     constexpr int64_t kMost = 1 << 30;
     const int row_begin = static_cast<int>(min(max(-l_begin, -kMost), kMost));
     const int row_end = static_cast<int>(min(max(problem.L - l_begin, -kMost), kMost));
+    const uint32_t inside = max(row_end - row_begin, 0);
     const int lag = params.tap_pairs ? static_cast<int>(problem.dilation) : 0;
-    const int64_t second = params.tap_pairs ? lag * problem.x_stride_l : problem.x_stride_c;
-    const int64_t row_step = params.tap_pairs ? 0 : Tile::kPerWord * problem.x_stride_c;
-    x += l_begin * problem.x_stride_l;
+    const auto* const bytes = reinterpret_cast<const unsigned char*>(x + l_begin * problem.x_stride_l);
 #pragma unroll 1
-    for (uint32_t begin = threadIdx.x; begin < items; begin += Tile::kBatch * kThreads) {
-        Element value[Tile::kBatch][Tile::kPerWord];
-        uint32_t slot[Tile::kBatch];
+    for (uint32_t begin = ptx::anew(threadIdx.x); begin < items; begin += Tile::kBatch * kThreads) {
+        Element value[Tile::kBatch][Tile::kPerWord] = {};
+        uint32_t slot[Tile::kBatch] = {};
+        const uint32_t left = items - begin / kThreads * kThreads;
 #pragma unroll
         for (int i = 0; i < Tile::kBatch; ++i) {
+            if (i * kThreads >= left) break;
             const uint32_t item = begin + i * kThreads;
-            const uint32_t row = params.positions.quotient(item);
+            const int row = params.positions.quotient(item);
             const int offset = item - row * positions;
             const uint32_t shift = params.stride.quotient(offset);
             slot[i] = ((row - shift) * params.stride.divisor + offset) * params.plane_slots + shift;
-            const Element* const source = x + (row * row_step + offset * problem.x_stride_l);
-            value[i][0] = item < items && offset >= row_begin && offset < row_end ? *source : Element{};
+            const auto* const source =
+                reinterpret_cast<const Element*>(bytes + (row * params.row_bytes + offset * params.l_bytes));
+            const bool exists = item < items;
+            value[i][0] = exists && static_cast<uint32_t>(offset - row_begin) < inside ? *source : Element{};
             if constexpr (Tile::kPerWord == 2) {
-                const bool has_second = params.tap_pairs ? row == 0 : 2 * row + 1 < problem.C;
-                const bool inside = offset + lag >= row_begin && offset + lag < row_end;
-                value[i][1] = item < items && has_second && inside ? source[second] : Element{};
+                const auto* const second = reinterpret_cast<const Element*>(
+                    reinterpret_cast<const unsigned char*>(source) + params.second_bytes);
+                const bool has_second = exists && row < params.second_rows &&
+                                        static_cast<uint32_t>(offset + lag - row_begin) < inside;
+                value[i][1] = has_second ? *second : Element{};
             }
         }
 #pragma unroll
         for (int i = 0; i < Tile::kBatch; ++i) {
+            if (i * kThreads >= left) break;
             if (begin + i * kThreads < items) use(slot[i], value[i]);
         }
     }
@@ -199,112 +273,86 @@ __device__ __forceinline__ Range block_range(Range range, WarpRanges& warps_smem
     return range;
 }
 
-// What one warp computes: 32 channels, `classes` apart, and chunks of positions, p_step apart.
-struct Task {
-    int64_t n, g;
-    int64_t o_begin;
-    int64_t p_begin;  // below zero where the run begins in the sector before the rows
-    int32_t run;      // positions to the end of the block's, or of the rows
-};
+// The first channel of the group's `tile`th job, whose channels are `classes` apart.
+__device__ __forceinline__ int first_channel(const Params& params, int tile) {
+    const int before = tile / params.classes;
+    return tile + before * (params.m_tiles * kMTileO - 1) * params.classes;
+}
 
+// One warp: the operands A of 16 channels from o_begin on, in the order in which lanes hold them, as
+// [step][part][lane], and what becomes of the channels' sums. Returns whether they have two parts.
 template <class Tile>
-struct Weights {
-    uint4 words[Tile::kMaxSteps][kMTiles][Tile::kParts];
-    bool suit;
-};
-
-// Loads the operands A of a warp in the order in which lanes hold them, and what becomes of its rows' sums:
-// finish_smem[row] is {factor, bias}.
-template <class Tile>
-__device__ __forceinline__ void load_weights(const Params& params, const Task& task,
-                                             float2* finish_smem, uint4* staged, Weights<Tile>& weights) {
+__device__ __forceinline__ bool load_weights(const Params& params, int64_t g, int o_begin,
+                                             const int2* elements_smem, uint4* weights_smem,
+                                             float2* finish_smem) {
     using Element = typename Tile::Element;
     const Problem& problem = params.problem;
     const int lane = threadIdx.x % 32;
     const int K = static_cast<int>(problem.K);
     const int row_elements = static_cast<int>(problem.C) * K;
-    const Element* const w = static_cast<const Element*>(problem.w) + task.g * problem.O * row_elements;
-    int row_offset[kMTiles][2];  // rows past the last hold its weights, and go nowhere
+    const Element* const w = static_cast<const Element*>(problem.w) + g * problem.O * row_elements;
+    int row_offset[2];  // channels past the last have its weights, and go nowhere
 #pragma unroll
-    for (int i = 0; i < 2 * kMTiles; ++i) {
-        const int row = i * 8 + lane / 4;
-        const int64_t o = min(task.o_begin + row * int64_t{params.classes}, problem.O - 1);
-        row_offset[i / 2][i % 2] = static_cast<int>(o) * row_elements;
+    for (int half = 0; half < 2; ++half) {
+        const int row = half * 8 + lane / 4;
+        const int64_t o = min(int64_t{o_begin + row * params.classes}, problem.O - 1);
+        row_offset[half] = static_cast<int>(o) * row_elements;
         if (lane % 4 == 0) {
-            const Element* const bias = static_cast<const Element*>(problem.bias) + task.g * problem.O + o;
+            const Element* const bias = static_cast<const Element*>(problem.bias) + g * problem.O + o;
             finish_smem[row] = make_float2(1.0f, problem.bias != nullptr ? widen(*bias) : 0.0f);
         }
     }
-    const auto load = [&](int m, int half, int word, Element(&value)[Tile::kPerWord]) {
-        const Element* source = w + row_offset[m][half];
-        value[0] = Element{};
-        if constexpr (Tile::kPerWord == 1) {
-            if (word < params.words) value[0] = source[word];
-        } else {
-            const int row = params.tap_pairs ? 0 : static_cast<int>(params.row_words.quotient(word));
-            source += params.tap_pairs ? 2 * word : word + row * K;
-            const bool has_second = params.tap_pairs ? 2 * word + 1 < K : 2 * row + 1 < problem.C;
-            value[1] = Element{};
-            if (word < params.words) {
-                value[0] = source[0];
-                if (has_second) value[1] = source[params.tap_pairs ? 1 : K];
-            }
-        }
-    };
-    float row_scale[kMTiles][2] = {};
+    // Words of step i / 4: rows lane / 4 and that + 8, word lane % 4 of the step and that + 4.
+    Element value[4 * Tile::kMaxSteps][Tile::kPerWord];
+#pragma unroll
+    for (int i = 0; i < 4 * Tile::kMaxSteps; ++i) {
+        const int2 element = elements_smem[i / 2 * 4 + lane % 4];
+        const Element* const row = w + row_offset[i % 2];
+        value[i][0] = element.x >= 0 ? row[element.x] : Element{};
+        if constexpr (Tile::kPerWord == 2) value[i][1] = element.y >= 0 ? row[element.y] : Element{};
+    }
+    bool suit = true;
+    float scale[2] = {};
     if constexpr (Tile::kSplit) {
-        weights.suit = true;
-        Range range[2 * kMTiles];
 #pragma unroll
-        for (int i = 0; i < 2 * kMTiles; ++i) range[i] = {0, kInfinity};
-#pragma unroll 1
-        for (int word = lane % 4; word < params.words; word += 4) {
+        for (int half = 0; half < 2; ++half) {
+            Range range = {0, kInfinity};
 #pragma unroll
-            for (int i = 0; i < 2 * kMTiles; ++i) {
-                Element value[Tile::kPerWord];
-                load(i / 2, i % 2, word, value);
-                range[i].add(value[0]);
-                range[i].add(value[1]);
+            for (int i = half; i < 4 * Tile::kMaxSteps; i += 2) {
+                range.add(value[i][0]);
+                range.add(value[i][1]);
             }
-        }
-#pragma unroll
-        for (int i = 0; i < 2 * kMTiles; ++i) {
-            Range& row = range[i];
 #pragma unroll
             for (int other = 1; other < 4; other *= 2) {
-                row.largest = max(row.largest, __shfl_xor_sync(0xFFFFFFFF, row.largest, other));
-                row.smallest = min(row.smallest, __shfl_xor_sync(0xFFFFFFFF, row.smallest, other));
+                range.largest = max(range.largest, __shfl_xor_sync(0xFFFFFFFF, range.largest, other));
+                range.smallest = min(range.smallest, __shfl_xor_sync(0xFFFFFFFF, range.smallest, other));
             }
-            weights.suit = weights.suit && row.suits();
-            row_scale[i / 2][i % 2] = row.scale();
-            if (lane % 4 == 0) finish_smem[i * 8 + lane / 4].x = row.unscale();
+            suit = suit && range.suits();
+            scale[half] = range.scale();
+            if (lane % 4 == 0) finish_smem[half * 8 + lane / 4].x = range.unscale();
         }
-        weights.suit = __all_sync(0xFFFFFFFF, weights.suit);
+        suit = __all_sync(0xFFFFFFFF, suit);
     }
-    const auto load_step = [&](int step, int m, uint4* words, int pitch) {
-        uint2 word[4];
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            Element value[Tile::kPerWord];
-            load(m, i % 2, step * kMmaWords + i / 2 * 4 + lane % 4, value);
-            word[i] = operand_words<Tile>(value, row_scale[m][i % 2]);
-        }
-        words[0] = make_uint4(word[0].x, word[1].x, word[2].x, word[3].x);
-        if constexpr (Tile::kSplit) words[pitch] = make_uint4(word[0].y, word[1].y, word[2].y, word[3].y);
-    };
 #pragma unroll
     for (int step = 0; step < Tile::kMaxSteps; ++step) {
-        if constexpr (Tile::kSplit) {  // by way of this thread's memory, or registers would not hold them
-#pragma unroll 1
-            for (int m = 0; m < kMTiles; ++m) load_step(step, m, staged + 2 * m * 32, 32);
+        if (step >= params.steps) break;
+        uint2 word[4];
 #pragma unroll
-            for (int i = 0; i < 2 * kMTiles; ++i) weights.words[step][i / 2][i % 2] = staged[i * 32];
-        } else {
-#pragma unroll
-            for (int m = 0; m < kMTiles; ++m) load_step(step, m, weights.words[step][m], 0);
-        }
+        for (int i = 0; i < 4; ++i) word[i] = operand_words<Tile>(value[4 * step + i], scale[i % 2]);
+        uint4* const target = weights_smem + step * Tile::kParts * 32 + lane;
+        target[0] = make_uint4(word[0].x, word[1].x, word[2].x, word[3].x);
+        if constexpr (Tile::kSplit) target[32] = make_uint4(word[0].y, word[1].y, word[2].y, word[3].y);
     }
+    return suit;
 }
+
+// A piece of the rows of some channels, `classes` apart.
+template <class Element>
+struct Piece {
+    Element* y;      // of the first channel, at the first position
+    int rows;        // channels that exist
+    int begin, end;  // positions that exist
+};
 
 // Two neighbours of a row of y, rounded.
 template <class Element>
@@ -312,102 +360,106 @@ __device__ __forceinline__ uint32_t round_pair(float first, float second) {
     return pack(narrow<Element>(first), narrow<Element>(second));
 }
 
-// A lane's 16 bytes of rows lane / 4 + 8 * i of the group from p on, where the row is 0 <= p < p_end.
-// Activations and the ends of rows go through `staged`, [i][32 lanes].
-template <class Tile>
-__device__ __forceinline__ void store(const Params& params, int p, int p_end, uint4 (&out)[4],
-                                      typename Tile::Element* y, int rows, uint4* staged) {
-    using Element = typename Tile::Element;
-    constexpr int kVector = Tile::kVector;
-    const Problem& problem = params.problem;
-    const int64_t row_step = 8 * int64_t{params.classes} * problem.P;
-    const bool inside = p >= 0 && p + Tile::kGroup <= p_end;
-    if (problem.activation != Activation::none || !inside) {
+// A lane's 16 bytes of rows lane / 4 + 8 * i, of the group of a piece from p on: y is where the first goes.
+template <int kCount, class Element>
+__device__ __forceinline__ void store_vectors(const Params& params, const Piece<Element>& piece, int p,
+                                              const uint4 (&vectors)[kCount], Element* y) {
+    constexpr int kVector = 16 / sizeof(Element);
+    const int lane = ptx::anew(threadIdx.x % 32), row = lane / 4, column = p + lane % 4 * kVector;
+    if (p >= piece.begin && p + 4 * kVector <= piece.end && piece.rows == 8 * kCount) {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) staged[i * 32] = out[i];
-#pragma unroll 1
-        for (int i = 0; i < 4 * kVector; ++i) {
-            Element* const value = reinterpret_cast<Element*>(staged + i / kVector * 32) + i % kVector;
-            if (problem.activation != Activation::none)
-                *value = activate<Element, true>(problem.activation, widen(*value));
-            const int column = p + threadIdx.x % 4 * kVector + i % kVector;
-            if (!inside && i / kVector < rows && column >= 0 && column < p_end)
-                y[i / kVector * row_step + i % kVector] = *value;
-        }
-        if (!inside) return;
-#pragma unroll
-        for (int i = 0; i < 4; ++i) out[i] = staged[i * 32];
+        for (int i = 0; i < kCount; ++i) ptx::st_global(y + i * 8 * params.row_step, vectors[i]);
+        return;
     }
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-        if (i < rows) *reinterpret_cast<uint4*>(y + i * row_step) = out[i];
+    for (int i = 0; i < kCount; ++i) {
+        Element elements[kVector];
+        memcpy(elements, &vectors[i], 16);
+#pragma unroll
+        for (int j = 0; j < kVector; ++j) {
+            const bool exists = column + j >= piece.begin && column + j < piece.end;
+            if (exists && row + 8 * i < piece.rows) y[i * 8 * params.row_step + j] = elements[j];
+        }
     }
 }
 
-// One warp: its run of positions, whose first has row `position` of each plane of x.
-template <class Tile>
-__device__ __forceinline__ void multiply(const Params& params, const Task& task, const Weights<Tile>& weights,
-                                         const uint32_t* x_smem, int position, float x_unscale,
-                                         const int32_t* slots_smem, const float2* finish_smem,
-                                         uint4* staged) {
+// One warp: the sums of a tile of kMTiles * 16 channels, by a piece from `at` on in the block. Those of 16
+// channels are staged, 512 bytes a row; those of 32 go to y, 64 bytes of a row at a time.
+template <class Tile, int kSteps, int kMTiles>
+__device__ __forceinline__ void multiply(const Params& params, const Shared& shared,
+                                         const Piece<typename Tile::Element>& piece, int tile, int at) {
     using Element = typename Tile::Element;
     using Operand = typename Tile::Operand;
-    using Slot = Vector<uint32_t, Tile::kParts>;
-    const Problem& problem = params.problem;
-    const int lane = threadIdx.x % 32;
-    // Where this lane's words of operand B lie for the first column.
-    const Slot* x[Tile::kMaxSteps][2];
+    constexpr int kGroups = kMTiles == 1 ? 2 : 1;  // whose sums are held at once
+    const int p_step = kMTiles == 1 ? Tile::kChunk : params.p_step;
+    const int lane = ptx::anew(threadIdx.x % 32);
+    const Tables& tables = *shared.tables;
+    const uint4* const tile_weights = shared.weights + tile * kMTiles * kSteps * Tile::kParts * 32 + lane;
+    const int position = at + params.align - 1 - tables.rows[tile].phase;
+    uint4 weights[kSteps][kMTiles][Tile::kParts];
+    const uint32_t* x[kSteps][2];  // where this lane's words of operand B lie for the first column
 #pragma unroll
-    for (int step = 0; step < Tile::kMaxSteps; ++step) {
+    for (int step = 0; step < kSteps; ++step) {
+#pragma unroll
+        for (int i = 0; i < kMTiles * Tile::kParts; ++i) {
+            const int m = i / Tile::kParts, part = i % Tile::kParts;
+            weights[step][m][part] = tile_weights[((m * kSteps + step) * Tile::kParts + part) * 32];
+        }
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-            x[step][i] = reinterpret_cast<const Slot*>(x_smem) + position + lane / 8 * 2 * Tile::kNTiles +
-                         lane / 4 % 2 + slots_smem[step * kMmaWords + i * 4 + lane % 4];
+            const int2 slot = tables.slots[step * kMmaWords + i * 4 + lane % 4];
+            x[step][i] = shared.x + slot.x + (slot.y & position) + lane / 4 * Tile::kNTiles;
         }
     }
-    const int64_t first_o = task.o_begin + lane / 4 * int64_t{params.classes};
-    const int left = static_cast<int>(problem.O - first_o);
-    const int rows = left <= 0 ? 0 : min((left - 1) / (8 * params.classes) + 1, 4);
-    Element* y = static_cast<Element*>(problem.y) +
-                 ((task.n * problem.G + task.g) * problem.O + first_o) * problem.P + task.p_begin +
-                 lane % 4 * Tile::kVector;
-    int p = static_cast<int>(min(task.p_begin, int64_t{0}));  // counted so that a row begins at 0, if it does
-    const int p_end = p + task.run;
+    float2 finish[2 * kMTiles];
+#pragma unroll
+    for (int i = 0; i < 2 * kMTiles; ++i) {
+        finish[i] = tables.finish[tile * kMTiles * kMTileO + lane / 4 + 8 * i];
+        if constexpr (Tile::kSplit) finish[i].x *= tables.x_unscale;
+    }
+    // Neighbouring rows lie in the same banks: odd ones stage their second group first.
+    const bool is_odd = lane / 4 % 2 != 0;
+    uint32_t target = ptx::smem_address(shared.staged) + lane / 4 * kPieceBytes + lane % 4 * 16;
+    Element* y = piece.y + lane / 4 * params.row_step + lane % 4 * Tile::kVector;
 #pragma unroll 1
-    for (; p < p_end; p += params.p_step, y += params.p_step) {
+    for (int p = 0; p < piece.end; p += p_step) {
 #pragma unroll
-        for (int group = 0; group < Tile::kChunk / Tile::kGroup; ++group) {
-            float sum[kMTiles][Tile::kNTiles][4] = {};
-            float cross[kMTiles][Tile::kNTiles][4] = {};
+        for (int held = 0; held < 2; held += kGroups) {
+            float sum[kGroups][kMTiles][Tile::kNTiles][4] = {};
+            float cross[kGroups][kMTiles][Tile::kNTiles][4] = {};
 #pragma unroll
-            for (int step = 0; step < Tile::kMaxSteps; ++step) {
-                if (step > 0 && step >= params.steps) break;
+            for (int step = 0; step < kSteps; ++step) {
 #pragma unroll
-                for (int n = 0; n < Tile::kNTiles; ++n) {
-                    const Slot first = x[step][0][group * Tile::kGroup + 2 * n];
-                    const Slot second = x[step][1][group * Tile::kGroup + 2 * n];
-                    const uint2 x_frag = make_uint2(first.at[0], second.at[0]);
+                for (int i = 0; i < kGroups * Tile::kNTiles; ++i) {
+                    const int group = i / Tile::kNTiles, n = i % Tile::kNTiles;
+                    const int column = (held + group) * Tile::kGroup + n;
+                    const uint2 x_frag = make_uint2(x[step][0][column], x[step][1][column]);
+                    uint2 x_low = make_uint2(0, 0);
+                    if constexpr (Tile::kSplit) {
+                        const uint32_t* const low[2] = {x[step][0] + params.part_slots,
+                                                        x[step][1] + params.part_slots};
+                        x_low = make_uint2(low[0][column], low[1][column]);
+                    }
 #pragma unroll
                     for (int m = 0; m < kMTiles; ++m) {
-                        ptx::mma<Operand>(sum[m][n], weights.words[step][m][0], x_frag);
+                        ptx::mma<Operand>(sum[group][m][n], weights[step][m][0], x_frag);
                         if constexpr (Tile::kSplit) {
-                            const uint2 x_low = make_uint2(first.at[1], second.at[1]);
-                            ptx::mma<Operand>(cross[m][n], weights.words[step][m][0], x_low);
-                            ptx::mma<Operand>(cross[m][n], weights.words[step][m][1], x_frag);
+                            ptx::mma<Operand>(cross[group][m][n], weights[step][m][0], x_low);
+                            ptx::mma<Operand>(cross[group][m][n], weights[step][m][1], x_frag);
                         }
                     }
                 }
             }
-            uint4 out[4];
+            uint4 out[kGroups][2 * kMTiles];
 #pragma unroll
-            for (int i = 0; i < 2 * kMTiles; ++i) {
-                const float2 finish = finish_smem[i * 8];
+            for (int i = 0; i < kGroups * 2 * kMTiles; ++i) {
+                const int group = i / (2 * kMTiles), half = i % (2 * kMTiles);
                 const auto total = [&](int column) {
-                    const int n = column / 2, part = i % 2 * 2 + column % 2;
-                    float value = sum[i / 2][n][part];
+                    const int n = column % Tile::kNTiles, part = half % 2 * 2 + column / Tile::kNTiles;
+                    float value = sum[group][half / 2][n][part];
                     if constexpr (Tile::kSplit)
-                        value = (value + cross[i / 2][n][part] * (1.0f / 2048)) * (finish.x * x_unscale);
-                    return value + finish.y;
+                        value = (value + cross[group][half / 2][n][part] * (1.0f / 2048)) * finish[half].x;
+                    return value + finish[half].y;
                 };
                 uint32_t word[4];
 #pragma unroll
@@ -415,127 +467,254 @@ __device__ __forceinline__ void multiply(const Params& params, const Task& task,
                     if constexpr (sizeof(Element) == 4) word[j] = __float_as_uint(total(j));
                     else word[j] = round_pair<Element>(total(2 * j), total(2 * j + 1));
                 }
-                out[i] = make_uint4(word[0], word[1], word[2], word[3]);
+                out[group][half] = make_uint4(word[0], word[1], word[2], word[3]);
             }
-            store<Tile>(params, p + group * Tile::kGroup, p_end, out, y + group * Tile::kGroup, rows, staged);
-        }
+            if constexpr (kMTiles == 1) {
 #pragma unroll
-        for (int step = 0; step < Tile::kMaxSteps; ++step) {
-            x[step][0] += params.p_step;
-            x[step][1] += params.p_step;
+                for (int half = 0; half < 2; ++half) {
+                    const uint4 first = is_odd ? out[1][half] : out[0][half];
+                    const uint4 second = is_odd ? out[0][half] : out[1][half];
+                    const uint32_t row = target + half * 8 * kPieceBytes;
+                    ptx::st_shared(row + (is_odd ? 64 : 0), first);
+                    ptx::st_shared(row + (is_odd ? 0 : 64), second);
+                }
+            } else {
+                store_vectors<2 * kMTiles>(params, piece, p + held * Tile::kGroup, out[0],
+                                           y + held * Tile::kGroup);
+            }
+        }
+        target += 128;
+        y += p_step;
+#pragma unroll
+        for (int step = 0; step < kSteps; ++step) {
+            x[step][0] += p_step;
+            x[step][1] += p_step;
         }
     }
 }
 
-// One warp: the same outputs in plain multiply-adds, for operands whose parts do not suit.
-__device__ __noinline__ void compute_exactly(const Params& params, const Task& task) {
+// One warp: stores what it has staged, and activates it before. From sm_90 on by bulk copies, which read it
+// later: ptx::cp_async_bulk_wait_read.
+template <class Tile>
+__device__ __forceinline__ void store(const Params& params, const Piece<typename Tile::Element>& piece,
+                                      unsigned char* staged) {
+    using Element = typename Tile::Element;
+    constexpr int kVector = Tile::kVector;
+    const Problem& problem = params.problem;
+    const int lane = ptx::anew(threadIdx.x % 32), row = lane % kMTileO;
+    __syncwarp();  // all sums are staged
+    if (problem.activation != Activation::none)
+        activate_staged(problem.activation, reinterpret_cast<Element*>(staged), kMTileO * Tile::kPiece);
+    // The part of the piece that is whole vectors.
+    const int first = min((piece.begin + kVector - 1) / kVector * kVector, piece.end);
+    const int last = max(piece.end / kVector * kVector, first);
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+    ptx::fence_proxy_async();
+    __syncwarp();
+    if (lane < piece.rows && lane < kMTileO && first < last) {
+        ptx::cp_async_bulk_store(reinterpret_cast<uint64_t>(piece.y + lane * params.row_step + first),
+                                 ptx::smem_address(staged) + lane * kPieceBytes + first * sizeof(Element),
+                                 (last - first) * sizeof(Element));
+    }
+    ptx::cp_async_bulk_commit();
+#else
+    for (int i = 0; i < piece.rows; ++i) {
+        const int column = lane * kVector;
+        const uint4 vector = reinterpret_cast<const uint4*>(staged + i * kPieceBytes)[lane];
+        if (column >= first && column < last) ptx::st_global(piece.y + i * params.row_step + column, vector);
+    }
+#endif
+    if (row < piece.rows) {  // a lane has one end of a row
+        const bool is_head = lane < kMTileO;
+        const int end = is_head ? first : piece.end;
+        for (int column = is_head ? piece.begin : last; column < end; ++column)
+            piece.y[row * params.row_step + column] =
+                reinterpret_cast<const Element*>(staged)[row * Tile::kPiece + column];
+    }
+}
+
+// One warp: the same outputs in plain multiply-adds, for operands that are not sums of two parts. The piece
+// begins at position p_begin.
+__device__ __noinline__ void compute_exactly(const Params& params, Piece<float> piece, int n, int g, int o,
+                                             int64_t p_begin) {
     const Problem& problem = params.problem;
 #pragma unroll 1
-    for (int row = 0; row < kWarpO; ++row) {
-        const int64_t o = task.o_begin + row * int64_t{params.classes};
-        if (o >= problem.O) break;
-        float* const y = static_cast<float*>(problem.y) +
-                         ((task.n * problem.G + task.g) * problem.O + o) * problem.P;
+    for (int row = 0; row < piece.rows; ++row, piece.y += params.row_step) {
 #pragma unroll 1
-        for (int i = threadIdx.x % 32; i < task.run; i += params.p_step) {  // a chunk is 32 positions
-            const int64_t p = task.p_begin + i;
-            if (p >= 0 && p < problem.P) y[p] = finish_exactly(problem, task.n, task.g, o, p);
+        for (int i = piece.begin + threadIdx.x % 32; i < piece.end; i += 32)
+            piece.y[i] = finish_exactly(problem, n, g, o + row * params.classes, p_begin + i);
+    }
+}
+
+// The group of a block's channels, and which of its tiles they begin with.
+struct Channels {
+    int g, tile_begin;
+};
+__device__ __forceinline__ Channels channels_of(const Params& params) {
+    const uint32_t o_blocks = params.o_blocks, sets = o_blocks * static_cast<uint32_t>(params.problem.G);
+    const uint32_t set = static_cast<uint32_t>(ptx::anew(blockIdx.x)) % sets, g = set / o_blocks;
+    return {static_cast<int>(g), static_cast<int>((set - g * o_blocks) * params.block_tiles)};
+}
+
+// Brings what a block needs of x, from the first position that any phase begins at.
+template <class Tile>
+__device__ __forceinline__ void bring_x(const Params& params, const Shared& shared, int n, int g,
+                                        int64_t block_p) {
+    using Element = typename Tile::Element;
+    const Problem& problem = params.problem;
+    const int64_t l_begin = (block_p - (params.align - 1)) * problem.stride - problem.pad_left;
+    const Element* const x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n +
+                             g * problem.C * problem.x_stride_c;
+    if constexpr (Tile::kSplit) {  // as it is, until its range is known
+        Range range = {0, kInfinity};
+        for_words<Tile>(params, x, l_begin, [&](int slot, const Element(&value)[2]) {
+            range.add(value[0]);
+            range.add(value[1]);
+            shared.x[slot] = __float_as_uint(value[0]);
+            shared.x[params.part_slots + slot] = __float_as_uint(value[1]);
+        });
+        range = block_range(range, shared.tables->ranges);
+        const float scale = range.scale();
+        if (threadIdx.x == 0) shared.tables->x_unscale = range.suits() ? range.unscale() : 0.0f;
+#pragma unroll 4
+        for (int slot = threadIdx.x; slot < params.x_slots; slot += kThreads) {
+            uint32_t* const high = shared.x + slot;
+            uint32_t* const low = high + params.part_slots;
+            const float value[2] = {__uint_as_float(*high), __uint_as_float(*low)};
+            const uint2 words = operand_words<Tile>(value, scale);
+            *high = words.x;
+            *low = words.y;
         }
+    } else {
+        for_words<Tile>(params, x, l_begin, [&](int slot, const Element(&value)[Tile::kPerWord]) {
+            shared.x[slot] = operand_words<Tile>(value, 1.0f).x;
+        });
+    }
+}
+
+// The piece of a job's rows from `at` on in a block that begins at position block_p.
+template <class Tile>
+__device__ __forceinline__ Piece<typename Tile::Element> piece_of(const Params& params, const Rows& rows,
+                                                                  int64_t block_p, int at, int most) {
+    using Element = typename Tile::Element;
+    const int64_t p_begin = block_p + at - rows.phase;
+    const int end = static_cast<int>(min(params.problem.P - p_begin, int64_t{most}));
+    return {static_cast<Element*>(rows.y) + p_begin, rows.count, p_begin < 0 ? static_cast<int>(-p_begin) : 0,
+            end};
+}
+
+// Computes and stores what a block has of one place.
+template <class Tile>
+__device__ __forceinline__ void run_jobs(const Params& params, const Shared& shared, int n, int g,
+                                         int64_t block_p) {
+    using Element = typename Tile::Element;
+    constexpr int kMost = Tile::kMaxSteps, kLongSteps = Tile::kLongSteps;
+    const int warp = ptx::anew(threadIdx.x / 32);
+    if constexpr (!Tile::kSplit) {
+        if (params.m_tiles == 2) {  // a job for each warp
+            const int warps_p = params.p_step / Tile::kChunk, tile = warp / warps_p;
+            const int at = warp % warps_p * Tile::kChunk;
+            if (tile >= params.block_tiles) return;
+            const Rows& rows = shared.tables->rows[tile];
+            const Piece<Element> piece = piece_of<Tile>(params, rows, block_p, at, params.span - at);
+            if (piece.rows <= 0) return;
+            if (params.steps == 4) multiply<Tile, 4, 2>(params, shared, piece, tile, at);
+            else multiply<Tile, kLongSteps, 2>(params, shared, piece, tile, at);
+            return;
+        }
+    }
+    const int jobs = params.block_tiles * static_cast<int>(params.pieces.divisor);
+#pragma unroll 1
+    for (int job = warp; job < jobs; job += kWarps) {
+        const int tile = params.pieces.quotient(job);
+        const int at = (job - tile * static_cast<int>(params.pieces.divisor)) * Tile::kPiece;
+        const Rows& rows = shared.tables->rows[tile];
+        const Piece<Element> piece = piece_of<Tile>(params, rows, block_p, at, Tile::kPiece);
+        if (piece.rows <= 0 || piece.end <= 0) continue;
+        if constexpr (Tile::kSplit) {
+            if (shared.tables->x_unscale == 0.0f || !shared.tables->suit[tile]) {
+                compute_exactly(params, piece, n, g, rows.o, block_p + at - rows.phase);
+                continue;
+            }
+        }
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+        ptx::cp_async_bulk_wait_read<0>();
+#endif
+        __syncwarp();  // what was staged has been read
+        if (params.steps == 1) multiply<Tile, 1, 1>(params, shared, piece, tile, at);
+        else if (params.steps == 2) multiply<Tile, 2, 1>(params, shared, piece, tile, at);
+        else if (params.steps == 4) multiply<Tile, 4, 1>(params, shared, piece, tile, at);
+        else if (params.steps == kLongSteps) multiply<Tile, kLongSteps, 1>(params, shared, piece, tile, at);
+        else if constexpr (kMost > kLongSteps) multiply<Tile, kMost, 1>(params, shared, piece, tile, at);
+        store<Tile>(params, piece, shared.staged);
     }
 }
 
 #endif  // sm_80
-
-// Blocks that registers are shared by. With two, ptxas for sm_100 and later spills some.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
-constexpr int kLaunchBlocks = 1;
-#else
-constexpr int kLaunchBlocks = kBlocks;
-#endif
 
 template <class Tile>
 __global__ void __launch_bounds__(kThreads, kLaunchBlocks)
     stem_sm80_forward_kernel(const __grid_constant__ Params params) {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
     using Element = typename Tile::Element;
-    using Slot = Vector<uint32_t, Tile::kParts>;
     extern __shared__ __align__(16) unsigned char smem[];
     const int warp = threadIdx.x / 32;
-    uint4* const staged = reinterpret_cast<uint4*>(smem) + warp * 128 + threadIdx.x % 32;  // [4][32 lanes]
-    float2* const finish_smem = reinterpret_cast<float2*>(smem + kThreads * 64) + warp * kWarpO;
-    int32_t* const slots_smem = reinterpret_cast<int32_t*>(smem + kFixedBytes) - kMaxWords;
-    Slot* const x_smem = reinterpret_cast<Slot*>(smem + kFixedBytes);
+    const int m_vectors = params.steps * Tile::kParts * 32;
+    Shared shared;
+    // Bulk copies from between multiples of 128 bytes would take half as long again.
+    shared.staged = smem + warp * kMTileO * kPieceBytes;
+    shared.tables = reinterpret_cast<Tables*>(smem + params.staged_bytes);
+    shared.weights = reinterpret_cast<uint4*>(shared.tables + 1);
+    shared.x = reinterpret_cast<uint32_t*>(shared.weights + params.block_tiles * params.m_tiles * m_vectors);
+    Tables& tables = *shared.tables;
     const Problem& problem = params.problem;
 
-    // A block keeps its channels and moves over places: samples and spans of positions.
-    const uint32_t sets = static_cast<uint32_t>(params.o_blocks * problem.G);
-    const uint32_t set = blockIdx.x % sets;
-    Task task;
-    task.g = set / static_cast<uint32_t>(params.o_blocks);
-    const int warp_o = warp % params.warps_o, warp_p = warp / params.warps_o;
-    const int row_task = static_cast<int>(set - task.g * params.o_blocks) * params.warps_o + warp_o;
-    const int before = row_task / params.classes;
-    task.o_begin = row_task + int64_t{before} * (kWarpO - 1) * params.classes;
-    const int warp_begin = warp_p * Tile::kChunk;
-    if (threadIdx.x < kMaxWords) slots_smem[threadIdx.x] = params.slot_of(threadIdx.x);
-    Weights<Tile> weights;
-    load_weights<Tile>(params, task, finish_smem, staged, weights);
-    for (int i = threadIdx.x; i < params.span + params.align; i += kThreads) x_smem[params.x_slots + i] = {};
-
-    const uint32_t p_blocks = static_cast<uint32_t>(params.p_blocks);
-    const uint32_t places = static_cast<uint32_t>(problem.N) * p_blocks;
-#pragma unroll 1
-    for (uint32_t place = blockIdx.x / sets; place < places;
-         place = Tile::kOnePlace ? places : place + params.replicas) {
-        const uint32_t n = place / p_blocks;
-        task.n = n;
-        const int64_t block_p = int64_t{place - n * p_blocks} * params.span;
-        // x from the first position that any phase begins at.
-        const int64_t l_begin = (block_p - (params.align - 1)) * problem.stride - problem.pad_left;
-        const Element* const x = static_cast<const Element*>(problem.x) + task.n * problem.x_stride_n +
-                                 task.g * problem.C * problem.x_stride_c;
-        Range range = {0, kInfinity};
-        __syncthreads();  // the x before has been read
-        if constexpr (Tile::kSplit) {  // as it is, until its range is known
-            for_words<Tile>(params, x, l_begin, [&](int slot, const Element(&value)[2]) {
-                range.add(value[0]);
-                range.add(value[1]);
-                x_smem[slot] = {__float_as_uint(value[0]), __float_as_uint(value[1])};
-            });
-            __shared__ WarpRanges warps_smem;
-            range = block_range(range, warps_smem);
-            const float scale = range.scale();
-#pragma unroll 4
-            for (int slot = threadIdx.x; slot < params.x_slots; slot += kThreads) {
-                const Slot bits = x_smem[slot];
-                const float value[2] = {__uint_as_float(bits.at[0]), __uint_as_float(bits.at[1])};
-                const uint2 words = operand_words<Tile>(value, scale);
-                x_smem[slot] = {words.x, words.y};
-            }
-        } else {
-            for_words<Tile>(params, x, l_begin, [&](int slot, const Element(&value)[Tile::kPerWord]) {
-                x_smem[slot].at[0] = operand_words<Tile>(value, 1.0f).x;
-            });
-        }
-        __syncthreads();
-        // How far behind a sector this warp's rows of y begin.
-        const int64_t row = (task.n * problem.G + task.g) * problem.O + task.o_begin;
-        const auto y_elements = reinterpret_cast<uintptr_t>(problem.y) / sizeof(Element);
-        const int64_t from_sector = static_cast<int64_t>(y_elements) + row * problem.P;
-        const int phase = static_cast<int>(from_sector & (params.align - 1));
-        task.p_begin = block_p + warp_begin - phase;
-        task.run = static_cast<int>(min(problem.P - task.p_begin, int64_t{params.span - warp_begin}));
-        if (task.o_begin >= problem.O || task.run <= 0) continue;
-        if constexpr (Tile::kSplit) {
-            if (!range.suits() || !weights.suit) {
-                compute_exactly(params, task);
-                continue;
-            }
-        }
-        multiply<Tile>(params, task, weights, reinterpret_cast<const uint32_t*>(x_smem),
-                       warp_begin + params.align - 1 - phase, range.unscale(), slots_smem,
-                       finish_smem + threadIdx.x % 32 / 4, staged);
+    if (threadIdx.x < kMaxWords) {
+        tables.slots[threadIdx.x] = params.slot_of(threadIdx.x);
+        tables.elements[threadIdx.x] = params.elements_of<Tile::kPerWord>(threadIdx.x);
     }
+    for (int i = threadIdx.x; i < params.zeros; i += kThreads) {
+#pragma unroll
+        for (int part = 0; part < Tile::kParts; ++part)
+            shared.x[part * params.part_slots + params.x_slots + i] = 0;
+    }
+    __syncthreads();
+    const Channels own = channels_of(params);
+#pragma unroll 1
+    for (int i = warp; i < params.block_tiles * params.m_tiles; i += kWarps) {
+        const int tile = i / params.m_tiles, m = i - tile * params.m_tiles;
+        const int o = first_channel(params, own.tile_begin + tile) + m * kMTileO * params.classes;
+        const bool suit = load_weights<Tile>(params, own.g, o, tables.elements,
+                                             shared.weights + i * m_vectors, tables.finish + i * kMTileO);
+        if (Tile::kSplit && threadIdx.x % 32 == 0) tables.suit[tile] = suit;
+    }
+
+    // A block keeps its channels; of long sums it moves over places: samples and spans of positions.
+    const uint32_t places = static_cast<uint32_t>(problem.N * params.p_blocks);
+#pragma unroll 1
+    for (uint32_t place = blockIdx.x / (params.o_blocks * static_cast<uint32_t>(problem.G)); place < places;
+         place = Tile::kSplit ? places : place + params.replicas) {
+        const int n = place / static_cast<uint32_t>(params.p_blocks);
+        const int64_t block_p = int64_t{place - n * static_cast<uint32_t>(params.p_blocks)} * params.span;
+        const Channels channels = channels_of(params);
+        __syncthreads();  // x and rows of the place before have been read
+        if (threadIdx.x < params.block_tiles) {
+            const int o = first_channel(params, channels.tile_begin + threadIdx.x);
+            Element* const y = static_cast<Element*>(problem.y) +
+                               ((int64_t{n} * problem.G + channels.g) * problem.O + o) * problem.P;
+            const int left = static_cast<int>(problem.O) - o;
+            const int phase = static_cast<int>(reinterpret_cast<uintptr_t>(y) / sizeof(Element));
+            tables.rows[threadIdx.x] = {
+                y, o, min((left + params.classes - 1) / params.classes, params.m_tiles * kMTileO),
+                phase & (params.align - 1)};
+        }
+        bring_x<Tile>(params, shared, n, channels.g, block_p);
+        __syncthreads();
+        run_jobs<Tile>(params, shared, n, channels.g, block_p);
+    }
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+    ptx::cp_async_bulk_wait_read<0>();  // shared memory outlives its readers
+#endif
 #endif
 }
 
@@ -543,6 +722,13 @@ __global__ void __launch_bounds__(kThreads, kLaunchBlocks)
 inline int64_t row_classes(const Problem& problem) {
     const int64_t align = kSectorBytes / element_bytes(problem.dtype);
     return align / std::gcd(align, problem.P);
+}
+
+// So many slots that lanes, which read neighbouring planes, meet in few banks: positions of a product are
+// kNTiles apart.
+template <class Tile>
+int64_t padded_plane(int64_t slots) {
+    return Tile::kNTiles == 4 ? round_up(slots - 1, 4) + 1 : round_up(slots - 16, 32) + 16;
 }
 
 // blocks is 0 where the problem does not suit.
@@ -560,51 +746,91 @@ Params plan(const Problem& problem) {
         static_cast<int32_t>(params.tap_pairs ? 1 + problem.K % 2 : ceil_div(problem.C, Tile::kPerWord));
     params.words = static_cast<int32_t>(params.tap_pairs ? ceil_div(problem.K, 2) : params.rows * problem.K);
     params.row_words = plan_divisor(row_words);
-    params.steps = static_cast<int32_t>(ceil_div(params.words, kMmaWords));
-    if (params.steps > Tile::kMaxSteps) return params;
+    const int64_t steps = ceil_div(params.words, kMmaWords);
+    if (steps > Tile::kMaxSteps) return params;
+    params.steps = Tile::round_steps(steps);
     params.stride = plan_divisor(problem.stride);
 
     params.align = static_cast<int32_t>(kSectorBytes / sizeof(typename Tile::Element));
     params.classes = static_cast<int32_t>(row_classes(problem));
-    params.row_tasks =
-        static_cast<int32_t>(params.classes * ceil_div(ceil_div(problem.O, params.classes), kWarpO));
-    // Long pieces of rows at a time, unless bringing x costs more (ms of w2v2_fe0 in TF32 and bf16, by 2, 4
-    // and 8 warps that share it: 0.324 0.187, 0.328 0.162, 0.342 0.168; demucs_enc0 0.105, 0.087, 0.074).
-    params.warps_o = params.rows * problem.stride > 5 ? 8 : 4;
-    while (params.warps_o > 1 && 8 * round_up(params.row_tasks, params.warps_o) > 9 * params.row_tasks)
-        params.warps_o /= 2;
-    params.p_step = kWarps / params.warps_o * Tile::kChunk;
-    params.o_blocks = ceil_div(params.row_tasks, params.warps_o);
-    const int64_t share =
-        (problem.device.smem_bytes + 1024) / kBlocks - 1024 - static_cast<int64_t>(sizeof(WarpRanges));
-    // Blocks that keep their weights drift apart, and write to more places at once: worth it where weights
-    // are many (ms of enformer_stem, 8 and 4 steps, in TF32 and bf16: 0.351 0.178 and 0.372 0.185; w2v2_fe0,
-    // 2 and 1 steps: 0.349 0.180 and 0.327 0.161).
-    const bool keeps = !Tile::kOnePlace && params.steps >= kManySteps;
-    for (int32_t span = keeps ? kMostSpan / 2 : kMostSpan; span >= params.p_step; span /= 2) {
-        params.span = span;
-        const int64_t positions = (params.span + params.align - 2) * problem.stride + reach;
-        const int64_t planes = params.rows * problem.stride;
+    params.row_step = params.classes * problem.P;
+    // Of long sums and long rows a job is 32 channels, if all have so many. Weights of split operands would
+    // take too many registers, and activations are staged.
+    const bool is_long = params.steps > 2 && params.steps <= Tile::kLongSteps && !Tile::kSplit &&
+                         problem.activation == Activation::none &&
+                         problem.P >= kLongRowPieces * Tile::kPiece &&
+                         problem.O % (2 * kMTileO * params.classes) == 0;
+    params.m_tiles = is_long ? 2 : 1;
+    params.staged_bytes = is_long ? 0 : kStagedBytes;
+    params.tiles = static_cast<int32_t>(
+        params.classes * ceil_div(ceil_div(problem.O, params.classes), params.m_tiles * kMTileO));
+    constexpr int64_t kBytes = sizeof(typename Tile::Element);
+    const int64_t second = params.tap_pairs ? problem.dilation * problem.x_stride_l : problem.x_stride_c;
+    const int64_t row_step = params.tap_pairs ? 0 : Tile::kPerWord * problem.x_stride_c;
+    params.second_rows = static_cast<int32_t>(params.tap_pairs ? 1 : problem.C / 2);
+    params.second_bytes = static_cast<int32_t>(second * kBytes);
+    params.row_bytes = static_cast<int32_t>(row_step * kBytes);
+    params.l_bytes = static_cast<int32_t>(problem.x_stride_l * kBytes);
+
+    // Rows of whole sectors all begin where y does.
+    const int64_t y_phase = reinterpret_cast<uintptr_t>(problem.y) / kBytes % params.align;
+    const int64_t most_phase = problem.P % params.align == 0 ? y_phase : params.align - 1;
+    const int64_t row_pieces = ceil_div(problem.P + most_phase, Tile::kPiece);
+    const int64_t planes = params.rows * problem.stride;
+    const int64_t tile_bytes = params.m_tiles * params.steps * Tile::kParts * 512;
+    const int64_t sharers = problem.device.smem_bytes > 200 << 10 ? kBlocks : 1;
+    const int64_t share = (problem.device.smem_bytes + 1024) / sharers - 1024;
+    const int64_t fixed_bytes = static_cast<int64_t>(sizeof(Tables)) + params.staged_bytes;
+    // As many jobs a block as shared memory allows. Its positions must not depend on the number of samples:
+    // split operands are scaled by what a block has of x.
+    int64_t most_jobs = 0, most_tiles = 0, x_bytes = 0;
+    const int64_t block_pieces = std::min<int64_t>(row_pieces, is_long ? kLongPieces : kMostPieces);
+    for (int64_t most = block_pieces; most > 0; --most) {
+        const int64_t p_blocks = ceil_div(row_pieces, most), pieces = ceil_div(row_pieces, p_blocks);
+        const int64_t positions = (pieces * Tile::kPiece + params.align - 2) * problem.stride + reach;
+        const int64_t plane_slots = padded_plane<Tile>(ceil_div(positions, problem.stride));
+        const int64_t zeros = is_long ? pieces * Tile::kPiece : Tile::kPiece;
+        const int64_t part_slots = round_up(planes * plane_slots + zeros, 4);
+        const int64_t bytes = part_slots * Tile::kParts * 4;
+        const int64_t tiles = std::min({(share - fixed_bytes - bytes) / tile_bytes,
+                                        int64_t{Tile::kBlockTiles / params.m_tiles}, int64_t{params.tiles}});
+        const int64_t items = params.rows * positions + Tile::kBatch * kThreads;
+        const int64_t x_reach = (params.rows * row_step + items * problem.x_stride_l + second) * kBytes;
+        if (std::max(items * positions, x_reach) > kMaxBlocks || tiles * pieces <= most_jobs) continue;
+        most_jobs = tiles * pieces;
+        most_tiles = tiles;
+        x_bytes = bytes;
         params.positions = plan_divisor(positions);
-        params.plane_slots = static_cast<int32_t>(ceil_div(positions, problem.stride));
-        if ((params.rows * positions + Tile::kBatch * kThreads) * positions >= int64_t{1} << 31) continue;
-        const int64_t slots = planes * params.plane_slots + params.span + params.align;
-        const int64_t bytes = kFixedBytes + round_up(slots * Tile::kParts * 4, 16);
-        params.p_blocks = ceil_div(problem.P + params.align - 1, params.span);
-        const int64_t sets = params.o_blocks * problem.G, places = problem.N * params.p_blocks;
-        if (bytes > share || places > kMaxBlocks / 2 || sets * (keeps ? 1 : places) > kMaxBlocks)
-            continue;
-        // All blocks that fit at once, each with as many places.
-        const int64_t most = keeps ? std::max(kBlocks * problem.device.sm_count / sets, int64_t{1}) : places;
-        params.replicas = static_cast<int32_t>(ceil_div(places, ceil_div(places, most)));
-        params.x_slots = static_cast<int32_t>(planes * params.plane_slots);
-        params.smem_bytes = static_cast<int32_t>(bytes);
-        params.blocks = sets * params.replicas;
-        // Split operands are scaled by the span: it must not depend on the number of samples.
-        if (Tile::kSplit ? sets * params.p_blocks >= kSampleBlocks
-                         : sets * places >= 4 * kBlocks * problem.device.sm_count)
-            break;
+        params.plane_slots = static_cast<int32_t>(plane_slots);
+        params.x_slots = static_cast<int32_t>(planes * plane_slots);
+        params.zeros = static_cast<int32_t>(zeros);
+        params.part_slots = static_cast<int32_t>(part_slots);
+        params.span = static_cast<int32_t>(pieces * Tile::kPiece);
+        params.p_blocks = static_cast<int32_t>(p_blocks);
     }
+    if (most_jobs == 0) return params;
+    // In rounds of as many blocks as run at once, each of which takes as long as its jobs and setting out.
+    const int64_t slots = sharers * problem.device.sm_count, pieces = params.span / Tile::kPiece;
+    const int64_t places = problem.N * params.p_blocks;
+    int64_t best = INT64_MAX;
+    for (int64_t tiles = most_tiles; tiles > 0; --tiles) {
+        if (is_long && kWarps % tiles != 0) continue;
+        const int64_t o_blocks = ceil_div(params.tiles, tiles), sets = o_blocks * problem.G;
+        // Blocks of long sums keep their weights: all that fit at once, each with as many places.
+        const int64_t most = is_long ? std::max(slots / sets, int64_t{1}) : places;
+        const int64_t replicas = ceil_div(places, ceil_div(places, most)), blocks = sets * replicas;
+        const int64_t jobs = ceil_div(tiles * pieces * params.m_tiles, kWarps);  // of a warp
+        const int64_t cost = ceil_div(sets * places, slots) * (jobs + kSetOutJobs);
+        if (blocks > kMaxBlocks || places > kMaxBlocks / 2 || cost >= best) continue;
+        best = cost;
+        params.block_tiles = static_cast<int32_t>(tiles);
+        params.o_blocks = static_cast<int32_t>(o_blocks);
+        params.replicas = static_cast<int32_t>(replicas);
+        params.blocks = blocks;
+    }
+    params.pieces = plan_divisor(pieces);
+    params.p_step = static_cast<int32_t>(is_long ? kWarps / params.block_tiles * Tile::kChunk : Tile::kChunk);
+    params.smem_bytes = static_cast<int32_t>(fixed_bytes + params.block_tiles * tile_bytes + x_bytes);
     return params;
 }
 
@@ -643,29 +869,26 @@ inline bool takes(const Problem& problem) {
 
 }  // namespace stem
 
-// fp32, fp16 and bf16 from sm_80 on, fewer than 16 input channels a group, sums of some 64 products, and so
-// many outputs that stores count and setting out does not (ms by this route and by the next best: fp32
-// w2v2_fe0 0.39 and 0.42, but convtasnet_enc 0.105 and 0.074; TF32 encodec_stem, 7 products, 0.151 and 0.162;
-// bf16 demucs_enc0, whose rows begin in 16 ways, 0.065 and 0.056). By one sample: its result must not depend
-// on others.
+// fp32, fp16 and bf16 from sm_80 on, fewer than 16 input channels a group, sums of some 80 products, and so
+// many outputs that setting out does not count (us by this route and by the next best: TF32 7x3x29308 to 602,
+// K2 138, 192; 4x1x3374 to 429, K5 s4 10.7, 7.9; fp32 convtasnet_enc 57, 77; encodec_stem, 7 products for 32
+// channels, 170, 161; 7x3x2278 to 353, K8 s3 14.1, 10.4). By one sample: its result must not depend on its
+// batch.
 inline bool fits_stem_sm80(const Problem& any_problem) {
     const Problem problem = canonical(any_problem);
     const int arch = problem.device.arch;
     const bool is_float = problem.dtype == Dtype::float32;
+    const bool is_split = is_float && problem.precision != Precision::tf32;
     const bool fast = arch == 80 || (arch >= 90 && arch < 120);  // others do TF32 at the rate of FFMA
-    const int64_t products = problem.C * problem.K;
     const int64_t outputs = problem.G * problem.O * problem.P;
-    const bool is_large = outputs >= 1 << 22;
-    const int64_t least_products = !is_float                              ? 7
-                                   : problem.precision == Precision::tf32 ? (problem.O >= 128 ? 10
-                                                                             : is_large       ? 7
-                                                                                              : 32)
-                                   : problem.O >= 128 && is_large         ? 10
-                                                                          : 32;
-    const int64_t least_outputs = is_float && problem.precision != Precision::tf32 ? 1 << 19 : 1 << 17;
-    if ((is_float && !fast) || products < least_products || outputs < least_outputs || problem.P < 256)
+    const bool is_small = outputs < 3 << 17;
+    const int64_t least_products = !is_float        ? (is_small ? 7 : 4)
+                                   : is_small       ? (is_split ? 32 : 16)
+                                   : problem.O < 64 ? (is_split ? 10 : 7)
+                                                    : 4;
+    if ((is_float && !fast) || problem.C * problem.K < least_products || outputs < 1 << 17 || problem.P < 256)
         return false;
-    const int64_t full_rows = 16 * stem::row_classes(problem);  // fewer channels leave products half empty
+    const int64_t full_rows = stem::kMTileO * stem::row_classes(problem);  // fewer leave products half empty
     return problem.O >= full_rows && stem::takes(problem);
 }
 

@@ -60,7 +60,7 @@ static bool draw_numbers(const std::string& route) {
     p.activation = chance(40) ? static_cast<Activation>(between(1, 3)) : Activation::none;
     p.N = chance(10) ? between(1, 30) : between(1, 4);
     p.G = chance(50) ? 1 : chance(10) ? between(1, 40) : between(1, 6);
-    bool is_project = false;
+    bool is_project = false, is_wide = false;
     if (route == "toeplitz_sm90") {
         p.device = kDevices[between(0, 1)];
         p.C = 1;
@@ -85,6 +85,14 @@ static bool draw_numbers(const std::string& route) {
         p.C = chance(40) ? 1 : between(1, 15);
         p.O = chance(60) ? between(16, 70) : between(16, 300);
         p.K = between(7, chance(80) ? std::max<int64_t>(64 / p.C, 7) : 80);
+        if (chance(3)) {  // long sums of long rows: 32 channels a job
+            is_wide = true;
+            p.N = p.G = 1;
+            p.O = 32;
+            p.C = between(1, 7);
+            p.K = (33 + p.C) / p.C;
+            p.activation = Activation::none;
+        }
     } else if (route == "gather") {
         p.C = one_of({1, 2, 3, between(1, 12), between(1, 60), between(100, 900)});
         p.O = chance(70) ? between(1, 9) : between(1, 40);
@@ -144,11 +152,13 @@ static bool draw_numbers(const std::string& route) {
         outputs = between(1500, 30000);
     }
     if (is_project) outputs = between(300, 1500);
-    p.L = std::max<int64_t>((outputs - 1) * p.stride + reach - p.pad_left - pad_right, 1) + between(0, 3);
-    if (is_project || chance(30)) p.L = (p.L + 7) / 8 * 8;  // rows of whole vectors
+    if (is_wide) outputs = 16 * between(256, 270);
+    p.L = std::max<int64_t>((outputs - 1) * p.stride + reach - p.pad_left - pad_right, 1);
+    if (!is_wide) p.L += between(0, 3);
+    if (is_project || (!is_wide && chance(30))) p.L = (p.L + 7) / 8 * 8;  // rows of whole vectors
     p.P = (p.L + p.pad_left + pad_right - reach) / p.stride + 1;
     const int64_t products = p.N * p.G * p.O * p.P * p.C * p.K;
-    if (p.L + p.pad_left + pad_right < reach || products > 2000000 || p.N * p.G * p.C * p.L > 200000)
+    if (p.L + p.pad_left + pad_right < reach || products > (is_wide ? 6000000 : 2000000) || p.N * p.G * p.C * p.L > 200000)
         return false;
 
     const int64_t channels = p.G * p.C;

@@ -52,6 +52,11 @@ struct Copy {
     uint32_t bytes, source_bytes;
     int group;
 };
+struct BulkStore {
+    unsigned char* target;
+    uint32_t source, bytes;
+    int group;
+};
 enum class State { ready, at_block_barrier, at_warp_barrier, done };
 struct Fiber {
     State state;
@@ -61,6 +66,8 @@ struct Fiber {
     void* stack;
     std::vector<Copy> copies;
     int groups;  // committed
+    std::vector<BulkStore> bulk_stores;
+    int bulk_groups;  // committed
 };
 struct Warp {
     int arrived;
@@ -157,6 +164,7 @@ void leave(State state) {
 void begin_thread() {
     (*thread_body)();
     if (!fibers[current].copies.empty()) fail("thread %ld ends before its copies landed", current);
+    if (!fibers[current].bulk_stores.empty()) fail("thread %ld ends before its bulk copies have read", current);
     leave(State::done);
 }
 
@@ -193,7 +201,7 @@ void run_block() {
         fiber.state = State::ready;
         fiber.started = false;
         fiber.index = dim3(thread % blockDim.x, thread / blockDim.x);
-        fiber.groups = 0;
+        fiber.groups = fiber.bulk_groups = 0;
     }
     for (;;) {
         bool ran = false;
@@ -325,6 +333,30 @@ void wait_copies(int pending_groups) {
         memcpy(shared() + copy.target, copy.source, copy.source_bytes);
     }
     fiber.copies.swap(left);
+}
+
+// A bulk copy to global memory reads its source as late as it may.
+void bulk_store(uint64_t target, uint32_t source, uint32_t bytes) {
+    if (target % 16 != 0 || source % 16 != 0 || bytes % 16 != 0) fail("misaligned bulk copy");
+    Fiber& fiber = fibers[current];
+    fiber.bulk_stores.push_back({reinterpret_cast<unsigned char*>(target), source, bytes, fiber.bulk_groups});
+}
+
+void commit_bulk_stores() { ++fibers[current].bulk_groups; }
+
+void wait_bulk_stores(int pending_groups) {
+    Fiber& fiber = fibers[current];
+    std::vector<BulkStore> left;
+    for (const BulkStore& store : fiber.bulk_stores) {
+        if (store.group >= fiber.bulk_groups - pending_groups) {
+            left.push_back(store);
+            continue;
+        }
+        check_shared(kStaticBytes + store.source, store.bytes, false);
+        check_global(store.target, store.bytes, true);
+        memcpy(store.target, shared() + store.source, store.bytes);
+    }
+    fiber.bulk_stores.swap(left);
 }
 
 }  // namespace emulator

@@ -117,6 +117,10 @@ void copy_async(uint32_t target, const void* source, uint32_t bytes, uint32_t so
 void commit_copies();
 void wait_copies(int pending_groups);
 
+void bulk_store(uint64_t target, uint32_t source, uint32_t bytes);
+void commit_bulk_stores();
+void wait_bulk_stores(int pending_groups);
+
 // The sum of a product of matrices: exact, then cut to float towards zero, as tensor cores do.
 inline float truncate(double sum) {
     const float nearest = static_cast<float>(sum);
@@ -332,6 +336,15 @@ inline void cp_async_wait_all() {
     emulator::wait_copies(0);
 }
 
+inline void cp_async_bulk_store(uint64_t target, uint32_t source, uint32_t bytes) {
+    emulator::bulk_store(target, source, bytes);
+}
+inline void cp_async_bulk_commit() { emulator::commit_bulk_stores(); }
+template <int kPending>
+void cp_async_bulk_wait_read() {
+    emulator::wait_bulk_stores(kPending);
+}
+
 inline uint32_t cvt_rna_tf32(float value) {
     const uint32_t bits = __float_as_uint(value);
     if (!std::isfinite(value)) return value != value ? 0x7FFFFFFF : bits;
@@ -377,9 +390,13 @@ void wgmma_wait_group() {}
 inline uint64_t wgmma_descriptor(uint32_t smem16) { return uint64_t{1} << 62 | uint64_t{64} << 32 | smem16; }
 inline uint64_t wgmma_descriptor_plain(uint32_t smem16) { return uint64_t{8} << 32 | 8 << 16 | smem16; }
 
-template <class Pair>
-void st_shared(uint32_t target, Pair pair) {
-    *reinterpret_cast<Pair*>(emulator::shared() + target) = pair;
+template <class Value>
+void st_shared(uint32_t target, Value value) {
+    *reinterpret_cast<Value*>(emulator::shared() + target) = value;
+}
+template <class Value>
+void st_global(void* target, Value value) {
+    *static_cast<Value*>(target) = value;
 }
 inline void st_shared_apart(uint32_t target, float2 pair) {
     st_shared(target, pair.x);
