@@ -9138,8 +9138,11 @@ inline bool fits_stem_sm80(const Problem& any_problem) {
                                                     : 4;
     if ((is_float && !fast) || problem.C * problem.K < least_products || outputs < 1 << 17 || problem.P < 256)
         return false;
-    const int64_t full_rows = stem::kMTileO * stem::row_classes(problem);  // fewer leave products half empty
-    return problem.O >= full_rows && stem::takes(problem);
+    // Products may be half empty, in 16 bits three quarters: 8x4x30001 to 40, K9 in TF32 50, 40 (and to 100
+    // 54, 74), in bf16 to 100 44, 65. Bringing x counts where it has many planes for the channels that there
+    // are: TF32 31x7x110903 to 62, K5 s8 359, 125; 4x2x441000 to 64, K8 s4 58, 69.
+    const int64_t least_rows = stem::kMTileO / (is_float ? 2 : 4) * stem::row_classes(problem);
+    return problem.O >= std::max(least_rows, 4 * problem.C * problem.stride) && stem::takes(problem);
 }
 
 inline Error launch_stem_sm80(const Problem& any_problem, cudaStream_t stream) {
@@ -9654,16 +9657,18 @@ Error launch(const Problem& problem, cudaStream_t stream) {
 // Few outputs whose taps hardly overlap, or of long sums over few positions; and tiny problems. us by this
 // route and by the next best, of 224 random layers (small_sm80 is better at what it takes): 11x527x4212 to
 // 1, K1: 48 and 127; 32x413x41 to 6, K1, stride 4: 8 and 50; 2x130x1927 to 4, K7: 12 and 25; 11x5x44 to 5,
-// K6: 6 and 8. But 7x255x37625 to 2, K10, stride 3: 215 and 140; 34x3x74346 to 2, K14: 93 and 32; and of
-// eight outputs, TF32: 16x128x2000 K7 100 and 21, one sample 12 and 16.
+// K6: 6 and 8; 46x22x17103 to 1, K1, bf16: 49 and 83. But 7x255x37625 to 2, K10, stride 3: 215 and 140;
+// 34x3x74346 to 2, K14: 93 and 32; and of eight outputs, TF32: 16x128x2000 K7 100 and 21, one sample 12 and
+// 16.
 inline bool fits_gather(const Problem& any_problem) {
     const Problem problem = canonical(any_problem);
     if (!gather::takes(problem)) return false;
     const int64_t products = problem.C * problem.K;
     const int64_t outputs = problem.G * problem.O * problem.P;  // of a sample, as the loads
     const int64_t loads = problem.G * ceil_div(problem.O, 8) * problem.P * products;
+    if (problem.O <= 8 && products >= 8 && problem.K <= std::min<int64_t>(problem.stride, 8)) return true;
     if (problem.O <= 8 && products >= 32 && problem.K <= std::min<int64_t>(2 * problem.stride, 8))
-        return problem.K <= problem.stride || loads <= 1 << 21;
+        return loads <= 1 << 21;
     if (problem.O < 8 && problem.G == 1 && problem.C >= 80 && problem.K <= 8 * problem.stride)
         return loads <= 1 << 21;
     if (problem.C >= 16 && problem.O >= 8) return false;
