@@ -154,11 +154,15 @@ static bool draw_numbers(const std::string& route) {
     if (is_project) outputs = between(300, 1500);
     if (is_wide) outputs = 16 * between(256, 270);
     p.L = std::max<int64_t>((outputs - 1) * p.stride + reach - p.pad_left - pad_right, 1);
-    if (!is_wide) p.L += between(0, 3);
-    if (is_project || (!is_wide && chance(30))) p.L = (p.L + 7) / 8 * 8;  // rows of whole vectors
+    if (!is_wide) {  // whose rows of y are whole sectors
+        p.L += between(0, 3);
+        if (is_project || chance(30)) p.L = (p.L + 7) / 8 * 8;  // rows of whole vectors
+    }
     p.P = (p.L + p.pad_left + pad_right - reach) / p.stride + 1;
     const int64_t products = p.N * p.G * p.O * p.P * p.C * p.K;
-    if (p.L + p.pad_left + pad_right < reach || products > (is_wide ? 6000000 : 2000000) || p.N * p.G * p.C * p.L > 200000)
+    const int64_t most_products = is_wide ? 6000000 : 2000000;
+    if (p.L + p.pad_left + pad_right < reach || products > most_products ||
+        p.N * p.G * p.C * p.L > 200000)
         return false;
 
     const int64_t channels = p.G * p.C;

@@ -320,19 +320,24 @@ int change_unwatched(int* place, int value) {
 
 void commit_copies() { ++fibers[current].groups; }
 
+// Calls finish(copy) for a thread's copies but those of its last pending_groups groups, and forgets them.
+template <class Copies, class Finish>
+static void finish_groups(Copies& copies, int groups, int pending_groups, Finish finish) {
+    Copies left;
+    for (const auto& copy : copies) {
+        if (copy.group >= groups - pending_groups) left.push_back(copy);
+        else finish(copy);
+    }
+    copies.swap(left);
+}
+
 void wait_copies(int pending_groups) {
     Fiber& fiber = fibers[current];
-    std::vector<Copy> left;
-    for (const Copy& copy : fiber.copies) {
-        if (copy.group >= fiber.groups - pending_groups) {
-            left.push_back(copy);
-            continue;
-        }
+    finish_groups(fiber.copies, fiber.groups, pending_groups, [](const Copy& copy) {
         check_shared(kStaticBytes + copy.target, copy.bytes, true);
         memset(shared() + copy.target, 0, copy.bytes);
         memcpy(shared() + copy.target, copy.source, copy.source_bytes);
-    }
-    fiber.copies.swap(left);
+    });
 }
 
 // A bulk copy to global memory reads its source as late as it may.
@@ -346,17 +351,11 @@ void commit_bulk_stores() { ++fibers[current].bulk_groups; }
 
 void wait_bulk_stores(int pending_groups) {
     Fiber& fiber = fibers[current];
-    std::vector<BulkStore> left;
-    for (const BulkStore& store : fiber.bulk_stores) {
-        if (store.group >= fiber.bulk_groups - pending_groups) {
-            left.push_back(store);
-            continue;
-        }
+    finish_groups(fiber.bulk_stores, fiber.bulk_groups, pending_groups, [](const BulkStore& store) {
         check_shared(kStaticBytes + store.source, store.bytes, false);
         check_global(store.target, store.bytes, true);
         memcpy(store.target, shared() + store.source, store.bytes);
-    }
-    fiber.bulk_stores.swap(left);
+    });
 }
 
 }  // namespace emulator
