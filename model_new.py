@@ -1571,6 +1571,37 @@ inline Divisor plan_divisor(int64_t divisor) {
     return {static_cast<uint32_t>(divisor), static_cast<uint32_t>(ceil_div(int64_t{1} << 31, divisor))};
 }
 
+// Likewise, exact for every dividend below 2^31 (Granlund and Montgomery, "Division by invariant integers
+// using multiplication", PLDI 1994, theorem 4.2 with N = 31).
+struct IndexDivisor {
+    uint32_t divisor, reciprocal, shift;
+
+    __device__ __forceinline__ uint32_t quotient(uint32_t dividend) const {
+        return static_cast<uint32_t>(static_cast<uint64_t>(dividend) * reciprocal >> 31) >> shift;
+    }
+};
+
+inline IndexDivisor plan_index_divisor(int64_t divisor) {
+    uint32_t shift = 0;
+    while (int64_t{1} << shift < divisor) ++shift;
+    return {static_cast<uint32_t>(divisor),
+            static_cast<uint32_t>(ceil_div(int64_t{1} << (31 + shift), divisor)), shift};
+}
+
+// Finds the sample of a position that counts through all samples.
+struct SampleDivisor {
+    IndexDivisor row;  // positions of a sample
+    bool few;          // in all: at most 2^30, so that threads past the last count right as well
+
+    __device__ __forceinline__ int64_t quotient(int64_t index) const {
+        return few ? row.quotient(static_cast<uint32_t>(index)) : index / row.divisor;
+    }
+};
+
+inline SampleDivisor plan_sample_divisor(int64_t samples, int64_t positions) {
+    return {plan_index_divisor(positions), samples <= (1 << 30) / positions};
+}
+
 // The type in which products of an element type are summed.
 template <class Element>
 struct SumOf {
@@ -1793,7 +1824,7 @@ namespace conv1d {
 namespace depthwise {
 
 // What sums an output: kernels, and ways of the rows kernel.
-enum class Way { strips, words, strided, sliding, padded, outputs };
+enum class Way { strips, words, strided, sliding, padded, outputs, gathered };
 
 constexpr int kMaxThreads = 256;
 constexpr int kSumBytes = 4;
@@ -1810,16 +1841,17 @@ static_assert(kStripVectors % 2 == 1, "strips must be an odd number of vectors t
 
 struct Params {
     Problem problem;
-    int64_t segment;    // positions of a row that one block or warp takes
-    uint32_t rows;      // of y
-    uint32_t segments;  // of a row
+    int64_t segment;        // positions of a row that one block or warp takes
+    uint32_t rows;          // of y
+    IndexDivisor channels;  // of y
+    IndexDivisor segments;  // of a row
 };
 
 // Where blocks take whole rows, or one segment of one.
 struct BlockParams : Params {
     uint32_t row_blocks;  // blocks for one segment of all rows
     int32_t rows_per_block;
-    int32_t threads_per_row;
+    Divisor threads_per_row;
     bool by_channel;  // x is contiguous along channels, and a block's rows are of one sample
 };
 
@@ -1834,7 +1866,7 @@ struct Row {
     bool valid;
 };
 
-// Rows and blocks are fewer than 2^31 (fits_depthwise): divisions are of 32 bits.
+// Rows and blocks are fewer than 2^31 (fits_depthwise).
 template <class Element>
 __device__ __forceinline__ Row<Element> row_at(const Problem& problem, uint32_t n, uint32_t o) {
     const int64_t channels = problem.G * problem.O;
@@ -1851,7 +1883,7 @@ __device__ __forceinline__ Row<Element> row_at(const Problem& problem, uint32_t 
 template <class Element>
 __device__ __forceinline__ Row<Element> row_of_block(const BlockParams& params, int place) {
     const Problem& problem = params.problem;
-    const uint32_t channels = static_cast<uint32_t>(problem.G * problem.O);
+    const uint32_t channels = params.channels.divisor;
     uint32_t n, o, segment;
     bool valid;
     // Blocks that run together should share what they read: a row, or rows of neighbouring channels.
@@ -1862,14 +1894,10 @@ __device__ __forceinline__ Row<Element> row_of_block(const BlockParams& params, 
         o = row_block / samples * params.rows_per_block + place;
         valid = o < channels;
     } else {
-        uint32_t row_block = blockIdx.x;
-        segment = 0;
-        if (params.segments > 1) {
-            row_block = blockIdx.x / params.segments;
-            segment = blockIdx.x - row_block * params.segments;
-        }
+        const uint32_t row_block = params.segments.quotient(blockIdx.x);
+        segment = blockIdx.x - row_block * params.segments.divisor;
         const uint32_t index = row_block * params.rows_per_block + place;
-        n = index / channels;
+        n = params.channels.quotient(index);
         o = index - n * channels;
         valid = index < params.rows;
     }
@@ -1886,9 +1914,8 @@ struct Place {
 };
 __device__ __forceinline__ Place place_of_thread(const BlockParams& params) {
     const int thread = threadIdx.x;
-    if (params.rows_per_block == 1) return {0, thread};
-    const int row = threadIdx.x / static_cast<uint32_t>(params.threads_per_row);
-    return {row, thread - row * params.threads_per_row};
+    const int row = params.threads_per_row.quotient(thread);
+    return {row, static_cast<int>(thread - row * params.threads_per_row.divisor)};
 }
 
 template <class Element>
@@ -1947,6 +1974,7 @@ Params plan_any(const Problem& problem) {
     Params params{};
     params.problem = problem;
     params.rows = static_cast<uint32_t>(problem.N * problem.G * problem.O);
+    params.channels = plan_index_divisor(problem.G * problem.O);
     return params;
 }
 
@@ -2068,10 +2096,10 @@ inline OutputsParams plan_outputs(const Problem& problem) {
     const int64_t step = std::min(ceil_div(problem.P, kOutputs), kMaxThreads / lanes);
     params.segment = kOutputs * step;
     params.p_distance = static_cast<int32_t>(step);  // neighbours load neighbours
-    params.segments = static_cast<uint32_t>(ceil_div(problem.P, params.segment));
-    params.threads_per_row = static_cast<int32_t>(step * lanes);
+    params.segments = plan_index_divisor(ceil_div(problem.P, params.segment));
+    params.threads_per_row = plan_divisor(step * lanes);
     params.rows_per_block =
-        params.segments > 1 ? 1 : static_cast<int32_t>(kMaxThreads / params.threads_per_row);
+        params.segments.divisor > 1 ? 1 : static_cast<int32_t>(kMaxThreads / (step * lanes));
     params.row_blocks = static_cast<uint32_t>(ceil_div(params.rows, params.rows_per_block));
     return params;
 }
@@ -2886,22 +2914,24 @@ __global__ void __launch_bounds__(kMaxThreads, kRowsBlocks<kWay>)
     extern __shared__ __align__(16) unsigned char smem[];
     const Problem& problem = params.problem;
     const int warp = threadIdx.x / 32;
-    const uint32_t item = blockIdx.x * kRowsWarps + warp, index = item / params.segments;
+    const uint32_t item = blockIdx.x * kRowsWarps + warp, index = params.segments.quotient(item);
     if (index >= params.rows) return;
-    const uint32_t channels = static_cast<uint32_t>(problem.G * problem.O), n = index / channels;
-    const Row<Element> row = row_at<Element>(problem, n, index - n * channels);
+    const uint32_t n = params.channels.quotient(index);
+    const Row<Element> row = row_at<Element>(problem, n, index - n * params.channels.divisor);
     const float bias = bias_of<Element>(problem, row.o);
     const int taps = static_cast<int>(problem.K), L = static_cast<int>(problem.L);
     const int stride = kWay == Way::strided ? static_cast<int>(problem.stride) : 1;
     Element* x_smem = reinterpret_cast<Element*>(smem + warp * params.warp_bytes);
     Element* x_next = x_smem + params.stage_elems;
     float* const w_smem = reinterpret_cast<float*>(x_next + params.stage_elems);
-    for (int k = threadIdx.x % 32; k < taps; k += 32) w_smem[k] = widen(row.w[k]);
+    // The first of them on their way while x is.
+    const int lane = threadIdx.x % 32;
+    const Element w_first = row.w[min(lane, taps - 1)];
 
     // Segments of words begin where y is aligned, those of strips where x is.
     const int segment = static_cast<int>(params.segment), positions = params.stage_positions;
     const int pad_left = static_cast<int>(problem.pad_left);
-    int p_begin = static_cast<int>(item - index * params.segments) * segment;
+    int p_begin = static_cast<int>(item - index * params.segments.divisor) * segment;
     if (kWay == Way::words) p_begin -= misalignment<kLineBytes / sizeof(Element)>(row.y);
     if (kWay == Way::strips) p_begin -= misalignment<kWide>(row.x - pad_left);
     const int p_end = min(p_begin + segment, static_cast<int>(problem.P));
@@ -2916,6 +2946,8 @@ __global__ void __launch_bounds__(kMaxThreads, kRowsBlocks<kWay>)
         return shift + (min(some, positions) - 1) * stride + reach + 2;
     };
     if (p_begin < p_end) fetch_stage(row.x, l, L, count_of(p_end - p_begin), x_smem);
+    if (lane < taps) w_smem[lane] = widen(w_first);
+    for (int k = lane + 32; k < taps; k += 32) w_smem[k] = widen(row.w[k]);
 #pragma unroll 1
     for (int p = p_begin; p < p_end; p += positions) {
         const int left = p_end - p - positions;
@@ -2976,7 +3008,7 @@ inline bool plan_rows(RowsParams& params, Way way) {
     const int64_t full = params.rows * stages / (64 * std::max<int64_t>(problem.device.sm_count, 1));
     const int64_t some = std::clamp<int64_t>(full, 1, kMaxStages);
     params.segment = some * positions;
-    params.segments = static_cast<uint32_t>(ceil_div(stages, some));
+    params.segments = plan_index_divisor(ceil_div(stages, some));
     return true;
 }
 
@@ -3071,7 +3103,7 @@ __device__ __forceinline__ void fetch_row(const SlidingParams& params, const Ele
                                           int count, int lead, int lane, float* x_smem) {
     const Problem& problem = params.problem;
     const Runs& runs = params.runs;
-    const int threads = params.threads_per_row, stride = static_cast<int>(problem.stride);
+    const int threads = params.threads_per_row.divisor, stride = static_cast<int>(problem.stride);
     const uint32_t inside_count = inside.end - inside.begin;
     int at = lane * stride;  // of x, from the first
     const int step = threads * stride;
@@ -3216,7 +3248,7 @@ __global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
     const Problem& problem = params.problem;
     const Runs& runs = params.runs;
     const int taps = static_cast<int>(problem.K);
-    const int threads = params.threads_per_row;
+    const int threads = params.threads_per_row.divisor;
     const Place place = place_of_thread(params);
     const int lane = place.lane;
     const Row<Element> row = row_of_block<Element>(params, place.row);
@@ -3377,18 +3409,19 @@ inline bool plan_sliding_rows(SlidingParams& params, int64_t threads, int64_t ro
     // They begin aligned.
     const int64_t most = strips * kStrip * residues - lead;
     if (most < 1) return false;
-    params.segments = static_cast<uint32_t>(ceil_div(problem.P, most));
-    const int64_t segment = residues == 1 ? ceil_div(problem.P, params.segments) : most;
+    const int64_t segments = ceil_div(problem.P, most);
+    params.segments = plan_index_divisor(segments);
+    const int64_t segment = residues == 1 ? ceil_div(problem.P, segments) : most;
     params.segment = std::min(round_up(std::min(segment, problem.P), wide), most);
     const int64_t strips_of_run = ceil_div(ceil_div(params.segment + lead, residues), kStrip);
     params.runs = plan_runs(problem, strips_of_run);
-    params.threads_per_row = static_cast<int32_t>(strips_of_run * residues);
+    params.threads_per_row = plan_divisor(strips_of_run * residues);
     params.rows_per_block = static_cast<int32_t>(rows_per_block);
-    return (params.segments == 1 || params.segment >= halo) &&
+    return (segments == 1 || params.segment >= halo) &&
            rows_per_block * params.runs.row_pitch <= kSmemSums;
 }
 
-// threads_per_row stays 0 where sliding does not take the problem.
+// threads_per_row.divisor stays 0 where sliding does not take the problem.
 inline SlidingParams plan_sliding(const Problem& problem) {
     SlidingParams params = plan_any<SlidingParams>(problem), none = params;
     if (problem.dtype == Dtype::float64 || problem.K > 2048) return none;
@@ -3407,8 +3440,8 @@ inline SlidingParams plan_sliding(const Problem& problem) {
     }
     for (int64_t threads = kMaxThreads; threads >= 32; threads /= 2) {
         if (!plan_sliding_rows(params, threads, 1)) continue;
-        if (params.segments == 1) {
-            const int64_t rows = std::min<int64_t>(kSlidingThreads / params.threads_per_row,
+        if (params.segments.divisor == 1) {
+            const int64_t rows = std::min<int64_t>(kSlidingThreads / params.threads_per_row.divisor,
                                                    kSmemSums / params.runs.row_pitch);
             params.rows_per_block = static_cast<int32_t>(std::max<int64_t>(rows, 1));
         }
@@ -3421,20 +3454,310 @@ inline SlidingParams plan_sliding(const Problem& problem) {
 }  // namespace depthwise
 }  // namespace conv1d
 ''',
+"gather.cuh": r'''
+#line 1 "kernels/gather.cuh"
+// Few products an output: each thread gathers its own x, for one position of kO output channels, and threads
+// share long sums. Nothing is staged but weights, and what a thread does before its first load is kept short,
+// so that tiny problems take little more than a launch, and strides that pass most of x by cost no more than
+// what they read.
+
+#include <algorithm>
+
+
+
+
+namespace conv1d {
+namespace gather {
+
+constexpr int kThreads = 256;
+constexpr int kBatch = 8;            // elements of x that a thread has in flight
+constexpr int kBatchW = 4;           // and of w
+constexpr int kOutputs = 8;          // of a thread, or twice as many
+constexpr int kMostParts = 32;
+constexpr int64_t kMaxRows = 65535;   // of blocks, along two sides of the grid
+constexpr int64_t kChain = 1024;     // products that one thread sums in a line, about
+
+// A block is [part][position]: threads side by side, and those that share a position's products. What the
+// kernel reads, and no more, in the order in which it does: each new 64 bytes of parameters take 0.1 us.
+struct Params {
+    int32_t positions_log2;
+    SampleDivisor samples;            // whose positions follow one another
+    int32_t products, share;          // C * K, and those of a part
+    int32_t channels;                 // O
+    const void* w;
+    const void* bias;
+    Divisor taps;
+    int32_t stride, pad_left, dilation, length;
+    const void* x;
+    int64_t sample_step, group_step;  // in x
+    int32_t row_step, l_step;         // likewise, from channel to channel and position to position,
+    int32_t tap_step, turn_step;      // tap to tap, and a channel's last tap to the next's first
+    void* y;
+    int64_t y_sample_step;
+    int64_t N;
+    Divisor products_of_channel;
+    int32_t parts;
+    Activation activation;
+};
+
+// How it is launched. p_blocks is 0 where the problem does not suit.
+struct Plan {
+    Params params;
+    int64_t p_blocks, o_blocks, groups;
+    int32_t outputs;  // of a thread
+    int32_t smem_bytes;
+};
+
+template <class Element, int kO>
+__global__ void __launch_bounds__(kThreads)
+    gather_kernel(const __grid_constant__ Params params) {
+    extern __shared__ __align__(16) unsigned char smem[];
+    float* const bias_smem = reinterpret_cast<float*>(smem);  // [kO]
+    float* const w_smem = bias_smem + round_up(kO, 4);        // [product][kO]; later sums, [part][kO][position]
+    const int32_t thread = threadIdx.x, products = params.products;
+    const int32_t part = thread >> params.positions_log2, position = thread - (part << params.positions_log2);
+    const int64_t index = (int64_t{blockIdx.x} << params.positions_log2) + position;
+    const int64_t n = params.samples.quotient(index);
+    const auto p = static_cast<int32_t>(index - n * params.samples.row.divisor);
+    const bool active = n < params.N;
+    const uint32_t o_begin = blockIdx.y * kO, channel = blockIdx.z * params.channels + o_begin;
+    const int32_t outputs = min(static_cast<int32_t>(params.channels - o_begin), kO);
+
+    // Weights and bias, then x: all on their way before any is waited for.
+    const Element* const w = static_cast<const Element*>(params.w) +
+                             static_cast<uint64_t>(channel) * static_cast<uint32_t>(products);
+    const int32_t known = outputs * products;
+    const Element w_first = thread < known ? w[thread] : Element{};
+    float bias = 0.0f;
+    if (params.bias != nullptr && thread < outputs)
+        bias = widen(static_cast<const Element*>(params.bias)[channel + thread]);
+
+    const int64_t row = params.samples.row.divisor;
+    Element* const y = static_cast<Element*>(params.y) + n * params.y_sample_step +
+                       static_cast<uint64_t>(channel) * row + p;
+
+    // The part's products, by channel and tap.
+    const int32_t begin = min(part * params.share, products);
+    const int32_t end = active ? min(begin + params.share, products) : begin;
+    const int32_t first_row = params.taps.quotient(begin), taps = params.taps.divisor;
+    const int32_t l_begin = p * params.stride - params.pad_left;
+    int32_t tap = begin - first_row * taps;
+    int32_t l = l_begin + tap * params.dilation;
+    const Element* x = static_cast<const Element*>(params.x) + n * params.sample_step +
+                       int64_t{blockIdx.z} * params.group_step + int64_t{first_row} * params.row_step +
+                       int64_t{l} * params.l_step;
+    Element value[kBatch];
+    const auto load = [&](int32_t left) {
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) value[i] = Element{};
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) {
+            if (i == kBatch / 2 && i >= left) break;
+            const bool inside = i < left && static_cast<uint32_t>(l) < static_cast<uint32_t>(params.length);
+            if (inside) value[i] = *x;
+            const bool is_last = ++tap == taps;
+            x += is_last ? params.turn_step : params.tap_step;
+            l = is_last ? l_begin : l + params.dilation;
+            if (is_last) tap = 0;
+        }
+    };
+    load(end - begin);
+
+    if (thread < kO) bias_smem[thread] = bias;
+    const auto store_w = [&](int32_t at, Element w_value) {
+        const int32_t o = kO == 1 ? 0 : params.products_of_channel.quotient(at);
+        if (at < kO * products) w_smem[(at - o * products) * kO + o] = widen(w_value);
+    };
+    store_w(thread, w_first);
+#pragma unroll 1
+    for (int32_t first = thread + kThreads; first < kO * products; first += kBatchW * kThreads) {
+        Element w_value[kBatchW];
+#pragma unroll
+        for (int i = 0; i < kBatchW; ++i) {
+            const int32_t at = first + i * kThreads;
+            w_value[i] = at < known ? w[at] : Element{};
+        }
+#pragma unroll
+        for (int i = 0; i < kBatchW; ++i) store_w(first + i * kThreads, w_value[i]);
+    }
+    __syncthreads();
+
+    float sum[kO] = {};
+#pragma unroll 1
+    for (int32_t first = begin; first < end; first += kBatch) {
+        float wide[kBatch];
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) wide[i] = widen(value[i]);
+        if (first + kBatch < end) load(end - first - kBatch);
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) {
+            if (first + i >= end) break;
+            const auto w_frag = *reinterpret_cast<const Vector<float, kO>*>(w_smem + (first + i) * kO);
+#pragma unroll
+            for (int o = 0; o < kO; ++o) sum[o] = fmaf(w_frag.at[o], wide[i], sum[o]);
+        }
+    }
+
+    if (params.parts == 1 && params.activation == Activation::none) {
+        const auto bias_frag = *reinterpret_cast<const Vector<float, kO>*>(bias_smem);
+        Element* target = y;
+#pragma unroll
+        for (int o = 0; o < kO; ++o, target += row) {
+            if (active && o < outputs) *target = narrow<Element>(sum[o] + bias_frag.at[o]);
+        }
+        return;
+    }
+    __syncthreads();  // weights have been read
+    const int32_t step_log2 = params.positions_log2;
+#pragma unroll
+    for (int o = 0; o < kO; ++o) w_smem[((part * kO + o) << step_log2) + position] = sum[o];
+    __syncthreads();
+    if (!active) return;
+#pragma unroll 1
+    for (int o = part; o < outputs; o += params.parts) {
+        float total = bias_smem[o];
+#pragma unroll 1
+        for (int i = 0; i < params.parts; ++i) total += w_smem[((i * kO + o) << step_log2) + position];
+        y[o * row] = params.activation == Activation::none
+                               ? narrow<Element>(total)
+                               : activate<Element, true>(params.activation, total);
+    }
+}
+
+// N does not decide parts, which order the sums.
+inline Plan plan(const Problem& problem) {
+    Plan plan{};
+    const int64_t products = problem.C * problem.K;
+    const int64_t few_outputs = problem.O <= 2 ? problem.O : problem.O <= 4 ? 4 : kOutputs;
+    const int64_t few_rows = problem.G * ceil_div(problem.O, few_outputs);  // of blocks
+    int64_t parts = 1;
+    const auto wants_more = [&] {
+        const int64_t p_blocks = ceil_div(problem.P * parts, kThreads);
+        return products > kChain * parts ||
+               (products > 16 * parts && few_rows * p_blocks < 2 * problem.device.sm_count);
+    };
+    Params& params = plan.params;
+    params.positions_log2 = 8;
+    for (; parts < kMostParts && wants_more(); parts *= 2) --params.positions_log2;
+    params.samples = plan_sample_divisor(problem.N, problem.P);
+    params.products = static_cast<int32_t>(products);
+    params.share = static_cast<int32_t>(ceil_div(products, parts));
+    params.channels = static_cast<int32_t>(problem.O);
+    params.w = problem.w;
+    params.bias = problem.bias;
+    params.taps = plan_divisor(problem.K);
+    params.stride = static_cast<int32_t>(problem.stride);
+    params.pad_left = static_cast<int32_t>(problem.pad_left);
+    params.dilation = static_cast<int32_t>(problem.dilation);
+    params.length = static_cast<int32_t>(problem.L);
+    params.x = problem.x;
+    params.sample_step = problem.x_stride_n;
+    params.group_step = problem.C * problem.x_stride_c;
+    params.row_step = static_cast<int32_t>(problem.x_stride_c);
+    params.l_step = static_cast<int32_t>(problem.x_stride_l);
+    params.tap_step = static_cast<int32_t>(problem.dilation * problem.x_stride_l);
+    params.turn_step = static_cast<int32_t>(problem.x_stride_c - (problem.K - 1) * params.tap_step);
+    params.y = problem.y;
+    params.y_sample_step = problem.G * problem.O * problem.P;
+    params.N = problem.N;
+    params.products_of_channel = plan_divisor(products);
+    params.parts = static_cast<int32_t>(parts);
+    params.activation = problem.activation;
+
+    const int64_t p_blocks = ceil_div(problem.N * problem.P, kThreads / parts);
+    const auto smem_bytes = [&](int64_t outputs) {
+        return (round_up(outputs, 4) + std::max<int64_t>(products, kThreads) * outputs) * 4;
+    };
+    // Twice the outputs a thread where enough blocks remain: 1024x3x512 to 64, K3, bf16 150 and 77 us.
+    const bool many = problem.O > kOutputs && few_rows * p_blocks >= 4 * problem.device.sm_count &&
+                      smem_bytes(2 * kOutputs) <= kPlainSmemBytes;
+    plan.outputs = static_cast<int32_t>(many ? 2 * kOutputs : few_outputs);
+    plan.smem_bytes = static_cast<int32_t>(smem_bytes(plan.outputs));
+    plan.o_blocks = ceil_div(problem.O, plan.outputs);
+    plan.groups = problem.G;
+    if (smem_bytes(plan.outputs) <= kPlainSmemBytes && plan.o_blocks <= kMaxRows && p_blocks <= kMaxBlocks)
+        plan.p_blocks = p_blocks;
+    return plan;
+}
+
+// What the kernel can compute; `problem` is canonical.
+inline bool takes(const Problem& problem) {
+    // Positions of x are counted in 32 bits, and steps from one product's to the next's.
+    constexpr int64_t kMost = int64_t{1} << 30;
+    return problem.dtype != Dtype::float64 && problem.L < kMost && problem.P < kMost &&
+           problem.stride < kMost && problem.P * problem.stride < kMost && problem.pad_left < kMost &&
+           problem.dilation < kMost && problem.K < kMost && problem.K * problem.dilation < kMost &&
+           problem.x_stride_l < kMost && problem.K * problem.dilation * problem.x_stride_l < kMost &&
+           problem.x_stride_c < kMost && problem.C < kMost && problem.G <= kMaxRows &&
+           problem.G * problem.O < kMost && problem.C * problem.K < kMost && plan(problem).p_blocks > 0;
+}
+
+template <class Element>
+Error launch(const Problem& problem, cudaStream_t stream) {
+    const Plan plan = gather::plan(problem);
+    const dim3 blocks(static_cast<unsigned>(plan.p_blocks), static_cast<unsigned>(plan.o_blocks),
+                      static_cast<unsigned>(plan.groups));
+    const auto run = [&](auto* kernel) {
+        kernel<<<blocks, kThreads, plan.smem_bytes, stream>>>(plan.params);
+        return launch_error();
+    };
+    if (plan.outputs == 1) return run(gather_kernel<Element, 1>);
+    if (plan.outputs == 2) return run(gather_kernel<Element, 2>);
+    if (plan.outputs == 4) return run(gather_kernel<Element, 4>);
+    if (plan.outputs == kOutputs) return run(gather_kernel<Element, kOutputs>);
+    return run(gather_kernel<Element, 2 * kOutputs>);
+}
+
+}  // namespace gather
+
+// Few outputs whose taps hardly overlap, or of long sums over few positions; and tiny problems. us by this
+// route and by the next best, of 224 random layers (small_sm80 is better at what it takes): 11x527x4212 to
+// 1, K1: 48 and 127; 32x413x41 to 6, K1, stride 4: 8 and 50; 2x130x1927 to 4, K7: 12 and 25; 11x5x44 to 5,
+// K6: 6 and 8; 46x22x17103 to 1, K1, bf16: 49 and 83. But 7x255x37625 to 2, K10, stride 3: 215 and 140;
+// 34x3x74346 to 2, K14: 93 and 32; and of eight outputs, TF32: 16x128x2000 K7 100 and 21, one sample 12 and
+// 16.
+inline bool fits_gather(const Problem& any_problem) {
+    const Problem problem = canonical(any_problem);
+    if (!gather::takes(problem)) return false;
+    const int64_t products = problem.C * problem.K;
+    const int64_t outputs = problem.G * problem.O * problem.P;  // of a sample, as the loads
+    const int64_t loads = problem.G * ceil_div(problem.O, 8) * problem.P * products;
+    if (problem.O <= 8 && products >= 8 && problem.K <= std::min<int64_t>(problem.stride, 8)) return true;
+    if (problem.O <= 8 && products >= 32 && problem.K <= std::min<int64_t>(2 * problem.stride, 8))
+        return loads <= 1 << 21;
+    if (problem.O < 8 && problem.G == 1 && problem.C >= 80 && problem.K <= 8 * problem.stride)
+        return loads <= 1 << 21;
+    if (loads > 1 << 17 || (problem.C >= 16 && problem.O >= 8)) return false;
+    if (products <= 10) return outputs <= 1 << 17;
+    const bool shares_x = problem.O > 8 && problem.K > problem.stride;  // which direct does better
+    return outputs <= (problem.dtype == Dtype::float32 && shares_x ? 12288 : 49152);
+}
+
+inline Error launch_gather(const Problem& any_problem, cudaStream_t stream) {
+    const Problem problem = canonical(any_problem);
+    if (problem.dtype == Dtype::float16) return gather::launch<__half>(problem, stream);
+    if (problem.dtype == Dtype::bfloat16) return gather::launch<__nv_bfloat16>(problem, stream);
+    return gather::launch<float>(problem, stream);
+}
+
+}  // namespace conv1d
+''',
 "depthwise.cuh": r'''
 #line 1 "kernels/depthwise.cuh"
 // Depthwise convolution: one input channel a group, any taps, stride and dilation, all dtypes, sm_75 and
-// later. Each element of x and y moves once; from some 60 taps on, multiply-adds bind instead. Which of four
+// later. Each element of x and y moves once; from some 60 taps on, multiply-adds bind instead. Which of five
 // kernels sums an output, and in what order, depends on nothing but one sample:
 //
 // rows     taps that lie near each other, a warp a row (depthwise_rows.cuh)
 // sliding  many taps, a block a row or several (depthwise_sliding.cuh)
 // padded   filters mostly longer than the row or few positions, a thread an output (depthwise_padded.cuh)
+// gathered rows too short for a warp each (gather.cuh)
 // outputs  all else, and doubles, a thread or some an output (depthwise_outputs.cuh)
 
 #include <algorithm>
 #include <numeric>
 #include <type_traits>
+
 
 
 
@@ -3464,6 +3787,10 @@ inline Way way_of(const Problem& problem) {
         const bool fills_strips = problem.dtype == Dtype::float32 ? K > 8 : K > (P < 1024 ? 8 : 2);
         if (problem.dilation == 1 && P >= 192 && fills_strips && K <= 128) return Way::strips;
         if (K <= 4 && P < 128) return Way::outputs;
+        // us by words and by this: 512x128x16 to 256, K5, fp32 62 and 26, bf16 85 and 26.
+        const int64_t some = problem.O * (problem.dtype == Dtype::float32 ? 1 : 2);
+        if (P <= std::min<int64_t>(16 * some, 47) && K * P <= 256 * some && gather::takes(problem))
+            return Way::gathered;
         if (K <= (P < 48 ? 32 : P < 128 ? 6 : P < 192 ? 8 : 12)) return Way::words;
         return P < 48 ? Way::outputs : Way::sliding;
     }
@@ -3483,21 +3810,21 @@ inline Way way_of(const Problem& problem) {
 inline bool prefers_few_outputs(const Problem& problem) {
     if (problem.K < 1000 || problem.O != 1 || problem.device.arch < 80) return false;
     if (way_of(problem) != Way::sliding || problem.x_stride_l != 1) return false;
-    return problem.P < 64 || plan_sliding(problem).threads_per_row == 0;
+    return problem.P < 64 || plan_sliding(problem).threads_per_row.divisor == 0;
 }
 
 template <class Element>
 Error launch_element(const Problem& problem, cudaStream_t stream) {
-    const auto blocks_of = [](const BlockParams& params) { return params.row_blocks * params.segments; };
+    const auto blocks_of = [](const BlockParams& params) { return params.row_blocks * params.segments.divisor; };
     const auto threads_of = [](const BlockParams& params) {
-        return params.rows_per_block * params.threads_per_row;
+        return params.rows_per_block * params.threads_per_row.divisor;
     };
     if constexpr (!std::is_same<Element, double>::value) {
         Way way = way_of(problem);
         RowsParams rows = plan_any<RowsParams>(problem);
         if (way <= Way::strided && !plan_rows(rows, way)) way = Way::sliding;
         const auto launch_rows = [&](auto* kernel) {
-            const int64_t blocks = ceil_div(int64_t{rows.rows} * rows.segments, kRowsWarps);
+            const int64_t blocks = ceil_div(int64_t{rows.rows} * rows.segments.divisor, kRowsWarps);
             const int smem_bytes = kRowsWarps * rows.warp_bytes;
             kernel<<<static_cast<unsigned>(blocks), kRowsWarps * 32, smem_bytes, stream>>>(rows);
             return launch_error();
@@ -3506,9 +3833,10 @@ Error launch_element(const Problem& problem, cudaStream_t stream) {
         if (way == Way::words) return launch_rows(depthwise_rows_kernel<Element, Way::words>);
         if (way == Way::strided) return launch_rows(depthwise_rows_kernel<Element, Way::strided>);
         if (way == Way::padded) return launch_padded<Element>(problem, stream);
+        if (way == Way::gathered) return gather::launch<Element>(problem, stream);
         if (way == Way::sliding) {
             const SlidingParams params = plan_sliding(problem);
-            if (params.threads_per_row > 0) {
+            if (params.threads_per_row.divisor > 0) {
                 const size_t smem_bytes = params.rows_per_block * params.runs.row_pitch * sizeof(float);
                 depthwise_sliding_kernel<Element>
                     <<<blocks_of(params), threads_of(params), smem_bytes, stream>>>(params);
@@ -7548,6 +7876,7 @@ const conv1d::Route conv1d::kDownsampleSm90 = {"downsample_sm90", fits_downsampl
 
 
 
+
 namespace conv1d {
 namespace fold {
 
@@ -8231,6 +8560,8 @@ inline bool fits_fold_sm80(const Problem& any_problem) {
     const bool is_tf32 = problem.precision == Precision::tf32;
     const int64_t least_products = !is_float ? 10 : !is_tf32 ? 48 : problem.O >= 128 ? 10 : 32;
     if (problem.C * problem.K < least_products || problem.stride >= 4 * problem.K) return false;
+    // Setting out takes as long: 7x918 to 64, K3, stride 3, bf16, of one sample 10 us here and 7 there.
+    if (problem.K <= problem.stride && fits_gather(problem)) return false;
     // Of one sample: its result must not depend on others.
     const double products = static_cast<double>(problem.G * problem.O * problem.C * problem.K) *
                             static_cast<double>(problem.P);
@@ -9457,231 +9788,6 @@ Error launch_project(const ProjectParams& params, cudaStream_t stream) {
 }
 
 }  // namespace few
-}  // namespace conv1d
-''',
-"gather.cuh": r'''
-#line 1 "kernels/gather.cuh"
-// Few products an output: each thread gathers its own x, for one position of kO output channels, and threads
-// share long sums. Nothing is staged but weights, so that tiny problems take little more than a launch, and
-// strides that pass most of x by cost no more than what they read.
-
-#include <algorithm>
-
-
-
-
-namespace conv1d {
-namespace gather {
-
-constexpr int kThreads = 256;
-constexpr int kBatch = 8;            // elements of x that a thread has in flight
-constexpr int kMostParts = 32;
-constexpr int64_t kChain = 1024;     // products that one thread sums in a line, about
-
-struct Params {
-    Problem problem;
-    int32_t positions, parts;  // of a block: threads side by side, and those that share a position's products
-    int32_t products;          // C * K
-    int32_t share;             // of a part
-    Divisor taps;
-    int64_t total;             // N * P: positions of all samples follow one another
-    int64_t p_blocks, o_blocks, blocks;
-    int32_t smem_bytes;
-};
-
-template <class Element, int kO>
-__global__ void __launch_bounds__(kThreads) gather_kernel(const __grid_constant__ Params params) {
-    extern __shared__ __align__(16) unsigned char smem[];
-    float* const w_smem = reinterpret_cast<float*>(smem);  // [product][kO]; later sums, [part][kO][position]
-    const Problem& problem = params.problem;
-    const int32_t thread = threadIdx.x, positions = params.positions;
-    const int32_t part = thread / positions, position = thread - part * positions;
-    const int64_t row = blockIdx.x / params.p_blocks;  // of blocks: kO output channels
-    const int64_t index = (blockIdx.x - row * params.p_blocks) * positions + position;
-    const int64_t g = row / params.o_blocks, o_begin = (row - g * params.o_blocks) * kO;
-    const int outputs = static_cast<int>(min(problem.O - o_begin, int64_t{kO}));
-    const bool active = index < params.total;
-    const int64_t n = !active ? 0
-                      : params.total <= UINT32_MAX
-                          ? static_cast<uint32_t>(index) / static_cast<uint32_t>(problem.P)
-                          : index / problem.P;
-    const int64_t p = index - n * problem.P;
-
-    // The part's products, by channel and tap.
-    const int32_t taps = static_cast<int32_t>(problem.K);
-    const int32_t begin = min(part * params.share, params.products);
-    const int32_t end = active ? min(begin + params.share, params.products) : begin;
-    const int64_t tap_step = problem.dilation * problem.x_stride_l;
-    const int64_t channel_step = problem.x_stride_c - taps * tap_step;
-    const auto l_begin = static_cast<int32_t>(p * problem.stride - problem.pad_left);
-    const auto dilation = static_cast<int32_t>(problem.dilation), length = static_cast<int32_t>(problem.L);
-    int32_t tap = begin - params.taps.quotient(begin) * taps;
-    const Element* x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n +
-                       (g * problem.C + params.taps.quotient(begin)) * problem.x_stride_c +
-                       l_begin * problem.x_stride_l + tap * tap_step;
-    int32_t l = l_begin + tap * dilation;
-    Element value[kBatch];
-    const auto load = [&](int32_t first) {
-#pragma unroll
-        for (int i = 0; i < kBatch; ++i) {
-            const bool inside = first + i < end && static_cast<uint32_t>(l) < static_cast<uint32_t>(length);
-            value[i] = inside ? *x : Element{};
-            x += tap_step;
-            l += dilation;
-            if (++tap < taps) continue;
-            tap = 0;
-            x += channel_step;
-            l = l_begin;
-        }
-    };
-    load(begin);  // on its way while weights come
-
-    const Element* const w =
-        static_cast<const Element*>(problem.w) + (g * problem.O + o_begin) * params.products;
-#pragma unroll 1
-    for (int32_t i = thread; i < params.products; i += kThreads) {
-#pragma unroll
-        for (int o = 0; o < kO; ++o)
-            w_smem[i * kO + o] = o < outputs ? widen(w[o * static_cast<int64_t>(params.products) + i]) : 0.0f;
-    }
-    __syncthreads();
-
-    float sum[kO] = {};
-#pragma unroll 1
-    for (int32_t first = begin; first < end; first += kBatch) {
-        float wide[kBatch];
-#pragma unroll
-        for (int i = 0; i < kBatch; ++i) wide[i] = widen(value[i]);
-        if (first + kBatch < end) load(first + kBatch);
-#pragma unroll
-        for (int i = 0; i < kBatch; ++i) {
-            if (first + i >= end) break;
-            const auto w_frag = *reinterpret_cast<const Vector<float, kO>*>(w_smem + (first + i) * kO);
-#pragma unroll
-            for (int o = 0; o < kO; ++o) sum[o] = fmaf(w_frag.at[o], wide[i], sum[o]);
-        }
-    }
-
-    const int64_t channel = g * problem.O + o_begin;
-    const auto bias_of = [&](int o) {
-        return problem.bias == nullptr ? 0.0f : widen(static_cast<const Element*>(problem.bias)[channel + o]);
-    };
-    Element* const y =
-        static_cast<Element*>(problem.y) + (n * problem.G * problem.O + channel) * problem.P + p;
-    if (params.parts == 1 && problem.activation == Activation::none) {
-#pragma unroll
-        for (int o = 0; o < kO; ++o) {
-            if (active && o < outputs) y[o * problem.P] = narrow<Element>(sum[o] + bias_of(o));
-        }
-        return;
-    }
-    __syncthreads();  // weights have been read
-#pragma unroll
-    for (int o = 0; o < kO; ++o) w_smem[(part * kO + o) * positions + position] = sum[o];
-    __syncthreads();
-    if (!active) return;
-#pragma unroll 1
-    for (int o = part; o < outputs; o += params.parts) {
-        float total = bias_of(o);
-#pragma unroll 1
-        for (int i = 0; i < params.parts; ++i) total += w_smem[(i * kO + o) * positions + position];
-        y[o * problem.P] = problem.activation == Activation::none
-                               ? narrow<Element>(total)
-                               : activate<Element, true>(problem.activation, total);
-    }
-}
-
-// blocks is 0 where the problem does not suit. N decides neither parts nor kO, which order the sums.
-inline Params plan(const Problem& problem, int block_o) {
-    Params params{};
-    params.problem = problem;
-    const int64_t products = problem.C * problem.K;
-    if (products > kPlainSmemBytes / 4 / block_o) return params;
-    const int64_t o_blocks = ceil_div(problem.O, block_o);
-    int64_t parts = 1;
-    const auto wants_more = [&] {
-        const int64_t p_blocks = ceil_div(problem.P * parts, kThreads);
-        return products > kChain * parts ||
-               (products > 16 * parts && problem.G * o_blocks * p_blocks < 2 * problem.device.sm_count);
-    };
-    while (parts < kMostParts && wants_more()) parts *= 2;
-    params.parts = static_cast<int32_t>(parts);
-    params.positions = kThreads / params.parts;
-    params.products = static_cast<int32_t>(products);
-    params.share = static_cast<int32_t>(ceil_div(products, parts));
-    params.taps = plan_divisor(problem.K);
-    params.total = problem.N * problem.P;
-    params.p_blocks = ceil_div(params.total, params.positions);
-    params.o_blocks = o_blocks;
-    params.smem_bytes = static_cast<int32_t>(std::max<int64_t>(products, kThreads) * block_o * 4);
-    const int64_t blocks = params.p_blocks * o_blocks * problem.G;
-    if (blocks <= kMaxBlocks) params.blocks = blocks;
-    return params;
-}
-
-inline int block_o(const Problem& problem) {
-    return problem.O == 1 ? 1 : problem.O == 2 ? 2 : problem.O <= 4 ? 4 : 8;
-}
-
-// What the kernel can compute; `problem` is canonical.
-inline bool takes(const Problem& problem) {
-    constexpr int64_t kMost = int64_t{1} << 30;  // positions of x are counted in 32 bits
-    return problem.dtype != Dtype::float64 && problem.L < kMost && problem.P < kMost &&
-           problem.stride < kMost && problem.P * problem.stride < kMost && problem.pad_left < kMost &&
-           problem.dilation < kMost && problem.K < kMost && problem.K * problem.dilation < kMost &&
-           problem.C < kMost && plan(problem, block_o(problem)).blocks > 0;
-}
-
-template <class Element>
-Error launch(const Problem& problem, cudaStream_t stream) {
-    const Params params = plan(problem, block_o(problem));
-    const auto blocks = static_cast<unsigned>(params.blocks);
-    switch (block_o(problem)) {
-        case 1:
-            gather_kernel<Element, 1><<<blocks, kThreads, params.smem_bytes, stream>>>(params);
-            break;
-        case 2:
-            gather_kernel<Element, 2><<<blocks, kThreads, params.smem_bytes, stream>>>(params);
-            break;
-        case 4:
-            gather_kernel<Element, 4><<<blocks, kThreads, params.smem_bytes, stream>>>(params);
-            break;
-        default:
-            gather_kernel<Element, 8><<<blocks, kThreads, params.smem_bytes, stream>>>(params);
-    }
-    return launch_error();
-}
-
-}  // namespace gather
-
-// Few outputs whose taps hardly overlap, or of long sums over few positions; and tiny problems. us by this
-// route and by the next best, of 224 random layers (small_sm80 is better at what it takes): 11x527x4212 to
-// 1, K1: 48 and 127; 32x413x41 to 6, K1, stride 4: 8 and 50; 2x130x1927 to 4, K7: 12 and 25; 11x5x44 to 5,
-// K6: 6 and 8; 46x22x17103 to 1, K1, bf16: 49 and 83. But 7x255x37625 to 2, K10, stride 3: 215 and 140;
-// 34x3x74346 to 2, K14: 93 and 32; and of eight outputs, TF32: 16x128x2000 K7 100 and 21, one sample 12 and
-// 16.
-inline bool fits_gather(const Problem& any_problem) {
-    const Problem problem = canonical(any_problem);
-    if (!gather::takes(problem)) return false;
-    const int64_t products = problem.C * problem.K;
-    const int64_t outputs = problem.G * problem.O * problem.P;  // of a sample, as the loads
-    const int64_t loads = problem.G * ceil_div(problem.O, 8) * problem.P * products;
-    if (problem.O <= 8 && products >= 8 && problem.K <= std::min<int64_t>(problem.stride, 8)) return true;
-    if (problem.O <= 8 && products >= 32 && problem.K <= std::min<int64_t>(2 * problem.stride, 8))
-        return loads <= 1 << 21;
-    if (problem.O < 8 && problem.G == 1 && problem.C >= 80 && problem.K <= 8 * problem.stride)
-        return loads <= 1 << 21;
-    if (problem.C >= 16 && problem.O >= 8) return false;
-    return loads <= 1 << 17 && outputs <= (problem.dtype == Dtype::float32 ? 12288 : 49152);
-}
-
-inline Error launch_gather(const Problem& any_problem, cudaStream_t stream) {
-    const Problem problem = canonical(any_problem);
-    if (problem.dtype == Dtype::float16) return gather::launch<__half>(problem, stream);
-    if (problem.dtype == Dtype::bfloat16) return gather::launch<__nv_bfloat16>(problem, stream);
-    return gather::launch<float>(problem, stream);
-}
-
 }  // namespace conv1d
 ''',
 "few_outputs.cuh": r'''
@@ -12866,7 +12972,8 @@ struct Params {
     int32_t chunks;   // of the depth
     int32_t part_chunks;  // of a part; the last one may have fewer
     int32_t teams;        // of a block: one for each part, or one for all
-    int64_t o_tiles;      // of a group
+    IndexDivisor o_tiles, groups;
+    SampleDivisor samples;  // whose positions follow one another
     int64_t blocks;
 };
 
@@ -13159,14 +13266,12 @@ __global__ void __launch_bounds__(Tile::kMaxThreads, Tile::kBlocks)
     Entry* const table = reinterpret_cast<Entry*>(smem + params.teams * Tile::kTeamWords * 4) +
                          threadIdx.x / 32 * Tile::kWarpElements;
 
-    const uint32_t rest = blockIdx.x / static_cast<uint32_t>(params.o_tiles);
-    const uint32_t p_tile = rest / static_cast<uint32_t>(problem.G);
-    const int64_t g = rest - p_tile * static_cast<uint32_t>(problem.G);
-    const int64_t o_begin = (blockIdx.x - rest * params.o_tiles) * Tile::kO;
+    const uint32_t rest = params.o_tiles.quotient(blockIdx.x), p_tile = params.groups.quotient(rest);
+    const int64_t g = rest - p_tile * params.groups.divisor;
+    const int64_t o_begin = int64_t{blockIdx.x - rest * params.o_tiles.divisor} * Tile::kO;
     const int lane_column = warp % Tile::kTeamWarpsP * Tile::kWarpP + lane % Tile::kWarpP;
-    const uint64_t position = uint64_t{p_tile} * Tile::kP + lane_column;
-    const int64_t n = position / static_cast<uint64_t>(problem.P);
-    const int64_t p = position - n * problem.P;
+    const int64_t position = int64_t{p_tile} * Tile::kP + lane_column;
+    const int64_t n = params.samples.quotient(position), p = position - n * params.samples.row.divisor;
 
     Source<Element> source;
     const int64_t l = p * problem.stride - problem.pad_left;
@@ -13282,8 +13387,10 @@ Params plan(const Problem& problem, bool all_parts) {
     const int64_t parts = ceil_div(params.chunks, params.part_chunks);
     params.teams = all_parts || parts * Tile::kTeamBytes > problem.device.smem_bytes
                        ? 1 : static_cast<int32_t>(parts);
-    params.o_tiles = ceil_div(problem.O, Tile::kO);
-    params.blocks = params.o_tiles * problem.G * ceil_div(problem.N * problem.P, Tile::kP);
+    params.o_tiles = plan_index_divisor(ceil_div(problem.O, Tile::kO));
+    params.groups = plan_index_divisor(problem.G);
+    params.samples = plan_sample_divisor(problem.N, problem.P);
+    params.blocks = params.o_tiles.divisor * problem.G * ceil_div(problem.N * problem.P, Tile::kP);
     return params;
 }
 
@@ -15490,6 +15597,7 @@ _conv1d_units = {
         "ptx.cuh",
         "depthwise_rows.cuh",
         "depthwise_sliding.cuh",
+        "gather.cuh",
         "depthwise.cuh",
         "dispatch.cuh",
         "depthwise.cu",
@@ -15521,10 +15629,11 @@ _conv1d_units = {
         "downsample_sm90.cu",
     ],
     "few_channels.cu": [
-        "mma.cuh",
         "problem.h",
-        "ptx.cuh",
         "tile.cuh",
+        "gather.cuh",
+        "mma.cuh",
+        "ptx.cuh",
         "fold.cuh",
         "stem.cuh",
         "dispatch.cuh",

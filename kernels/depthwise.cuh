@@ -1,10 +1,11 @@
 // Depthwise convolution: one input channel a group, any taps, stride and dilation, all dtypes, sm_75 and
-// later. Each element of x and y moves once; from some 60 taps on, multiply-adds bind instead. Which of four
+// later. Each element of x and y moves once; from some 60 taps on, multiply-adds bind instead. Which of five
 // kernels sums an output, and in what order, depends on nothing but one sample:
 //
 // rows     taps that lie near each other, a warp a row (depthwise_rows.cuh)
 // sliding  many taps, a block a row or several (depthwise_sliding.cuh)
 // padded   filters mostly longer than the row or few positions, a thread an output (depthwise_padded.cuh)
+// gathered rows too short for a warp each (gather.cuh)
 // outputs  all else, and doubles, a thread or some an output (depthwise_outputs.cuh)
 #pragma once
 #include <algorithm>
@@ -16,6 +17,7 @@
 #include "depthwise_padded.cuh"
 #include "depthwise_rows.cuh"
 #include "depthwise_sliding.cuh"
+#include "gather.cuh"
 #include "tile.cuh"
 
 namespace conv1d {
@@ -39,6 +41,10 @@ inline Way way_of(const Problem& problem) {
         const bool fills_strips = problem.dtype == Dtype::float32 ? K > 8 : K > (P < 1024 ? 8 : 2);
         if (problem.dilation == 1 && P >= 192 && fills_strips && K <= 128) return Way::strips;
         if (K <= 4 && P < 128) return Way::outputs;
+        // us by words and by this: 512x128x16 to 256, K5, fp32 62 and 26, bf16 85 and 26.
+        const int64_t some = problem.O * (problem.dtype == Dtype::float32 ? 1 : 2);
+        if (P <= std::min<int64_t>(16 * some, 47) && K * P <= 256 * some && gather::takes(problem))
+            return Way::gathered;
         if (K <= (P < 48 ? 32 : P < 128 ? 6 : P < 192 ? 8 : 12)) return Way::words;
         return P < 48 ? Way::outputs : Way::sliding;
     }
@@ -58,21 +64,21 @@ inline Way way_of(const Problem& problem) {
 inline bool prefers_few_outputs(const Problem& problem) {
     if (problem.K < 1000 || problem.O != 1 || problem.device.arch < 80) return false;
     if (way_of(problem) != Way::sliding || problem.x_stride_l != 1) return false;
-    return problem.P < 64 || plan_sliding(problem).threads_per_row == 0;
+    return problem.P < 64 || plan_sliding(problem).threads_per_row.divisor == 0;
 }
 
 template <class Element>
 Error launch_element(const Problem& problem, cudaStream_t stream) {
-    const auto blocks_of = [](const BlockParams& params) { return params.row_blocks * params.segments; };
+    const auto blocks_of = [](const BlockParams& params) { return params.row_blocks * params.segments.divisor; };
     const auto threads_of = [](const BlockParams& params) {
-        return params.rows_per_block * params.threads_per_row;
+        return params.rows_per_block * params.threads_per_row.divisor;
     };
     if constexpr (!std::is_same<Element, double>::value) {
         Way way = way_of(problem);
         RowsParams rows = plan_any<RowsParams>(problem);
         if (way <= Way::strided && !plan_rows(rows, way)) way = Way::sliding;
         const auto launch_rows = [&](auto* kernel) {
-            const int64_t blocks = ceil_div(int64_t{rows.rows} * rows.segments, kRowsWarps);
+            const int64_t blocks = ceil_div(int64_t{rows.rows} * rows.segments.divisor, kRowsWarps);
             const int smem_bytes = kRowsWarps * rows.warp_bytes;
             kernel<<<static_cast<unsigned>(blocks), kRowsWarps * 32, smem_bytes, stream>>>(rows);
             return launch_error();
@@ -81,9 +87,10 @@ Error launch_element(const Problem& problem, cudaStream_t stream) {
         if (way == Way::words) return launch_rows(depthwise_rows_kernel<Element, Way::words>);
         if (way == Way::strided) return launch_rows(depthwise_rows_kernel<Element, Way::strided>);
         if (way == Way::padded) return launch_padded<Element>(problem, stream);
+        if (way == Way::gathered) return gather::launch<Element>(problem, stream);
         if (way == Way::sliding) {
             const SlidingParams params = plan_sliding(problem);
-            if (params.threads_per_row > 0) {
+            if (params.threads_per_row.divisor > 0) {
                 const size_t smem_bytes = params.rows_per_block * params.runs.row_pitch * sizeof(float);
                 depthwise_sliding_kernel<Element>
                     <<<blocks_of(params), threads_of(params), smem_bytes, stream>>>(params);

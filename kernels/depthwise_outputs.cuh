@@ -106,10 +106,10 @@ inline OutputsParams plan_outputs(const Problem& problem) {
     const int64_t step = std::min(ceil_div(problem.P, kOutputs), kMaxThreads / lanes);
     params.segment = kOutputs * step;
     params.p_distance = static_cast<int32_t>(step);  // neighbours load neighbours
-    params.segments = static_cast<uint32_t>(ceil_div(problem.P, params.segment));
-    params.threads_per_row = static_cast<int32_t>(step * lanes);
+    params.segments = plan_index_divisor(ceil_div(problem.P, params.segment));
+    params.threads_per_row = plan_divisor(step * lanes);
     params.rows_per_block =
-        params.segments > 1 ? 1 : static_cast<int32_t>(kMaxThreads / params.threads_per_row);
+        params.segments.divisor > 1 ? 1 : static_cast<int32_t>(kMaxThreads / (step * lanes));
     params.row_blocks = static_cast<uint32_t>(ceil_div(params.rows, params.rows_per_block));
     return params;
 }

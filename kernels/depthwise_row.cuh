@@ -9,7 +9,7 @@ namespace conv1d {
 namespace depthwise {
 
 // What sums an output: kernels, and ways of the rows kernel.
-enum class Way { strips, words, strided, sliding, padded, outputs };
+enum class Way { strips, words, strided, sliding, padded, outputs, gathered };
 
 constexpr int kMaxThreads = 256;
 constexpr int kSumBytes = 4;
@@ -26,16 +26,17 @@ static_assert(kStripVectors % 2 == 1, "strips must be an odd number of vectors t
 
 struct Params {
     Problem problem;
-    int64_t segment;    // positions of a row that one block or warp takes
-    uint32_t rows;      // of y
-    uint32_t segments;  // of a row
+    int64_t segment;        // positions of a row that one block or warp takes
+    uint32_t rows;          // of y
+    IndexDivisor channels;  // of y
+    IndexDivisor segments;  // of a row
 };
 
 // Where blocks take whole rows, or one segment of one.
 struct BlockParams : Params {
     uint32_t row_blocks;  // blocks for one segment of all rows
     int32_t rows_per_block;
-    int32_t threads_per_row;
+    Divisor threads_per_row;
     bool by_channel;  // x is contiguous along channels, and a block's rows are of one sample
 };
 
@@ -50,7 +51,7 @@ struct Row {
     bool valid;
 };
 
-// Rows and blocks are fewer than 2^31 (fits_depthwise): divisions are of 32 bits.
+// Rows and blocks are fewer than 2^31 (fits_depthwise).
 template <class Element>
 __device__ __forceinline__ Row<Element> row_at(const Problem& problem, uint32_t n, uint32_t o) {
     const int64_t channels = problem.G * problem.O;
@@ -67,7 +68,7 @@ __device__ __forceinline__ Row<Element> row_at(const Problem& problem, uint32_t 
 template <class Element>
 __device__ __forceinline__ Row<Element> row_of_block(const BlockParams& params, int place) {
     const Problem& problem = params.problem;
-    const uint32_t channels = static_cast<uint32_t>(problem.G * problem.O);
+    const uint32_t channels = params.channels.divisor;
     uint32_t n, o, segment;
     bool valid;
     // Blocks that run together should share what they read: a row, or rows of neighbouring channels.
@@ -78,14 +79,10 @@ __device__ __forceinline__ Row<Element> row_of_block(const BlockParams& params, 
         o = row_block / samples * params.rows_per_block + place;
         valid = o < channels;
     } else {
-        uint32_t row_block = blockIdx.x;
-        segment = 0;
-        if (params.segments > 1) {
-            row_block = blockIdx.x / params.segments;
-            segment = blockIdx.x - row_block * params.segments;
-        }
+        const uint32_t row_block = params.segments.quotient(blockIdx.x);
+        segment = blockIdx.x - row_block * params.segments.divisor;
         const uint32_t index = row_block * params.rows_per_block + place;
-        n = index / channels;
+        n = params.channels.quotient(index);
         o = index - n * channels;
         valid = index < params.rows;
     }
@@ -102,9 +99,8 @@ struct Place {
 };
 __device__ __forceinline__ Place place_of_thread(const BlockParams& params) {
     const int thread = threadIdx.x;
-    if (params.rows_per_block == 1) return {0, thread};
-    const int row = threadIdx.x / static_cast<uint32_t>(params.threads_per_row);
-    return {row, thread - row * params.threads_per_row};
+    const int row = params.threads_per_row.quotient(thread);
+    return {row, static_cast<int>(thread - row * params.threads_per_row.divisor)};
 }
 
 template <class Element>
@@ -163,6 +159,7 @@ Params plan_any(const Problem& problem) {
     Params params{};
     params.problem = problem;
     params.rows = static_cast<uint32_t>(problem.N * problem.G * problem.O);
+    params.channels = plan_index_divisor(problem.G * problem.O);
     return params;
 }
 

@@ -265,22 +265,24 @@ __global__ void __launch_bounds__(kMaxThreads, kRowsBlocks<kWay>)
     extern __shared__ __align__(16) unsigned char smem[];
     const Problem& problem = params.problem;
     const int warp = threadIdx.x / 32;
-    const uint32_t item = blockIdx.x * kRowsWarps + warp, index = item / params.segments;
+    const uint32_t item = blockIdx.x * kRowsWarps + warp, index = params.segments.quotient(item);
     if (index >= params.rows) return;
-    const uint32_t channels = static_cast<uint32_t>(problem.G * problem.O), n = index / channels;
-    const Row<Element> row = row_at<Element>(problem, n, index - n * channels);
+    const uint32_t n = params.channels.quotient(index);
+    const Row<Element> row = row_at<Element>(problem, n, index - n * params.channels.divisor);
     const float bias = bias_of<Element>(problem, row.o);
     const int taps = static_cast<int>(problem.K), L = static_cast<int>(problem.L);
     const int stride = kWay == Way::strided ? static_cast<int>(problem.stride) : 1;
     Element* x_smem = reinterpret_cast<Element*>(smem + warp * params.warp_bytes);
     Element* x_next = x_smem + params.stage_elems;
     float* const w_smem = reinterpret_cast<float*>(x_next + params.stage_elems);
-    for (int k = threadIdx.x % 32; k < taps; k += 32) w_smem[k] = widen(row.w[k]);
+    // The first of them on their way while x is.
+    const int lane = threadIdx.x % 32;
+    const Element w_first = row.w[min(lane, taps - 1)];
 
     // Segments of words begin where y is aligned, those of strips where x is.
     const int segment = static_cast<int>(params.segment), positions = params.stage_positions;
     const int pad_left = static_cast<int>(problem.pad_left);
-    int p_begin = static_cast<int>(item - index * params.segments) * segment;
+    int p_begin = static_cast<int>(item - index * params.segments.divisor) * segment;
     if (kWay == Way::words) p_begin -= misalignment<kLineBytes / sizeof(Element)>(row.y);
     if (kWay == Way::strips) p_begin -= misalignment<kWide>(row.x - pad_left);
     const int p_end = min(p_begin + segment, static_cast<int>(problem.P));
@@ -295,6 +297,8 @@ __global__ void __launch_bounds__(kMaxThreads, kRowsBlocks<kWay>)
         return shift + (min(some, positions) - 1) * stride + reach + 2;
     };
     if (p_begin < p_end) fetch_stage(row.x, l, L, count_of(p_end - p_begin), x_smem);
+    if (lane < taps) w_smem[lane] = widen(w_first);
+    for (int k = lane + 32; k < taps; k += 32) w_smem[k] = widen(row.w[k]);
 #pragma unroll 1
     for (int p = p_begin; p < p_end; p += positions) {
         const int left = p_end - p - positions;
@@ -355,7 +359,7 @@ inline bool plan_rows(RowsParams& params, Way way) {
     const int64_t full = params.rows * stages / (64 * std::max<int64_t>(problem.device.sm_count, 1));
     const int64_t some = std::clamp<int64_t>(full, 1, kMaxStages);
     params.segment = some * positions;
-    params.segments = static_cast<uint32_t>(ceil_div(stages, some));
+    params.segments = plan_index_divisor(ceil_div(stages, some));
     return true;
 }
 

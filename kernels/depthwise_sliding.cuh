@@ -84,7 +84,7 @@ __device__ __forceinline__ void fetch_row(const SlidingParams& params, const Ele
                                           int count, int lead, int lane, float* x_smem) {
     const Problem& problem = params.problem;
     const Runs& runs = params.runs;
-    const int threads = params.threads_per_row, stride = static_cast<int>(problem.stride);
+    const int threads = params.threads_per_row.divisor, stride = static_cast<int>(problem.stride);
     const uint32_t inside_count = inside.end - inside.begin;
     int at = lane * stride;  // of x, from the first
     const int step = threads * stride;
@@ -229,7 +229,7 @@ __global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
     const Problem& problem = params.problem;
     const Runs& runs = params.runs;
     const int taps = static_cast<int>(problem.K);
-    const int threads = params.threads_per_row;
+    const int threads = params.threads_per_row.divisor;
     const Place place = place_of_thread(params);
     const int lane = place.lane;
     const Row<Element> row = row_of_block<Element>(params, place.row);
@@ -390,18 +390,19 @@ inline bool plan_sliding_rows(SlidingParams& params, int64_t threads, int64_t ro
     // They begin aligned.
     const int64_t most = strips * kStrip * residues - lead;
     if (most < 1) return false;
-    params.segments = static_cast<uint32_t>(ceil_div(problem.P, most));
-    const int64_t segment = residues == 1 ? ceil_div(problem.P, params.segments) : most;
+    const int64_t segments = ceil_div(problem.P, most);
+    params.segments = plan_index_divisor(segments);
+    const int64_t segment = residues == 1 ? ceil_div(problem.P, segments) : most;
     params.segment = std::min(round_up(std::min(segment, problem.P), wide), most);
     const int64_t strips_of_run = ceil_div(ceil_div(params.segment + lead, residues), kStrip);
     params.runs = plan_runs(problem, strips_of_run);
-    params.threads_per_row = static_cast<int32_t>(strips_of_run * residues);
+    params.threads_per_row = plan_divisor(strips_of_run * residues);
     params.rows_per_block = static_cast<int32_t>(rows_per_block);
-    return (params.segments == 1 || params.segment >= halo) &&
+    return (segments == 1 || params.segment >= halo) &&
            rows_per_block * params.runs.row_pitch <= kSmemSums;
 }
 
-// threads_per_row stays 0 where sliding does not take the problem.
+// threads_per_row.divisor stays 0 where sliding does not take the problem.
 inline SlidingParams plan_sliding(const Problem& problem) {
     SlidingParams params = plan_any<SlidingParams>(problem), none = params;
     if (problem.dtype == Dtype::float64 || problem.K > 2048) return none;
@@ -420,8 +421,8 @@ inline SlidingParams plan_sliding(const Problem& problem) {
     }
     for (int64_t threads = kMaxThreads; threads >= 32; threads /= 2) {
         if (!plan_sliding_rows(params, threads, 1)) continue;
-        if (params.segments == 1) {
-            const int64_t rows = std::min<int64_t>(kSlidingThreads / params.threads_per_row,
+        if (params.segments.divisor == 1) {
+            const int64_t rows = std::min<int64_t>(kSlidingThreads / params.threads_per_row.divisor,
                                                    kSmemSums / params.runs.row_pitch);
             params.rows_per_block = static_cast<int32_t>(std::max<int64_t>(rows, 1));
         }

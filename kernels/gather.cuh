@@ -1,6 +1,7 @@
 // Few products an output: each thread gathers its own x, for one position of kO output channels, and threads
-// share long sums. Nothing is staged but weights, so that tiny problems take little more than a launch, and
-// strides that pass most of x by cost no more than what they read.
+// share long sums. Nothing is staged but weights, and what a thread does before its first load is kept short,
+// so that tiny problems take little more than a launch, and strides that pass most of x by cost no more than
+// what they read.
 #pragma once
 #include <algorithm>
 
@@ -12,74 +13,114 @@ namespace gather {
 
 constexpr int kThreads = 256;
 constexpr int kBatch = 8;            // elements of x that a thread has in flight
+constexpr int kBatchW = 4;           // and of w
+constexpr int kOutputs = 8;          // of a thread, or twice as many
 constexpr int kMostParts = 32;
+constexpr int64_t kMaxRows = 65535;   // of blocks, along two sides of the grid
 constexpr int64_t kChain = 1024;     // products that one thread sums in a line, about
 
+// A block is [part][position]: threads side by side, and those that share a position's products. What the
+// kernel reads, and no more, in the order in which it does: each new 64 bytes of parameters take 0.1 us.
 struct Params {
-    Problem problem;
-    int32_t positions, parts;  // of a block: threads side by side, and those that share a position's products
-    int32_t products;          // C * K
-    int32_t share;             // of a part
+    int32_t positions_log2;
+    SampleDivisor samples;            // whose positions follow one another
+    int32_t products, share;          // C * K, and those of a part
+    int32_t channels;                 // O
+    const void* w;
+    const void* bias;
     Divisor taps;
-    int64_t total;             // N * P: positions of all samples follow one another
-    int64_t p_blocks, o_blocks, blocks;
+    int32_t stride, pad_left, dilation, length;
+    const void* x;
+    int64_t sample_step, group_step;  // in x
+    int32_t row_step, l_step;         // likewise, from channel to channel and position to position,
+    int32_t tap_step, turn_step;      // tap to tap, and a channel's last tap to the next's first
+    void* y;
+    int64_t y_sample_step;
+    int64_t N;
+    Divisor products_of_channel;
+    int32_t parts;
+    Activation activation;
+};
+
+// How it is launched. p_blocks is 0 where the problem does not suit.
+struct Plan {
+    Params params;
+    int64_t p_blocks, o_blocks, groups;
+    int32_t outputs;  // of a thread
     int32_t smem_bytes;
 };
 
 template <class Element, int kO>
-__global__ void __launch_bounds__(kThreads) gather_kernel(const __grid_constant__ Params params) {
+__global__ void __launch_bounds__(kThreads)
+    gather_kernel(const __grid_constant__ Params params) {
     extern __shared__ __align__(16) unsigned char smem[];
-    float* const w_smem = reinterpret_cast<float*>(smem);  // [product][kO]; later sums, [part][kO][position]
-    const Problem& problem = params.problem;
-    const int32_t thread = threadIdx.x, positions = params.positions;
-    const int32_t part = thread / positions, position = thread - part * positions;
-    const int64_t row = blockIdx.x / params.p_blocks;  // of blocks: kO output channels
-    const int64_t index = (blockIdx.x - row * params.p_blocks) * positions + position;
-    const int64_t g = row / params.o_blocks, o_begin = (row - g * params.o_blocks) * kO;
-    const int outputs = static_cast<int>(min(problem.O - o_begin, int64_t{kO}));
-    const bool active = index < params.total;
-    const int64_t n = !active ? 0
-                      : params.total <= UINT32_MAX
-                          ? static_cast<uint32_t>(index) / static_cast<uint32_t>(problem.P)
-                          : index / problem.P;
-    const int64_t p = index - n * problem.P;
+    float* const bias_smem = reinterpret_cast<float*>(smem);  // [kO]
+    float* const w_smem = bias_smem + round_up(kO, 4);        // [product][kO]; later sums, [part][kO][position]
+    const int32_t thread = threadIdx.x, products = params.products;
+    const int32_t part = thread >> params.positions_log2, position = thread - (part << params.positions_log2);
+    const int64_t index = (int64_t{blockIdx.x} << params.positions_log2) + position;
+    const int64_t n = params.samples.quotient(index);
+    const auto p = static_cast<int32_t>(index - n * params.samples.row.divisor);
+    const bool active = n < params.N;
+    const uint32_t o_begin = blockIdx.y * kO, channel = blockIdx.z * params.channels + o_begin;
+    const int32_t outputs = min(static_cast<int32_t>(params.channels - o_begin), kO);
+
+    // Weights and bias, then x: all on their way before any is waited for.
+    const Element* const w = static_cast<const Element*>(params.w) +
+                             static_cast<uint64_t>(channel) * static_cast<uint32_t>(products);
+    const int32_t known = outputs * products;
+    const Element w_first = thread < known ? w[thread] : Element{};
+    float bias = 0.0f;
+    if (params.bias != nullptr && thread < outputs)
+        bias = widen(static_cast<const Element*>(params.bias)[channel + thread]);
+
+    const int64_t row = params.samples.row.divisor;
+    Element* const y = static_cast<Element*>(params.y) + n * params.y_sample_step +
+                       static_cast<uint64_t>(channel) * row + p;
 
     // The part's products, by channel and tap.
-    const int32_t taps = static_cast<int32_t>(problem.K);
-    const int32_t begin = min(part * params.share, params.products);
-    const int32_t end = active ? min(begin + params.share, params.products) : begin;
-    const int64_t tap_step = problem.dilation * problem.x_stride_l;
-    const int64_t channel_step = problem.x_stride_c - taps * tap_step;
-    const auto l_begin = static_cast<int32_t>(p * problem.stride - problem.pad_left);
-    const auto dilation = static_cast<int32_t>(problem.dilation), length = static_cast<int32_t>(problem.L);
-    int32_t tap = begin - params.taps.quotient(begin) * taps;
-    const Element* x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n +
-                       (g * problem.C + params.taps.quotient(begin)) * problem.x_stride_c +
-                       l_begin * problem.x_stride_l + tap * tap_step;
-    int32_t l = l_begin + tap * dilation;
+    const int32_t begin = min(part * params.share, products);
+    const int32_t end = active ? min(begin + params.share, products) : begin;
+    const int32_t first_row = params.taps.quotient(begin), taps = params.taps.divisor;
+    const int32_t l_begin = p * params.stride - params.pad_left;
+    int32_t tap = begin - first_row * taps;
+    int32_t l = l_begin + tap * params.dilation;
+    const Element* x = static_cast<const Element*>(params.x) + n * params.sample_step +
+                       int64_t{blockIdx.z} * params.group_step + int64_t{first_row} * params.row_step +
+                       int64_t{l} * params.l_step;
     Element value[kBatch];
-    const auto load = [&](int32_t first) {
+    const auto load = [&](int32_t left) {
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) value[i] = Element{};
 #pragma unroll
         for (int i = 0; i < kBatch; ++i) {
-            const bool inside = first + i < end && static_cast<uint32_t>(l) < static_cast<uint32_t>(length);
-            value[i] = inside ? *x : Element{};
-            x += tap_step;
-            l += dilation;
-            if (++tap < taps) continue;
-            tap = 0;
-            x += channel_step;
-            l = l_begin;
+            if (i == kBatch / 2 && i >= left) break;
+            const bool inside = i < left && static_cast<uint32_t>(l) < static_cast<uint32_t>(params.length);
+            if (inside) value[i] = *x;
+            const bool is_last = ++tap == taps;
+            x += is_last ? params.turn_step : params.tap_step;
+            l = is_last ? l_begin : l + params.dilation;
+            if (is_last) tap = 0;
         }
     };
-    load(begin);  // on its way while weights come
+    load(end - begin);
 
-    const Element* const w =
-        static_cast<const Element*>(problem.w) + (g * problem.O + o_begin) * params.products;
+    if (thread < kO) bias_smem[thread] = bias;
+    const auto store_w = [&](int32_t at, Element w_value) {
+        const int32_t o = kO == 1 ? 0 : params.products_of_channel.quotient(at);
+        if (at < kO * products) w_smem[(at - o * products) * kO + o] = widen(w_value);
+    };
+    store_w(thread, w_first);
 #pragma unroll 1
-    for (int32_t i = thread; i < params.products; i += kThreads) {
+    for (int32_t first = thread + kThreads; first < kO * products; first += kBatchW * kThreads) {
+        Element w_value[kBatchW];
 #pragma unroll
-        for (int o = 0; o < kO; ++o)
-            w_smem[i * kO + o] = o < outputs ? widen(w[o * static_cast<int64_t>(params.products) + i]) : 0.0f;
+        for (int i = 0; i < kBatchW; ++i) {
+            const int32_t at = first + i * kThreads;
+            w_value[i] = at < known ? w[at] : Element{};
+        }
+#pragma unroll
+        for (int i = 0; i < kBatchW; ++i) store_w(first + i * kThreads, w_value[i]);
     }
     __syncthreads();
 
@@ -89,7 +130,7 @@ __global__ void __launch_bounds__(kThreads) gather_kernel(const __grid_constant_
         float wide[kBatch];
 #pragma unroll
         for (int i = 0; i < kBatch; ++i) wide[i] = widen(value[i]);
-        if (first + kBatch < end) load(first + kBatch);
+        if (first + kBatch < end) load(end - first - kBatch);
 #pragma unroll
         for (int i = 0; i < kBatch; ++i) {
             if (first + i >= end) break;
@@ -99,94 +140,114 @@ __global__ void __launch_bounds__(kThreads) gather_kernel(const __grid_constant_
         }
     }
 
-    const int64_t channel = g * problem.O + o_begin;
-    const auto bias_of = [&](int o) {
-        return problem.bias == nullptr ? 0.0f : widen(static_cast<const Element*>(problem.bias)[channel + o]);
-    };
-    Element* const y =
-        static_cast<Element*>(problem.y) + (n * problem.G * problem.O + channel) * problem.P + p;
-    if (params.parts == 1 && problem.activation == Activation::none) {
+    if (params.parts == 1 && params.activation == Activation::none) {
+        const auto bias_frag = *reinterpret_cast<const Vector<float, kO>*>(bias_smem);
+        Element* target = y;
 #pragma unroll
-        for (int o = 0; o < kO; ++o) {
-            if (active && o < outputs) y[o * problem.P] = narrow<Element>(sum[o] + bias_of(o));
+        for (int o = 0; o < kO; ++o, target += row) {
+            if (active && o < outputs) *target = narrow<Element>(sum[o] + bias_frag.at[o]);
         }
         return;
     }
     __syncthreads();  // weights have been read
+    const int32_t step_log2 = params.positions_log2;
 #pragma unroll
-    for (int o = 0; o < kO; ++o) w_smem[(part * kO + o) * positions + position] = sum[o];
+    for (int o = 0; o < kO; ++o) w_smem[((part * kO + o) << step_log2) + position] = sum[o];
     __syncthreads();
     if (!active) return;
 #pragma unroll 1
     for (int o = part; o < outputs; o += params.parts) {
-        float total = bias_of(o);
+        float total = bias_smem[o];
 #pragma unroll 1
-        for (int i = 0; i < params.parts; ++i) total += w_smem[(i * kO + o) * positions + position];
-        y[o * problem.P] = problem.activation == Activation::none
+        for (int i = 0; i < params.parts; ++i) total += w_smem[((i * kO + o) << step_log2) + position];
+        y[o * row] = params.activation == Activation::none
                                ? narrow<Element>(total)
-                               : activate<Element, true>(problem.activation, total);
+                               : activate<Element, true>(params.activation, total);
     }
 }
 
-// blocks is 0 where the problem does not suit. N decides neither parts nor kO, which order the sums.
-inline Params plan(const Problem& problem, int block_o) {
-    Params params{};
-    params.problem = problem;
+// N does not decide parts, which order the sums.
+inline Plan plan(const Problem& problem) {
+    Plan plan{};
     const int64_t products = problem.C * problem.K;
-    if (products > kPlainSmemBytes / 4 / block_o) return params;
-    const int64_t o_blocks = ceil_div(problem.O, block_o);
+    const int64_t few_outputs = problem.O <= 2 ? problem.O : problem.O <= 4 ? 4 : kOutputs;
+    const int64_t few_rows = problem.G * ceil_div(problem.O, few_outputs);  // of blocks
     int64_t parts = 1;
     const auto wants_more = [&] {
         const int64_t p_blocks = ceil_div(problem.P * parts, kThreads);
         return products > kChain * parts ||
-               (products > 16 * parts && problem.G * o_blocks * p_blocks < 2 * problem.device.sm_count);
+               (products > 16 * parts && few_rows * p_blocks < 2 * problem.device.sm_count);
     };
-    while (parts < kMostParts && wants_more()) parts *= 2;
-    params.parts = static_cast<int32_t>(parts);
-    params.positions = kThreads / params.parts;
+    Params& params = plan.params;
+    params.positions_log2 = 8;
+    for (; parts < kMostParts && wants_more(); parts *= 2) --params.positions_log2;
+    params.samples = plan_sample_divisor(problem.N, problem.P);
     params.products = static_cast<int32_t>(products);
     params.share = static_cast<int32_t>(ceil_div(products, parts));
+    params.channels = static_cast<int32_t>(problem.O);
+    params.w = problem.w;
+    params.bias = problem.bias;
     params.taps = plan_divisor(problem.K);
-    params.total = problem.N * problem.P;
-    params.p_blocks = ceil_div(params.total, params.positions);
-    params.o_blocks = o_blocks;
-    params.smem_bytes = static_cast<int32_t>(std::max<int64_t>(products, kThreads) * block_o * 4);
-    const int64_t blocks = params.p_blocks * o_blocks * problem.G;
-    if (blocks <= kMaxBlocks) params.blocks = blocks;
-    return params;
-}
+    params.stride = static_cast<int32_t>(problem.stride);
+    params.pad_left = static_cast<int32_t>(problem.pad_left);
+    params.dilation = static_cast<int32_t>(problem.dilation);
+    params.length = static_cast<int32_t>(problem.L);
+    params.x = problem.x;
+    params.sample_step = problem.x_stride_n;
+    params.group_step = problem.C * problem.x_stride_c;
+    params.row_step = static_cast<int32_t>(problem.x_stride_c);
+    params.l_step = static_cast<int32_t>(problem.x_stride_l);
+    params.tap_step = static_cast<int32_t>(problem.dilation * problem.x_stride_l);
+    params.turn_step = static_cast<int32_t>(problem.x_stride_c - (problem.K - 1) * params.tap_step);
+    params.y = problem.y;
+    params.y_sample_step = problem.G * problem.O * problem.P;
+    params.N = problem.N;
+    params.products_of_channel = plan_divisor(products);
+    params.parts = static_cast<int32_t>(parts);
+    params.activation = problem.activation;
 
-inline int block_o(const Problem& problem) {
-    return problem.O == 1 ? 1 : problem.O == 2 ? 2 : problem.O <= 4 ? 4 : 8;
+    const int64_t p_blocks = ceil_div(problem.N * problem.P, kThreads / parts);
+    const auto smem_bytes = [&](int64_t outputs) {
+        return (round_up(outputs, 4) + std::max<int64_t>(products, kThreads) * outputs) * 4;
+    };
+    // Twice the outputs a thread where enough blocks remain: 1024x3x512 to 64, K3, bf16 150 and 77 us.
+    const bool many = problem.O > kOutputs && few_rows * p_blocks >= 4 * problem.device.sm_count &&
+                      smem_bytes(2 * kOutputs) <= kPlainSmemBytes;
+    plan.outputs = static_cast<int32_t>(many ? 2 * kOutputs : few_outputs);
+    plan.smem_bytes = static_cast<int32_t>(smem_bytes(plan.outputs));
+    plan.o_blocks = ceil_div(problem.O, plan.outputs);
+    plan.groups = problem.G;
+    if (smem_bytes(plan.outputs) <= kPlainSmemBytes && plan.o_blocks <= kMaxRows && p_blocks <= kMaxBlocks)
+        plan.p_blocks = p_blocks;
+    return plan;
 }
 
 // What the kernel can compute; `problem` is canonical.
 inline bool takes(const Problem& problem) {
-    constexpr int64_t kMost = int64_t{1} << 30;  // positions of x are counted in 32 bits
+    // Positions of x are counted in 32 bits, and steps from one product's to the next's.
+    constexpr int64_t kMost = int64_t{1} << 30;
     return problem.dtype != Dtype::float64 && problem.L < kMost && problem.P < kMost &&
            problem.stride < kMost && problem.P * problem.stride < kMost && problem.pad_left < kMost &&
            problem.dilation < kMost && problem.K < kMost && problem.K * problem.dilation < kMost &&
-           problem.C < kMost && plan(problem, block_o(problem)).blocks > 0;
+           problem.x_stride_l < kMost && problem.K * problem.dilation * problem.x_stride_l < kMost &&
+           problem.x_stride_c < kMost && problem.C < kMost && problem.G <= kMaxRows &&
+           problem.G * problem.O < kMost && problem.C * problem.K < kMost && plan(problem).p_blocks > 0;
 }
 
 template <class Element>
 Error launch(const Problem& problem, cudaStream_t stream) {
-    const Params params = plan(problem, block_o(problem));
-    const auto blocks = static_cast<unsigned>(params.blocks);
-    switch (block_o(problem)) {
-        case 1:
-            gather_kernel<Element, 1><<<blocks, kThreads, params.smem_bytes, stream>>>(params);
-            break;
-        case 2:
-            gather_kernel<Element, 2><<<blocks, kThreads, params.smem_bytes, stream>>>(params);
-            break;
-        case 4:
-            gather_kernel<Element, 4><<<blocks, kThreads, params.smem_bytes, stream>>>(params);
-            break;
-        default:
-            gather_kernel<Element, 8><<<blocks, kThreads, params.smem_bytes, stream>>>(params);
-    }
-    return launch_error();
+    const Plan plan = gather::plan(problem);
+    const dim3 blocks(static_cast<unsigned>(plan.p_blocks), static_cast<unsigned>(plan.o_blocks),
+                      static_cast<unsigned>(plan.groups));
+    const auto run = [&](auto* kernel) {
+        kernel<<<blocks, kThreads, plan.smem_bytes, stream>>>(plan.params);
+        return launch_error();
+    };
+    if (plan.outputs == 1) return run(gather_kernel<Element, 1>);
+    if (plan.outputs == 2) return run(gather_kernel<Element, 2>);
+    if (plan.outputs == 4) return run(gather_kernel<Element, 4>);
+    if (plan.outputs == kOutputs) return run(gather_kernel<Element, kOutputs>);
+    return run(gather_kernel<Element, 2 * kOutputs>);
 }
 
 }  // namespace gather
@@ -208,8 +269,10 @@ inline bool fits_gather(const Problem& any_problem) {
         return loads <= 1 << 21;
     if (problem.O < 8 && problem.G == 1 && problem.C >= 80 && problem.K <= 8 * problem.stride)
         return loads <= 1 << 21;
-    if (problem.C >= 16 && problem.O >= 8) return false;
-    return loads <= 1 << 17 && outputs <= (problem.dtype == Dtype::float32 ? 12288 : 49152);
+    if (loads > 1 << 17 || (problem.C >= 16 && problem.O >= 8)) return false;
+    if (products <= 10) return outputs <= 1 << 17;
+    const bool shares_x = problem.O > 8 && problem.K > problem.stride;  // which direct does better
+    return outputs <= (problem.dtype == Dtype::float32 && shares_x ? 12288 : 49152);
 }
 
 inline Error launch_gather(const Problem& any_problem, cudaStream_t stream) {

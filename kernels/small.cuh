@@ -73,7 +73,8 @@ struct Params {
     int32_t chunks;   // of the depth
     int32_t part_chunks;  // of a part; the last one may have fewer
     int32_t teams;        // of a block: one for each part, or one for all
-    int64_t o_tiles;      // of a group
+    IndexDivisor o_tiles, groups;
+    SampleDivisor samples;  // whose positions follow one another
     int64_t blocks;
 };
 
@@ -366,14 +367,12 @@ __global__ void __launch_bounds__(Tile::kMaxThreads, Tile::kBlocks)
     Entry* const table = reinterpret_cast<Entry*>(smem + params.teams * Tile::kTeamWords * 4) +
                          threadIdx.x / 32 * Tile::kWarpElements;
 
-    const uint32_t rest = blockIdx.x / static_cast<uint32_t>(params.o_tiles);
-    const uint32_t p_tile = rest / static_cast<uint32_t>(problem.G);
-    const int64_t g = rest - p_tile * static_cast<uint32_t>(problem.G);
-    const int64_t o_begin = (blockIdx.x - rest * params.o_tiles) * Tile::kO;
+    const uint32_t rest = params.o_tiles.quotient(blockIdx.x), p_tile = params.groups.quotient(rest);
+    const int64_t g = rest - p_tile * params.groups.divisor;
+    const int64_t o_begin = int64_t{blockIdx.x - rest * params.o_tiles.divisor} * Tile::kO;
     const int lane_column = warp % Tile::kTeamWarpsP * Tile::kWarpP + lane % Tile::kWarpP;
-    const uint64_t position = uint64_t{p_tile} * Tile::kP + lane_column;
-    const int64_t n = position / static_cast<uint64_t>(problem.P);
-    const int64_t p = position - n * problem.P;
+    const int64_t position = int64_t{p_tile} * Tile::kP + lane_column;
+    const int64_t n = params.samples.quotient(position), p = position - n * params.samples.row.divisor;
 
     Source<Element> source;
     const int64_t l = p * problem.stride - problem.pad_left;
@@ -489,8 +488,10 @@ Params plan(const Problem& problem, bool all_parts) {
     const int64_t parts = ceil_div(params.chunks, params.part_chunks);
     params.teams = all_parts || parts * Tile::kTeamBytes > problem.device.smem_bytes
                        ? 1 : static_cast<int32_t>(parts);
-    params.o_tiles = ceil_div(problem.O, Tile::kO);
-    params.blocks = params.o_tiles * problem.G * ceil_div(problem.N * problem.P, Tile::kP);
+    params.o_tiles = plan_index_divisor(ceil_div(problem.O, Tile::kO));
+    params.groups = plan_index_divisor(problem.G);
+    params.samples = plan_sample_divisor(problem.N, problem.P);
+    params.blocks = params.o_tiles.divisor * problem.G * ceil_div(problem.N * problem.P, Tile::kP);
     return params;
 }
 

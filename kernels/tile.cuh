@@ -64,6 +64,37 @@ inline Divisor plan_divisor(int64_t divisor) {
     return {static_cast<uint32_t>(divisor), static_cast<uint32_t>(ceil_div(int64_t{1} << 31, divisor))};
 }
 
+// Likewise, exact for every dividend below 2^31 (Granlund and Montgomery, "Division by invariant integers
+// using multiplication", PLDI 1994, theorem 4.2 with N = 31).
+struct IndexDivisor {
+    uint32_t divisor, reciprocal, shift;
+
+    __device__ __forceinline__ uint32_t quotient(uint32_t dividend) const {
+        return static_cast<uint32_t>(static_cast<uint64_t>(dividend) * reciprocal >> 31) >> shift;
+    }
+};
+
+inline IndexDivisor plan_index_divisor(int64_t divisor) {
+    uint32_t shift = 0;
+    while (int64_t{1} << shift < divisor) ++shift;
+    return {static_cast<uint32_t>(divisor),
+            static_cast<uint32_t>(ceil_div(int64_t{1} << (31 + shift), divisor)), shift};
+}
+
+// Finds the sample of a position that counts through all samples.
+struct SampleDivisor {
+    IndexDivisor row;  // positions of a sample
+    bool few;          // in all: at most 2^30, so that threads past the last count right as well
+
+    __device__ __forceinline__ int64_t quotient(int64_t index) const {
+        return few ? row.quotient(static_cast<uint32_t>(index)) : index / row.divisor;
+    }
+};
+
+inline SampleDivisor plan_sample_divisor(int64_t samples, int64_t positions) {
+    return {plan_index_divisor(positions), samples <= (1 << 30) / positions};
+}
+
 // The type in which products of an element type are summed.
 template <class Element>
 struct SumOf {

@@ -31,7 +31,10 @@ HEADERS = {
 
 # What a route's header includes beyond what all share.
 PARTS = {
-    "depthwise": [f"depthwise_{part}.cuh" for part in ("row", "rows", "sliding", "padded", "outputs")],
+    "depthwise": [
+        *(f"depthwise_{part}.cuh" for part in ("row", "rows", "sliding", "padded", "outputs")), "gather.cuh"
+    ],
+    "fold_sm80": ["gather.cuh"],
     "few_outputs": ["few_outputs_project.cuh", "gather.cuh"],
 }
 
@@ -96,7 +99,7 @@ def as_plain_cpp(text):
     """CUDA source with what g++ cannot parse rewritten into calls of the emulator."""
     text = re.sub(r"#include <cuda_\w+\.h>", '#include "emulator.h"', text)
     text = re.sub(r"#pragma unroll.*", "", text)
-    launch = r"(\w+(?:<[\w:, <>]*>)?)\s*<<<(.*?),\s*stream>>>\((.*?)\);"
+    launch = r"(\w+(?:<[\w:, *<>]*>)?)\s*<<<(.*?),\s*stream>>>\((.*?)\);"
     call = r"emulator::launch(reinterpret_cast<const void*>(\1), \2, [&] { \1(\3); });"
     text = re.sub(launch, call, text, flags=re.DOTALL)
     dynamic = "extern __shared__ __align__(16) unsigned char smem[];"

@@ -23,7 +23,7 @@ const char* describe_problem();  // driver.cpp
 namespace emulator {
 namespace {
 
-constexpr int kMaxThreads = 1024, kWarpLanes = 32;
+constexpr int kMaxThreads = 1024, kMaxRows = 65535, kWarpLanes = 32;
 constexpr size_t kStackBytes = 1 << 17;
 constexpr size_t kSharedBytes = 232448, kStaticBytes = 32768, kUnaskedBytes = 48 * 1024;
 // One reservation holds shared memory, then the tensors; the rest of it may not be touched.
@@ -237,8 +237,8 @@ void run_block() {
 void fail(const char* what, int64_t a, int64_t b) {
     printf("FAILED: ");
     printf(what, a, b);
-    printf("\n  block %u, thread %d (%u, %u)\n  %s\n", blockIdx.x, current, threadIdx.x, threadIdx.y,
-           describe_problem());
+    printf("\n  block (%u, %u, %u), thread %d (%u, %u)\n  %s\n", blockIdx.x, blockIdx.y, blockIdx.z, current,
+           threadIdx.x, threadIdx.y, describe_problem());
     fflush(stdout);
     _exit(1);
 }
@@ -264,12 +264,17 @@ void launch(const void* kernel, dim3 grid, dim3 block, size_t bytes, const std::
     const size_t most = std::max(allowed_bytes[kernel], kUnaskedBytes);
     if (threads < 1 || threads > kMaxThreads || grid.x < 1)
         fail("launch of %ld x %ld threads", grid.x, threads);
+    if (grid.y > kMaxRows || grid.z > kMaxRows) fail("grid of %ld x %ld rows of blocks", grid.y, grid.z);
     if (bytes > most) fail("launch with %ld bytes of shared memory, of %ld", bytes, most);
     blockDim = block;
     gridDim = grid;
     smem_bytes = bytes;
     thread_body = &thread;
-    for (blockIdx.x = 0; blockIdx.x < grid.x; ++blockIdx.x) run_block();
+    for (blockIdx.z = 0; blockIdx.z < grid.z; ++blockIdx.z) {
+        for (blockIdx.y = 0; blockIdx.y < grid.y; ++blockIdx.y) {
+            for (blockIdx.x = 0; blockIdx.x < grid.x; ++blockIdx.x) run_block();
+        }
+    }
 }
 
 // Of all devices together: problems name several, each is asked once.

@@ -34,7 +34,7 @@ constexpr std::common_type_t<A, B> max(A a, B b) {
 
 struct dim3 {
     unsigned x = 1, y = 1, z = 1;
-    dim3(unsigned x, unsigned y = 1) : x(x), y(y) {}
+    dim3(unsigned x, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
 };
 extern dim3 threadIdx, blockIdx, blockDim, gridDim;  // of the thread that runs
 
