@@ -1034,7 +1034,7 @@ constexpr const Route* kRoutes[] = {
     &kToeplitzSm90,  // depthwise: long filters on Hopper
     &kToeplitz,      // before the rest where tensor cores beat sliding windows
     &kDepthwise,     // one input channel a group
-    &kStemSm80,      // fewer than 16 channels a group and sums of some 64 products: bound by stores
+    &kStemSm80,      // fewer than 16 channels a group and sums of some 80 products: bound by stores
     &kFoldSm80,      // fewer than 16 channels a group
     &kFewOutputs,    // one to eight output channels a group: bound by reading x
     &kGather,        // few products: tiny problems, and few outputs of large strides
@@ -1583,7 +1583,7 @@ struct IndexDivisor {
 
 inline IndexDivisor plan_index_divisor(int64_t divisor) {
     uint32_t shift = 0;
-    while (int64_t{1} << shift < divisor) ++shift;
+    while (shift < 31 && int64_t{1} << shift < divisor) ++shift;
     return {static_cast<uint32_t>(divisor),
             static_cast<uint32_t>(ceil_div(int64_t{1} << (31 + shift), divisor)), shift};
 }
@@ -2914,9 +2914,13 @@ __global__ void __launch_bounds__(kMaxThreads, kRowsBlocks<kWay>)
     extern __shared__ __align__(16) unsigned char smem[];
     const Problem& problem = params.problem;
     const int warp = threadIdx.x / 32;
-    const uint32_t item = blockIdx.x * kRowsWarps + warp, index = params.segments.quotient(item);
+    // Words divide by themselves: with quotient() mamba_dw4 takes .190 ms in bf16, without .186.
+    const auto divide = [](uint32_t number, const IndexDivisor& by) {
+        return kWay == Way::words ? number / by.divisor : by.quotient(number);
+    };
+    const uint32_t item = blockIdx.x * kRowsWarps + warp, index = divide(item, params.segments);
     if (index >= params.rows) return;
-    const uint32_t n = params.channels.quotient(index);
+    const uint32_t n = divide(index, params.channels);
     const Row<Element> row = row_at<Element>(problem, n, index - n * params.channels.divisor);
     const float bias = bias_of<Element>(problem, row.o);
     const int taps = static_cast<int>(problem.K), L = static_cast<int>(problem.L);
@@ -3470,12 +3474,19 @@ namespace conv1d {
 namespace gather {
 
 constexpr int kThreads = 256;
-constexpr int kBatch = 8;            // elements of x that a thread has in flight
+constexpr int kBatch = 12;           // elements of x that a thread has in flight
 constexpr int kBatchW = 4;           // and of w
 constexpr int kOutputs = 8;          // of a thread, or twice as many
 constexpr int kMostParts = 32;
 constexpr int64_t kMaxRows = 65535;   // of blocks, along two sides of the grid
 constexpr int64_t kChain = 1024;     // products that one thread sums in a line, about
+
+// That share a multiprocessor, at least: 0 leaves it to ptxas, which for sm_120 would spill some registers.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+constexpr int kLaunchBlocks = 1;
+#else
+constexpr int kLaunchBlocks = 0;
+#endif
 
 // A block is [part][position]: threads side by side, and those that share a position's products. What the
 // kernel reads, and no more, in the order in which it does: each new 64 bytes of parameters take 0.1 us.
@@ -3509,11 +3520,11 @@ struct Plan {
 };
 
 template <class Element, int kO>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kLaunchBlocks)
     gather_kernel(const __grid_constant__ Params params) {
     extern __shared__ __align__(16) unsigned char smem[];
     float* const bias_smem = reinterpret_cast<float*>(smem);  // [kO]
-    float* const w_smem = bias_smem + round_up(kO, 4);        // [product][kO]; later sums, [part][kO][position]
+    float* const w_smem = bias_smem + round_up(kO, 4);  // [product][kO]; later sums, [part][kO][position]
     const int32_t thread = threadIdx.x, products = params.products;
     const int32_t part = thread >> params.positions_log2, position = thread - (part << params.positions_log2);
     const int64_t index = (int64_t{blockIdx.x} << params.positions_log2) + position;
@@ -3710,27 +3721,24 @@ Error launch(const Problem& problem, cudaStream_t stream) {
 
 }  // namespace gather
 
-// Few outputs whose taps hardly overlap, or of long sums over few positions; and tiny problems. us by this
-// route and by the next best, of 224 random layers (small_sm80 is better at what it takes): 11x527x4212 to
-// 1, K1: 48 and 127; 32x413x41 to 6, K1, stride 4: 8 and 50; 2x130x1927 to 4, K7: 12 and 25; 11x5x44 to 5,
-// K6: 6 and 8; 46x22x17103 to 1, K1, bf16: 49 and 83. But 7x255x37625 to 2, K10, stride 3: 215 and 140;
-// 34x3x74346 to 2, K14: 93 and 32; and of eight outputs, TF32: 16x128x2000 K7 100 and 21, one sample 12 and
-// 16.
+// Tiny problems, taps that hardly overlap, and few outputs of long sums over few positions. Of 516 random
+// layers of few channels or small groups, us by this route and by the next best, TF32 and bf16: 26x6x29597 to 4, K1 15, 19 and 15, 27; 19x90x16678 to 360, K1 s3 g30 84, 94 and 62, 119;
+// 10x76x2205 to 418, K5 s3 g38 14, 16 and 13, 20; 3x48x418 to 12, K22 s3 g6 6, 9 and 6, 10; 11x527x4212 to
+// 1, K1 48, 127. But 40x345x696 to 1380, K7 s3 g115 83, 54 and 83, 71; 7x255x37625 to 2, K10 s3 215, 140;
+// 42x1x4392 to 36, K21 s2 24, 16 and 25, 16; and of eight outputs 16x128x2000 K7 100, 21.
 inline bool fits_gather(const Problem& any_problem) {
     const Problem problem = canonical(any_problem);
     if (!gather::takes(problem)) return false;
     const int64_t products = problem.C * problem.K;
-    const int64_t outputs = problem.G * problem.O * problem.P;  // of a sample, as the loads
-    const int64_t loads = problem.G * ceil_div(problem.O, 8) * problem.P * products;
-    if (problem.O <= 8 && products >= 8 && problem.K <= std::min<int64_t>(problem.stride, 8)) return true;
+    const int64_t loads = problem.G * ceil_div(problem.O, 8) * problem.P * products;  // of a sample
+    if (problem.O <= 8 && problem.K <= std::min<int64_t>(problem.stride, 8)) return true;
     if (problem.O <= 8 && products >= 32 && problem.K <= std::min<int64_t>(2 * problem.stride, 8))
         return loads <= 1 << 21;
     if (problem.O < 8 && problem.G == 1 && problem.C >= 80 && problem.K <= 8 * problem.stride)
         return loads <= 1 << 21;
-    if (loads > 1 << 17 || (problem.C >= 16 && problem.O >= 8)) return false;
-    if (products <= 10) return outputs <= 1 << 17;
-    const bool shares_x = problem.O > 8 && problem.K > problem.stride;  // which direct does better
-    return outputs <= (problem.dtype == Dtype::float32 && shares_x ? 12288 : 49152);
+    if (problem.C >= 16 && problem.O >= 8) return false;
+    if (loads <= 1 << 17) return true;
+    return problem.K <= 2 * problem.stride && products <= (problem.O <= 32 ? 160 : 10);
 }
 
 inline Error launch_gather(const Problem& any_problem, cudaStream_t stream) {
@@ -3815,7 +3823,9 @@ inline bool prefers_few_outputs(const Problem& problem) {
 
 template <class Element>
 Error launch_element(const Problem& problem, cudaStream_t stream) {
-    const auto blocks_of = [](const BlockParams& params) { return params.row_blocks * params.segments.divisor; };
+    const auto blocks_of = [](const BlockParams& params) {
+        return params.row_blocks * params.segments.divisor;
+    };
     const auto threads_of = [](const BlockParams& params) {
         return params.rows_per_block * params.threads_per_row.divisor;
     };
@@ -4271,8 +4281,7 @@ struct ChunkParams {
     int32_t plane_rows, channel_slots;
     Divisor pitch;              // rows from a sample to the next
     int32_t w_slot, x_slot;     // in shared memory, after the bias and the products' slots
-    bool few_tiles;                     // whether Divisor divides their number
-    Divisor o_tiles, p_tiles, g_tiles;  // tiles count in [sample][group][position][output channel]
+    IndexDivisor o_tiles, p_tiles, g_tiles;  // tiles count in [sample][group][position][output channel]
     int64_t tiles;
     size_t smem_bytes;
 
@@ -4568,12 +4577,8 @@ __global__ void __launch_bounds__(kThreads, Tile::kBlocks - kFewerBlocks)
     const int32_t round_p = params.warps_p * kChunkP;
     __shared__ ChunkPlace place;
     if (threadIdx.x == 0) {
-        const auto quotient = [&](uint32_t tile, const Divisor& by) {
-            return params.few_tiles ? by.quotient(tile) : tile / by.divisor;
-        };
-        const uint32_t run = quotient(blockIdx.x, params.o_tiles);
-        const uint32_t run_g = quotient(run, params.p_tiles);
-        const uint32_t run_n = quotient(run_g, params.g_tiles);
+        const uint32_t run = params.o_tiles.quotient(blockIdx.x), run_g = params.p_tiles.quotient(run);
+        const uint32_t run_n = params.g_tiles.quotient(run_g);
         const int32_t block_o = params.w_pitch - 4, block_n = params.samples.divisor;
         place.n = static_cast<int64_t>(run_n) * block_n;
         place.g = run_g - run_n * params.g_tiles.divisor;
@@ -4688,7 +4693,6 @@ template <class Tile>
 ChunkParams plan_chunk(const Problem& problem) {
     ChunkParams params{};
     params.problem = problem;
-    const auto is_small = [](int64_t number) { return number <= INT32_MAX; };
     if (problem.C * problem.K > 1 << 20 || problem.stride > 4096 || problem.dilation > 4096) return params;
     const Pieces pieces = plan_pieces(problem);
     const int64_t warps_k = plan_warps_k(problem);
@@ -4745,10 +4749,9 @@ ChunkParams plan_chunk(const Problem& problem) {
         const int64_t o_tiles = ceil_div(problem.O, params.w_pitch - 4);
         const int64_t p_tiles = samples > 1 ? 1 : ceil_div(problem.P, tile_rows);
         params.tiles = o_tiles * p_tiles * problem.G * ceil_div(problem.N, samples);
-        params.few_tiles = is_small(params.tiles * std::max({o_tiles, p_tiles, problem.G}));
-        params.o_tiles = plan_divisor(o_tiles);
-        params.p_tiles = plan_divisor(p_tiles);
-        params.g_tiles = plan_divisor(problem.G);
+        params.o_tiles = plan_index_divisor(o_tiles);
+        params.p_tiles = plan_index_divisor(p_tiles);
+        params.g_tiles = plan_index_divisor(problem.G);
         const int64_t warps = warps_o * warps_p * warps_k;
         const int64_t sums = warps_k > 1 ? warps * Tile::kValues * 32 : 0;
         const int64_t slots = std::max(params.x_slot + channels * planes * plane_rows, params.w_slot + sums);
@@ -4761,7 +4764,7 @@ ChunkParams plan_chunk(const Problem& problem) {
         params.step_quads = plan_divisor(quads);
         params.step_eights = static_cast<int32_t>(block_warps / quads);
         return slots <= room && reach * cycle <= INT32_MAX &&
-               is_small(samples * problem.G * problem.O * problem.P);
+               samples * problem.G * problem.O * problem.P <= INT32_MAX;
     };
     // How threads share x: equal parts of as many lines as leave few threads idle.
     const auto share = [&] {
@@ -8560,8 +8563,7 @@ inline bool fits_fold_sm80(const Problem& any_problem) {
     const bool is_tf32 = problem.precision == Precision::tf32;
     const int64_t least_products = !is_float ? 10 : !is_tf32 ? 48 : problem.O >= 128 ? 10 : 32;
     if (problem.C * problem.K < least_products || problem.stride >= 4 * problem.K) return false;
-    // Setting out takes as long: 7x918 to 64, K3, stride 3, bf16, of one sample 10 us here and 7 there.
-    if (problem.K <= problem.stride && fits_gather(problem)) return false;
+    if (fits_gather(problem)) return false;
     // Of one sample: its result must not depend on others.
     const double products = static_cast<double>(problem.G * problem.O * problem.C * problem.K) *
                             static_cast<double>(problem.P);
@@ -8809,6 +8811,7 @@ __device__ __forceinline__ void for_words(const Params& params, const typename T
     const auto* const bytes = reinterpret_cast<const unsigned char*>(x + l_begin * problem.x_stride_l);
 #pragma unroll 1
     for (uint32_t begin = ptx::anew(threadIdx.x); begin < items; begin += Tile::kBatch * kThreads) {
+        // Set here, or the compiler would carry what a break leaves unset around the loop, and spill.
         Element value[Tile::kBatch][Tile::kPerWord] = {};
         uint32_t slot[Tile::kBatch] = {};
         const uint32_t left = items - begin / kThreads * kThreads;
@@ -9409,6 +9412,7 @@ Params plan(const Problem& problem) {
         params.replicas = static_cast<int32_t>(replicas);
         params.blocks = blocks;
     }
+    if (params.blocks == 0) return params;
     params.pieces = plan_divisor(pieces);
     params.p_step = static_cast<int32_t>(is_long ? kWarps / params.block_tiles * Tile::kChunk : Tile::kChunk);
     params.smem_bytes = static_cast<int32_t>(fixed_bytes + params.block_tiles * tile_bytes + x_bytes);
@@ -10298,7 +10302,8 @@ inline bool takes(const Problem& problem) {
 inline bool fits_few_outputs(const Problem& any_problem) {
     const Problem problem = canonical(any_problem);
     if (!few::takes(problem)) return false;
-    if (few::takes_project(problem)) return true;
+    // Of few products gather is sooner done: 2x2x86720 to 2, K3, stride 2, 6.3 us here and 5.2 there.
+    if (few::takes_project(problem)) return problem.C * problem.K > 10 || !fits_gather(problem);
     // 4x225x226 to 2, K11, stride 2: 15 us there, 20 here; 15x393x11331 to 2, K7, stride 8: 106 and 178.
     if (fits_gather(problem)) return false;
     const bool exact = problem.dtype == Dtype::float32 && problem.precision == Precision::ieee;

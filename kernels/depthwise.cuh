@@ -69,7 +69,9 @@ inline bool prefers_few_outputs(const Problem& problem) {
 
 template <class Element>
 Error launch_element(const Problem& problem, cudaStream_t stream) {
-    const auto blocks_of = [](const BlockParams& params) { return params.row_blocks * params.segments.divisor; };
+    const auto blocks_of = [](const BlockParams& params) {
+        return params.row_blocks * params.segments.divisor;
+    };
     const auto threads_of = [](const BlockParams& params) {
         return params.rows_per_block * params.threads_per_row.divisor;
     };

@@ -265,9 +265,13 @@ __global__ void __launch_bounds__(kMaxThreads, kRowsBlocks<kWay>)
     extern __shared__ __align__(16) unsigned char smem[];
     const Problem& problem = params.problem;
     const int warp = threadIdx.x / 32;
-    const uint32_t item = blockIdx.x * kRowsWarps + warp, index = params.segments.quotient(item);
+    // Words divide by themselves: with quotient() mamba_dw4 takes .190 ms in bf16, without .186.
+    const auto divide = [](uint32_t number, const IndexDivisor& by) {
+        return kWay == Way::words ? number / by.divisor : by.quotient(number);
+    };
+    const uint32_t item = blockIdx.x * kRowsWarps + warp, index = divide(item, params.segments);
     if (index >= params.rows) return;
-    const uint32_t n = params.channels.quotient(index);
+    const uint32_t n = divide(index, params.channels);
     const Row<Element> row = row_at<Element>(problem, n, index - n * params.channels.divisor);
     const float bias = bias_of<Element>(problem, row.o);
     const int taps = static_cast<int>(problem.K), L = static_cast<int>(problem.L);

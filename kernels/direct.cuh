@@ -377,8 +377,7 @@ struct ChunkParams {
     int32_t plane_rows, channel_slots;
     Divisor pitch;              // rows from a sample to the next
     int32_t w_slot, x_slot;     // in shared memory, after the bias and the products' slots
-    bool few_tiles;                     // whether Divisor divides their number
-    Divisor o_tiles, p_tiles, g_tiles;  // tiles count in [sample][group][position][output channel]
+    IndexDivisor o_tiles, p_tiles, g_tiles;  // tiles count in [sample][group][position][output channel]
     int64_t tiles;
     size_t smem_bytes;
 
@@ -674,12 +673,8 @@ __global__ void __launch_bounds__(kThreads, Tile::kBlocks - kFewerBlocks)
     const int32_t round_p = params.warps_p * kChunkP;
     __shared__ ChunkPlace place;
     if (threadIdx.x == 0) {
-        const auto quotient = [&](uint32_t tile, const Divisor& by) {
-            return params.few_tiles ? by.quotient(tile) : tile / by.divisor;
-        };
-        const uint32_t run = quotient(blockIdx.x, params.o_tiles);
-        const uint32_t run_g = quotient(run, params.p_tiles);
-        const uint32_t run_n = quotient(run_g, params.g_tiles);
+        const uint32_t run = params.o_tiles.quotient(blockIdx.x), run_g = params.p_tiles.quotient(run);
+        const uint32_t run_n = params.g_tiles.quotient(run_g);
         const int32_t block_o = params.w_pitch - 4, block_n = params.samples.divisor;
         place.n = static_cast<int64_t>(run_n) * block_n;
         place.g = run_g - run_n * params.g_tiles.divisor;
@@ -794,7 +789,6 @@ template <class Tile>
 ChunkParams plan_chunk(const Problem& problem) {
     ChunkParams params{};
     params.problem = problem;
-    const auto is_small = [](int64_t number) { return number <= INT32_MAX; };
     if (problem.C * problem.K > 1 << 20 || problem.stride > 4096 || problem.dilation > 4096) return params;
     const Pieces pieces = plan_pieces(problem);
     const int64_t warps_k = plan_warps_k(problem);
@@ -851,10 +845,9 @@ ChunkParams plan_chunk(const Problem& problem) {
         const int64_t o_tiles = ceil_div(problem.O, params.w_pitch - 4);
         const int64_t p_tiles = samples > 1 ? 1 : ceil_div(problem.P, tile_rows);
         params.tiles = o_tiles * p_tiles * problem.G * ceil_div(problem.N, samples);
-        params.few_tiles = is_small(params.tiles * std::max({o_tiles, p_tiles, problem.G}));
-        params.o_tiles = plan_divisor(o_tiles);
-        params.p_tiles = plan_divisor(p_tiles);
-        params.g_tiles = plan_divisor(problem.G);
+        params.o_tiles = plan_index_divisor(o_tiles);
+        params.p_tiles = plan_index_divisor(p_tiles);
+        params.g_tiles = plan_index_divisor(problem.G);
         const int64_t warps = warps_o * warps_p * warps_k;
         const int64_t sums = warps_k > 1 ? warps * Tile::kValues * 32 : 0;
         const int64_t slots = std::max(params.x_slot + channels * planes * plane_rows, params.w_slot + sums);
@@ -867,7 +860,7 @@ ChunkParams plan_chunk(const Problem& problem) {
         params.step_quads = plan_divisor(quads);
         params.step_eights = static_cast<int32_t>(block_warps / quads);
         return slots <= room && reach * cycle <= INT32_MAX &&
-               is_small(samples * problem.G * problem.O * problem.P);
+               samples * problem.G * problem.O * problem.P <= INT32_MAX;
     };
     // How threads share x: equal parts of as many lines as leave few threads idle.
     const auto share = [&] {

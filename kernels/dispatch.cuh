@@ -24,7 +24,7 @@ constexpr const Route* kRoutes[] = {
     &kToeplitzSm90,  // depthwise: long filters on Hopper
     &kToeplitz,      // before the rest where tensor cores beat sliding windows
     &kDepthwise,     // one input channel a group
-    &kStemSm80,      // fewer than 16 channels a group and sums of some 64 products: bound by stores
+    &kStemSm80,      // fewer than 16 channels a group and sums of some 80 products: bound by stores
     &kFoldSm80,      // fewer than 16 channels a group
     &kFewOutputs,    // one to eight output channels a group: bound by reading x
     &kGather,        // few products: tiny problems, and few outputs of large strides

@@ -703,8 +703,7 @@ inline bool fits_fold_sm80(const Problem& any_problem) {
     const bool is_tf32 = problem.precision == Precision::tf32;
     const int64_t least_products = !is_float ? 10 : !is_tf32 ? 48 : problem.O >= 128 ? 10 : 32;
     if (problem.C * problem.K < least_products || problem.stride >= 4 * problem.K) return false;
-    // Setting out takes as long: 7x918 to 64, K3, stride 3, bf16, of one sample 10 us here and 7 there.
-    if (problem.K <= problem.stride && fits_gather(problem)) return false;
+    if (fits_gather(problem)) return false;
     // Of one sample: its result must not depend on others.
     const double products = static_cast<double>(problem.G * problem.O * problem.C * problem.K) *
                             static_cast<double>(problem.P);

@@ -12,12 +12,19 @@ namespace conv1d {
 namespace gather {
 
 constexpr int kThreads = 256;
-constexpr int kBatch = 8;            // elements of x that a thread has in flight
+constexpr int kBatch = 12;           // elements of x that a thread has in flight
 constexpr int kBatchW = 4;           // and of w
 constexpr int kOutputs = 8;          // of a thread, or twice as many
 constexpr int kMostParts = 32;
 constexpr int64_t kMaxRows = 65535;   // of blocks, along two sides of the grid
 constexpr int64_t kChain = 1024;     // products that one thread sums in a line, about
+
+// That share a multiprocessor, at least: 0 leaves it to ptxas, which for sm_120 would spill some registers.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+constexpr int kLaunchBlocks = 1;
+#else
+constexpr int kLaunchBlocks = 0;
+#endif
 
 // A block is [part][position]: threads side by side, and those that share a position's products. What the
 // kernel reads, and no more, in the order in which it does: each new 64 bytes of parameters take 0.1 us.
@@ -51,11 +58,11 @@ struct Plan {
 };
 
 template <class Element, int kO>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kLaunchBlocks)
     gather_kernel(const __grid_constant__ Params params) {
     extern __shared__ __align__(16) unsigned char smem[];
     float* const bias_smem = reinterpret_cast<float*>(smem);  // [kO]
-    float* const w_smem = bias_smem + round_up(kO, 4);        // [product][kO]; later sums, [part][kO][position]
+    float* const w_smem = bias_smem + round_up(kO, 4);  // [product][kO]; later sums, [part][kO][position]
     const int32_t thread = threadIdx.x, products = params.products;
     const int32_t part = thread >> params.positions_log2, position = thread - (part << params.positions_log2);
     const int64_t index = (int64_t{blockIdx.x} << params.positions_log2) + position;
@@ -252,27 +259,24 @@ Error launch(const Problem& problem, cudaStream_t stream) {
 
 }  // namespace gather
 
-// Few outputs whose taps hardly overlap, or of long sums over few positions; and tiny problems. us by this
-// route and by the next best, of 224 random layers (small_sm80 is better at what it takes): 11x527x4212 to
-// 1, K1: 48 and 127; 32x413x41 to 6, K1, stride 4: 8 and 50; 2x130x1927 to 4, K7: 12 and 25; 11x5x44 to 5,
-// K6: 6 and 8; 46x22x17103 to 1, K1, bf16: 49 and 83. But 7x255x37625 to 2, K10, stride 3: 215 and 140;
-// 34x3x74346 to 2, K14: 93 and 32; and of eight outputs, TF32: 16x128x2000 K7 100 and 21, one sample 12 and
-// 16.
+// Tiny problems, taps that hardly overlap, and few outputs of long sums over few positions. Of 516 random
+// layers of few channels or small groups, us by this route and by the next best, TF32 and bf16: 26x6x29597 to 4, K1 15, 19 and 15, 27; 19x90x16678 to 360, K1 s3 g30 84, 94 and 62, 119;
+// 10x76x2205 to 418, K5 s3 g38 14, 16 and 13, 20; 3x48x418 to 12, K22 s3 g6 6, 9 and 6, 10; 11x527x4212 to
+// 1, K1 48, 127. But 40x345x696 to 1380, K7 s3 g115 83, 54 and 83, 71; 7x255x37625 to 2, K10 s3 215, 140;
+// 42x1x4392 to 36, K21 s2 24, 16 and 25, 16; and of eight outputs 16x128x2000 K7 100, 21.
 inline bool fits_gather(const Problem& any_problem) {
     const Problem problem = canonical(any_problem);
     if (!gather::takes(problem)) return false;
     const int64_t products = problem.C * problem.K;
-    const int64_t outputs = problem.G * problem.O * problem.P;  // of a sample, as the loads
-    const int64_t loads = problem.G * ceil_div(problem.O, 8) * problem.P * products;
-    if (problem.O <= 8 && products >= 8 && problem.K <= std::min<int64_t>(problem.stride, 8)) return true;
+    const int64_t loads = problem.G * ceil_div(problem.O, 8) * problem.P * products;  // of a sample
+    if (problem.O <= 8 && problem.K <= std::min<int64_t>(problem.stride, 8)) return true;
     if (problem.O <= 8 && products >= 32 && problem.K <= std::min<int64_t>(2 * problem.stride, 8))
         return loads <= 1 << 21;
     if (problem.O < 8 && problem.G == 1 && problem.C >= 80 && problem.K <= 8 * problem.stride)
         return loads <= 1 << 21;
-    if (loads > 1 << 17 || (problem.C >= 16 && problem.O >= 8)) return false;
-    if (products <= 10) return outputs <= 1 << 17;
-    const bool shares_x = problem.O > 8 && problem.K > problem.stride;  // which direct does better
-    return outputs <= (problem.dtype == Dtype::float32 && shares_x ? 12288 : 49152);
+    if (problem.C >= 16 && problem.O >= 8) return false;
+    if (loads <= 1 << 17) return true;
+    return problem.K <= 2 * problem.stride && products <= (problem.O <= 32 ? 160 : 10);
 }
 
 inline Error launch_gather(const Problem& any_problem, cudaStream_t stream) {

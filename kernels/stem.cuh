@@ -228,6 +228,7 @@ __device__ __forceinline__ void for_words(const Params& params, const typename T
     const auto* const bytes = reinterpret_cast<const unsigned char*>(x + l_begin * problem.x_stride_l);
 #pragma unroll 1
     for (uint32_t begin = ptx::anew(threadIdx.x); begin < items; begin += Tile::kBatch * kThreads) {
+        // Set here, or the compiler would carry what a break leaves unset around the loop, and spill.
         Element value[Tile::kBatch][Tile::kPerWord] = {};
         uint32_t slot[Tile::kBatch] = {};
         const uint32_t left = items - begin / kThreads * kThreads;
@@ -828,6 +829,7 @@ Params plan(const Problem& problem) {
         params.replicas = static_cast<int32_t>(replicas);
         params.blocks = blocks;
     }
+    if (params.blocks == 0) return params;
     params.pieces = plan_divisor(pieces);
     params.p_step = static_cast<int32_t>(is_long ? kWarps / params.block_tiles * Tile::kChunk : Tile::kChunk);
     params.smem_bytes = static_cast<int32_t>(fixed_bytes + params.block_tiles * tile_bytes + x_bytes);

@@ -76,7 +76,7 @@ struct IndexDivisor {
 
 inline IndexDivisor plan_index_divisor(int64_t divisor) {
     uint32_t shift = 0;
-    while (int64_t{1} << shift < divisor) ++shift;
+    while (shift < 31 && int64_t{1} << shift < divisor) ++shift;
     return {static_cast<uint32_t>(divisor),
             static_cast<uint32_t>(ceil_div(int64_t{1} << (31 + shift), divisor)), shift};
 }

@@ -53,6 +53,9 @@ EDGES = {
     "few outputs of long sums": Problem(5, 243, 1, 111, 24, stride=8, padding=(207, 207), dilation=9),
     "few outputs of long sums, several rows": Problem(2, 60, 6, 999, 25, padding=(12, 12)),
     "few outputs of very many products": Problem(1, 260, 4, 6597, 25, padding=(12, 12)),
+    "gathered, 16 outputs a thread": Problem(200, 3, 21, 300, 3, padding=(1, 1)),
+    "gathered, sums in parts": Problem(3, 100, 5, 200, 9, stride=3, padding=(0, 7)),
+    "gathered, one product beyond a batch": Problem(4, 13, 3, 501, 1, stride=2, groups=3),
     "small, a warp a part": Problem(2, 130, 24, 40, 5, padding=(2, 2)),
     "small, long sums": Problem(3, 320, 28, 33, 11, padding=(10, 10), dilation=2),
     "small, all parts in a warp": Problem(64, 25, 25, 700, 7, padding=(192, 192), dilation=64),
@@ -90,6 +93,8 @@ EDGES = {
     "depthwise, stride 8, short rows": Problem(5, 1, 1, 50, 61, stride=8, padding=(30, 30), groups=70),
     "depthwise, stride 3, dilated": Problem(5, 1, 1, 900, 7, stride=3, dilation=9, groups=70),
     "depthwise, short rows": Problem(9, 1, 1, 45, 6, padding=(45, 45), dilation=9, groups=70),
+    "depthwise, rows too short for a warp": Problem(70, 1, 2, 16, 5, padding=(2, 2), groups=130),
+    "depthwise, short rows, dilated": Problem(9, 1, 1, 23, 5, padding=(4, 0), dilation=3, groups=50),
     "depthwise, most taps see padding": Problem(
         3, 1, 1, 60, 400, stride=2, padding=(1197, 1197), dilation=3, groups=9
     ),

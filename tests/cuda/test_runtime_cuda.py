@@ -22,6 +22,7 @@ PROBLEMS = {
     "short": SHORT,
     "few channels": Problem(4, 3, 20, 1001, 5),
     "few channels, many outputs": Problem(4, 4, 192, 2048, 15, padding=(7, 6)),
+    "few channels, 16 outputs a thread": Problem(200, 3, 40, 300, 3),  # of one sample 8
     "few outputs of long sums": Problem(5, 60, 3, 700, 9, padding=(4, 4)),
     "depthwise, some taps": Problem(4, 1, 1, 3001, 40, padding=(20, 19), groups=64),
     "depthwise, many taps": Problem(5, 1, 1, 1501, 600, padding=(599, 0), groups=9),
