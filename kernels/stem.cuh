@@ -883,9 +883,9 @@ inline bool fits_stem_sm80(const Problem& any_problem) {
     const bool is_split = is_float && problem.precision != Precision::tf32;
     const bool fast = arch == 80 || (arch >= 90 && arch < 120);  // others do TF32 at the rate of FFMA
     const int64_t outputs = problem.G * problem.O * problem.P;
-    const bool is_small = outputs < 3 << 17;
-    const int64_t least_products = !is_float        ? (is_small ? 7 : 4)
-                                   : is_small       ? (is_split ? 32 : 16)
+    const bool has_few = outputs < 3 << 17;
+    const int64_t least_products = !is_float        ? (has_few ? 7 : 4)
+                                   : has_few        ? (is_split ? 32 : 16)
                                    : problem.O < 64 ? (is_split ? 10 : 7)
                                                     : 4;
     if ((is_float && !fast) || problem.C * problem.K < least_products || outputs < 1 << 17 || problem.P < 256)

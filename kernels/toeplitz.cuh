@@ -32,11 +32,12 @@ constexpr int kFewSteps = 64;   // no more products in a row: of more, loads cos
 constexpr int kMaxO = 4;
 constexpr int kMaxTiles = 7;     // strips of a stretch. Odd, so that 8 stretches begin in different banks
 constexpr int kMaxWarps = 8;     // of a block
-// Of kMaxWarps: 80 registers a thread. ptxas spills for later architectures.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
-constexpr int kBlocksPerSm = 2;
+// Of kMaxWarps, that share a multiprocessor: 80 registers a thread. ptxas spills for later architectures.
+constexpr int blocks_per_sm(int arch) { return arch >= 100 ? 2 : 3; }
+#ifdef __CUDA_ARCH__
+constexpr int kBlocksPerSm = blocks_per_sm(__CUDA_ARCH__ / 10);
 #else
-constexpr int kBlocksPerSm = 3;
+constexpr int kBlocksPerSm = 1;  // the host compiles no kernel
 #endif
 constexpr int kFewTaps = 8, kFarTaps = 16, kNearBytes = 1536;  // see prefers_sums
 constexpr int kGapTaps = 128, kGapTaps16 = 32;  // likewise where x has gaps, of floats and in 16 bits
@@ -529,7 +530,8 @@ Params plan(const Problem& problem) {
     params.channel_blocks = static_cast<uint32_t>(ceil_div(channels, params.rows_per_block));
     // So many rounds that waves of blocks are full; one more stands for what comes before the first.
     const int64_t most_rounds = params.x_buffers == 1 ? 1 : std::min<int64_t>(problem.N, kMaxRounds);
-    const int64_t by_warps = kBlocksPerSm * kMaxWarps / (params.rows_per_block * params.warps_per_row);
+    const int64_t by_warps =
+        blocks_per_sm(problem.device.arch) * kMaxWarps / (params.rows_per_block * params.warps_per_row);
     const int64_t by_smem =
         (problem.device.smem_bytes + 1024) / (params.rows_per_block * params.row_bytes + 1024);
     const int64_t at_once = std::max<int64_t>(std::min(by_warps, by_smem) * problem.device.sm_count, 1);
