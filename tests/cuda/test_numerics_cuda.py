@@ -258,6 +258,7 @@ def test_each_route_takes_something(model_new):
             Problem(2, 4, 192, 2048, 15),
             Problem(2, 1, 1, 4096, 40, groups=8),
             Problem(2, 1, 1, 4096, 600, groups=8),
+            Problem(1, 16, 1, 60000, 3),
         ]:
             with tf32(allowed):
                 chosen.update(
