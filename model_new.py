@@ -1037,7 +1037,7 @@ constexpr const Route* kRoutes[] = {
     &kStemSm80,      // fewer than 16 channels a group and sums of some 80 products: bound by stores
     &kFoldSm80,      // fewer than 16 channels a group
     &kFewOutputs,    // one to eight output channels a group: bound by reading x
-    &kGather,        // few products: tiny problems, and few outputs of large strides
+    &kGather,        // tiny problems, taps that hardly overlap, few outputs of few positions
     &kSmallSm80,     // dense problems of few products: one launch
     &kStreamSm90,    // short sums on Hopper, bound by memory
     &kPointwiseSm90,  // one tap on Hopper
@@ -1839,12 +1839,19 @@ constexpr int kChunkTaps = kVector * (kStripVectors + 1);  // after these the re
 using SumVector = Vector<float, kVector>;
 static_assert(kStripVectors % 2 == 1, "strips must be an odd number of vectors to avoid bank conflicts");
 
+// What the kernels read of a problem, and no more, about in the order in which they do: each new 64 bytes of
+// parameters take 0.1 us. Numbers have 32 bits by fits_depthwise.
 struct Params {
-    Problem problem;
-    int64_t segment;        // positions of a row that one block or warp takes
-    uint32_t rows;          // of y
-    IndexDivisor channels;  // of y
     IndexDivisor segments;  // of a row
+    IndexDivisor channels;  // of y
+    uint32_t rows;          // of y
+    int32_t segment;        // positions of a row that one block or warp takes
+    uint32_t N, O;
+    const void *x, *w, *bias;
+    void* y;
+    int64_t x_stride_n, x_stride_c, x_stride_l;
+    int32_t L, P, K, stride, dilation, pad_left;
+    Activation activation;
 };
 
 // Where blocks take whole rows, or one segment of one.
@@ -1861,49 +1868,49 @@ struct Row {
     const Element* x;  // position 0 of the input row
     const Element* w;  // its K taps
     Element* y;        // position 0
-    int64_t p_begin, p_end;
+    int32_t p_begin, p_end;
     uint32_t o;  // output channel
     bool valid;
 };
 
-// Rows and blocks are fewer than 2^31 (fits_depthwise).
+// Row `index` of y, which is sample n's and channel o's. Rows and blocks are fewer than 2^31
+// (fits_depthwise).
 template <class Element>
-__device__ __forceinline__ Row<Element> row_at(const Problem& problem, uint32_t n, uint32_t o) {
-    const int64_t channels = problem.G * problem.O;
+__device__ __forceinline__ Row<Element> row_at(const Params& params, uint32_t index, uint32_t n, uint32_t o) {
     Row<Element> row;
     row.o = o;
-    row.x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n +
-            (problem.O == 1 ? o : o / static_cast<uint32_t>(problem.O)) * problem.x_stride_c;
-    row.w = static_cast<const Element*>(problem.w) + o * problem.K;
-    row.y = static_cast<Element*>(problem.y) + (n * channels + o) * problem.P;
+    row.x = static_cast<const Element*>(params.x) + n * params.x_stride_n +
+            (params.O == 1 ? o : o / params.O) * params.x_stride_c;
+    row.w = static_cast<const Element*>(params.w) + o * int64_t{params.K};
+    row.y = static_cast<Element*>(params.y) + index * int64_t{params.P};
     return row;
 }
 
 // The block's row `place`.
 template <class Element>
 __device__ __forceinline__ Row<Element> row_of_block(const BlockParams& params, int place) {
-    const Problem& problem = params.problem;
     const uint32_t channels = params.channels.divisor;
-    uint32_t n, o, segment;
+    uint32_t index, n, o, segment;
     bool valid;
     // Blocks that run together should share what they read: a row, or rows of neighbouring channels.
     if (params.by_channel) {
-        const uint32_t row_block = blockIdx.x % params.row_blocks, samples = static_cast<uint32_t>(problem.N);
+        const uint32_t row_block = blockIdx.x % params.row_blocks;
         segment = blockIdx.x / params.row_blocks;
-        n = row_block % samples;
-        o = row_block / samples * params.rows_per_block + place;
+        n = row_block % params.N;
+        o = row_block / params.N * params.rows_per_block + place;
+        index = n * channels + o;
         valid = o < channels;
     } else {
         const uint32_t row_block = params.segments.quotient(blockIdx.x);
         segment = blockIdx.x - row_block * params.segments.divisor;
-        const uint32_t index = row_block * params.rows_per_block + place;
+        index = row_block * params.rows_per_block + place;
         n = params.channels.quotient(index);
         o = index - n * channels;
         valid = index < params.rows;
     }
-    Row<Element> row = row_at<Element>(problem, valid ? n : 0, valid ? o : 0);
+    Row<Element> row = row_at<Element>(params, valid ? index : 0, valid ? n : 0, valid ? o : 0);
     row.p_begin = segment * params.segment;
-    row.p_end = min(row.p_begin + params.segment, problem.P);
+    row.p_end = min(row.p_begin + params.segment, params.P);
     row.valid = valid;
     return row;
 }
@@ -1919,8 +1926,8 @@ __device__ __forceinline__ Place place_of_thread(const BlockParams& params) {
 }
 
 template <class Element>
-__device__ __forceinline__ typename SumOf<Element>::Type bias_of(const Problem& problem, uint32_t o) {
-    return problem.bias == nullptr ? 0 : widen(static_cast<const Element*>(problem.bias)[o]);
+__device__ __forceinline__ typename SumOf<Element>::Type bias_of(const Params& params, uint32_t o) {
+    return params.bias == nullptr ? 0 : widen(static_cast<const Element*>(params.bias)[o]);
 }
 
 // Four neighbours of x, as they are multiplied. Those of fp32 by value: from a reference the compiler loads
@@ -1972,9 +1979,24 @@ __device__ __forceinline__ void add_chunk(const Vector<Element, kVector>* x, con
 template <class Params>
 Params plan_any(const Problem& problem) {
     Params params{};
-    params.problem = problem;
-    params.rows = static_cast<uint32_t>(problem.N * problem.G * problem.O);
     params.channels = plan_index_divisor(problem.G * problem.O);
+    params.rows = static_cast<uint32_t>(problem.N * problem.G * problem.O);
+    params.N = static_cast<uint32_t>(problem.N);
+    params.O = static_cast<uint32_t>(problem.O);
+    params.x = problem.x;
+    params.w = problem.w;
+    params.bias = problem.bias;
+    params.y = problem.y;
+    params.x_stride_n = problem.x_stride_n;
+    params.x_stride_c = problem.x_stride_c;
+    params.x_stride_l = problem.x_stride_l;
+    params.L = static_cast<int32_t>(problem.L);
+    params.P = static_cast<int32_t>(problem.P);
+    params.K = static_cast<int32_t>(problem.K);
+    params.stride = static_cast<int32_t>(problem.stride);
+    params.dilation = static_cast<int32_t>(problem.dilation);
+    params.pad_left = static_cast<int32_t>(problem.pad_left);
+    params.activation = problem.activation;
     return params;
 }
 
@@ -2022,19 +2044,17 @@ template <class Element>
 __global__ void __launch_bounds__(kMaxThreads, kOutputsBlocks<Element>)
     depthwise_outputs_kernel(const __grid_constant__ OutputsParams params) {
     using Sum = typename SumOf<Element>::Type;
-    const Problem& problem = params.problem;
     const Place place = place_of_thread(params);
     const Row<Element> row = row_of_block<Element>(params, place.row);
     const bool valid = row.valid && place.row < params.rows_per_block;  // blocks are whole warps
-    const Sum bias = bias_of<Element>(problem, row.o);
+    const Sum bias = bias_of<Element>(params, row.o);
     const int lanes = 1 << params.lanes_log2, lane = place.lane % lanes;
-    const int taps = static_cast<int>(problem.K), dilation = static_cast<int>(problem.dilation);
-    const int stride = static_cast<int>(problem.stride), L = static_cast<int>(problem.L);
-    const uint32_t x_stride_l = static_cast<uint32_t>(problem.x_stride_l);
+    const int taps = params.K, dilation = params.dilation, stride = params.stride, L = params.L;
+    const uint32_t x_stride_l = static_cast<uint32_t>(params.x_stride_l);
     const uint32_t most_l = L - 1;
     const int step = params.p_distance, step_l = step * stride;
-    const int p = static_cast<int>(row.p_begin) + (place.lane >> params.lanes_log2);
-    const int l = p * stride - static_cast<int>(problem.pad_left), l_last = l + (kOutputs - 1) * step_l;
+    const int p = row.p_begin + (place.lane >> params.lanes_log2);
+    const int l = p * stride - params.pad_left, l_last = l + (kOutputs - 1) * step_l;
     // Taps that meet x, of one output at least.
     const int k_begin = l_last >= 0 ? 0 : -l_last / dilation / lanes * lanes;
     int k_end = l + (taps - 1) * dilation < L ? taps : (L - l + dilation - 1) / dilation;
@@ -2069,17 +2089,16 @@ __global__ void __launch_bounds__(kMaxThreads, kOutputsBlocks<Element>)
 #pragma unroll
         for (int j = 0; j < kOutputs; ++j) sum[j] += __shfl_xor_sync(0xFFFFFFFF, sum[j], distance);
     }
-    const int end = static_cast<int>(row.p_end);
 #pragma unroll
     for (int j = 0; j < kOutputs; ++j) {
-        const bool wanted = valid && lane == j % lanes && p + j * step < end;
+        const bool wanted = valid && lane == j % lanes && p + j * step < row.p_end;
         if (wanted) row.y[p + j * step] = narrow<Element>(sum[j] + bias);
     }
-    if (problem.activation == Activation::none || !valid) return;
+    if (params.activation == Activation::none || !valid) return;
 #pragma unroll 1
-    for (int j = lane; j < kOutputs && p + j * step < end; j += lanes) {
+    for (int j = lane; j < kOutputs && p + j * step < row.p_end; j += lanes) {
         Element* const y = row.y + p + j * step;
-        *y = activate<Element>(problem.activation, widen(*y));
+        *y = activate<Element>(params.activation, widen(*y));
     }
 }
 
@@ -2094,7 +2113,7 @@ inline OutputsParams plan_outputs(const Problem& problem) {
         ++params.lanes_log2;
     }
     const int64_t step = std::min(ceil_div(problem.P, kOutputs), kMaxThreads / lanes);
-    params.segment = kOutputs * step;
+    params.segment = static_cast<int32_t>(kOutputs * step);
     params.p_distance = static_cast<int32_t>(step);  // neighbours load neighbours
     params.segments = plan_index_divisor(ceil_div(problem.P, params.segment));
     params.threads_per_row = plan_divisor(step * lanes);
@@ -2123,8 +2142,7 @@ namespace depthwise {
 
 constexpr int kPaddedThreads = 128;
 
-struct PaddedParams {
-    Problem problem;
+struct PaddedParams : Params {
     uint32_t blocks_per_row;  // of output channels
     // Positions whose taps meet the same x, `cycle` apart, are neighbours: turn of them, then the next ones.
     uint32_t cycle, turn;
@@ -2139,12 +2157,11 @@ __global__ void __launch_bounds__(kPaddedThreads)
     constexpr int kBatch = kSamples == 1 ? 8 : 4;  // taps whose loads are under way at once
     extern __shared__ __align__(16) unsigned char smem[];
     float* const w_smem = reinterpret_cast<float*>(smem);
-    const Problem& problem = params.problem;
     const uint32_t o = blockIdx.x / params.blocks_per_row;
     const uint64_t item =
         uint64_t{blockIdx.x - o * params.blocks_per_row} * kPaddedThreads + threadIdx.x;
-    const int taps = static_cast<int>(problem.K), dilation = static_cast<int>(problem.dilation);
-    const Element* const w = static_cast<const Element*>(problem.w) + static_cast<int64_t>(o) * taps;
+    const int taps = params.K, dilation = params.dilation;
+    const Element* const w = static_cast<const Element*>(params.w) + int64_t{o} * taps;
 #pragma unroll 4
     for (int k = threadIdx.x; k < taps; k += kPaddedThreads) w_smem[padded_slot(k)] = widen(w[k]);
     __syncthreads();
@@ -2154,18 +2171,18 @@ __global__ void __launch_bounds__(kPaddedThreads)
         item <= UINT32_MAX ? static_cast<uint32_t>(item) / places : item / places);
     const uint32_t n_first = group * kSamples, place = static_cast<uint32_t>(item - uint64_t{group} * places);
     const int p = static_cast<int>(place % params.turn * params.cycle + place / params.turn);
-    if (n_first >= problem.N || p >= problem.P) return;
+    if (n_first >= params.N || p >= params.P) return;
+    const Row<Element> row = row_at<Element>(params, n_first * params.channels.divisor + o, n_first, o);
+    const int samples = static_cast<int>(min(params.N - n_first, uint32_t{kSamples}));
     const Element* x[kSamples];
 #pragma unroll
-    for (int j = 0; j < kSamples; ++j)
-        x[j] = row_at<Element>(problem, min(n_first + j, static_cast<uint32_t>(problem.N - 1)), o).x;
+    for (int j = 0; j < kSamples; ++j) x[j] = row.x + min(j, samples - 1) * params.x_stride_n;
     // The taps that meet x: 0 <= l + k * dilation < L.
-    const int l = p * static_cast<int>(problem.stride) - static_cast<int>(problem.pad_left);
-    const int left = static_cast<int>(problem.L) - l;
+    const int l = p * params.stride - params.pad_left, left = params.L - l;
     int k = l < 0 ? (dilation - 1 - l) / dilation : 0;
     const int k_end = left <= 0 ? 0 : min(taps, (left + dilation - 1) / dilation);
-    const int32_t step = dilation * static_cast<int32_t>(problem.x_stride_l);
-    int32_t at = (l + k * dilation) * static_cast<int32_t>(problem.x_stride_l);
+    const int32_t x_stride_l = static_cast<int32_t>(params.x_stride_l), step = dilation * x_stride_l;
+    int32_t at = (l + k * dilation) * x_stride_l;
 
     float sum[kSamples] = {};
     const auto add = [&](auto count) {
@@ -2191,17 +2208,16 @@ __global__ void __launch_bounds__(kPaddedThreads)
 #pragma unroll 1
     while (k < k_end) add(std::integral_constant<int, 1>{});
 
-    const float bias = bias_of<Element>(problem, o);
-    Element* y = row_at<Element>(problem, n_first, o).y + p;
-    const int64_t y_stride_n = problem.G * problem.O * problem.P;
-    const int samples = static_cast<int>(min(problem.N - n_first, int64_t{kSamples}));
+    const float bias = bias_of<Element>(params, o);
+    Element* y = row.y + p;
+    const int64_t y_stride_n = int64_t{params.channels.divisor} * params.P;
 #pragma unroll
     for (int j = 0; j < kSamples; ++j) {
         if (j < samples) y[j * y_stride_n] = narrow<Element>(sum[j] + bias);
     }
-    if (problem.activation == Activation::none) return;
+    if (params.activation == Activation::none) return;
 #pragma unroll 1
-    for (int j = 0; j < samples; ++j, y += y_stride_n) *y = activate<Element>(problem.activation, widen(*y));
+    for (int j = 0; j < samples; ++j, y += y_stride_n) *y = activate<Element>(params.activation, widen(*y));
 }
 
 inline int padded_smem_bytes(const Problem& problem) {
@@ -2210,7 +2226,7 @@ inline int padded_smem_bytes(const Problem& problem) {
 
 template <class Element, int kSamples>
 Error launch_padded(const Problem& problem, cudaStream_t stream) {
-    PaddedParams params{problem};
+    PaddedParams params = plan_any<PaddedParams>(problem);
     const int64_t cycle = problem.dilation / std::gcd(problem.stride, problem.dilation);
     params.cycle = static_cast<uint32_t>(8 * cycle <= problem.P ? cycle : 1);
     params.turn = static_cast<uint32_t>(ceil_div(problem.P, params.cycle));
@@ -2669,7 +2685,7 @@ namespace conv1d {
 namespace depthwise {
 
 constexpr int kRowsWarps = kMaxThreads / 32;
-constexpr int kMaxStages = 8;    // of a warp, where the GPU is full anyway
+constexpr int kMaxStages = 4;    // of a warp, where the GPU is full anyway
 constexpr int kLineBytes = 128;  // where the stores of a warp begin
 constexpr int kWords = 4;        // of y, 4 bytes each, that a lane sums at once
 template <class Element>
@@ -2743,11 +2759,11 @@ struct Stage {
 
 // A lane has words of y, 32 words apart.
 template <class Element>
-__device__ __forceinline__ void sum_words(const Problem& problem, const Stage<Element>& stage, int shift) {
+__device__ __forceinline__ void sum_words(const Params& params, const Stage<Element>& stage, int shift) {
     using Word = Vector<Element, kPack<Element>>;
     constexpr int kWordElems = kPack<Element>;
     const int lane = threadIdx.x % 32;
-    const int taps = static_cast<int>(problem.K), dilation = static_cast<int>(problem.dilation);
+    const int taps = params.K, dilation = params.dilation;
 #pragma unroll 1
     for (int p_first = stage.p; p_first < stage.p_end; p_first += 32 * kWords * kWordElems) {
         float sum[kWords][kWordElems];
@@ -2790,23 +2806,23 @@ __device__ __forceinline__ void sum_words(const Problem& problem, const Stage<El
                 if (p + j >= 0 && p + j < stage.p_end) stage.row.y[p + j] = out.at[j];
             }
         }
-        if (problem.activation == Activation::none) continue;
+        if (params.activation == Activation::none) continue;
 #pragma unroll 1
         for (int i = 0; i < kWords * kWordElems; ++i) {
             const int p = p_first + (i / kWordElems * 32 + lane) * kWordElems + i % kWordElems;
             if (p < 0 || p >= stage.p_end) continue;
-            stage.row.y[p] = activate<Element>(problem.activation, widen(stage.row.y[p]));
+            stage.row.y[p] = activate<Element>(params.activation, widen(stage.row.y[p]));
         }
     }
 }
 
 // A lane has strips of neighbours, which then go through shared memory, where x has been.
 template <class Element>
-__device__ __forceinline__ void sum_strips(const Problem& problem, const Stage<Element>& stage) {
+__device__ __forceinline__ void sum_strips(const Params& params, const Stage<Element>& stage) {
     using Word = Vector<Element, kPack<Element>>;
     using ElementVector = Vector<Element, kVector>;
     constexpr int kWordElems = kPack<Element>, kSpan = 32 * kStrip;
-    const int lane = threadIdx.x % 32, taps = static_cast<int>(problem.K);
+    const int lane = threadIdx.x % 32, taps = params.K;
     const SumVector* const w = reinterpret_cast<const SumVector*>(stage.w_smem);
 #pragma unroll 1
     for (int p_first = stage.p; p_first < stage.p_end; p_first += kSpan) {
@@ -2834,10 +2850,10 @@ __device__ __forceinline__ void sum_strips(const Problem& problem, const Stage<E
             for (int i = 0; i < kVector; ++i) out.at[i] = narrow<Element>(sum[v * kVector + i]);
             strip[v] = out;
         }
-        if (problem.activation != Activation::none) {
+        if (params.activation != Activation::none) {
 #pragma unroll 1
             for (int i = lane * kStrip; i < (lane + 1) * kStrip; ++i) {
-                span_smem[i] = activate<Element>(problem.activation, widen(span_smem[i]));
+                span_smem[i] = activate<Element>(params.activation, widen(span_smem[i]));
             }
         }
         __syncwarp();  // y is there
@@ -2873,9 +2889,8 @@ __device__ __forceinline__ void sum_strips(const Problem& problem, const Stage<E
 template <class Element>
 __device__ __forceinline__ void sum_strided(const RowsParams& params, const Stage<Element>& stage,
                                             int shift) {
-    const Problem& problem = params.problem;
-    const int taps = static_cast<int>(problem.K), dilation = static_cast<int>(problem.dilation);
-    const int stride = static_cast<int>(problem.stride), lanes = 1 << params.lanes_log2;
+    const int taps = params.K, dilation = params.dilation;
+    const int stride = params.stride, lanes = 1 << params.lanes_log2;
     const int lane = threadIdx.x % lanes, output = threadIdx.x % 32 >> params.lanes_log2;
     const int outputs = 32 >> params.lanes_log2;  // at once, kStridedOutputs times
 #pragma unroll 1
@@ -2897,12 +2912,12 @@ __device__ __forceinline__ void sum_strided(const RowsParams& params, const Stag
             const int p = p_first + i * outputs + output;
             if (i % lanes == lane && p < stage.p_end) stage.row.y[p] = narrow<Element>(sum[i] + stage.bias);
         }
-        if (problem.activation == Activation::none) continue;
+        if (params.activation == Activation::none) continue;
 #pragma unroll 1
         for (int i = lane; i < kStridedOutputs; i += lanes) {
             const int p = p_first + i * outputs + output;
             if (p >= stage.p_end) break;
-            stage.row.y[p] = activate<Element>(problem.activation, widen(stage.row.y[p]));
+            stage.row.y[p] = activate<Element>(params.activation, widen(stage.row.y[p]));
         }
     }
 }
@@ -2912,19 +2927,14 @@ __global__ void __launch_bounds__(kMaxThreads, kRowsBlocks<kWay>)
     depthwise_rows_kernel(const __grid_constant__ RowsParams params) {
     constexpr int kWide = kWideBytes / sizeof(Element);
     extern __shared__ __align__(16) unsigned char smem[];
-    const Problem& problem = params.problem;
     const int warp = threadIdx.x / 32;
-    // Words divide by themselves: with quotient() mamba_dw4 takes .190 ms in bf16, without .186.
-    const auto divide = [](uint32_t number, const IndexDivisor& by) {
-        return kWay == Way::words ? number / by.divisor : by.quotient(number);
-    };
-    const uint32_t item = blockIdx.x * kRowsWarps + warp, index = divide(item, params.segments);
+    const uint32_t item = blockIdx.x * kRowsWarps + warp, index = params.segments.quotient(item);
     if (index >= params.rows) return;
-    const uint32_t n = divide(index, params.channels);
-    const Row<Element> row = row_at<Element>(problem, n, index - n * params.channels.divisor);
-    const float bias = bias_of<Element>(problem, row.o);
-    const int taps = static_cast<int>(problem.K), L = static_cast<int>(problem.L);
-    const int stride = kWay == Way::strided ? static_cast<int>(problem.stride) : 1;
+    const uint32_t n = params.channels.quotient(index);
+    const Row<Element> row = row_at<Element>(params, index, n, index - n * params.channels.divisor);
+    const float bias = bias_of<Element>(params, row.o);
+    const int taps = params.K, L = params.L;
+    const int stride = kWay == Way::strided ? params.stride : 1;
     Element* x_smem = reinterpret_cast<Element*>(smem + warp * params.warp_bytes);
     Element* x_next = x_smem + params.stage_elems;
     float* const w_smem = reinterpret_cast<float*>(x_next + params.stage_elems);
@@ -2933,20 +2943,19 @@ __global__ void __launch_bounds__(kMaxThreads, kRowsBlocks<kWay>)
     const Element w_first = row.w[min(lane, taps - 1)];
 
     // Segments of words begin where y is aligned, those of strips where x is.
-    const int segment = static_cast<int>(params.segment), positions = params.stage_positions;
-    const int pad_left = static_cast<int>(problem.pad_left);
-    int p_begin = static_cast<int>(item - index * params.segments.divisor) * segment;
+    const int positions = params.stage_positions;
+    int p_begin = static_cast<int>(item - index * params.segments.divisor) * params.segment;
     if (kWay == Way::words) p_begin -= misalignment<kLineBytes / sizeof(Element)>(row.y);
-    if (kWay == Way::strips) p_begin -= misalignment<kWide>(row.x - pad_left);
-    const int p_end = min(p_begin + segment, static_cast<int>(problem.P));
-    int l = p_begin * stride - pad_left;
+    if (kWay == Way::strips) p_begin -= misalignment<kWide>(row.x - params.pad_left);
+    const int p_end = min(p_begin + params.segment, params.P);
+    int l = p_begin * stride - params.pad_left;
     // Through a shuffle, so that the compiler knows it is the same in the whole warp.
     const int shift =
         kWay == Way::strips ? 0 : __shfl_sync(0xFFFFFFFF, misalignment<kWide>(row.x + l), 0);
     l -= shift;
     // Of x for some positions. Words of odd taps reach one element further.
     const auto count_of = [&](int some) {
-        const int reach = (taps - 1) * static_cast<int>(problem.dilation);
+        const int reach = (taps - 1) * params.dilation;
         return shift + (min(some, positions) - 1) * stride + reach + 2;
     };
     if (p_begin < p_end) fetch_stage(row.x, l, L, count_of(p_end - p_begin), x_smem);
@@ -2963,8 +2972,8 @@ __global__ void __launch_bounds__(kMaxThreads, kRowsBlocks<kWay>)
             wait_for_stage<0>();
         }
         const Stage<Element> stage = {row, p, min(p + positions, p_end), x_smem, w_smem, bias};
-        if constexpr (kWay == Way::words) sum_words(problem, stage, shift);
-        if constexpr (kWay == Way::strips) sum_strips(problem, stage);
+        if constexpr (kWay == Way::words) sum_words(params, stage, shift);
+        if constexpr (kWay == Way::strips) sum_strips(params, stage);
         if constexpr (kWay == Way::strided) sum_strided(params, stage, shift);
         __syncwarp();  // x and y have been read by all lanes
         Element* const now = x_smem;
@@ -2987,8 +2996,7 @@ inline int32_t strided_lanes_log2(const Problem& problem) {
 }
 
 // For x contiguous along l. False where taps reach too far, or the stride is too long, for shared memory.
-inline bool plan_rows(RowsParams& params, Way way) {
-    const Problem& problem = params.problem;
+inline bool plan_rows(const Problem& problem, RowsParams& params, Way way) {
     const int64_t bytes = element_bytes(problem.dtype), wide = kWideBytes / bytes, pack = 4 / bytes;
     int64_t positions = 32 * pack * (way == Way::words ? 2 * kWords : kStrip), lead = 0;
     if (way == Way::words) lead = kLineBytes / bytes - 1;
@@ -3010,9 +3018,9 @@ inline bool plan_rows(RowsParams& params, Way way) {
     params.warp_bytes = static_cast<int32_t>(warp_bytes);
     const int64_t stages = ceil_div(problem.P + lead, positions);
     const int64_t full = params.rows * stages / (64 * std::max<int64_t>(problem.device.sm_count, 1));
-    const int64_t some = std::clamp<int64_t>(full, 1, kMaxStages);
-    params.segment = some * positions;
-    params.segments = plan_index_divisor(ceil_div(stages, some));
+    const int64_t segments = ceil_div(stages, std::clamp<int64_t>(full, 1, kMaxStages));
+    params.segment = static_cast<int32_t>(ceil_div(stages, segments) * positions);
+    params.segments = plan_index_divisor(segments);
     return true;
 }
 
@@ -3105,14 +3113,13 @@ __device__ __forceinline__ int place_in_plane(const Runs& runs, int i) {
 template <class Element>
 __device__ __forceinline__ void fetch_row(const SlidingParams& params, const Element* x, const Inside& inside,
                                           int count, int lead, int lane, float* x_smem) {
-    const Problem& problem = params.problem;
     const Runs& runs = params.runs;
-    const int threads = params.threads_per_row.divisor, stride = static_cast<int>(problem.stride);
+    const int threads = params.threads_per_row.divisor, stride = params.stride;
     const uint32_t inside_count = inside.end - inside.begin;
     int at = lane * stride;  // of x, from the first
     const int step = threads * stride;
-    const Element* source = x + at * problem.x_stride_l;
-    const int64_t step_x = step * problem.x_stride_l;
+    const Element* source = x + at * params.x_stride_l;
+    const int64_t step_x = step * params.x_stride_l;
     at -= inside.begin;
     if constexpr (kAsync<Element>) {
         if (runs.planes == 1) {
@@ -3140,8 +3147,8 @@ __device__ __forceinline__ void fetch_row(const SlidingParams& params, const Ele
         }
     }
     // From the end of one plane to the beginning of the next.
-    const int wrap = static_cast<int>(problem.dilation) - count * stride;
-    const int64_t wrap_x = wrap * problem.x_stride_l;
+    const int wrap = params.dilation - count * stride;
+    const int64_t wrap_x = wrap * params.x_stride_l;
     struct {
         int i, left, plane_first;
     } next = {lane, count * runs.planes - lane, 0};
@@ -3194,7 +3201,6 @@ __device__ __forceinline__ void fetch_row(const SlidingParams& params, const Ele
 template <class Element>
 __device__ __forceinline__ void fetch_channels(const SlidingParams& params, int plane, int64_t l, int count,
                                                float* x_smem) {
-    const Problem& problem = params.problem;
     const Runs& runs = params.runs;
     const int place = threadIdx.x % kLaneRows;
     const Row<Element> row = row_of_block<Element>(params, place);
@@ -3204,26 +3210,26 @@ __device__ __forceinline__ void fetch_channels(const SlidingParams& params, int 
     for (int group = 0; group < kRowGroups; ++group) {
         Row<Element> other = row;
         const int rows_on = group * kLaneRows;
-        if (row.o + rows_on < problem.G * problem.O) {
-            other.y += rows_on * problem.P;
-            const uint32_t O = static_cast<uint32_t>(problem.O);
-            other.x += (O == 1 ? rows_on : (row.o + rows_on) / O - row.o / O) * problem.x_stride_c;
+        if (row.o + rows_on < params.channels.divisor) {
+            other.y += rows_on * int64_t{params.P};
+            const uint32_t O = params.O;
+            other.x += (O == 1 ? rows_on : (row.o + rows_on) / O - row.o / O) * params.x_stride_c;
         }
         x[group] = other.x;
         lead[group] = lead_of(params, other);
     }
     const int groups = params.rows_per_block / kLaneRows, step = blockDim.x / kLaneRows;
     x_smem += place * runs.row_pitch + plane * runs.residues * runs.run_pitch;
-    l += plane * problem.dilation;
+    l += plane * params.dilation;
 #pragma unroll 2
     for (int i = threadIdx.x / kLaneRows; i < count; i += step) {
-        const int64_t at = l + i * problem.stride;
-        const bool is_inside = at >= 0 && at < problem.L;
+        const int64_t at = l + i * params.stride;
+        const bool is_inside = at >= 0 && at < params.L;
         Element values[kRowGroups];
 #pragma unroll
         for (int group = 0; group < kRowGroups; ++group) {
             if (group >= groups) break;
-            const Element* const source = x[group] + at * problem.x_stride_l;
+            const Element* const source = x[group] + at * params.x_stride_l;
             if constexpr (kAsync<Element>) {
                 float* const target = x_smem + group * kLaneRows * runs.row_pitch;
                 const int to = place_in_plane(runs, lead[group] + i);
@@ -3249,9 +3255,8 @@ __global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
     depthwise_sliding_kernel(const __grid_constant__ SlidingParams params) {
     constexpr int kWide = kWideBytes / sizeof(Element);
     extern __shared__ __align__(16) unsigned char smem[];
-    const Problem& problem = params.problem;
     const Runs& runs = params.runs;
-    const int taps = static_cast<int>(problem.K);
+    const int taps = params.K;
     const int threads = params.threads_per_row.divisor;
     const Place place = place_of_thread(params);
     const int lane = place.lane;
@@ -3263,8 +3268,8 @@ __global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
     // Places in y_smem count from the aligned y at or before the segment's first.
     const int y_begin = misalignment<kAlignBytes / sizeof(Element)>(row.y + row.p_begin);
     const int lead = lead_of(params, row);
-    const int count = static_cast<int>(row.p_end - row.p_begin);
-    const int64_t l_begin = row.p_begin * problem.stride - problem.pad_left;
+    const int count = row.p_end - row.p_begin;
+    const int64_t l_begin = row.p_begin * params.stride - params.pad_left;
     Element* const y = row.y + row.p_begin - y_begin;
     if (row.valid) {
 #pragma unroll 1
@@ -3282,11 +3287,11 @@ __global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
             fetch_channels<Element>(params, plane, l_begin, plane_count, first);
         }
     } else if (row.valid) {
-        const Inside inside = inside_row(l_begin, problem.L, 1 << 30);
-        fetch_row(params, row.x + l_begin * problem.x_stride_l, inside, plane_count, lead, lane, x_smem);
+        const Inside inside = inside_row(l_begin, params.L, 1 << 30);
+        fetch_row(params, row.x + l_begin * params.x_stride_l, inside, plane_count, lead, lane, x_smem);
     }
     if constexpr (kAsync<Element>) ptx::cp_async_wait_all();
-    const float bias = bias_of<Element>(problem, row.o);
+    const float bias = bias_of<Element>(params, row.o);
     __syncthreads();  // x and w are there
 
     // A thread has one strip.
@@ -3295,10 +3300,10 @@ __global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
     float sum[kStrip] = {}, part[kStrip] = {};
     // Chunks of stride 1 that see nothing but padding are left out, the same ones throughout a warp.
     int chunks_begin = 0, chunks_end = taps;
-    if (problem.stride == 1 && taps >= kManyTaps) {
+    if (params.stride == 1 && taps >= kManyTaps) {
         const uint32_t divisor = runs.residues;
-        const int total = lead + count + (taps - 1) * static_cast<int>(problem.dilation);
-        const Inside inside = inside_row(l_begin - lead, problem.L, total);
+        const int total = lead + count + (taps - 1) * params.dilation;
+        const Inside inside = inside_row(l_begin - lead, params.L, total);
         const int warp_first = max(lane - 31, 0) / divisor * kStrip;
         const int warp_last = (lane + 31) / divisor * kStrip;
         const int x_begin = inside.begin / divisor, x_end = inside.end / divisor + 1;  // in any run
@@ -3354,10 +3359,10 @@ __global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
     const int y_end = y_begin + count;
 #pragma unroll 1
     for (int i = lane * kWide; i < y_end; i += threads * kWide) {
-        if (problem.activation != Activation::none) {
+        if (params.activation != Activation::none) {
 #pragma unroll 1
             for (int j = i; j < i + kWide; ++j) {
-                y_smem[j] = activate<Element>(problem.activation, widen(y_smem[j]));
+                y_smem[j] = activate<Element>(params.activation, widen(y_smem[j]));
             }
         }
         if (i >= y_begin && i + kWide <= y_end) {
@@ -3393,8 +3398,8 @@ inline Runs plan_runs(const Problem& problem, int64_t strips_of_run) {
 
 // A row by so many threads, a strip each: false where its shared memory or its threads are more than a block
 // has, or most of x would be loaded twice.
-inline bool plan_sliding_rows(SlidingParams& params, int64_t threads, int64_t rows_per_block) {
-    const Problem& problem = params.problem;
+inline bool plan_sliding_rows(const Problem& problem, SlidingParams& params, int64_t threads,
+                              int64_t rows_per_block) {
     const int64_t residues = problem.dilation / std::gcd(problem.stride, problem.dilation);
     const int64_t wide = kWideBytes / element_bytes(problem.dtype);
     const bool aligned = problem.P % wide == 0 && reinterpret_cast<uint64_t>(problem.y) % kWideBytes == 0;
@@ -3416,7 +3421,7 @@ inline bool plan_sliding_rows(SlidingParams& params, int64_t threads, int64_t ro
     const int64_t segments = ceil_div(problem.P, most);
     params.segments = plan_index_divisor(segments);
     const int64_t segment = residues == 1 ? ceil_div(problem.P, segments) : most;
-    params.segment = std::min(round_up(std::min(segment, problem.P), wide), most);
+    params.segment = static_cast<int32_t>(std::min(round_up(std::min(segment, problem.P), wide), most));
     const int64_t strips_of_run = ceil_div(ceil_div(params.segment + lead, residues), kStrip);
     params.runs = plan_runs(problem, strips_of_run);
     params.threads_per_row = plan_divisor(strips_of_run * residues);
@@ -3435,7 +3440,7 @@ inline SlidingParams plan_sliding(const Problem& problem) {
         // First of many channels and few positions, whose taps reach furthest into what others load.
         for (int64_t rows = kLaneRows * kRowGroups; rows >= kLaneRows; rows /= 2) {
             for (int64_t threads = kMaxThreads / rows; threads >= 4; threads /= 2) {
-                if (!plan_sliding_rows(params, threads, rows)) continue;
+                if (!plan_sliding_rows(problem, params, threads, rows)) continue;
                 params.row_blocks = static_cast<uint32_t>(problem.N * ceil_div(problem.G * problem.O, rows));
                 return params;
             }
@@ -3443,7 +3448,7 @@ inline SlidingParams plan_sliding(const Problem& problem) {
         params.by_channel = false;
     }
     for (int64_t threads = kMaxThreads; threads >= 32; threads /= 2) {
-        if (!plan_sliding_rows(params, threads, 1)) continue;
+        if (!plan_sliding_rows(problem, params, threads, 1)) continue;
         if (params.segments.divisor == 1) {
             const int64_t rows = std::min<int64_t>(kSlidingThreads / params.threads_per_row.divisor,
                                                    kSmemSums / params.runs.row_pitch);
@@ -3514,7 +3519,7 @@ struct Params {
 // How it is launched. p_blocks is 0 where the problem does not suit.
 struct Plan {
     Params params;
-    int64_t p_blocks, o_blocks, groups;
+    int64_t p_blocks, o_blocks;
     int32_t outputs;  // of a thread
     int32_t smem_bytes;
 };
@@ -3630,8 +3635,8 @@ __global__ void __launch_bounds__(kThreads, kLaunchBlocks)
 #pragma unroll 1
         for (int i = 0; i < params.parts; ++i) total += w_smem[((i * kO + o) << step_log2) + position];
         y[o * row] = params.activation == Activation::none
-                               ? narrow<Element>(total)
-                               : activate<Element, true>(params.activation, total);
+                         ? narrow<Element>(total)
+                         : activate<Element, true>(params.activation, total);
     }
 }
 
@@ -3685,8 +3690,7 @@ inline Plan plan(const Problem& problem) {
     plan.outputs = static_cast<int32_t>(many ? 2 * kOutputs : few_outputs);
     plan.smem_bytes = static_cast<int32_t>(smem_bytes(plan.outputs));
     plan.o_blocks = ceil_div(problem.O, plan.outputs);
-    plan.groups = problem.G;
-    if (smem_bytes(plan.outputs) <= kPlainSmemBytes && plan.o_blocks <= kMaxRows && p_blocks <= kMaxBlocks)
+    if (plan.smem_bytes <= kPlainSmemBytes && plan.o_blocks <= kMaxRows && p_blocks <= kMaxBlocks)
         plan.p_blocks = p_blocks;
     return plan;
 }
@@ -3707,7 +3711,7 @@ template <class Element>
 Error launch(const Problem& problem, cudaStream_t stream) {
     const Plan plan = gather::plan(problem);
     const dim3 blocks(static_cast<unsigned>(plan.p_blocks), static_cast<unsigned>(plan.o_blocks),
-                      static_cast<unsigned>(plan.groups));
+                      static_cast<unsigned>(problem.G));
     const auto run = [&](auto* kernel) {
         kernel<<<blocks, kThreads, plan.smem_bytes, stream>>>(plan.params);
         return launch_error();
@@ -3721,24 +3725,28 @@ Error launch(const Problem& problem, cudaStream_t stream) {
 
 }  // namespace gather
 
-// Tiny problems, taps that hardly overlap, and few outputs of long sums over few positions. Of 516 random
-// layers of few channels or small groups, us by this route and by the next best, TF32 and bf16: 26x6x29597 to 4, K1 15, 19 and 15, 27; 19x90x16678 to 360, K1 s3 g30 84, 94 and 62, 119;
-// 10x76x2205 to 418, K5 s3 g38 14, 16 and 13, 20; 3x48x418 to 12, K22 s3 g6 6, 9 and 6, 10; 11x527x4212 to
-// 1, K1 48, 127. But 40x345x696 to 1380, K7 s3 g115 83, 54 and 83, 71; 7x255x37625 to 2, K10 s3 215, 140;
-// 42x1x4392 to 36, K21 s2 24, 16 and 25, 16; and of eight outputs 16x128x2000 K7 100, 21.
+// Tiny problems, taps that hardly overlap, and few outputs of long sums over few positions. us by this route
+// and by the next best, TF32 and bf16, of some 700 random layers of few channels or small groups: 26x6x29597
+// to 4, K1 15, 19 and 15, 27; 19x90x16678 to 360, K1 s3 g30 84, 94 and 62, 119; 10x76x2205 to 418, K5 s3 g38
+// 14, 16 and 13, 20; 3x48x418 to 12, K22 s3 g6 6, 9 and 6, 10; 2x1488x50 to 248, K12 g124 8.5, 12 and 8.9,
+// 12; 11x527x4212 to 1, K1 48, 127; 1x66x120270 to 7, K2 25, 32 and 28, 22 (fp32 26, 64). But 40x345x696 to
+// 1380, K7 s3 g115 83, 54 and 83, 71; 7x255x37625 to 2, K10 s3 215, 140; 42x1x4392 to 36, K21 s2 24, 16 and
+// 25, 16; and of eight outputs 16x128x2000 K7 100, 21. Many samples of rows that one sample leaves short are
+// what its bound costs: 26x156x241 to 156, K19 g78 26, 16 and 28, 18.
 inline bool fits_gather(const Problem& any_problem) {
     const Problem problem = canonical(any_problem);
     if (!gather::takes(problem)) return false;
+    constexpr int64_t kFewProducts = 160;
     const int64_t products = problem.C * problem.K;
     const int64_t loads = problem.G * ceil_div(problem.O, 8) * problem.P * products;  // of a sample
     if (problem.O <= 8 && problem.K <= std::min<int64_t>(problem.stride, 8)) return true;
     if (problem.O <= 8 && products >= 32 && problem.K <= std::min<int64_t>(2 * problem.stride, 8))
-        return loads <= 1 << 21;
+        return loads <= 1 << 21 || (problem.dtype == Dtype::float32 && products <= kFewProducts);
     if (problem.O < 8 && problem.G == 1 && problem.C >= 80 && problem.K <= 8 * problem.stride)
         return loads <= 1 << 21;
     if (problem.C >= 16 && problem.O >= 8) return false;
-    if (loads <= 1 << 17) return true;
-    return problem.K <= 2 * problem.stride && products <= (problem.O <= 32 ? 160 : 10);
+    if (loads <= (problem.G > 1 ? 1 << 20 : 1 << 18)) return true;
+    return problem.K <= 2 * problem.stride && products <= (problem.O <= 32 ? kFewProducts : 10);
 }
 
 inline Error launch_gather(const Problem& any_problem, cudaStream_t stream) {
@@ -3790,6 +3798,9 @@ inline Way way_of(const Problem& problem) {
     if (problem.dtype == Dtype::float64) return Way::outputs;
     if (by_channel) return Way::sliding;
     if (2 * meeting_taps(problem) <= K && fits_padded(problem)) return Way::padded;
+    // us by sliding and by this: 1x39x54, K47, padding 46 7.8, 4.7; 3x250x582, K12, stride 4 8.7, 5.8. Of
+    // fewer taps others are as good, and of many samples better.
+    if (K >= 5 && problem.G * P * K <= 1 << 16 && gather::takes(problem)) return Way::gathered;
     if (problem.x_stride_l != 1) return P < 64 ? Way::outputs : Way::sliding;
     if (stride == 1) {
         const bool fills_strips = problem.dtype == Dtype::float32 ? K > 8 : K > (P < 1024 ? 8 : 2);
@@ -3806,6 +3817,10 @@ inline Way way_of(const Problem& problem) {
     if (common == 1 && P >= 64 && stride % 2 == 1 && K > (P < 512 ? 4 : 2) && K <= 32) return Way::strided;
     if ((K <= 4 && (planes > 1 || P < 64)) || 2 * K <= 3 * planes) return Way::outputs;
     if (common == 1 && P >= 64 && stride >= 8 && K <= 32) return Way::strided;
+    // Few positions for as many planes: 3x41x2940, K48, stride 8 13.5 us by sliding, 6.6 by this; 7x296x3854,
+    // K34, stride 8 51, 33. But of fewer planes 5x370x1831, K38 s4 d2 14, 21; 11x345x1043, K41 s4 19, 25.
+    const int64_t few_positions = stride >= 8 ? 1024 : stride >= 4 ? 128 : 0;
+    if (common == 1 && K >= 24 && K <= 63 && P >= 64 && P <= few_positions) return Way::strided;
     // Too few products for setting out; of many taps even fewer, as there may be many samples.
     if (problem.G * problem.O * P * K <= (K <= 16 ? 3 : 1) << 17) return Way::outputs;
     if (P < 64 && K >= 192 && fits_padded(problem)) return Way::padded;
@@ -3832,7 +3847,7 @@ Error launch_element(const Problem& problem, cudaStream_t stream) {
     if constexpr (!std::is_same<Element, double>::value) {
         Way way = way_of(problem);
         RowsParams rows = plan_any<RowsParams>(problem);
-        if (way <= Way::strided && !plan_rows(rows, way)) way = Way::sliding;
+        if (way <= Way::strided && !plan_rows(problem, rows, way)) way = Way::sliding;
         const auto launch_rows = [&](auto* kernel) {
             const int64_t blocks = ceil_div(int64_t{rows.rows} * rows.segments.divisor, kRowsWarps);
             const int smem_bytes = kRowsWarps * rows.warp_bytes;
@@ -8558,10 +8573,13 @@ inline bool takes(const Problem& problem) {
 // strides that leave most of x unread (3x88x160185 to 96, K1 s8 g8, bf16, 97 and 60).
 inline bool fits_fold_sm80(const Problem& any_problem) {
     const Problem problem = canonical(any_problem);
-    if (problem.O < 8 || !fold::takes(problem)) return false;
     const bool is_float = problem.dtype == Dtype::float32;
+    // In 16 bits products may be more than half empty: 20x780x157 to 325, K7 g65 70 us by direct, 24 by this.
+    if (problem.O < (is_float ? 8 : 4) || !fold::takes(problem)) return false;
     const bool is_tf32 = problem.precision == Precision::tf32;
-    const int64_t least_products = !is_float ? 10 : !is_tf32 ? 48 : problem.O >= 128 ? 10 : 32;
+    const int64_t least_products = !is_float ? (problem.O < 8 ? 36 : 10)
+                                   : !is_tf32 ? 48
+                                   : problem.O >= 128 ? 10 : 32;
     if (problem.C * problem.K < least_products || problem.stride >= 4 * problem.K) return false;
     if (fits_gather(problem)) return false;
     // Of one sample: its result must not depend on others.

@@ -32,19 +32,17 @@ template <class Element>
 __global__ void __launch_bounds__(kMaxThreads, kOutputsBlocks<Element>)
     depthwise_outputs_kernel(const __grid_constant__ OutputsParams params) {
     using Sum = typename SumOf<Element>::Type;
-    const Problem& problem = params.problem;
     const Place place = place_of_thread(params);
     const Row<Element> row = row_of_block<Element>(params, place.row);
     const bool valid = row.valid && place.row < params.rows_per_block;  // blocks are whole warps
-    const Sum bias = bias_of<Element>(problem, row.o);
+    const Sum bias = bias_of<Element>(params, row.o);
     const int lanes = 1 << params.lanes_log2, lane = place.lane % lanes;
-    const int taps = static_cast<int>(problem.K), dilation = static_cast<int>(problem.dilation);
-    const int stride = static_cast<int>(problem.stride), L = static_cast<int>(problem.L);
-    const uint32_t x_stride_l = static_cast<uint32_t>(problem.x_stride_l);
+    const int taps = params.K, dilation = params.dilation, stride = params.stride, L = params.L;
+    const uint32_t x_stride_l = static_cast<uint32_t>(params.x_stride_l);
     const uint32_t most_l = L - 1;
     const int step = params.p_distance, step_l = step * stride;
-    const int p = static_cast<int>(row.p_begin) + (place.lane >> params.lanes_log2);
-    const int l = p * stride - static_cast<int>(problem.pad_left), l_last = l + (kOutputs - 1) * step_l;
+    const int p = row.p_begin + (place.lane >> params.lanes_log2);
+    const int l = p * stride - params.pad_left, l_last = l + (kOutputs - 1) * step_l;
     // Taps that meet x, of one output at least.
     const int k_begin = l_last >= 0 ? 0 : -l_last / dilation / lanes * lanes;
     int k_end = l + (taps - 1) * dilation < L ? taps : (L - l + dilation - 1) / dilation;
@@ -79,17 +77,16 @@ __global__ void __launch_bounds__(kMaxThreads, kOutputsBlocks<Element>)
 #pragma unroll
         for (int j = 0; j < kOutputs; ++j) sum[j] += __shfl_xor_sync(0xFFFFFFFF, sum[j], distance);
     }
-    const int end = static_cast<int>(row.p_end);
 #pragma unroll
     for (int j = 0; j < kOutputs; ++j) {
-        const bool wanted = valid && lane == j % lanes && p + j * step < end;
+        const bool wanted = valid && lane == j % lanes && p + j * step < row.p_end;
         if (wanted) row.y[p + j * step] = narrow<Element>(sum[j] + bias);
     }
-    if (problem.activation == Activation::none || !valid) return;
+    if (params.activation == Activation::none || !valid) return;
 #pragma unroll 1
-    for (int j = lane; j < kOutputs && p + j * step < end; j += lanes) {
+    for (int j = lane; j < kOutputs && p + j * step < row.p_end; j += lanes) {
         Element* const y = row.y + p + j * step;
-        *y = activate<Element>(problem.activation, widen(*y));
+        *y = activate<Element>(params.activation, widen(*y));
     }
 }
 
@@ -104,7 +101,7 @@ inline OutputsParams plan_outputs(const Problem& problem) {
         ++params.lanes_log2;
     }
     const int64_t step = std::min(ceil_div(problem.P, kOutputs), kMaxThreads / lanes);
-    params.segment = kOutputs * step;
+    params.segment = static_cast<int32_t>(kOutputs * step);
     params.p_distance = static_cast<int32_t>(step);  // neighbours load neighbours
     params.segments = plan_index_divisor(ceil_div(problem.P, params.segment));
     params.threads_per_row = plan_divisor(step * lanes);

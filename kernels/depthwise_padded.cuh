@@ -12,8 +12,7 @@ namespace depthwise {
 
 constexpr int kPaddedThreads = 128;
 
-struct PaddedParams {
-    Problem problem;
+struct PaddedParams : Params {
     uint32_t blocks_per_row;  // of output channels
     // Positions whose taps meet the same x, `cycle` apart, are neighbours: turn of them, then the next ones.
     uint32_t cycle, turn;
@@ -28,12 +27,11 @@ __global__ void __launch_bounds__(kPaddedThreads)
     constexpr int kBatch = kSamples == 1 ? 8 : 4;  // taps whose loads are under way at once
     extern __shared__ __align__(16) unsigned char smem[];
     float* const w_smem = reinterpret_cast<float*>(smem);
-    const Problem& problem = params.problem;
     const uint32_t o = blockIdx.x / params.blocks_per_row;
     const uint64_t item =
         uint64_t{blockIdx.x - o * params.blocks_per_row} * kPaddedThreads + threadIdx.x;
-    const int taps = static_cast<int>(problem.K), dilation = static_cast<int>(problem.dilation);
-    const Element* const w = static_cast<const Element*>(problem.w) + static_cast<int64_t>(o) * taps;
+    const int taps = params.K, dilation = params.dilation;
+    const Element* const w = static_cast<const Element*>(params.w) + int64_t{o} * taps;
 #pragma unroll 4
     for (int k = threadIdx.x; k < taps; k += kPaddedThreads) w_smem[padded_slot(k)] = widen(w[k]);
     __syncthreads();
@@ -43,18 +41,18 @@ __global__ void __launch_bounds__(kPaddedThreads)
         item <= UINT32_MAX ? static_cast<uint32_t>(item) / places : item / places);
     const uint32_t n_first = group * kSamples, place = static_cast<uint32_t>(item - uint64_t{group} * places);
     const int p = static_cast<int>(place % params.turn * params.cycle + place / params.turn);
-    if (n_first >= problem.N || p >= problem.P) return;
+    if (n_first >= params.N || p >= params.P) return;
+    const Row<Element> row = row_at<Element>(params, n_first * params.channels.divisor + o, n_first, o);
+    const int samples = static_cast<int>(min(params.N - n_first, uint32_t{kSamples}));
     const Element* x[kSamples];
 #pragma unroll
-    for (int j = 0; j < kSamples; ++j)
-        x[j] = row_at<Element>(problem, min(n_first + j, static_cast<uint32_t>(problem.N - 1)), o).x;
+    for (int j = 0; j < kSamples; ++j) x[j] = row.x + min(j, samples - 1) * params.x_stride_n;
     // The taps that meet x: 0 <= l + k * dilation < L.
-    const int l = p * static_cast<int>(problem.stride) - static_cast<int>(problem.pad_left);
-    const int left = static_cast<int>(problem.L) - l;
+    const int l = p * params.stride - params.pad_left, left = params.L - l;
     int k = l < 0 ? (dilation - 1 - l) / dilation : 0;
     const int k_end = left <= 0 ? 0 : min(taps, (left + dilation - 1) / dilation);
-    const int32_t step = dilation * static_cast<int32_t>(problem.x_stride_l);
-    int32_t at = (l + k * dilation) * static_cast<int32_t>(problem.x_stride_l);
+    const int32_t x_stride_l = static_cast<int32_t>(params.x_stride_l), step = dilation * x_stride_l;
+    int32_t at = (l + k * dilation) * x_stride_l;
 
     float sum[kSamples] = {};
     const auto add = [&](auto count) {
@@ -80,17 +78,16 @@ __global__ void __launch_bounds__(kPaddedThreads)
 #pragma unroll 1
     while (k < k_end) add(std::integral_constant<int, 1>{});
 
-    const float bias = bias_of<Element>(problem, o);
-    Element* y = row_at<Element>(problem, n_first, o).y + p;
-    const int64_t y_stride_n = problem.G * problem.O * problem.P;
-    const int samples = static_cast<int>(min(problem.N - n_first, int64_t{kSamples}));
+    const float bias = bias_of<Element>(params, o);
+    Element* y = row.y + p;
+    const int64_t y_stride_n = int64_t{params.channels.divisor} * params.P;
 #pragma unroll
     for (int j = 0; j < kSamples; ++j) {
         if (j < samples) y[j * y_stride_n] = narrow<Element>(sum[j] + bias);
     }
-    if (problem.activation == Activation::none) return;
+    if (params.activation == Activation::none) return;
 #pragma unroll 1
-    for (int j = 0; j < samples; ++j, y += y_stride_n) *y = activate<Element>(problem.activation, widen(*y));
+    for (int j = 0; j < samples; ++j, y += y_stride_n) *y = activate<Element>(params.activation, widen(*y));
 }
 
 inline int padded_smem_bytes(const Problem& problem) {
@@ -99,7 +96,7 @@ inline int padded_smem_bytes(const Problem& problem) {
 
 template <class Element, int kSamples>
 Error launch_padded(const Problem& problem, cudaStream_t stream) {
-    PaddedParams params{problem};
+    PaddedParams params = plan_any<PaddedParams>(problem);
     const int64_t cycle = problem.dilation / std::gcd(problem.stride, problem.dilation);
     params.cycle = static_cast<uint32_t>(8 * cycle <= problem.P ? cycle : 1);
     params.turn = static_cast<uint32_t>(ceil_div(problem.P, params.cycle));

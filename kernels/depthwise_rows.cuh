@@ -20,7 +20,7 @@ namespace conv1d {
 namespace depthwise {
 
 constexpr int kRowsWarps = kMaxThreads / 32;
-constexpr int kMaxStages = 8;    // of a warp, where the GPU is full anyway
+constexpr int kMaxStages = 4;    // of a warp, where the GPU is full anyway
 constexpr int kLineBytes = 128;  // where the stores of a warp begin
 constexpr int kWords = 4;        // of y, 4 bytes each, that a lane sums at once
 template <class Element>
@@ -94,11 +94,11 @@ struct Stage {
 
 // A lane has words of y, 32 words apart.
 template <class Element>
-__device__ __forceinline__ void sum_words(const Problem& problem, const Stage<Element>& stage, int shift) {
+__device__ __forceinline__ void sum_words(const Params& params, const Stage<Element>& stage, int shift) {
     using Word = Vector<Element, kPack<Element>>;
     constexpr int kWordElems = kPack<Element>;
     const int lane = threadIdx.x % 32;
-    const int taps = static_cast<int>(problem.K), dilation = static_cast<int>(problem.dilation);
+    const int taps = params.K, dilation = params.dilation;
 #pragma unroll 1
     for (int p_first = stage.p; p_first < stage.p_end; p_first += 32 * kWords * kWordElems) {
         float sum[kWords][kWordElems];
@@ -141,23 +141,23 @@ __device__ __forceinline__ void sum_words(const Problem& problem, const Stage<El
                 if (p + j >= 0 && p + j < stage.p_end) stage.row.y[p + j] = out.at[j];
             }
         }
-        if (problem.activation == Activation::none) continue;
+        if (params.activation == Activation::none) continue;
 #pragma unroll 1
         for (int i = 0; i < kWords * kWordElems; ++i) {
             const int p = p_first + (i / kWordElems * 32 + lane) * kWordElems + i % kWordElems;
             if (p < 0 || p >= stage.p_end) continue;
-            stage.row.y[p] = activate<Element>(problem.activation, widen(stage.row.y[p]));
+            stage.row.y[p] = activate<Element>(params.activation, widen(stage.row.y[p]));
         }
     }
 }
 
 // A lane has strips of neighbours, which then go through shared memory, where x has been.
 template <class Element>
-__device__ __forceinline__ void sum_strips(const Problem& problem, const Stage<Element>& stage) {
+__device__ __forceinline__ void sum_strips(const Params& params, const Stage<Element>& stage) {
     using Word = Vector<Element, kPack<Element>>;
     using ElementVector = Vector<Element, kVector>;
     constexpr int kWordElems = kPack<Element>, kSpan = 32 * kStrip;
-    const int lane = threadIdx.x % 32, taps = static_cast<int>(problem.K);
+    const int lane = threadIdx.x % 32, taps = params.K;
     const SumVector* const w = reinterpret_cast<const SumVector*>(stage.w_smem);
 #pragma unroll 1
     for (int p_first = stage.p; p_first < stage.p_end; p_first += kSpan) {
@@ -185,10 +185,10 @@ __device__ __forceinline__ void sum_strips(const Problem& problem, const Stage<E
             for (int i = 0; i < kVector; ++i) out.at[i] = narrow<Element>(sum[v * kVector + i]);
             strip[v] = out;
         }
-        if (problem.activation != Activation::none) {
+        if (params.activation != Activation::none) {
 #pragma unroll 1
             for (int i = lane * kStrip; i < (lane + 1) * kStrip; ++i) {
-                span_smem[i] = activate<Element>(problem.activation, widen(span_smem[i]));
+                span_smem[i] = activate<Element>(params.activation, widen(span_smem[i]));
             }
         }
         __syncwarp();  // y is there
@@ -224,9 +224,8 @@ __device__ __forceinline__ void sum_strips(const Problem& problem, const Stage<E
 template <class Element>
 __device__ __forceinline__ void sum_strided(const RowsParams& params, const Stage<Element>& stage,
                                             int shift) {
-    const Problem& problem = params.problem;
-    const int taps = static_cast<int>(problem.K), dilation = static_cast<int>(problem.dilation);
-    const int stride = static_cast<int>(problem.stride), lanes = 1 << params.lanes_log2;
+    const int taps = params.K, dilation = params.dilation;
+    const int stride = params.stride, lanes = 1 << params.lanes_log2;
     const int lane = threadIdx.x % lanes, output = threadIdx.x % 32 >> params.lanes_log2;
     const int outputs = 32 >> params.lanes_log2;  // at once, kStridedOutputs times
 #pragma unroll 1
@@ -248,12 +247,12 @@ __device__ __forceinline__ void sum_strided(const RowsParams& params, const Stag
             const int p = p_first + i * outputs + output;
             if (i % lanes == lane && p < stage.p_end) stage.row.y[p] = narrow<Element>(sum[i] + stage.bias);
         }
-        if (problem.activation == Activation::none) continue;
+        if (params.activation == Activation::none) continue;
 #pragma unroll 1
         for (int i = lane; i < kStridedOutputs; i += lanes) {
             const int p = p_first + i * outputs + output;
             if (p >= stage.p_end) break;
-            stage.row.y[p] = activate<Element>(problem.activation, widen(stage.row.y[p]));
+            stage.row.y[p] = activate<Element>(params.activation, widen(stage.row.y[p]));
         }
     }
 }
@@ -263,19 +262,14 @@ __global__ void __launch_bounds__(kMaxThreads, kRowsBlocks<kWay>)
     depthwise_rows_kernel(const __grid_constant__ RowsParams params) {
     constexpr int kWide = kWideBytes / sizeof(Element);
     extern __shared__ __align__(16) unsigned char smem[];
-    const Problem& problem = params.problem;
     const int warp = threadIdx.x / 32;
-    // Words divide by themselves: with quotient() mamba_dw4 takes .190 ms in bf16, without .186.
-    const auto divide = [](uint32_t number, const IndexDivisor& by) {
-        return kWay == Way::words ? number / by.divisor : by.quotient(number);
-    };
-    const uint32_t item = blockIdx.x * kRowsWarps + warp, index = divide(item, params.segments);
+    const uint32_t item = blockIdx.x * kRowsWarps + warp, index = params.segments.quotient(item);
     if (index >= params.rows) return;
-    const uint32_t n = divide(index, params.channels);
-    const Row<Element> row = row_at<Element>(problem, n, index - n * params.channels.divisor);
-    const float bias = bias_of<Element>(problem, row.o);
-    const int taps = static_cast<int>(problem.K), L = static_cast<int>(problem.L);
-    const int stride = kWay == Way::strided ? static_cast<int>(problem.stride) : 1;
+    const uint32_t n = params.channels.quotient(index);
+    const Row<Element> row = row_at<Element>(params, index, n, index - n * params.channels.divisor);
+    const float bias = bias_of<Element>(params, row.o);
+    const int taps = params.K, L = params.L;
+    const int stride = kWay == Way::strided ? params.stride : 1;
     Element* x_smem = reinterpret_cast<Element*>(smem + warp * params.warp_bytes);
     Element* x_next = x_smem + params.stage_elems;
     float* const w_smem = reinterpret_cast<float*>(x_next + params.stage_elems);
@@ -284,20 +278,19 @@ __global__ void __launch_bounds__(kMaxThreads, kRowsBlocks<kWay>)
     const Element w_first = row.w[min(lane, taps - 1)];
 
     // Segments of words begin where y is aligned, those of strips where x is.
-    const int segment = static_cast<int>(params.segment), positions = params.stage_positions;
-    const int pad_left = static_cast<int>(problem.pad_left);
-    int p_begin = static_cast<int>(item - index * params.segments.divisor) * segment;
+    const int positions = params.stage_positions;
+    int p_begin = static_cast<int>(item - index * params.segments.divisor) * params.segment;
     if (kWay == Way::words) p_begin -= misalignment<kLineBytes / sizeof(Element)>(row.y);
-    if (kWay == Way::strips) p_begin -= misalignment<kWide>(row.x - pad_left);
-    const int p_end = min(p_begin + segment, static_cast<int>(problem.P));
-    int l = p_begin * stride - pad_left;
+    if (kWay == Way::strips) p_begin -= misalignment<kWide>(row.x - params.pad_left);
+    const int p_end = min(p_begin + params.segment, params.P);
+    int l = p_begin * stride - params.pad_left;
     // Through a shuffle, so that the compiler knows it is the same in the whole warp.
     const int shift =
         kWay == Way::strips ? 0 : __shfl_sync(0xFFFFFFFF, misalignment<kWide>(row.x + l), 0);
     l -= shift;
     // Of x for some positions. Words of odd taps reach one element further.
     const auto count_of = [&](int some) {
-        const int reach = (taps - 1) * static_cast<int>(problem.dilation);
+        const int reach = (taps - 1) * params.dilation;
         return shift + (min(some, positions) - 1) * stride + reach + 2;
     };
     if (p_begin < p_end) fetch_stage(row.x, l, L, count_of(p_end - p_begin), x_smem);
@@ -314,8 +307,8 @@ __global__ void __launch_bounds__(kMaxThreads, kRowsBlocks<kWay>)
             wait_for_stage<0>();
         }
         const Stage<Element> stage = {row, p, min(p + positions, p_end), x_smem, w_smem, bias};
-        if constexpr (kWay == Way::words) sum_words(problem, stage, shift);
-        if constexpr (kWay == Way::strips) sum_strips(problem, stage);
+        if constexpr (kWay == Way::words) sum_words(params, stage, shift);
+        if constexpr (kWay == Way::strips) sum_strips(params, stage);
         if constexpr (kWay == Way::strided) sum_strided(params, stage, shift);
         __syncwarp();  // x and y have been read by all lanes
         Element* const now = x_smem;
@@ -338,8 +331,7 @@ inline int32_t strided_lanes_log2(const Problem& problem) {
 }
 
 // For x contiguous along l. False where taps reach too far, or the stride is too long, for shared memory.
-inline bool plan_rows(RowsParams& params, Way way) {
-    const Problem& problem = params.problem;
+inline bool plan_rows(const Problem& problem, RowsParams& params, Way way) {
     const int64_t bytes = element_bytes(problem.dtype), wide = kWideBytes / bytes, pack = 4 / bytes;
     int64_t positions = 32 * pack * (way == Way::words ? 2 * kWords : kStrip), lead = 0;
     if (way == Way::words) lead = kLineBytes / bytes - 1;
@@ -361,9 +353,9 @@ inline bool plan_rows(RowsParams& params, Way way) {
     params.warp_bytes = static_cast<int32_t>(warp_bytes);
     const int64_t stages = ceil_div(problem.P + lead, positions);
     const int64_t full = params.rows * stages / (64 * std::max<int64_t>(problem.device.sm_count, 1));
-    const int64_t some = std::clamp<int64_t>(full, 1, kMaxStages);
-    params.segment = some * positions;
-    params.segments = plan_index_divisor(ceil_div(stages, some));
+    const int64_t segments = ceil_div(stages, std::clamp<int64_t>(full, 1, kMaxStages));
+    params.segment = static_cast<int32_t>(ceil_div(stages, segments) * positions);
+    params.segments = plan_index_divisor(segments);
     return true;
 }
 

@@ -82,14 +82,13 @@ __device__ __forceinline__ int place_in_plane(const Runs& runs, int i) {
 template <class Element>
 __device__ __forceinline__ void fetch_row(const SlidingParams& params, const Element* x, const Inside& inside,
                                           int count, int lead, int lane, float* x_smem) {
-    const Problem& problem = params.problem;
     const Runs& runs = params.runs;
-    const int threads = params.threads_per_row.divisor, stride = static_cast<int>(problem.stride);
+    const int threads = params.threads_per_row.divisor, stride = params.stride;
     const uint32_t inside_count = inside.end - inside.begin;
     int at = lane * stride;  // of x, from the first
     const int step = threads * stride;
-    const Element* source = x + at * problem.x_stride_l;
-    const int64_t step_x = step * problem.x_stride_l;
+    const Element* source = x + at * params.x_stride_l;
+    const int64_t step_x = step * params.x_stride_l;
     at -= inside.begin;
     if constexpr (kAsync<Element>) {
         if (runs.planes == 1) {
@@ -117,8 +116,8 @@ __device__ __forceinline__ void fetch_row(const SlidingParams& params, const Ele
         }
     }
     // From the end of one plane to the beginning of the next.
-    const int wrap = static_cast<int>(problem.dilation) - count * stride;
-    const int64_t wrap_x = wrap * problem.x_stride_l;
+    const int wrap = params.dilation - count * stride;
+    const int64_t wrap_x = wrap * params.x_stride_l;
     struct {
         int i, left, plane_first;
     } next = {lane, count * runs.planes - lane, 0};
@@ -171,7 +170,6 @@ __device__ __forceinline__ void fetch_row(const SlidingParams& params, const Ele
 template <class Element>
 __device__ __forceinline__ void fetch_channels(const SlidingParams& params, int plane, int64_t l, int count,
                                                float* x_smem) {
-    const Problem& problem = params.problem;
     const Runs& runs = params.runs;
     const int place = threadIdx.x % kLaneRows;
     const Row<Element> row = row_of_block<Element>(params, place);
@@ -181,26 +179,26 @@ __device__ __forceinline__ void fetch_channels(const SlidingParams& params, int 
     for (int group = 0; group < kRowGroups; ++group) {
         Row<Element> other = row;
         const int rows_on = group * kLaneRows;
-        if (row.o + rows_on < problem.G * problem.O) {
-            other.y += rows_on * problem.P;
-            const uint32_t O = static_cast<uint32_t>(problem.O);
-            other.x += (O == 1 ? rows_on : (row.o + rows_on) / O - row.o / O) * problem.x_stride_c;
+        if (row.o + rows_on < params.channels.divisor) {
+            other.y += rows_on * int64_t{params.P};
+            const uint32_t O = params.O;
+            other.x += (O == 1 ? rows_on : (row.o + rows_on) / O - row.o / O) * params.x_stride_c;
         }
         x[group] = other.x;
         lead[group] = lead_of(params, other);
     }
     const int groups = params.rows_per_block / kLaneRows, step = blockDim.x / kLaneRows;
     x_smem += place * runs.row_pitch + plane * runs.residues * runs.run_pitch;
-    l += plane * problem.dilation;
+    l += plane * params.dilation;
 #pragma unroll 2
     for (int i = threadIdx.x / kLaneRows; i < count; i += step) {
-        const int64_t at = l + i * problem.stride;
-        const bool is_inside = at >= 0 && at < problem.L;
+        const int64_t at = l + i * params.stride;
+        const bool is_inside = at >= 0 && at < params.L;
         Element values[kRowGroups];
 #pragma unroll
         for (int group = 0; group < kRowGroups; ++group) {
             if (group >= groups) break;
-            const Element* const source = x[group] + at * problem.x_stride_l;
+            const Element* const source = x[group] + at * params.x_stride_l;
             if constexpr (kAsync<Element>) {
                 float* const target = x_smem + group * kLaneRows * runs.row_pitch;
                 const int to = place_in_plane(runs, lead[group] + i);
@@ -226,9 +224,8 @@ __global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
     depthwise_sliding_kernel(const __grid_constant__ SlidingParams params) {
     constexpr int kWide = kWideBytes / sizeof(Element);
     extern __shared__ __align__(16) unsigned char smem[];
-    const Problem& problem = params.problem;
     const Runs& runs = params.runs;
-    const int taps = static_cast<int>(problem.K);
+    const int taps = params.K;
     const int threads = params.threads_per_row.divisor;
     const Place place = place_of_thread(params);
     const int lane = place.lane;
@@ -240,8 +237,8 @@ __global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
     // Places in y_smem count from the aligned y at or before the segment's first.
     const int y_begin = misalignment<kAlignBytes / sizeof(Element)>(row.y + row.p_begin);
     const int lead = lead_of(params, row);
-    const int count = static_cast<int>(row.p_end - row.p_begin);
-    const int64_t l_begin = row.p_begin * problem.stride - problem.pad_left;
+    const int count = row.p_end - row.p_begin;
+    const int64_t l_begin = row.p_begin * params.stride - params.pad_left;
     Element* const y = row.y + row.p_begin - y_begin;
     if (row.valid) {
 #pragma unroll 1
@@ -259,11 +256,11 @@ __global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
             fetch_channels<Element>(params, plane, l_begin, plane_count, first);
         }
     } else if (row.valid) {
-        const Inside inside = inside_row(l_begin, problem.L, 1 << 30);
-        fetch_row(params, row.x + l_begin * problem.x_stride_l, inside, plane_count, lead, lane, x_smem);
+        const Inside inside = inside_row(l_begin, params.L, 1 << 30);
+        fetch_row(params, row.x + l_begin * params.x_stride_l, inside, plane_count, lead, lane, x_smem);
     }
     if constexpr (kAsync<Element>) ptx::cp_async_wait_all();
-    const float bias = bias_of<Element>(problem, row.o);
+    const float bias = bias_of<Element>(params, row.o);
     __syncthreads();  // x and w are there
 
     // A thread has one strip.
@@ -272,10 +269,10 @@ __global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
     float sum[kStrip] = {}, part[kStrip] = {};
     // Chunks of stride 1 that see nothing but padding are left out, the same ones throughout a warp.
     int chunks_begin = 0, chunks_end = taps;
-    if (problem.stride == 1 && taps >= kManyTaps) {
+    if (params.stride == 1 && taps >= kManyTaps) {
         const uint32_t divisor = runs.residues;
-        const int total = lead + count + (taps - 1) * static_cast<int>(problem.dilation);
-        const Inside inside = inside_row(l_begin - lead, problem.L, total);
+        const int total = lead + count + (taps - 1) * params.dilation;
+        const Inside inside = inside_row(l_begin - lead, params.L, total);
         const int warp_first = max(lane - 31, 0) / divisor * kStrip;
         const int warp_last = (lane + 31) / divisor * kStrip;
         const int x_begin = inside.begin / divisor, x_end = inside.end / divisor + 1;  // in any run
@@ -331,10 +328,10 @@ __global__ void __launch_bounds__(kMaxThreads, kSlidingBlocks)
     const int y_end = y_begin + count;
 #pragma unroll 1
     for (int i = lane * kWide; i < y_end; i += threads * kWide) {
-        if (problem.activation != Activation::none) {
+        if (params.activation != Activation::none) {
 #pragma unroll 1
             for (int j = i; j < i + kWide; ++j) {
-                y_smem[j] = activate<Element>(problem.activation, widen(y_smem[j]));
+                y_smem[j] = activate<Element>(params.activation, widen(y_smem[j]));
             }
         }
         if (i >= y_begin && i + kWide <= y_end) {
@@ -370,8 +367,8 @@ inline Runs plan_runs(const Problem& problem, int64_t strips_of_run) {
 
 // A row by so many threads, a strip each: false where its shared memory or its threads are more than a block
 // has, or most of x would be loaded twice.
-inline bool plan_sliding_rows(SlidingParams& params, int64_t threads, int64_t rows_per_block) {
-    const Problem& problem = params.problem;
+inline bool plan_sliding_rows(const Problem& problem, SlidingParams& params, int64_t threads,
+                              int64_t rows_per_block) {
     const int64_t residues = problem.dilation / std::gcd(problem.stride, problem.dilation);
     const int64_t wide = kWideBytes / element_bytes(problem.dtype);
     const bool aligned = problem.P % wide == 0 && reinterpret_cast<uint64_t>(problem.y) % kWideBytes == 0;
@@ -393,7 +390,7 @@ inline bool plan_sliding_rows(SlidingParams& params, int64_t threads, int64_t ro
     const int64_t segments = ceil_div(problem.P, most);
     params.segments = plan_index_divisor(segments);
     const int64_t segment = residues == 1 ? ceil_div(problem.P, segments) : most;
-    params.segment = std::min(round_up(std::min(segment, problem.P), wide), most);
+    params.segment = static_cast<int32_t>(std::min(round_up(std::min(segment, problem.P), wide), most));
     const int64_t strips_of_run = ceil_div(ceil_div(params.segment + lead, residues), kStrip);
     params.runs = plan_runs(problem, strips_of_run);
     params.threads_per_row = plan_divisor(strips_of_run * residues);
@@ -412,7 +409,7 @@ inline SlidingParams plan_sliding(const Problem& problem) {
         // First of many channels and few positions, whose taps reach furthest into what others load.
         for (int64_t rows = kLaneRows * kRowGroups; rows >= kLaneRows; rows /= 2) {
             for (int64_t threads = kMaxThreads / rows; threads >= 4; threads /= 2) {
-                if (!plan_sliding_rows(params, threads, rows)) continue;
+                if (!plan_sliding_rows(problem, params, threads, rows)) continue;
                 params.row_blocks = static_cast<uint32_t>(problem.N * ceil_div(problem.G * problem.O, rows));
                 return params;
             }
@@ -420,7 +417,7 @@ inline SlidingParams plan_sliding(const Problem& problem) {
         params.by_channel = false;
     }
     for (int64_t threads = kMaxThreads; threads >= 32; threads /= 2) {
-        if (!plan_sliding_rows(params, threads, 1)) continue;
+        if (!plan_sliding_rows(problem, params, threads, 1)) continue;
         if (params.segments.divisor == 1) {
             const int64_t rows = std::min<int64_t>(kSlidingThreads / params.threads_per_row.divisor,
                                                    kSmemSums / params.runs.row_pitch);

@@ -27,7 +27,7 @@ constexpr const Route* kRoutes[] = {
     &kStemSm80,      // fewer than 16 channels a group and sums of some 80 products: bound by stores
     &kFoldSm80,      // fewer than 16 channels a group
     &kFewOutputs,    // one to eight output channels a group: bound by reading x
-    &kGather,        // few products: tiny problems, and few outputs of large strides
+    &kGather,        // tiny problems, taps that hardly overlap, few outputs of few positions
     &kSmallSm80,     // dense problems of few products: one launch
     &kStreamSm90,    // short sums on Hopper, bound by memory
     &kPointwiseSm90,  // one tap on Hopper

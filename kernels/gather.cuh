@@ -52,7 +52,7 @@ struct Params {
 // How it is launched. p_blocks is 0 where the problem does not suit.
 struct Plan {
     Params params;
-    int64_t p_blocks, o_blocks, groups;
+    int64_t p_blocks, o_blocks;
     int32_t outputs;  // of a thread
     int32_t smem_bytes;
 };
@@ -168,8 +168,8 @@ __global__ void __launch_bounds__(kThreads, kLaunchBlocks)
 #pragma unroll 1
         for (int i = 0; i < params.parts; ++i) total += w_smem[((i * kO + o) << step_log2) + position];
         y[o * row] = params.activation == Activation::none
-                               ? narrow<Element>(total)
-                               : activate<Element, true>(params.activation, total);
+                         ? narrow<Element>(total)
+                         : activate<Element, true>(params.activation, total);
     }
 }
 
@@ -223,8 +223,7 @@ inline Plan plan(const Problem& problem) {
     plan.outputs = static_cast<int32_t>(many ? 2 * kOutputs : few_outputs);
     plan.smem_bytes = static_cast<int32_t>(smem_bytes(plan.outputs));
     plan.o_blocks = ceil_div(problem.O, plan.outputs);
-    plan.groups = problem.G;
-    if (smem_bytes(plan.outputs) <= kPlainSmemBytes && plan.o_blocks <= kMaxRows && p_blocks <= kMaxBlocks)
+    if (plan.smem_bytes <= kPlainSmemBytes && plan.o_blocks <= kMaxRows && p_blocks <= kMaxBlocks)
         plan.p_blocks = p_blocks;
     return plan;
 }
@@ -245,7 +244,7 @@ template <class Element>
 Error launch(const Problem& problem, cudaStream_t stream) {
     const Plan plan = gather::plan(problem);
     const dim3 blocks(static_cast<unsigned>(plan.p_blocks), static_cast<unsigned>(plan.o_blocks),
-                      static_cast<unsigned>(plan.groups));
+                      static_cast<unsigned>(problem.G));
     const auto run = [&](auto* kernel) {
         kernel<<<blocks, kThreads, plan.smem_bytes, stream>>>(plan.params);
         return launch_error();
@@ -259,24 +258,28 @@ Error launch(const Problem& problem, cudaStream_t stream) {
 
 }  // namespace gather
 
-// Tiny problems, taps that hardly overlap, and few outputs of long sums over few positions. Of 516 random
-// layers of few channels or small groups, us by this route and by the next best, TF32 and bf16: 26x6x29597 to 4, K1 15, 19 and 15, 27; 19x90x16678 to 360, K1 s3 g30 84, 94 and 62, 119;
-// 10x76x2205 to 418, K5 s3 g38 14, 16 and 13, 20; 3x48x418 to 12, K22 s3 g6 6, 9 and 6, 10; 11x527x4212 to
-// 1, K1 48, 127. But 40x345x696 to 1380, K7 s3 g115 83, 54 and 83, 71; 7x255x37625 to 2, K10 s3 215, 140;
-// 42x1x4392 to 36, K21 s2 24, 16 and 25, 16; and of eight outputs 16x128x2000 K7 100, 21.
+// Tiny problems, taps that hardly overlap, and few outputs of long sums over few positions. us by this route
+// and by the next best, TF32 and bf16, of some 700 random layers of few channels or small groups: 26x6x29597
+// to 4, K1 15, 19 and 15, 27; 19x90x16678 to 360, K1 s3 g30 84, 94 and 62, 119; 10x76x2205 to 418, K5 s3 g38
+// 14, 16 and 13, 20; 3x48x418 to 12, K22 s3 g6 6, 9 and 6, 10; 2x1488x50 to 248, K12 g124 8.5, 12 and 8.9,
+// 12; 11x527x4212 to 1, K1 48, 127; 1x66x120270 to 7, K2 25, 32 and 28, 22 (fp32 26, 64). But 40x345x696 to
+// 1380, K7 s3 g115 83, 54 and 83, 71; 7x255x37625 to 2, K10 s3 215, 140; 42x1x4392 to 36, K21 s2 24, 16 and
+// 25, 16; and of eight outputs 16x128x2000 K7 100, 21. Many samples of rows that one sample leaves short are
+// what its bound costs: 26x156x241 to 156, K19 g78 26, 16 and 28, 18.
 inline bool fits_gather(const Problem& any_problem) {
     const Problem problem = canonical(any_problem);
     if (!gather::takes(problem)) return false;
+    constexpr int64_t kFewProducts = 160;
     const int64_t products = problem.C * problem.K;
     const int64_t loads = problem.G * ceil_div(problem.O, 8) * problem.P * products;  // of a sample
     if (problem.O <= 8 && problem.K <= std::min<int64_t>(problem.stride, 8)) return true;
     if (problem.O <= 8 && products >= 32 && problem.K <= std::min<int64_t>(2 * problem.stride, 8))
-        return loads <= 1 << 21;
+        return loads <= 1 << 21 || (problem.dtype == Dtype::float32 && products <= kFewProducts);
     if (problem.O < 8 && problem.G == 1 && problem.C >= 80 && problem.K <= 8 * problem.stride)
         return loads <= 1 << 21;
     if (problem.C >= 16 && problem.O >= 8) return false;
-    if (loads <= 1 << 17) return true;
-    return problem.K <= 2 * problem.stride && products <= (problem.O <= 32 ? 160 : 10);
+    if (loads <= (problem.G > 1 ? 1 << 20 : 1 << 18)) return true;
+    return problem.K <= 2 * problem.stride && products <= (problem.O <= 32 ? kFewProducts : 10);
 }
 
 inline Error launch_gather(const Problem& any_problem, cudaStream_t stream) {
