@@ -1524,6 +1524,14 @@ __host__ __device__ constexpr int64_t round_up(int64_t a, int64_t b) { return ce
 // Blocks that one launch may have along x.
 constexpr int64_t kMaxBlocks = 2147483647;
 
+// What __launch_bounds__ asks for where any number of blocks may share a multiprocessor: 0 leaves their
+// registers to ptxas, which for sm_120 would spill some.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+constexpr int kUnboundBlocks = 1;
+#else
+constexpr int kUnboundBlocks = 0;
+#endif
+
 inline Error launch_error() {
     const cudaError_t error = cudaGetLastError();
     return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
@@ -2152,7 +2160,7 @@ struct PaddedParams : Params {
 __host__ __device__ constexpr int padded_slot(int tap) { return tap + (tap >> 5); }
 
 template <class Element, int kSamples>
-__global__ void __launch_bounds__(kPaddedThreads)
+__global__ void __launch_bounds__(kPaddedThreads, kUnboundBlocks)
     depthwise_padded_kernel(const __grid_constant__ PaddedParams params) {
     constexpr int kBatch = kSamples == 1 ? 8 : 4;  // taps whose loads are under way at once
     extern __shared__ __align__(16) unsigned char smem[];
@@ -3486,13 +3494,6 @@ constexpr int kMostParts = 32;
 constexpr int64_t kMaxRows = 65535;   // of blocks, along two sides of the grid
 constexpr int64_t kChain = 1024;     // products that one thread sums in a line, about
 
-// That share a multiprocessor, at least: 0 leaves it to ptxas, which for sm_120 would spill some registers.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
-constexpr int kLaunchBlocks = 1;
-#else
-constexpr int kLaunchBlocks = 0;
-#endif
-
 // A block is [part][position]: threads side by side, and those that share a position's products. What the
 // kernel reads, and no more, in the order in which it does: each new 64 bytes of parameters take 0.1 us.
 struct Params {
@@ -3525,7 +3526,7 @@ struct Plan {
 };
 
 template <class Element, int kO>
-__global__ void __launch_bounds__(kThreads, kLaunchBlocks)
+__global__ void __launch_bounds__(kThreads, kUnboundBlocks)
     gather_kernel(const __grid_constant__ Params params) {
     extern __shared__ __align__(16) unsigned char smem[];
     float* const bias_smem = reinterpret_cast<float*>(smem);  // [kO]

@@ -22,7 +22,7 @@ struct PaddedParams : Params {
 __host__ __device__ constexpr int padded_slot(int tap) { return tap + (tap >> 5); }
 
 template <class Element, int kSamples>
-__global__ void __launch_bounds__(kPaddedThreads)
+__global__ void __launch_bounds__(kPaddedThreads, kUnboundBlocks)
     depthwise_padded_kernel(const __grid_constant__ PaddedParams params) {
     constexpr int kBatch = kSamples == 1 ? 8 : 4;  // taps whose loads are under way at once
     extern __shared__ __align__(16) unsigned char smem[];

@@ -19,13 +19,6 @@ constexpr int kMostParts = 32;
 constexpr int64_t kMaxRows = 65535;   // of blocks, along two sides of the grid
 constexpr int64_t kChain = 1024;     // products that one thread sums in a line, about
 
-// That share a multiprocessor, at least: 0 leaves it to ptxas, which for sm_120 would spill some registers.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
-constexpr int kLaunchBlocks = 1;
-#else
-constexpr int kLaunchBlocks = 0;
-#endif
-
 // A block is [part][position]: threads side by side, and those that share a position's products. What the
 // kernel reads, and no more, in the order in which it does: each new 64 bytes of parameters take 0.1 us.
 struct Params {
@@ -58,7 +51,7 @@ struct Plan {
 };
 
 template <class Element, int kO>
-__global__ void __launch_bounds__(kThreads, kLaunchBlocks)
+__global__ void __launch_bounds__(kThreads, kUnboundBlocks)
     gather_kernel(const __grid_constant__ Params params) {
     extern __shared__ __align__(16) unsigned char smem[];
     float* const bias_smem = reinterpret_cast<float*>(smem);  // [kO]

@@ -17,6 +17,14 @@ __host__ __device__ constexpr int64_t round_up(int64_t a, int64_t b) { return ce
 // Blocks that one launch may have along x.
 constexpr int64_t kMaxBlocks = 2147483647;
 
+// What __launch_bounds__ asks for where any number of blocks may share a multiprocessor: 0 leaves their
+// registers to ptxas, which for sm_120 would spill some.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+constexpr int kUnboundBlocks = 1;
+#else
+constexpr int kUnboundBlocks = 0;
+#endif
+
 inline Error launch_error() {
     const cudaError_t error = cudaGetLastError();
     return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
