@@ -5109,6 +5109,7 @@ constexpr int kThreads = 32 * (kProductWarps + kConverterWarps + 1);  // and one
 constexpr int kTileSlots = 4;  // tiles announced ahead; with 2, converters waited for 39 % of kb67
 constexpr int kTileCounters = 2 * kTileSlots;  // a tile in work may be kTileSlots behind the one announced
 constexpr int kMaxStages = 12;
+constexpr int kShortBlocks = 8;  // of products of a tap with a chunk
 constexpr int kMostRest = 4;  // rows of a folded window that are not worth a batch of their own
 constexpr int kBarrierReady = 1, kBarrierTaken = 2;  // hardware barriers between the product warpgroups
 
@@ -5164,12 +5165,18 @@ inline bool folds(const Problem& problem) {
            round_up(problem.K, kFold) * 2 <= problem.K * 3 && problem.C < (int64_t{1} << 27);
 }
 
-// The shape of tiles. The two product warpgroups take 64 output channels each of the same columns, or, side
-// by side, the same 64 channels of neighbouring columns.
+// What the two product warpgroups take of a tile.
+enum class Share : int32_t {
+    channels,  // 64 output channels each of the same columns
+    columns,   // the same 64 channels of neighbouring columns
+    none       // the first takes all of it, 64 channels: for tiles too few to occupy all multiprocessors
+};
+
+// The shape of tiles.
 struct Tiling {
     int columns;  // of a product warpgroup
     bool flat;    // tiles run over all samples' rows in a line; else each lies in one sample
-    bool beside;
+    Share share;
     bool leads = true;  // columns are computed twice where stores then begin on sectors
 };
 
@@ -5200,7 +5207,8 @@ struct Geometry {
     int32_t rows_per_sample;   // flat: a sample's rows on the common row axis, outputs and then halo
     uint32_t stride_magic;     // ceil(2^32 / stride)
     uint32_t rows_magic;       // ceil(2^32 / rows_per_sample) where that is small
-    int32_t flat, beside;      // as in Tiling
+    int32_t flat;              // as in Tiling
+    Share share;
     int32_t tile_o;            // output channels of a tile
     int32_t weight_bytes;      // of a tile's weights of one tap and one chunk of channels
     int32_t tiles_per_sample;  // of one sample; of the whole batch where flat
@@ -5230,6 +5238,7 @@ struct Geometry {
     int32_t by_steps;  // 1: weights are packed step by step, see pack_staged
     int32_t skew;      // blocks by which the first product warpgroup runs ahead of the second
     int32_t resident;  // 1: all weights lie in shared memory for the life of the block
+    int32_t is_long;   // 1: sums are of so many products that their loop counts for more than its setting up
     int32_t smem_bytes;
 };
 
@@ -5270,8 +5279,8 @@ inline Geometry cut(const Problem& given, const Tiling& tiling, int64_t most_tap
     geometry.stride = static_cast<int32_t>(problem.stride);
     geometry.dilation = static_cast<int32_t>(problem.dilation);
     geometry.flat = flat;
-    geometry.beside = tiling.beside;
-    geometry.tile_o = tiling.beside ? kWarpgroupO : kTileO;
+    geometry.share = tiling.share;
+    geometry.tile_o = tiling.share == Share::channels ? kTileO : kWarpgroupO;
     geometry.weight_bytes = geometry.tile_o * kRowBytes;
     geometry.chunks = static_cast<int32_t>(ceil_div(problem.C, Traits::kChunkChannels));
     geometry.o_tiles = static_cast<int32_t>(ceil_div(problem.O, geometry.tile_o));
@@ -5293,7 +5302,7 @@ inline Geometry cut(const Problem& given, const Tiling& tiling, int64_t most_tap
     geometry.sector_mask = geometry.lead > 0 ? sector - 1 : 0;
     geometry.bulk = aligned && (geometry.lead > 0 || problem.P % piece == 0);
     geometry.advance = tiling.columns - geometry.lead;
-    geometry.tile_advance = geometry.advance * (tiling.beside ? 2 : 1);
+    geometry.tile_advance = geometry.advance * (tiling.share == Share::columns ? 2 : 1);
     const int columns = geometry.tile_advance + geometry.lead;  // of a tile
 
     // As many taps a window as leave room for two stages of x and three of weights.
@@ -5365,6 +5374,7 @@ inline Geometry cut(const Problem& given, const Tiling& tiling, int64_t most_tap
     int64_t w_stages = geometry.resident ? blocks : room < 6 ? room : 6;
     while (!geometry.resident && w_stages > 4 && x_stages_beside(w_stages) < 3 && x_stages_beside(4) >= 3)
         --w_stages;
+    geometry.is_long = !geometry.resident && blocks > kShortBlocks;
     geometry.w_stages = static_cast<int32_t>(w_stages);
     geometry.x_stages = x_stages_beside(w_stages);
     geometry.smem_bytes =
@@ -5374,7 +5384,8 @@ inline Geometry cut(const Problem& given, const Tiling& tiling, int64_t most_tap
     const int64_t blocks_ahead = (geometry.x_stages / 2) * geometry.taps_per_group;
     const int64_t weights_ahead = geometry.resident ? blocks : geometry.w_stages / 2;
     const int64_t ahead = blocks_ahead < weights_ahead ? blocks_ahead : weights_ahead;
-    geometry.skew = static_cast<int32_t>(geometry.x_stages < 3 ? 0 : ahead < blocks ? ahead : blocks);
+    const bool runs_ahead = geometry.x_stages >= 3 && tiling.share != Share::none;
+    geometry.skew = static_cast<int32_t>(!runs_ahead ? 0 : ahead < blocks ? ahead : blocks);
 
     int64_t windows;
     if (flat) {
@@ -5409,12 +5420,19 @@ inline double estimate_cycles(const Problem& problem, const Geometry& geometry, 
     // Of a row's channels that do not exist, whole steps are left out.
     constexpr int kStepChannels = Traits::kChunkChannels / Traits::kSteps;
     const double filled = static_cast<double>(ceil_div(geometry.channels, kStepChannels)) / Traits::kSteps;
-    // And the fewer columns, the more often weights are read from shared memory.
-    const double products = filled * geometry.taps * steps * (tiling.columns + 6);
+    // And the fewer columns, the more often weights are read from shared memory. A warpgroup that is alone
+    // has the tensor cores for itself, but then needs as long as that reading; of split operands, as long as
+    // two, since it waits for each product.
+    const bool alone = tiling.share == Share::none;
+    const double step = !alone ? tiling.columns + 6
+                        : Traits::kIsSplit
+                            ? 1.15 * (tiling.columns + 6)
+                            : std::max(0.5 * tiling.columns + 3, 0.25 * tiling.columns + 32);
+    const double products = filled * geometry.taps * steps * step;
     const double stages = static_cast<double>(geometry.chunks) * geometry.tap_groups;
     const double bytes = stages * geometry.window * Traits::kChunkChannels * Traits::kElementBytes +
                          (geometry.resident ? 0 : blocks * geometry.weight_bytes) +
-                         kTileO * tiling.columns * Traits::kElementBytes;
+                         (alone ? kWarpgroupO : kTileO) * tiling.columns * Traits::kElementBytes;
     const double moves = bytes / kBytesPerCycle;
     // The converters may take longer: a batch costs each of the seven warps some 4,000 cycles.
     const double batch = kMode == Mode::f16x3 ? 1050 : Traits::kIsFloat ? 570 : 700;
@@ -5434,25 +5452,27 @@ struct Cut {
     double cycles;
 };
 
-// The cut that takes the fewest cycles, of those that `suits(geometry)`.
+// The cut that takes the fewest cycles, with at most `most_taps` to a window, of those that
+// `suits(geometry)`.
 template <Mode kMode, class Suits>
-inline Cut find_cut(const Problem& problem, Suits suits) {
+inline Cut find_cut(const Problem& problem, int64_t most_taps, Suits suits) {
     Cut best{};
     const auto consider = [&](const Tiling& tiling) {
-        const Geometry geometry = cut<kMode>(problem, tiling, problem.K);
+        const Geometry geometry = cut<kMode>(problem, tiling, most_taps);
         if (geometry.tiles == 0 || !suits(geometry)) return;
         const double cycles = estimate_cycles<kMode>(problem, geometry, tiling);
         if (best.tiling.columns == 0 || cycles < best.cycles) best = {geometry, tiling, cycles};
     };
     // The last 64 channels are alone where their number is odd.
     const bool odd = ceil_div(problem.O, kWarpgroupO) % 2 == 1;
-    for (const bool beside : {false, true}) {
-        if (beside ? !odd : problem.O <= kWarpgroupO) continue;
+    for (const Share share : {Share::none, Share::channels, Share::columns}) {
+        if (share == Share::channels && problem.O <= kWarpgroupO) continue;
+        if (share == Share::columns && !odd) continue;
         for (const bool flat : {false, true}) {
             for (const bool leads : {true, false}) {
                 if (flat && !leads) continue;
 #define CONV1D_SM90_CONSIDER(mode, columns) \
-    if (kMode == Mode::mode) consider({columns, flat, beside, leads});
+    if (kMode == Mode::mode) consider({columns, flat, share, leads});
                 CONV1D_SM90_TILES(CONV1D_SM90_CONSIDER)
 #undef CONV1D_SM90_CONSIDER
             }
@@ -5462,21 +5482,25 @@ inline Cut find_cut(const Problem& problem, Suits suits) {
 }
 
 // The order in which terms are added depends on one sample's numbers alone, not on how many there are or
-// where they lie: what decides it is decided for these.
-inline Problem some_samples(const Problem& problem) {
+// where they lie: what decides it is decided for these, by tiles that both warpgroups share.
+template <Mode kMode>
+inline Cut decisive_cut(const Problem& problem) {
     Problem some = problem;
     some.N = 8;
     some.x_stride_n = problem.G * problem.C * problem.x_stride_c;
     some.x = some.y = nullptr;
-    return some;
+    return find_cut<kMode>(some, problem.K,
+                           [](const Geometry& geometry) { return geometry.share != Share::none; });
 }
 
 template <Mode kMode>
 inline Cut choose_cut(const Problem& problem) {
-    const auto all = [](const Geometry&) { return true; };
-    const int32_t taps = find_cut<kMode>(some_samples(problem), all).geometry.taps_per_group;
-    const auto alike = [&](const Geometry& geometry) { return geometry.taps_per_group == taps; };
-    return find_cut<kMode>(problem, alike);
+    const int32_t taps = decisive_cut<kMode>(problem).geometry.taps_per_group;
+    // With many more tiles than multiprocessors, a warpgroup that is alone gains nothing.
+    return find_cut<kMode>(problem, taps, [&](const Geometry& geometry) {
+        return geometry.taps_per_group == taps &&
+               (geometry.share != Share::none || geometry.tiles <= 3 * problem.device.sm_count);
+    });
 }
 
 // f16x3: x * 2^8 and w * 2^e, e such that the largest weight of its output channel lies in [2^14, 2^15),
@@ -5600,8 +5624,8 @@ inline Choice choose(const Problem& problem) {
     if (problem.dtype == Dtype::float16) return {Mode::f16, choose_cut<Mode::f16>(problem)};
     if (problem.dtype == Dtype::bfloat16) return {Mode::bf16, choose_cut<Mode::bf16>(problem)};
     if (problem.precision == Precision::tf32) return {Mode::tf32, choose_cut<Mode::tf32>(problem)};
-    const Problem some = some_samples(problem);
-    const double fast = choose_cut<Mode::f16x3>(some).cycles, safe = choose_cut<Mode::tf32x3>(some).cycles;
+    const double fast = decisive_cut<Mode::f16x3>(problem).cycles;
+    const double safe = decisive_cut<Mode::tf32x3>(problem).cycles;
     if (fast + least_gain(safe) < safe) return {Mode::f16x3, choose_cut<Mode::f16x3>(problem)};
     return {Mode::tf32x3, choose_cut<Mode::tf32x3>(problem)};
 }
@@ -11063,20 +11087,21 @@ struct Product {
                 for (int i = 0; i < kValues; ++i) total[i] = fmaf(acc[i], 1 / kLowScale, total[i]);
                 ptx::wgmma_fence();
             }
-            accumulate = kMode == Mode::tf32x3;
         }
 #pragma unroll
-        for (int k = 0; k < kSteps; ++k) multiply_step(acc, w16 + 2 * k, x16 + 2 * k, accumulate || k > 0);
+        for (int k = 0; k < kSteps; ++k)
+            multiply_step(acc, w16 + 2 * k, x16 + 2 * k,
+                          kMode == Mode::tf32x3 || (!Traits::kIsSplit && accumulate) || k > 0);
         ptx::wgmma_commit_group();
     }
 
-    // The same of 1 to 4 steps.
+    // The same of 1 to kSteps steps; split: of 1, the only number below.
     template <int kTotal>
     __device__ __forceinline__ void multiply(float (&acc)[kValues], float (&total)[kTotal], uint32_t w16,
                                              uint32_t x16, int32_t steps, bool accumulate) {
-        if (steps >= 4) multiply_steps<4>(acc, total, w16, x16, accumulate);
-        else if (steps == 3) multiply_steps<3>(acc, total, w16, x16, accumulate);
-        else if (steps == 2) multiply_steps<2>(acc, total, w16, x16, accumulate);
+        if (!Traits::kIsSplit && steps >= 4) multiply_steps<4>(acc, total, w16, x16, accumulate);
+        else if (!Traits::kIsSplit && steps == 3) multiply_steps<3>(acc, total, w16, x16, accumulate);
+        else if (!Traits::kIsSplit && steps == 2) multiply_steps<2>(acc, total, w16, x16, accumulate);
         else multiply_steps<1>(acc, total, w16, x16, accumulate);
     }
 
@@ -11089,14 +11114,20 @@ struct Product {
         return place.sample >= problem.N || (!geometry.flat && place.row >= problem.P);
     }
 
-    // All products of one tile into acc.
+    // How a loop over taps runs. Quickly: all steps of each tap, at any stride or at a stride of 1. With
+    // care: nothing, as many steps as have channels, or all steps of split operands.
+    enum class Taps { quick, quick_adjacent, none, some, whole };
+
+    // All products of one tile into acc. The instructions between two products bound a warpgroup that has few
+    // columns, so most taps of long sums have no branches there: not for the first product, which overwrites
+    // acc, nor for that after which the second warpgroup may begin, nor for weights that stay.
     __device__ __forceinline__ void multiply_tile(float (&acc)[kValues], const Announcement& place,
                                                   bool first_tile) {
         // A warpgroup without outputs multiplies nothing, but passes the stages on like the other.
         const bool idle = place.channel >= problem.O || is_behind_end(place);
         const uint32_t w_warpgroup16 =
-            (w_smem + (geometry.beside ? 0 : warp / 4 * kWarpgroupO * kRowBytes)) / 16;
-        const int32_t first_row = geometry.beside ? warp / 4 * geometry.advance : 0;
+            (w_smem + (geometry.share == Share::channels ? warp / 4 * kWarpgroupO * kRowBytes : 0)) / 16;
+        const int32_t first_row = geometry.share == Share::columns ? warp / 4 * geometry.advance : 0;
         const int32_t stride = geometry.stride;
         const int32_t step_shift = geometry.dilation / stride;
         const int32_t step_plane = geometry.dilation - step_shift * stride;
@@ -11105,12 +11136,12 @@ struct Product {
 #pragma unroll
             for (int i = 0; i < kValues; ++i) total[i] = 0.0f;
         }
-        bool accumulate = false;
         int32_t issued = 0;
         int32_t weights_done = -1, stage_done = -1;  // stages whose products may still be running
+        const bool releases = lane == 0 && !geometry.resident;
         if (geometry.resident) weights.stage = 0, weights.parity = 0;
         for (int tap_group = 0; tap_group < geometry.tap_groups; ++tap_group) {
-            const int taps =
+            const int32_t taps =
                 min(geometry.taps_per_group, geometry.taps - tap_group * geometry.taps_per_group);
             for (int chunk = 0; chunk < geometry.chunks; ++chunk) {
                 ptx::mbarrier_wait(barriers.x_full(stages.stage), stages.parity);
@@ -11119,50 +11150,56 @@ struct Product {
                 const int32_t channels = geometry.channels - chunk * Traits::kChunkChannels;
                 const int32_t steps = (channels + kStepChannels - 1) / kStepChannels;
                 int32_t plane = 0, shift = first_row;
-                const auto run_taps = [&](auto full) {
+                const auto run_taps = [&](auto kind, int32_t count) {
+                    constexpr bool kAdjacent = kind.value == Taps::quick_adjacent;
+                    constexpr bool kQuick = kAdjacent || kind.value == Taps::quick;
 #pragma unroll 1
-                    for (int tap = 0; tap < taps; ++tap) {
-                        if (first_tile || !geometry.resident)
-                            ptx::mbarrier_wait(barriers.w_full(weights.stage), weights.parity);
-                        const int32_t row = stride == 1 ? shift : shift + plane_row(geometry, plane);
+                    for (int32_t tap = 0; tap < count; ++tap) {
+                        const int32_t plane_begin = kAdjacent ? 0 : plane_row(geometry, plane);
+                        const uint32_t x16 = x_stage16 + (shift + plane_begin) * (kRowBytes / 16);
                         const uint32_t w16 = w_warpgroup16 + weights.stage * (geometry.weight_bytes / 16);
-                        const uint32_t x16 = x_stage16 + row * (kRowBytes / 16);
-                        if (!idle) {
-                            if constexpr (Traits::kIsSplit)
-                                multiply_steps<full.value ? Traits::kSteps : 1>(acc, total, w16, x16, false);
-                            else multiply(acc, total, w16, x16, steps, accumulate);
-                        }
-                        if (++issued == geometry.skew && warp < 4) {
+                        if (kQuick || first_tile || !geometry.resident)
+                            ptx::mbarrier_wait(barriers.w_full(weights.stage), weights.parity);
+                        if constexpr (kQuick || kind.value == Taps::whole)
+                            multiply_steps<Traits::kSteps>(acc, total, w16, x16, true);
+                        else if constexpr (kind.value == Taps::some)
+                            multiply(acc, total, w16, x16, steps, issued > 0);
+                        ++issued;
+                        if (!kQuick && issued == geometry.skew && warp < 4) {
                             if (!first_tile) ptx::bar_sync<kBarrierTaken>(256);
                             ptx::bar_arrive<kBarrierReady>(256);
                         }
-                        if constexpr (Traits::kIsSplit) {  // the accumulator truncates, this sum rounds to
-                                                           // nearest
-                            ptx::wgmma_wait_group<0>();
-                            if (!idle) {
+                        ptx::wgmma_wait_group<Traits::kIsSplit ? 0 : 1>();  // else the tap before is done
+                        if constexpr (Traits::kIsSplit && kind.value != Taps::none) {
 #pragma unroll
-                                for (int i = 0; i < kValues; ++i) total[i] += acc[i];
-                            }
-                        } else {
-                            accumulate = true;
-                            ptx::wgmma_wait_group<1>();  // the tap before this one is done
+                            for (int i = 0; i < kValues; ++i)
+                                total[i] += acc[i];  // the accumulator truncates, this rounds to nearest
                         }
-                        if (weights_done >= 0 && !geometry.resident) release(barriers.w_empty(weights_done));
+                        if (releases && weights_done >= 0)
+                            ptx::mbarrier_arrive(barriers.w_empty(weights_done));
                         if (stage_done >= 0) release(barriers.x_empty(stage_done));
                         stage_done = -1;
                         weights_done = weights.stage;
                         weights.advance(geometry.w_stages);
                         shift += step_shift;
-                        plane += step_plane;
-                        if (plane >= stride) {
-                            plane -= stride;
-                            ++shift;
+                        if constexpr (!kAdjacent) {
+                            plane += step_plane;
+                            if (plane >= stride) plane -= stride, ++shift;
                         }
                     }
                 };
-                // A branch inside of the loop costs split products some 5 %.
-                if (Traits::kIsSplit && steps >= Traits::kSteps) run_taps(std::true_type{});
-                else run_taps(std::false_type{});
+                // With care: the first product, and those until the second warpgroup may begin.
+                constexpr Taps kCareful = Traits::kIsSplit ? Taps::whole : Taps::some;
+                const int32_t ahead = warp < 4 ? geometry.skew : 0, first = Traits::kIsSplit ? 0 : 1;
+                const int32_t careful = geometry.is_long ? min(taps, max(ahead, first) - issued) : taps;
+                if (idle) run_taps(std::integral_constant<Taps, Taps::none>{}, taps);
+                else if (steps < Traits::kSteps) run_taps(std::integral_constant<Taps, Taps::some>{}, taps);
+                else {
+                    if (careful > 0) run_taps(std::integral_constant<Taps, kCareful>{}, careful);
+                    const int32_t quick = taps - max(careful, 0);
+                    if (stride > 1) run_taps(std::integral_constant<Taps, Taps::quick>{}, quick);
+                    else run_taps(std::integral_constant<Taps, Taps::quick_adjacent>{}, quick);
+                }
                 stage_done = stages.stage;
                 stages.advance(geometry.x_stages);
             }
@@ -11362,11 +11399,13 @@ struct Product {
     // Turns the place of a tile into that of this warpgroup's part of it.
     __device__ __forceinline__ void take_share(Announcement& place) {
         if (warp < 4) return;
-        if (geometry.beside) {
+        if (geometry.share == Share::channels) {
+            place.channel += kWarpgroupO;
+        } else if (geometry.share == Share::columns) {
             place.row += geometry.advance;
             if (geometry.flat) place.sample += wrap_row(geometry, place.row);
         } else {
-            place.channel += kWarpgroupO;
+            place.sample = static_cast<int32_t>(problem.N);  // none there
         }
     }
 
@@ -11535,15 +11574,15 @@ CONV1D_SM90_16BIT_TILES(CONV1D_SM90_16BIT_ELSEWHERE)
 // Dense convolution on Hopper as an implicit GEMM: D[o][position] = sum of W[o][c, k] * X[c, k][position].
 //
 // Chosen for 16 channels a group and more. Persistent blocks draw tiles of 128 output channels x kN positions
-// from a ticket, or of 64 x 2*kN. Seven converter warps read x once, round or split it and store it K-major
-// in rows of 128 bytes, one row a position: position q of the window is row q / stride of plane q % stride,
-// so every tap of every stride and dilation is a plane and a row shift of the same tile; at a stride of 8 the
-// planes are folded into channels (kFold in gemm_sm90_plan.cuh). One warp draws tickets and streams the
-// packed weights. Two product warpgroups of 64 output channels each run wgmma, stage D and store it by bulk
-// copies along the rows of y. Cost: each element of x leaves L2 once per tile of channels, each weight once
-// per tile (once per block where all fit in shared memory). fp32 without TF32 runs as three products of split
-// operands (Mode): of fp16 parts, then once more of TF32 parts for the tiles that fp16 cannot hold, in a
-// second launch that finds their list mostly empty.
+// from a ticket, or of 64 x 2*kN; or, where those are few, of 64 x kN, which one warpgroup multiplies alone.
+// Seven converter warps read x once, round or split it and store it K-major in rows of 128 bytes, one row a
+// position: position q of the window is row q / stride of plane q % stride, so every tap of every stride and
+// dilation is a plane and a row shift of the same tile; at a stride of 8 the planes are folded into channels
+// (kFold in gemm_sm90_plan.cuh). One warp draws tickets and streams the packed weights. Two product
+// warpgroups run wgmma, stage D and store it by bulk copies along the rows of y. Cost: each element of x
+// leaves L2 once per tile of channels, each weight once per tile (once per block where all fit in shared
+// memory). fp32 without TF32 runs as three products of split operands (Mode): of fp16 parts, then again of
+// TF32 parts for the tiles that fp16 cannot hold, in a second launch that finds their list mostly empty.
 // results/findings.md has what was measured, and what bounds it.
 
 

@@ -21,6 +21,7 @@ constexpr int kThreads = 32 * (kProductWarps + kConverterWarps + 1);  // and one
 constexpr int kTileSlots = 4;  // tiles announced ahead; with 2, converters waited for 39 % of kb67
 constexpr int kTileCounters = 2 * kTileSlots;  // a tile in work may be kTileSlots behind the one announced
 constexpr int kMaxStages = 12;
+constexpr int kShortBlocks = 8;  // of products of a tap with a chunk
 constexpr int kMostRest = 4;  // rows of a folded window that are not worth a batch of their own
 constexpr int kBarrierReady = 1, kBarrierTaken = 2;  // hardware barriers between the product warpgroups
 
@@ -76,12 +77,18 @@ inline bool folds(const Problem& problem) {
            round_up(problem.K, kFold) * 2 <= problem.K * 3 && problem.C < (int64_t{1} << 27);
 }
 
-// The shape of tiles. The two product warpgroups take 64 output channels each of the same columns, or, side
-// by side, the same 64 channels of neighbouring columns.
+// What the two product warpgroups take of a tile.
+enum class Share : int32_t {
+    channels,  // 64 output channels each of the same columns
+    columns,   // the same 64 channels of neighbouring columns
+    none       // the first takes all of it, 64 channels: for tiles too few to occupy all multiprocessors
+};
+
+// The shape of tiles.
 struct Tiling {
     int columns;  // of a product warpgroup
     bool flat;    // tiles run over all samples' rows in a line; else each lies in one sample
-    bool beside;
+    Share share;
     bool leads = true;  // columns are computed twice where stores then begin on sectors
 };
 
@@ -112,7 +119,8 @@ struct Geometry {
     int32_t rows_per_sample;   // flat: a sample's rows on the common row axis, outputs and then halo
     uint32_t stride_magic;     // ceil(2^32 / stride)
     uint32_t rows_magic;       // ceil(2^32 / rows_per_sample) where that is small
-    int32_t flat, beside;      // as in Tiling
+    int32_t flat;              // as in Tiling
+    Share share;
     int32_t tile_o;            // output channels of a tile
     int32_t weight_bytes;      // of a tile's weights of one tap and one chunk of channels
     int32_t tiles_per_sample;  // of one sample; of the whole batch where flat
@@ -142,6 +150,7 @@ struct Geometry {
     int32_t by_steps;  // 1: weights are packed step by step, see pack_staged
     int32_t skew;      // blocks by which the first product warpgroup runs ahead of the second
     int32_t resident;  // 1: all weights lie in shared memory for the life of the block
+    int32_t is_long;   // 1: sums are of so many products that their loop counts for more than its setting up
     int32_t smem_bytes;
 };
 
@@ -182,8 +191,8 @@ inline Geometry cut(const Problem& given, const Tiling& tiling, int64_t most_tap
     geometry.stride = static_cast<int32_t>(problem.stride);
     geometry.dilation = static_cast<int32_t>(problem.dilation);
     geometry.flat = flat;
-    geometry.beside = tiling.beside;
-    geometry.tile_o = tiling.beside ? kWarpgroupO : kTileO;
+    geometry.share = tiling.share;
+    geometry.tile_o = tiling.share == Share::channels ? kTileO : kWarpgroupO;
     geometry.weight_bytes = geometry.tile_o * kRowBytes;
     geometry.chunks = static_cast<int32_t>(ceil_div(problem.C, Traits::kChunkChannels));
     geometry.o_tiles = static_cast<int32_t>(ceil_div(problem.O, geometry.tile_o));
@@ -205,7 +214,7 @@ inline Geometry cut(const Problem& given, const Tiling& tiling, int64_t most_tap
     geometry.sector_mask = geometry.lead > 0 ? sector - 1 : 0;
     geometry.bulk = aligned && (geometry.lead > 0 || problem.P % piece == 0);
     geometry.advance = tiling.columns - geometry.lead;
-    geometry.tile_advance = geometry.advance * (tiling.beside ? 2 : 1);
+    geometry.tile_advance = geometry.advance * (tiling.share == Share::columns ? 2 : 1);
     const int columns = geometry.tile_advance + geometry.lead;  // of a tile
 
     // As many taps a window as leave room for two stages of x and three of weights.
@@ -277,6 +286,7 @@ inline Geometry cut(const Problem& given, const Tiling& tiling, int64_t most_tap
     int64_t w_stages = geometry.resident ? blocks : room < 6 ? room : 6;
     while (!geometry.resident && w_stages > 4 && x_stages_beside(w_stages) < 3 && x_stages_beside(4) >= 3)
         --w_stages;
+    geometry.is_long = !geometry.resident && blocks > kShortBlocks;
     geometry.w_stages = static_cast<int32_t>(w_stages);
     geometry.x_stages = x_stages_beside(w_stages);
     geometry.smem_bytes =
@@ -286,7 +296,8 @@ inline Geometry cut(const Problem& given, const Tiling& tiling, int64_t most_tap
     const int64_t blocks_ahead = (geometry.x_stages / 2) * geometry.taps_per_group;
     const int64_t weights_ahead = geometry.resident ? blocks : geometry.w_stages / 2;
     const int64_t ahead = blocks_ahead < weights_ahead ? blocks_ahead : weights_ahead;
-    geometry.skew = static_cast<int32_t>(geometry.x_stages < 3 ? 0 : ahead < blocks ? ahead : blocks);
+    const bool runs_ahead = geometry.x_stages >= 3 && tiling.share != Share::none;
+    geometry.skew = static_cast<int32_t>(!runs_ahead ? 0 : ahead < blocks ? ahead : blocks);
 
     int64_t windows;
     if (flat) {
@@ -321,12 +332,19 @@ inline double estimate_cycles(const Problem& problem, const Geometry& geometry, 
     // Of a row's channels that do not exist, whole steps are left out.
     constexpr int kStepChannels = Traits::kChunkChannels / Traits::kSteps;
     const double filled = static_cast<double>(ceil_div(geometry.channels, kStepChannels)) / Traits::kSteps;
-    // And the fewer columns, the more often weights are read from shared memory.
-    const double products = filled * geometry.taps * steps * (tiling.columns + 6);
+    // And the fewer columns, the more often weights are read from shared memory. A warpgroup that is alone
+    // has the tensor cores for itself, but then needs as long as that reading; of split operands, as long as
+    // two, since it waits for each product.
+    const bool alone = tiling.share == Share::none;
+    const double step = !alone ? tiling.columns + 6
+                        : Traits::kIsSplit
+                            ? 1.15 * (tiling.columns + 6)
+                            : std::max(0.5 * tiling.columns + 3, 0.25 * tiling.columns + 32);
+    const double products = filled * geometry.taps * steps * step;
     const double stages = static_cast<double>(geometry.chunks) * geometry.tap_groups;
     const double bytes = stages * geometry.window * Traits::kChunkChannels * Traits::kElementBytes +
                          (geometry.resident ? 0 : blocks * geometry.weight_bytes) +
-                         kTileO * tiling.columns * Traits::kElementBytes;
+                         (alone ? kWarpgroupO : kTileO) * tiling.columns * Traits::kElementBytes;
     const double moves = bytes / kBytesPerCycle;
     // The converters may take longer: a batch costs each of the seven warps some 4,000 cycles.
     const double batch = kMode == Mode::f16x3 ? 1050 : Traits::kIsFloat ? 570 : 700;
@@ -346,25 +364,27 @@ struct Cut {
     double cycles;
 };
 
-// The cut that takes the fewest cycles, of those that `suits(geometry)`.
+// The cut that takes the fewest cycles, with at most `most_taps` to a window, of those that
+// `suits(geometry)`.
 template <Mode kMode, class Suits>
-inline Cut find_cut(const Problem& problem, Suits suits) {
+inline Cut find_cut(const Problem& problem, int64_t most_taps, Suits suits) {
     Cut best{};
     const auto consider = [&](const Tiling& tiling) {
-        const Geometry geometry = cut<kMode>(problem, tiling, problem.K);
+        const Geometry geometry = cut<kMode>(problem, tiling, most_taps);
         if (geometry.tiles == 0 || !suits(geometry)) return;
         const double cycles = estimate_cycles<kMode>(problem, geometry, tiling);
         if (best.tiling.columns == 0 || cycles < best.cycles) best = {geometry, tiling, cycles};
     };
     // The last 64 channels are alone where their number is odd.
     const bool odd = ceil_div(problem.O, kWarpgroupO) % 2 == 1;
-    for (const bool beside : {false, true}) {
-        if (beside ? !odd : problem.O <= kWarpgroupO) continue;
+    for (const Share share : {Share::none, Share::channels, Share::columns}) {
+        if (share == Share::channels && problem.O <= kWarpgroupO) continue;
+        if (share == Share::columns && !odd) continue;
         for (const bool flat : {false, true}) {
             for (const bool leads : {true, false}) {
                 if (flat && !leads) continue;
 #define CONV1D_SM90_CONSIDER(mode, columns) \
-    if (kMode == Mode::mode) consider({columns, flat, beside, leads});
+    if (kMode == Mode::mode) consider({columns, flat, share, leads});
                 CONV1D_SM90_TILES(CONV1D_SM90_CONSIDER)
 #undef CONV1D_SM90_CONSIDER
             }
@@ -374,21 +394,25 @@ inline Cut find_cut(const Problem& problem, Suits suits) {
 }
 
 // The order in which terms are added depends on one sample's numbers alone, not on how many there are or
-// where they lie: what decides it is decided for these.
-inline Problem some_samples(const Problem& problem) {
+// where they lie: what decides it is decided for these, by tiles that both warpgroups share.
+template <Mode kMode>
+inline Cut decisive_cut(const Problem& problem) {
     Problem some = problem;
     some.N = 8;
     some.x_stride_n = problem.G * problem.C * problem.x_stride_c;
     some.x = some.y = nullptr;
-    return some;
+    return find_cut<kMode>(some, problem.K,
+                           [](const Geometry& geometry) { return geometry.share != Share::none; });
 }
 
 template <Mode kMode>
 inline Cut choose_cut(const Problem& problem) {
-    const auto all = [](const Geometry&) { return true; };
-    const int32_t taps = find_cut<kMode>(some_samples(problem), all).geometry.taps_per_group;
-    const auto alike = [&](const Geometry& geometry) { return geometry.taps_per_group == taps; };
-    return find_cut<kMode>(problem, alike);
+    const int32_t taps = decisive_cut<kMode>(problem).geometry.taps_per_group;
+    // With many more tiles than multiprocessors, a warpgroup that is alone gains nothing.
+    return find_cut<kMode>(problem, taps, [&](const Geometry& geometry) {
+        return geometry.taps_per_group == taps &&
+               (geometry.share != Share::none || geometry.tiles <= 3 * problem.device.sm_count);
+    });
 }
 
 // f16x3: x * 2^8 and w * 2^e, e such that the largest weight of its output channel lies in [2^14, 2^15),
@@ -512,8 +536,8 @@ inline Choice choose(const Problem& problem) {
     if (problem.dtype == Dtype::float16) return {Mode::f16, choose_cut<Mode::f16>(problem)};
     if (problem.dtype == Dtype::bfloat16) return {Mode::bf16, choose_cut<Mode::bf16>(problem)};
     if (problem.precision == Precision::tf32) return {Mode::tf32, choose_cut<Mode::tf32>(problem)};
-    const Problem some = some_samples(problem);
-    const double fast = choose_cut<Mode::f16x3>(some).cycles, safe = choose_cut<Mode::tf32x3>(some).cycles;
+    const double fast = decisive_cut<Mode::f16x3>(problem).cycles;
+    const double safe = decisive_cut<Mode::tf32x3>(problem).cycles;
     if (fast + least_gain(safe) < safe) return {Mode::f16x3, choose_cut<Mode::f16x3>(problem)};
     return {Mode::tf32x3, choose_cut<Mode::tf32x3>(problem)};
 }

@@ -57,20 +57,21 @@ struct Product {
                 for (int i = 0; i < kValues; ++i) total[i] = fmaf(acc[i], 1 / kLowScale, total[i]);
                 ptx::wgmma_fence();
             }
-            accumulate = kMode == Mode::tf32x3;
         }
 #pragma unroll
-        for (int k = 0; k < kSteps; ++k) multiply_step(acc, w16 + 2 * k, x16 + 2 * k, accumulate || k > 0);
+        for (int k = 0; k < kSteps; ++k)
+            multiply_step(acc, w16 + 2 * k, x16 + 2 * k,
+                          kMode == Mode::tf32x3 || (!Traits::kIsSplit && accumulate) || k > 0);
         ptx::wgmma_commit_group();
     }
 
-    // The same of 1 to 4 steps.
+    // The same of 1 to kSteps steps; split: of 1, the only number below.
     template <int kTotal>
     __device__ __forceinline__ void multiply(float (&acc)[kValues], float (&total)[kTotal], uint32_t w16,
                                              uint32_t x16, int32_t steps, bool accumulate) {
-        if (steps >= 4) multiply_steps<4>(acc, total, w16, x16, accumulate);
-        else if (steps == 3) multiply_steps<3>(acc, total, w16, x16, accumulate);
-        else if (steps == 2) multiply_steps<2>(acc, total, w16, x16, accumulate);
+        if (!Traits::kIsSplit && steps >= 4) multiply_steps<4>(acc, total, w16, x16, accumulate);
+        else if (!Traits::kIsSplit && steps == 3) multiply_steps<3>(acc, total, w16, x16, accumulate);
+        else if (!Traits::kIsSplit && steps == 2) multiply_steps<2>(acc, total, w16, x16, accumulate);
         else multiply_steps<1>(acc, total, w16, x16, accumulate);
     }
 
@@ -83,14 +84,20 @@ struct Product {
         return place.sample >= problem.N || (!geometry.flat && place.row >= problem.P);
     }
 
-    // All products of one tile into acc.
+    // How a loop over taps runs. Quickly: all steps of each tap, at any stride or at a stride of 1. With
+    // care: nothing, as many steps as have channels, or all steps of split operands.
+    enum class Taps { quick, quick_adjacent, none, some, whole };
+
+    // All products of one tile into acc. The instructions between two products bound a warpgroup that has few
+    // columns, so most taps of long sums have no branches there: not for the first product, which overwrites
+    // acc, nor for that after which the second warpgroup may begin, nor for weights that stay.
     __device__ __forceinline__ void multiply_tile(float (&acc)[kValues], const Announcement& place,
                                                   bool first_tile) {
         // A warpgroup without outputs multiplies nothing, but passes the stages on like the other.
         const bool idle = place.channel >= problem.O || is_behind_end(place);
         const uint32_t w_warpgroup16 =
-            (w_smem + (geometry.beside ? 0 : warp / 4 * kWarpgroupO * kRowBytes)) / 16;
-        const int32_t first_row = geometry.beside ? warp / 4 * geometry.advance : 0;
+            (w_smem + (geometry.share == Share::channels ? warp / 4 * kWarpgroupO * kRowBytes : 0)) / 16;
+        const int32_t first_row = geometry.share == Share::columns ? warp / 4 * geometry.advance : 0;
         const int32_t stride = geometry.stride;
         const int32_t step_shift = geometry.dilation / stride;
         const int32_t step_plane = geometry.dilation - step_shift * stride;
@@ -99,12 +106,12 @@ struct Product {
 #pragma unroll
             for (int i = 0; i < kValues; ++i) total[i] = 0.0f;
         }
-        bool accumulate = false;
         int32_t issued = 0;
         int32_t weights_done = -1, stage_done = -1;  // stages whose products may still be running
+        const bool releases = lane == 0 && !geometry.resident;
         if (geometry.resident) weights.stage = 0, weights.parity = 0;
         for (int tap_group = 0; tap_group < geometry.tap_groups; ++tap_group) {
-            const int taps =
+            const int32_t taps =
                 min(geometry.taps_per_group, geometry.taps - tap_group * geometry.taps_per_group);
             for (int chunk = 0; chunk < geometry.chunks; ++chunk) {
                 ptx::mbarrier_wait(barriers.x_full(stages.stage), stages.parity);
@@ -113,50 +120,56 @@ struct Product {
                 const int32_t channels = geometry.channels - chunk * Traits::kChunkChannels;
                 const int32_t steps = (channels + kStepChannels - 1) / kStepChannels;
                 int32_t plane = 0, shift = first_row;
-                const auto run_taps = [&](auto full) {
+                const auto run_taps = [&](auto kind, int32_t count) {
+                    constexpr bool kAdjacent = kind.value == Taps::quick_adjacent;
+                    constexpr bool kQuick = kAdjacent || kind.value == Taps::quick;
 #pragma unroll 1
-                    for (int tap = 0; tap < taps; ++tap) {
-                        if (first_tile || !geometry.resident)
-                            ptx::mbarrier_wait(barriers.w_full(weights.stage), weights.parity);
-                        const int32_t row = stride == 1 ? shift : shift + plane_row(geometry, plane);
+                    for (int32_t tap = 0; tap < count; ++tap) {
+                        const int32_t plane_begin = kAdjacent ? 0 : plane_row(geometry, plane);
+                        const uint32_t x16 = x_stage16 + (shift + plane_begin) * (kRowBytes / 16);
                         const uint32_t w16 = w_warpgroup16 + weights.stage * (geometry.weight_bytes / 16);
-                        const uint32_t x16 = x_stage16 + row * (kRowBytes / 16);
-                        if (!idle) {
-                            if constexpr (Traits::kIsSplit)
-                                multiply_steps<full.value ? Traits::kSteps : 1>(acc, total, w16, x16, false);
-                            else multiply(acc, total, w16, x16, steps, accumulate);
-                        }
-                        if (++issued == geometry.skew && warp < 4) {
+                        if (kQuick || first_tile || !geometry.resident)
+                            ptx::mbarrier_wait(barriers.w_full(weights.stage), weights.parity);
+                        if constexpr (kQuick || kind.value == Taps::whole)
+                            multiply_steps<Traits::kSteps>(acc, total, w16, x16, true);
+                        else if constexpr (kind.value == Taps::some)
+                            multiply(acc, total, w16, x16, steps, issued > 0);
+                        ++issued;
+                        if (!kQuick && issued == geometry.skew && warp < 4) {
                             if (!first_tile) ptx::bar_sync<kBarrierTaken>(256);
                             ptx::bar_arrive<kBarrierReady>(256);
                         }
-                        if constexpr (Traits::kIsSplit) {  // the accumulator truncates, this sum rounds to
-                                                           // nearest
-                            ptx::wgmma_wait_group<0>();
-                            if (!idle) {
+                        ptx::wgmma_wait_group<Traits::kIsSplit ? 0 : 1>();  // else the tap before is done
+                        if constexpr (Traits::kIsSplit && kind.value != Taps::none) {
 #pragma unroll
-                                for (int i = 0; i < kValues; ++i) total[i] += acc[i];
-                            }
-                        } else {
-                            accumulate = true;
-                            ptx::wgmma_wait_group<1>();  // the tap before this one is done
+                            for (int i = 0; i < kValues; ++i)
+                                total[i] += acc[i];  // the accumulator truncates, this rounds to nearest
                         }
-                        if (weights_done >= 0 && !geometry.resident) release(barriers.w_empty(weights_done));
+                        if (releases && weights_done >= 0)
+                            ptx::mbarrier_arrive(barriers.w_empty(weights_done));
                         if (stage_done >= 0) release(barriers.x_empty(stage_done));
                         stage_done = -1;
                         weights_done = weights.stage;
                         weights.advance(geometry.w_stages);
                         shift += step_shift;
-                        plane += step_plane;
-                        if (plane >= stride) {
-                            plane -= stride;
-                            ++shift;
+                        if constexpr (!kAdjacent) {
+                            plane += step_plane;
+                            if (plane >= stride) plane -= stride, ++shift;
                         }
                     }
                 };
-                // A branch inside of the loop costs split products some 5 %.
-                if (Traits::kIsSplit && steps >= Traits::kSteps) run_taps(std::true_type{});
-                else run_taps(std::false_type{});
+                // With care: the first product, and those until the second warpgroup may begin.
+                constexpr Taps kCareful = Traits::kIsSplit ? Taps::whole : Taps::some;
+                const int32_t ahead = warp < 4 ? geometry.skew : 0, first = Traits::kIsSplit ? 0 : 1;
+                const int32_t careful = geometry.is_long ? min(taps, max(ahead, first) - issued) : taps;
+                if (idle) run_taps(std::integral_constant<Taps, Taps::none>{}, taps);
+                else if (steps < Traits::kSteps) run_taps(std::integral_constant<Taps, Taps::some>{}, taps);
+                else {
+                    if (careful > 0) run_taps(std::integral_constant<Taps, kCareful>{}, careful);
+                    const int32_t quick = taps - max(careful, 0);
+                    if (stride > 1) run_taps(std::integral_constant<Taps, Taps::quick>{}, quick);
+                    else run_taps(std::integral_constant<Taps, Taps::quick_adjacent>{}, quick);
+                }
                 stage_done = stages.stage;
                 stages.advance(geometry.x_stages);
             }
@@ -356,11 +369,13 @@ struct Product {
     // Turns the place of a tile into that of this warpgroup's part of it.
     __device__ __forceinline__ void take_share(Announcement& place) {
         if (warp < 4) return;
-        if (geometry.beside) {
+        if (geometry.share == Share::channels) {
+            place.channel += kWarpgroupO;
+        } else if (geometry.share == Share::columns) {
             place.row += geometry.advance;
             if (geometry.flat) place.sample += wrap_row(geometry, place.row);
         } else {
-            place.channel += kWarpgroupO;
+            place.sample = static_cast<int32_t>(problem.N);  // none there
         }
     }
 

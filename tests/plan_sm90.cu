@@ -58,8 +58,8 @@ int main() {
                         int(problem.C), int(problem.O), int(problem.K), int(problem.L), int(problem.stride),
                         int(problem.dilation));
         for (const int columns : {64, 128}) {
-            for (const int shape : {0, 1, 2, 3}) {
-                const sm90::Tiling tiling{columns, shape % 2 == 1, shape / 2 == 1};
+            for (const int shape : {0, 1, 2, 3, 4, 5}) {
+                const sm90::Tiling tiling{columns, shape % 2 == 1, static_cast<sm90::Share>(shape / 2)};
                 const auto first = sm90::cut<sm90::Mode::f16x3>(problem, tiling, problem.K);
                 if (first.tiles == 0) continue;
                 const auto second = sm90::cut<sm90::Mode::tf32x3>(problem, tiling, first.taps_per_group);

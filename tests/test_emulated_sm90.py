@@ -23,14 +23,16 @@ pytestmark = pytest.mark.skipif(
 FAULTS = {
     "x and weights are released before their products": (
         "gemm_sm90_product.cuh",
-        "ptx::wgmma_wait_group<1>();",
-        "if (emulator::broken != BREAK) ptx::wgmma_wait_group<1>();\n"
+        "ptx::wgmma_wait_group<Traits::kIsSplit ? 0 : 1>();",
+        "if (emulator::broken != BREAK || Traits::kIsSplit)\n"
+        "ptx::wgmma_wait_group<Traits::kIsSplit ? 0 : 1>();\n"
         "else ptx::wgmma_wait_group<3>();",
     ),
     "split products are read before their wait": (
         "gemm_sm90_product.cuh",
-        "ptx::wgmma_wait_group<0>();\n                            if (!idle)",
-        "if (emulator::broken != BREAK) ptx::wgmma_wait_group<0>();\n                            if (!idle)",
+        "ptx::wgmma_wait_group<Traits::kIsSplit ? 0 : 1>();",
+        "{ if (emulator::broken != BREAK || !Traits::kIsSplit)\n"
+        "ptx::wgmma_wait_group<Traits::kIsSplit ? 0 : 1>(); }",
     ),
     "staging is written before bulk stores have read it": (
         "gemm_sm90_product.cuh",

@@ -12,6 +12,9 @@ SHORT = Problem(70, 32, 40, 5, 3, padding=(1, 1))
 PROBLEMS = {
     "dense": DENSE,
     "dense, taps in groups": Problem(24, 75, 104, 1881, 8, stride=4, dilation=9),
+    # one sample has tiles for a warpgroup alone
+    "dense, many samples": Problem(100, 128, 146, 260, 7, padding=(3, 3)),
+    "dense, many samples, a stride": Problem(60, 90, 60, 401, 9, stride=3),
     "depthwise": DEPTHWISE,
     "streamed": Problem(4, 64, 128, 3000, 3, padding=(1, 1)),
     "downsampled": Problem(3, 64, 1024, 3648, 3, stride=2, padding=(1, 1)),

@@ -140,7 +140,7 @@ const char* const kModeNames[] = {"tf32", "tf32x3", "f16x3", "f16", "bf16"};
 
 struct Counts {
     int problems = 0, flat = 0, chosen = 0, none_listed = 0, some_listed = 0, all_listed = 0, resident = 0;
-    int beside = 0, folded = 0, planes = 0, down = 0, apart = 0, slides = 0, between = 0;
+    int beside = 0, alone = 0, folded = 0, planes = 0, down = 0, apart = 0, slides = 0, between = 0;
 } counts;
 
 // False where the random numbers make no small, valid problem for this instance.
@@ -153,7 +153,7 @@ bool run_problem(uint64_t seed, Random& random) {
     // Rows of x begin between 16-byte pieces; samples may not, unless the channels are so many.
     const bool between = slides && random.chance(0.5);
     const bool flat = !streams && !windows && random.chance(0.35);
-    const sm90::Tiling tiling{instance.columns, flat, random.chance(0.4)};
+    const sm90::Tiling tiling{instance.columns, flat, static_cast<sm90::Share>(random.range(0, 2))};
     Problem problem{};
     problem.N = random.range(1, flat ? 6 : 3);
     problem.G = random.chance(0.25) ? random.range(2, 3) : 1;
@@ -247,13 +247,13 @@ bool run_problem(uint64_t seed, Random& random) {
     std::snprintf(
         text, sizeof text,
         "seed %" PRIu64
-        ": %s%s kind %d, columns %d%s%s N=%d G=%d C=%d O=%d L=%d P=%d K=%d stride=%d dilation=%d "
+        ": %s%s kind %d, columns %d%s share=%d N=%d G=%d C=%d O=%d L=%d P=%d K=%d stride=%d dilation=%d "
         "pad_left=%d layout=%d data=%d activation=%d blocks<=%d smem=%d KB tiles=%d lead=%d bulk=%d "
         "x_stages=%d w_stages=%d skew=%d resident=%d folded=%d ragged=%d",
         seed, kModeNames[static_cast<int>(mode)],
         chosen ? " (choice left to the kernel)" : apart ? " (rows apart)" : "",
         static_cast<int>(instance.kind), instance.columns, flat ? " flat" : "",
-        tiling.beside ? " beside" : "", static_cast<int>(problem.N),
+        static_cast<int>(tiling.share), static_cast<int>(problem.N),
         static_cast<int>(problem.G), static_cast<int>(problem.C), static_cast<int>(problem.O),
         static_cast<int>(problem.L), static_cast<int>(problem.P), static_cast<int>(problem.K),
         static_cast<int>(problem.stride), static_cast<int>(problem.dilation),
@@ -293,7 +293,8 @@ bool run_problem(uint64_t seed, Random& random) {
     counts.flat += !chosen && flat;
     counts.chosen += chosen;
     counts.resident += !chosen && geometry.resident;
-    counts.beside += !chosen && tiling.beside;
+    counts.beside += !chosen && tiling.share == sm90::Share::columns;
+    counts.alone += !chosen && tiling.share == sm90::Share::none;
     counts.folded += !chosen && geometry.folded;
     counts.planes += !chosen && geometry.planes > 0;
     counts.down += down;
@@ -322,7 +323,7 @@ void compare_cuts(Random& random) {
     problem.device = {90, 132, static_cast<int32_t>(random.range(80, 227)) << 10, 0};
     const int columns = random.chance(0.5) ? 64 : 128;
     const bool flat = random.chance(0.3);
-    const sm90::Tiling tiling{columns, flat, random.chance(0.5)};
+    const sm90::Tiling tiling{columns, flat, static_cast<sm90::Share>(random.range(0, 2))};
     const sm90::Geometry first = sm90::cut<Mode::f16x3>(problem, tiling, problem.K);
     if (first.tiles == 0) return;
     const sm90::Geometry again = sm90::cut<Mode::tf32x3>(problem, tiling, first.taps_per_group);
@@ -349,9 +350,9 @@ int main(int argc, char** argv) {
         }
     }
     const auto& counts = conv1d::counts;
-    std::printf("problems=%d flat=%d chosen=%d resident=%d beside=%d folded=%d planes=%d down=%d apart=%d "
-                "slides=%d between=%d none_listed=%d some_listed=%d all_listed=%d\n",
-                counts.problems, counts.flat, counts.chosen, counts.resident, counts.beside, counts.folded,
-                counts.planes, counts.down, counts.apart, counts.slides, counts.between, counts.none_listed,
+    std::printf("problems=%d flat=%d chosen=%d resident=%d beside=%d alone=%d folded=%d planes=%d down=%d "
+                "apart=%d slides=%d between=%d none_listed=%d some_listed=%d all_listed=%d\n",
+                counts.problems, counts.flat, counts.chosen, counts.resident, counts.beside, counts.alone,
+                counts.folded, counts.planes, counts.down, counts.apart, counts.slides, counts.between, counts.none_listed,
                 counts.some_listed, counts.all_listed);
 }
