@@ -265,6 +265,6 @@ def test_random_problems(drivers, name):
 def test_faults_are_found(drivers, number):
     """A fault shows within a bounded number of problems; the same ones run well without it."""
     name = "pointwise" if number > len(FAULTS) - POINTWISE else "driver"
-    run = run_driver(drivers[name, "faulty"], 1, 40 if number == 0 else 150, number)
+    run = run_driver(drivers[name, "faulty"], 1, 40 if number == 0 else 300, number)
     print(run.stderr)
     assert (run.returncode == 0) == (number == 0), run.stderr
