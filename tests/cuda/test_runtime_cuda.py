@@ -12,7 +12,8 @@ SHORT = Problem(70, 32, 40, 5, 3, padding=(1, 1))
 PROBLEMS = {
     "dense": DENSE,
     "dense, taps in groups": Problem(24, 75, 104, 1881, 8, stride=4, dilation=9),
-    # one sample has tiles for a warpgroup alone
+    # One sample has tiles of gemm_sm90 for a warpgroup alone, all have others: in TF32 and 16 bits, of the
+    # second in 16 bits.
     "dense, many samples": Problem(100, 128, 146, 260, 7, padding=(3, 3)),
     "dense, many samples, a stride": Problem(60, 90, 60, 401, 9, stride=3),
     "depthwise": DEPTHWISE,

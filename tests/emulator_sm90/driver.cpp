@@ -353,6 +353,6 @@ int main(int argc, char** argv) {
     std::printf("problems=%d flat=%d chosen=%d resident=%d beside=%d alone=%d folded=%d planes=%d down=%d "
                 "apart=%d slides=%d between=%d none_listed=%d some_listed=%d all_listed=%d\n",
                 counts.problems, counts.flat, counts.chosen, counts.resident, counts.beside, counts.alone,
-                counts.folded, counts.planes, counts.down, counts.apart, counts.slides, counts.between, counts.none_listed,
-                counts.some_listed, counts.all_listed);
+                counts.folded, counts.planes, counts.down, counts.apart, counts.slides, counts.between,
+                counts.none_listed, counts.some_listed, counts.all_listed);
 }
