@@ -108,7 +108,7 @@ __device__ __forceinline__ Memory memory_at(const Params& params, unsigned char*
 // An fp32 operand as it lies in shared memory: rounded to TF32, or whole where it is split at each use.
 template <class Tile>
 __device__ __forceinline__ uint32_t float_word(float value) {
-    return Tile::kSplit ? __float_as_uint(value) : ptx::cvt_rna_tf32(value);
+    return Tile::kSplit ? __float_as_uint(value) : round_tf32(__float_as_uint(value));
 }
 
 // Weights of one chunk, with zeros for what O, C and K lack.

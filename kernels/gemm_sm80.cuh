@@ -110,7 +110,7 @@ __device__ __forceinline__ int depth_of(const Params& params, const Step& step) 
 
 // One word of depth from its channels, the first in the low half.
 __device__ __forceinline__ uint32_t pack_word(const float (&channel)[1]) {
-    return ptx::cvt_rna_tf32(channel[0]);  // ties away from zero, as cuDNN rounds
+    return round_tf32(__float_as_uint(channel[0]));
 }
 template <class Element>
 __device__ __forceinline__ uint32_t pack_word(const Element (&channel)[2]) {

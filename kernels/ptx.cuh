@@ -101,6 +101,10 @@ __device__ __forceinline__ void ld_shared_if(bool condition, uint32_t& value, ui
 // No instruction: the compiler computes the value here, not where it is used.
 __device__ __forceinline__ void settle(float2& value) { asm volatile("" : "+f"(value.x), "+f"(value.y)); }
 __device__ __forceinline__ void settle(uint32_t& value) { asm volatile("" : "+r"(value)); }
+template <class Element>
+__device__ __forceinline__ void settle(const Element*& pointer) {
+    asm volatile("" : "+l"(pointer));
+}
 
 // The same value; but the compiler computes what depends on it here, and keeps no result from elsewhere in a
 // register until now.
@@ -313,6 +317,10 @@ template <uint32_t kRowGroupBytes = 128>
 __device__ __forceinline__ uint64_t wgmma_descriptor_plain(uint32_t smem16) {
     constexpr uint32_t kPart = 128 / 16;
     return (uint64_t{kRowGroupBytes / 16} << 32) | ((smem16 & 0x3FFF) + (kPart << 16));
+}
+// That of the operand so many units of 16 bytes behind.
+__device__ __forceinline__ uint64_t wgmma_descriptor_behind(uint64_t descriptor, uint32_t offset16) {
+    return (descriptor >> 32 << 32) | (static_cast<uint32_t>(descriptor) + offset16);
 }
 
 }  // namespace ptx

@@ -101,13 +101,13 @@ __device__ __forceinline__ void sync_team() {
     else __syncthreads();  // the block is one team
 }
 
-// What one thread reads from, and its position of y.
+// What one thread reads from.
 template <class Element>
 struct Source {
-    const Element* x;  // channel 0 of the group, tap 0
+    const Element* x;  // channel 0 of the group, tap 0 of its position
     int32_t l;         // of tap 0; kFarAway where the position is none
-    const Element* w;  // the team's first output channel
-    int32_t outputs;   // that w has from there on
+    const Element* w;  // its first piece (Pieces) of the first chunk
+    int32_t w_count;   // of its pieces of a chunk, those in rows that exist
 };
 
 // A chunk on its way from global to shared memory.
@@ -151,7 +151,7 @@ __device__ __forceinline__ void load_x(const Params& params, const Source<typena
         for (int j = 0; j < 2; ++j) {
             const uint32_t l = static_cast<uint32_t>(source.l) + static_cast<uint32_t>(entries.at[j].tap);
             const bool inside = l < static_cast<uint32_t>(problem.L);
-            chunk.x[i + j] = inside ? source.x[entries.at[j].offset] : Element{};
+            chunk.x[i + j] = inside ? __ldg(source.x + entries.at[j].offset) : Element{};
         }
     }
 }
@@ -163,50 +163,46 @@ struct Pieces {
     static constexpr int kInRow = Tile::kElements / kPiece;
     static constexpr int kRows = Tile::kTeamThreads / kInRow;
     static constexpr int kCount = kLaneElements / kPiece;
+    static constexpr int kWords = kPiece > Tile::kPerWord ? kPiece / Tile::kPerWord : 1;  // in Chunk::w
+    using Bits = std::conditional_t<kWords == 4, uint4,
+                                    std::conditional_t<kPiece == Tile::kPerWord, uint32_t, uint16_t>>;
     int row, element;  // of the first piece
 
     __device__ __forceinline__ Pieces()
         : row(threadIdx.x % Tile::kTeamThreads / kInRow), element(threadIdx.x % kInRow * kPiece) {}
 };
 
+// Calls with the largest pieces that every row of w starts at.
+template <class Tile, class Call>
+__device__ __forceinline__ void with_pieces(const Params& params, Call call) {
+    if (params.w_vectors) call(Pieces<Tile, 4 * Tile::kPerWord>());
+    else if (Tile::kPerWord == 1 || params.w_words) call(Pieces<Tile, Tile::kPerWord>());
+    else call(Pieces<Tile, 1>());
+}
+
 // Starts to load w, from `depth_begin` on in each row.
 template <class Tile>
 __device__ __forceinline__ void load_w(const Params& params, const Source<typename Tile::Element>& source,
                                        int depth_begin, Chunk<typename Tile::Element>& chunk) {
-    using Element = typename Tile::Element;
-    constexpr int kPerWord = Tile::kPerWord;
-    const auto load = [&](const auto& pieces, auto read) {
-        const int r = depth_begin + pieces.element;
-        const Element* w = source.w + static_cast<int64_t>(pieces.row) * params.depth + r;
+    with_pieces<Tile>(params, [&](const auto& pieces) {
+        using Bits = typename std::decay_t<decltype(pieces)>::Bits;
+        const int32_t count = depth_begin + pieces.element < params.depth ? source.w_count : 0;
+        const auto* w = source.w + depth_begin;
+        ptx::settle(w);  // else all rows' addresses would be in registers before it is known which pieces
         const int64_t step = static_cast<int64_t>(pieces.kRows) * params.depth;
 #pragma unroll
-        for (int i = 0; i < pieces.kCount; ++i, w += step)
-            read(i, w, r < params.depth && pieces.row + i * pieces.kRows < source.outputs);
-    };
-    if (params.w_vectors) {
-        load(Pieces<Tile, 4 * kPerWord>(), [&](int i, const Element* w, bool inside) {
-            const uint4 piece = inside ? *reinterpret_cast<const uint4*>(w) : make_uint4(0, 0, 0, 0);
-            chunk.w[4 * i] = piece.x;
-            chunk.w[4 * i + 1] = piece.y;
-            chunk.w[4 * i + 2] = piece.z;
-            chunk.w[4 * i + 3] = piece.w;
-        });
-    } else if (kPerWord == 1 || params.w_words) {
-        load(Pieces<Tile, kPerWord>(), [&](int i, const Element* w, bool inside) {
-            chunk.w[i] = inside ? *reinterpret_cast<const uint32_t*>(w) : 0;
-        });
-    } else {
-        load(Pieces<Tile, 1>(), [&](int i, const Element* w, bool inside) {
-            chunk.w[i] = inside ? *reinterpret_cast<const uint16_t*>(w) : 0;
-        });
-    }
+        for (int i = 0; i < pieces.kCount; ++i, w += step) {
+            const Bits bits = i < count ? __ldg(reinterpret_cast<const Bits*>(w)) : Bits{};
+            memcpy(chunk.w + i * pieces.kWords, &bits, sizeof(bits));
+        }
+    });
 }
 
 // An operand as it lies in shared memory: TF32 rounded, ties away from zero, as cuDNN rounds; fp32 whole, to
 // be split at each use.
 template <class Tile>
 __device__ __forceinline__ uint32_t operand(uint32_t bits) {
-    if constexpr (Tile::kPerWord == 1 && !Tile::kSplit) return ptx::cvt_rna_tf32(__uint_as_float(bits));
+    if constexpr (Tile::kPerWord == 1 && !Tile::kSplit) return round_tf32(bits);
     else return bits;
 }
 
@@ -214,6 +210,7 @@ __device__ __forceinline__ uint32_t operand(uint32_t bits) {
 template <class Tile>
 __device__ __forceinline__ void store(const Params& params, const Chunk<typename Tile::Element>& chunk,
                                       uint32_t* w_smem) {
+    using Element = typename Tile::Element;
     constexpr int kPerWord = Tile::kPerWord, kPitch = Tile::kPitch;
     const int warp = threadIdx.x % Tile::kTeamThreads / 32, lane = threadIdx.x % 32;
     const int column = warp % Tile::kTeamWarpsP * Tile::kWarpP + lane % Tile::kWarpP;
@@ -360,11 +357,14 @@ __global__ void __launch_bounds__(Tile::kMaxThreads, Tile::kBlocks)
     extern __shared__ __align__(16) unsigned char smem[];  // [teams]{operands, sums}, [warps]{table}
     const Problem& problem = params.problem;
     const int lane = threadIdx.x % 32;
-    const int team = threadIdx.x / Tile::kTeamThreads;
-    const int warp = threadIdx.x % Tile::kTeamThreads / 32;  // of the team
+    // Through a shuffle, so that the compiler knows they are the same in the whole warp.
+    const int block_warp = __shfl_sync(0xFFFFFFFF, static_cast<int>(threadIdx.x / 32), 0);
+    const int team = Tile::kMaxTeams == 1 ? 0 : block_warp / Tile::kTeamWarps;
+    const int warp = block_warp - team * Tile::kTeamWarps;  // of the team
+    const int teams = Tile::kMaxTeams == 1 ? 1 : params.teams;
     float* const totals = reinterpret_cast<float*>(smem) + Tile::kStages * Tile::kStageWords;
     uint32_t* const team_smem = reinterpret_cast<uint32_t*>(smem) + team * Tile::kTeamWords;
-    Entry* const table = reinterpret_cast<Entry*>(smem + params.teams * Tile::kTeamWords * 4) +
+    Entry* const table = reinterpret_cast<Entry*>(smem + teams * Tile::kTeamWords * 4) +
                          threadIdx.x / 32 * Tile::kWarpElements;
 
     const uint32_t rest = params.o_tiles.quotient(blockIdx.x), p_tile = params.groups.quotient(rest);
@@ -379,19 +379,24 @@ __global__ void __launch_bounds__(Tile::kMaxThreads, Tile::kBlocks)
     source.l = n < problem.N ? static_cast<int32_t>(l) : kFarAway;
     source.x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n +
                g * problem.C * problem.x_stride_c + l * problem.x_stride_l;
-    source.w = static_cast<const Element*>(problem.w) + (g * problem.O + o_begin) * params.depth;
-    source.outputs = static_cast<int32_t>(min(problem.O - o_begin, int64_t{Tile::kO}));
+    const int32_t outputs = static_cast<int32_t>(min(problem.O - o_begin, int64_t{Tile::kO}));
+    with_pieces<Tile>(params, [&](const auto& pieces) {
+        source.w = static_cast<const Element*>(problem.w) +
+                   (g * problem.O + o_begin + pieces.row) * params.depth + pieces.element;
+        source.w_count = (outputs - pieces.row + pieces.kRows - 1) / pieces.kRows;
+    });
+    ptx::settle(source.x);  // else each element's address would be computed from problem.x anew
 
-    // Of the warp's outputs, one channel a lane; loaded now, as it takes a while, but split operands leave no
-    // register for it.
+    // Of the warp's outputs, one channel a lane; loaded now, as it takes a while, where there is a register.
+    constexpr bool kEarlyBias = !Tile::kSplit && Tile::kTeamWarps == 1;
     const int warp_o = warp / Tile::kTeamWarpsP * Tile::kWarpO;
     const int64_t channel = g * problem.O + o_begin + warp_o;
     const Element* const bias = static_cast<const Element*>(problem.bias) + channel;
     const auto load_bias = [&] {
-        return problem.bias != nullptr && warp_o + lane < source.outputs ? bias[lane] : Element{};
+        return problem.bias != nullptr && warp_o + lane < outputs ? bias[lane] : Element{};
     };
     Element lane_bias{};
-    if constexpr (!Tile::kSplit) lane_bias = load_bias();
+    if constexpr (kEarlyBias) lane_bias = load_bias();
 
     Element* const y =
         static_cast<Element*>(problem.y) + (n * problem.G * problem.O + channel) * problem.P + p;
@@ -400,7 +405,7 @@ __global__ void __launch_bounds__(Tile::kMaxThreads, Tile::kBlocks)
     Chunk<Element> chunk;
     uint32_t* operands = team_smem;
     const int begin = team * params.part_chunks;
-    const int end = params.teams == 1 ? params.chunks : min(begin + params.part_chunks, params.chunks);
+    const int end = teams == 1 ? params.chunks : min(begin + params.part_chunks, params.chunks);
     int part_left = params.part_chunks;
     // Loads of a chunk pass behind products of the one before. One more round multiplies the last.
 #pragma unroll 1
@@ -427,22 +432,22 @@ __global__ void __launch_bounds__(Tile::kMaxThreads, Tile::kBlocks)
             sync_team<Tile>();
         }
     }
-    if constexpr (Tile::kSplit) lane_bias = load_bias();
+    if constexpr (!kEarlyBias) lane_bias = load_bias();
     __syncthreads();
 
-    const int rows = min(source.outputs - warp_o, Tile::kWarpO);
+    const int rows = min(outputs - warp_o, Tile::kWarpO);
     const int lane_row = lane / Tile::kWarpP;
     const float* const column = totals + warp_o * Tile::kSumPitch + lane_column;
     bool sound = true;
     const auto write = [&](auto activated) {
         constexpr int kUnroll = decltype(activated)::value ? 1 : 4;
 #pragma unroll kUnroll
-        for (int begin = team * Tile::kLaneRows; begin < rows; begin += params.teams * Tile::kLaneRows) {
+        for (int begin = team * Tile::kLaneRows; begin < rows; begin += teams * Tile::kLaneRows) {
             const int row = begin + lane_row;
             float total = column[row * Tile::kSumPitch];
 #pragma unroll
             for (int i = 1; i < Tile::kMaxTeams; ++i) {
-                if (i < params.teams) total += column[i * Tile::kTeamWords + row * Tile::kSumPitch];
+                if (i < teams) total += column[i * Tile::kTeamWords + row * Tile::kSumPitch];
             }
             total += __shfl_sync(0xFFFFFFFF, widen(lane_bias), row);
             if (source.l == kFarAway || row >= rows) continue;
@@ -456,7 +461,7 @@ __global__ void __launch_bounds__(Tile::kMaxThreads, Tile::kBlocks)
     if constexpr (Tile::kSplit) {
         if (sound) return;
 #pragma unroll 1
-        for (int row = team * Tile::kLaneRows + lane_row; row < rows; row += params.teams * Tile::kLaneRows) {
+        for (int row = team * Tile::kLaneRows + lane_row; row < rows; row += teams * Tile::kLaneRows) {
             float* const value = y + row * problem.P;
             if (is_sound(*value)) continue;
             // Where it lies says which it is: indices kept until here would cost registers.
@@ -507,8 +512,8 @@ Error launch(const Problem& problem, bool all_parts, cudaStream_t stream) {
 }
 
 // Takes the tile that suits, of those that give the same bits. Small ones, with a warp a part, as long as all
-// warps run at once; from some ten tiles a multiprocessor on, a warp for all parts; large ones where they are
-// not half empty.
+// warps run at once; from some ten tiles a multiprocessor on, a warp for all parts; large ones where at most
+// a quarter of them is empty for it (24x300x493 to 356, K5 s4 g4: 29 us, not 44).
 template <class Element, bool kSplit>
 Error launch_tiles(const Problem& problem, cudaStream_t stream) {
     const int64_t sms = problem.device.sm_count;
@@ -518,7 +523,7 @@ Error launch_tiles(const Problem& problem, cudaStream_t stream) {
     if (part_depth(problem) % kGranule == 0) {
         if (tiles_of(16) * ceil_div(problem.C * problem.K, part_depth(problem)) <= 20 * sms)
             return launch<Tile<Element, kSplit, 16, 16, 1, 1>>(problem, false, stream);
-        const bool fills_large = 4 * round_up(problem.O, 64) <= 5 * round_up(problem.O, 32);
+        const bool fills_large = 3 * round_up(problem.O, 64) <= 4 * round_up(problem.O, 32);
         if (fills_large && tiles_of(64) >= sms)
             return launch<Tile<Element, kSplit, 32, 32, 2, 2>>(problem, true, stream);
     }

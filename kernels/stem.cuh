@@ -185,7 +185,7 @@ __device__ __forceinline__ uint2 operand_words(const typename Tile::Element (&va
     } else if constexpr (Tile::kPerWord == 2) {
         return make_uint2(pack(value[0], value[1]), 0);
     } else {
-        return make_uint2(ptx::cvt_rna_tf32(value[0]), 0);
+        return make_uint2(round_tf32(__float_as_uint(value[0])), 0);
     }
 }
 

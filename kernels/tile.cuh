@@ -14,8 +14,9 @@ namespace conv1d {
 __host__ __device__ constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 __host__ __device__ constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
-// Blocks that one launch may have along x.
+// Blocks that one launch may have along x, and along y or z.
 constexpr int64_t kMaxBlocks = 2147483647;
+constexpr int64_t kMaxBlockRows = 65535;
 
 // What __launch_bounds__ asks for where any number of blocks may share a multiprocessor: 0 leaves their
 // registers to ptxas, which for sm_120 would spill some.
@@ -132,7 +133,7 @@ __device__ __forceinline__ __nv_bfloat16 narrow<__nv_bfloat16>(float sum) {
 }
 
 // fp32 bits to nearest TF32, ties away from zero as cuDNN has them: half of TF32's last place is added, and
-// what is left in the low 13 bits wgmma ignores. By a multiply-add, which hands inf and NaN through: an
+// what is left in the low 13 bits tensor cores ignore. By a multiply-add, which hands inf and NaN through: an
 // integer addition would have to test for them. (Subnormal numbers are cut.)
 __device__ __forceinline__ uint32_t round_tf32(uint32_t bits) {
     const float power = __uint_as_float(bits & 0xFF800000u);  // the number's sign and exponent

@@ -287,6 +287,11 @@ Value __shfl_sync(uint32_t, Value value, int from) {
     return lane.got;
 }
 
+template <class Value>
+Value __ldg(const Value* pointer) {
+    return *pointer;
+}
+
 // Atomic, as threads change places at waits only.
 inline int atomicMax(int* place, int value) { return emulator::change_unwatched(place, value); }
 
@@ -314,6 +319,8 @@ cudaError_t cudaFuncSetAttribute(Kernel* kernel, int, int bytes) {
 namespace conv1d {
 namespace ptx {
 inline int32_t anew(int32_t value) { return value; }
+template <class Value>
+void settle(Value&) {}
 
 inline uint32_t smem_address(const void* pointer) {
     return static_cast<uint32_t>(static_cast<const unsigned char*>(pointer) - emulator::shared());
