@@ -5709,6 +5709,7 @@ struct WindowTraits : ModeTraits<kMode_> {
     // The blocks of a cluster take neighbouring outputs of the same positions, else neighbouring positions of
     // the same outputs: they share what is more.
     static constexpr bool kSharesX = kStride > 1;
+    static constexpr int kOTiles = kSharesX ? kWindowCluster : 1;  // of a cluster
     static constexpr int kStageChannels = 32 / (Traits::kIsTf32 ? 4 : 2);  // of one product, 32 bytes of K
     static constexpr int kTogether = Traits::kIsTf32 ? 1 : 2;      // channels whose numbers share words
     static constexpr int kParts = Traits::kIsSplit ? 2 : 1;        // of an operand
@@ -5754,7 +5755,9 @@ struct WindowTraits : ModeTraits<kMode_> {
 // How one launch cuts its problem; written by the host, read by every role.
 struct WindowGeometry {
     int32_t o_tiles;           // of one group
-    int32_t boxes_per_sample;  // a tile is some that follow each other
+    IndexDivisor o_steps;  // of one group: tiles of outputs, or pairs of those
+    IndexDivisor groups;
+    IndexDivisor sample_boxes;  // a tile is some that follow each other, of all samples'
     int32_t pairs;             // of tiles, one for each block of a cluster; 0 where it does not fit
     int32_t stages;            // in all of a tile's channels
     int32_t image_stages;      // of which there are weights
@@ -5809,7 +5812,9 @@ inline WindowGeometry cut_windows(const Problem& problem) {
     geometry.residues = residues_of<Traits>(problem);
     if (geometry.residues == 0) return {};
     geometry.o_tiles = static_cast<int32_t>(ceil_div(problem.O, Traits::kOutputs));
-    geometry.boxes_per_sample = static_cast<int32_t>(ceil_div(problem.P, kWindowBox));
+    geometry.o_steps = plan_index_divisor(ceil_div(geometry.o_tiles, Traits::kOTiles));
+    geometry.groups = plan_index_divisor(problem.G);
+    geometry.sample_boxes = plan_index_divisor(ceil_div(problem.P, kWindowBox));
     geometry.image_stages =
         static_cast<int32_t>(round_up(problem.C, Traits::kChunkChannels) / Traits::kStageChannels);
     geometry.stages = static_cast<int32_t>(
@@ -7069,13 +7074,14 @@ struct WindowConstants {
 template <class Traits>
 __device__ __forceinline__ WindowPlace place_of_pair(const WindowGeometry& geometry, const Problem& problem,
                                                      int32_t pair) {
-    constexpr int kOTiles = Traits::kSharesX ? kWindowCluster : 1, kWindows = kWindowCluster / kOTiles;
+    constexpr int kWindows = kWindowCluster / Traits::kOTiles;
     const int32_t rank = static_cast<int32_t>(ptx::cluster_ctarank());
-    const int32_t o_steps = geometry.o_tiles / kOTiles, rest = pair / o_steps;
-    const int32_t groups = static_cast<int32_t>(problem.G), windows = rest / groups;
-    const int32_t o_tile = (pair - rest * o_steps) * kOTiles + (Traits::kSharesX ? rank : 0);
+    const int32_t rest = geometry.o_steps.quotient(pair), windows = geometry.groups.quotient(rest);
+    const int32_t o_step = pair - rest * static_cast<int32_t>(geometry.o_steps.divisor);
+    const int32_t o_tile = o_step * Traits::kOTiles + (Traits::kSharesX ? rank : 0);
     const int32_t window = windows * kWindows + (Traits::kSharesX ? 0 : rank);
-    return {rest - windows * groups, o_tile * Traits::kOutputs, window * Traits::kBoxes};
+    return {rest - windows * static_cast<int32_t>(problem.G), o_tile * Traits::kOutputs,
+            window * Traits::kBoxes};
 }
 __device__ __forceinline__ int32_t first_pair() { return blockIdx.x / kWindowCluster; }
 __device__ __forceinline__ int32_t pair_step() { return gridDim.x / kWindowCluster; }
@@ -7084,8 +7090,8 @@ struct WindowBox {
     int32_t n, p;  // the sample; N where there is none
 };
 __device__ __forceinline__ WindowBox find_box(const WindowGeometry& geometry, int32_t box) {
-    const int32_t n = box / geometry.boxes_per_sample;
-    return {n, (box - n * geometry.boxes_per_sample) * kWindowBox};
+    const int32_t n = geometry.sample_boxes.quotient(box);
+    return {n, (box - n * static_cast<int32_t>(geometry.sample_boxes.divisor)) * kWindowBox};
 }
 
 // How far the window of a box's first position begins behind the box, in elements, in rows of a residue:
@@ -7333,15 +7339,15 @@ struct WindowProduct {
     // The products of all taps: x's high or low part by that of w, of one part of the outputs.
     __device__ __forceinline__ void multiply(float (&sums)[2][kValues], const Fragments& fragments,
                                              uint32_t stage, int outputs, int x_part, int w_part, bool adds) {
+        const uint64_t w_first = ptx::wgmma_descriptor_plain<256>(stage / 16);
 #pragma unroll
         for (int tap = 0; tap < Traits::kTaps; ++tap) {
-            const uint32_t w =
-                stage + w_part * Traits::kWeightPartBytes + (tap * kOutputs + outputs * kColumns) * 32;
+            const int offset = w_part * Traits::kWeightPartBytes + (tap * kOutputs + outputs * kColumns) * 32;
 #pragma unroll
             for (int product = 0; product < kProducts; ++product)
                 Mma::issue(sums[kIsSplit ? outputs : product],
                            Loader::operand(fragments, x_part, tap, product),
-                           ptx::wgmma_descriptor_plain<256>(w / 16), adds || tap > 0);
+                           ptx::wgmma_descriptor_behind(w_first, offset / 16), adds || tap > 0);
         }
     }
 
@@ -7467,30 +7473,34 @@ struct WindowProduct {
     // To the warps that store, some outputs at a time.
     __device__ __forceinline__ void stage_tile(const Sums& sums, const WindowConstants<kOutputs>& constants) {
         constexpr int kPitch = Traits::kStagedPitch, kGroups = kWindowChunkOutputs / 8;
+        // Whose constants are there before the first of them is stored, as registers allow.
+        constexpr int kTogether = Traits::kIsTf32 && Traits::kTaps > 3 ? 1 : kGroups;
 #pragma unroll
         for (int chunk = 0; chunk < kOutputs / kWindowChunkOutputs; ++chunk) {
             ptx::mbarrier_wait(barriers.stored(chunk_ring.stage), chunk_ring.parity ^ 1);
             Element* const target = staged + chunk_ring.stage * (Traits::kStagedBytes / sizeof(Element));
 #pragma unroll
-            for (int k = 0; k < kGroups; ++k) {
-                const int j = chunk * kGroups + k, o = 8 * j + 2 * (lane % 4);
-                const auto bias = *reinterpret_cast<const Vector<float, 2>*>(constants.bias + o);
-                const auto scale = *reinterpret_cast<const Vector<float, 2>*>(constants.scale + o);  // f16x3
+            for (int first = 0; first < kGroups; first += kTogether) {
+                Vector<float, 2> bias[kTogether], scale[kTogether];
 #pragma unroll
-                for (int next = 0; next < 2; ++next) {
+                for (int k = 0; k < kTogether; ++k) {
+                    const int o = 8 * (chunk * kGroups + first + k) + 2 * (lane % 4);
+                    bias[k] = *reinterpret_cast<const Vector<float, 2>*>(constants.bias + o);
+                    if (kIsSplit) scale[k] = *reinterpret_cast<const Vector<float, 2>*>(constants.scale + o);
+                }
 #pragma unroll
-                    for (int run = 0; run < Loader::kRuns; ++run) {
-                        Vector<Element, Loader::kRun> values;
+                for (int i = 0; i < 2 * kTogether * Loader::kRuns; ++i) {
+                    const int run = i % Loader::kRuns, next = i / Loader::kRuns % 2;
+                    const int k = i / Loader::kRuns / 2, j = chunk * kGroups + first + k;
+                    Vector<Element, Loader::kRun> values;
 #pragma unroll
-                        for (int z = 0; z < Loader::kRun; ++z) {
-                            const float sum =
-                                sum_of(sums, Loader::product_of(run, z), j, Loader::row_of(z), next);
-                            values.at[z] = narrow<Element>(kIsSplit ? fmaf(sum, scale.at[next], bias.at[next])
-                                                                    : sum + bias.at[next]);
-                        }
-                        *reinterpret_cast<Vector<Element, Loader::kRun>*>(
-                            target + (8 * k + next) * kPitch + Loader::run_start(lane, run)) = values;
+                    for (int z = 0; z < Loader::kRun; ++z) {
+                        float sum = sum_of(sums, Loader::product_of(run, z), j, Loader::row_of(z), next);
+                        if (kIsSplit) sum *= scale[k].at[next];
+                        values.at[z] = narrow<Element>(sum + bias[k].at[next]);
                     }
+                    *reinterpret_cast<Vector<Element, Loader::kRun>*>(
+                        target + (8 * (first + k) + next) * kPitch + Loader::run_start(lane, run)) = values;
                 }
             }
             __syncwarp();
@@ -12785,13 +12795,15 @@ struct SlideLoader {
     static constexpr int kLateSame = (kSpan - Traits::kTaps / 2 % kSpan) % kSpan;
     static constexpr int kLateCausal = (kSpan - (Traits::kTaps - 1) % kSpan) % kSpan;
 
+    // How a stage is loaded: one bit each, of whose tests the compiler makes no table of jumps.
+    static constexpr uint32_t kSame = 1, kWords = 2, kNone = 4, kCausal = 8;
+
     const Problem& problem;
     const int lane;
-    const bool apart;  // rows begin between 16-byte pieces
-    bool by_words;
+    const bool apart;                 // rows begin between 16-byte pieces
+    uint32_t way;
     uint32_t lane_offset[kTogether];  // of this lane's first channels and position, in a stage
     uint32_t half_step;               // from words t to words t + 4
-    int late;                         // elements from there to the window of the first position
     uint32_t shift[kTogether];        // by words, 16 bits: where that window begins in its first word
     bool has_padding = false;         // apart: of this tile's windows of this warp, some reach out of the row
     int32_t first;                    // apart: where that of the first position begins in the row
@@ -12805,9 +12817,10 @@ struct SlideLoader {
         const int pitch = Traits::pitch(residues) * kBytes;
         half_step = (Traits::kIsTf32 ? 4 : 8) / residues * pitch;
         const int position = warp % Traits::kWarpsOfBox * Traits::kWarpPositions + kSpan * (lane / 4);
-        late = lateness<Traits>(problem, 0) % kSpan;
-        by_words = (apart && (Traits::kIsFloat || problem.x_stride_c % kSpan != 0)) ||
-                   (late != 0 && late != kLateSame && late != kLateCausal);
+        const int late = lateness<Traits>(problem, 0) % kSpan;
+        const bool by_words = (apart && (Traits::kIsFloat || problem.x_stride_c % kSpan != 0)) ||
+                              (late != 0 && late != kLateSame && late != kLateCausal);
+        way = by_words ? kWords : late == kLateSame ? kSame : late == 0 ? kNone : kCausal;
 #pragma unroll
         for (int u = 0; u < kTogether; ++u) {
             const int channel = kTogether * t + u, residue = channel % residues;
@@ -12909,13 +12922,13 @@ struct SlideLoader {
     }
 
     __device__ __forceinline__ void load(Fragments& fragments, uint32_t stage) {
-        if (by_words) {
+        if (way & kSame) {
+            load_fragments<kLateSame>(fragments, stage);
+        } else if (way & kWords) {
             load_fragments<kByWords>(fragments, stage);
             if (Traits::kIsFloat) mask_padding(fragments);
-        } else if (late == 0) {
+        } else if (way & kNone) {
             load_fragments<0>(fragments, stage);
-        } else if (late == kLateSame) {
-            load_fragments<kLateSame>(fragments, stage);
         } else {
             load_fragments<kLateCausal>(fragments, stage);
         }

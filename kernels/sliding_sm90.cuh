@@ -48,13 +48,15 @@ struct SlideLoader {
     static constexpr int kLateSame = (kSpan - Traits::kTaps / 2 % kSpan) % kSpan;
     static constexpr int kLateCausal = (kSpan - (Traits::kTaps - 1) % kSpan) % kSpan;
 
+    // How a stage is loaded: one bit each, of whose tests the compiler makes no table of jumps.
+    static constexpr uint32_t kSame = 1, kWords = 2, kNone = 4, kCausal = 8;
+
     const Problem& problem;
     const int lane;
-    const bool apart;  // rows begin between 16-byte pieces
-    bool by_words;
+    const bool apart;                 // rows begin between 16-byte pieces
+    uint32_t way;
     uint32_t lane_offset[kTogether];  // of this lane's first channels and position, in a stage
     uint32_t half_step;               // from words t to words t + 4
-    int late;                         // elements from there to the window of the first position
     uint32_t shift[kTogether];        // by words, 16 bits: where that window begins in its first word
     bool has_padding = false;         // apart: of this tile's windows of this warp, some reach out of the row
     int32_t first;                    // apart: where that of the first position begins in the row
@@ -68,9 +70,10 @@ struct SlideLoader {
         const int pitch = Traits::pitch(residues) * kBytes;
         half_step = (Traits::kIsTf32 ? 4 : 8) / residues * pitch;
         const int position = warp % Traits::kWarpsOfBox * Traits::kWarpPositions + kSpan * (lane / 4);
-        late = lateness<Traits>(problem, 0) % kSpan;
-        by_words = (apart && (Traits::kIsFloat || problem.x_stride_c % kSpan != 0)) ||
-                   (late != 0 && late != kLateSame && late != kLateCausal);
+        const int late = lateness<Traits>(problem, 0) % kSpan;
+        const bool by_words = (apart && (Traits::kIsFloat || problem.x_stride_c % kSpan != 0)) ||
+                              (late != 0 && late != kLateSame && late != kLateCausal);
+        way = by_words ? kWords : late == kLateSame ? kSame : late == 0 ? kNone : kCausal;
 #pragma unroll
         for (int u = 0; u < kTogether; ++u) {
             const int channel = kTogether * t + u, residue = channel % residues;
@@ -172,13 +175,13 @@ struct SlideLoader {
     }
 
     __device__ __forceinline__ void load(Fragments& fragments, uint32_t stage) {
-        if (by_words) {
+        if (way & kSame) {
+            load_fragments<kLateSame>(fragments, stage);
+        } else if (way & kWords) {
             load_fragments<kByWords>(fragments, stage);
             if (Traits::kIsFloat) mask_padding(fragments);
-        } else if (late == 0) {
+        } else if (way & kNone) {
             load_fragments<0>(fragments, stage);
-        } else if (late == kLateSame) {
-            load_fragments<kLateSame>(fragments, stage);
         } else {
             load_fragments<kLateCausal>(fragments, stage);
         }

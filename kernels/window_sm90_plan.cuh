@@ -27,6 +27,7 @@ struct WindowTraits : ModeTraits<kMode_> {
     // The blocks of a cluster take neighbouring outputs of the same positions, else neighbouring positions of
     // the same outputs: they share what is more.
     static constexpr bool kSharesX = kStride > 1;
+    static constexpr int kOTiles = kSharesX ? kWindowCluster : 1;  // of a cluster
     static constexpr int kStageChannels = 32 / (Traits::kIsTf32 ? 4 : 2);  // of one product, 32 bytes of K
     static constexpr int kTogether = Traits::kIsTf32 ? 1 : 2;      // channels whose numbers share words
     static constexpr int kParts = Traits::kIsSplit ? 2 : 1;        // of an operand
@@ -72,7 +73,9 @@ struct WindowTraits : ModeTraits<kMode_> {
 // How one launch cuts its problem; written by the host, read by every role.
 struct WindowGeometry {
     int32_t o_tiles;           // of one group
-    int32_t boxes_per_sample;  // a tile is some that follow each other
+    IndexDivisor o_steps;  // of one group: tiles of outputs, or pairs of those
+    IndexDivisor groups;
+    IndexDivisor sample_boxes;  // a tile is some that follow each other, of all samples'
     int32_t pairs;             // of tiles, one for each block of a cluster; 0 where it does not fit
     int32_t stages;            // in all of a tile's channels
     int32_t image_stages;      // of which there are weights
@@ -127,7 +130,9 @@ inline WindowGeometry cut_windows(const Problem& problem) {
     geometry.residues = residues_of<Traits>(problem);
     if (geometry.residues == 0) return {};
     geometry.o_tiles = static_cast<int32_t>(ceil_div(problem.O, Traits::kOutputs));
-    geometry.boxes_per_sample = static_cast<int32_t>(ceil_div(problem.P, kWindowBox));
+    geometry.o_steps = plan_index_divisor(ceil_div(geometry.o_tiles, Traits::kOTiles));
+    geometry.groups = plan_index_divisor(problem.G);
+    geometry.sample_boxes = plan_index_divisor(ceil_div(problem.P, kWindowBox));
     geometry.image_stages =
         static_cast<int32_t>(round_up(problem.C, Traits::kChunkChannels) / Traits::kStageChannels);
     geometry.stages = static_cast<int32_t>(

@@ -147,6 +147,9 @@ template <uint32_t kRowGroupBytes = 128>
 uint64_t wgmma_descriptor_plain(uint32_t smem16) {
     return uint64_t{kRowGroupBytes / 16} << 32 | 8 << 16 | smem16;
 }
+inline uint64_t wgmma_descriptor_behind(uint64_t descriptor, uint32_t offset16) {
+    return (descriptor >> 32 << 32) | (static_cast<uint32_t>(descriptor) + offset16);
+}
 inline uint64_t wgmma_descriptor(uint32_t smem16) {
     constexpr uint32_t kLeadingOffset = 1 << 16, kRowGroupOffset = 1024 / 16, kSwizzle128 = 1 << 30;
     return (uint64_t{kRowGroupOffset | kSwizzle128} << 32) | (smem16 + kLeadingOffset);
