@@ -16,7 +16,6 @@ constexpr int kBatch = 12;           // elements of x that a thread has in fligh
 constexpr int kBatchW = 4;           // and of w
 constexpr int kOutputs = 8;          // of a thread, or twice as many
 constexpr int kMostParts = 32;
-constexpr int64_t kMaxRows = 65535;   // of blocks, along two sides of the grid
 constexpr int64_t kChain = 1024;     // products that one thread sums in a line, about
 
 // A block is [part][position]: threads side by side, and those that share a position's products. What the
@@ -216,7 +215,7 @@ inline Plan plan(const Problem& problem) {
     plan.outputs = static_cast<int32_t>(many ? 2 * kOutputs : few_outputs);
     plan.smem_bytes = static_cast<int32_t>(smem_bytes(plan.outputs));
     plan.o_blocks = ceil_div(problem.O, plan.outputs);
-    if (plan.smem_bytes <= kPlainSmemBytes && plan.o_blocks <= kMaxRows && p_blocks <= kMaxBlocks)
+    if (plan.smem_bytes <= kPlainSmemBytes && plan.o_blocks <= kMaxBlockRows && p_blocks <= kMaxBlocks)
         plan.p_blocks = p_blocks;
     return plan;
 }
@@ -229,7 +228,7 @@ inline bool takes(const Problem& problem) {
            problem.stride < kMost && problem.P * problem.stride < kMost && problem.pad_left < kMost &&
            problem.dilation < kMost && problem.K < kMost && problem.K * problem.dilation < kMost &&
            problem.x_stride_l < kMost && problem.K * problem.dilation * problem.x_stride_l < kMost &&
-           problem.x_stride_c < kMost && problem.C < kMost && problem.G <= kMaxRows &&
+           problem.x_stride_c < kMost && problem.C < kMost && problem.G <= kMaxBlockRows &&
            problem.G * problem.O < kMost && problem.C * problem.K < kMost && plan(problem).p_blocks > 0;
 }
 

@@ -78,6 +78,13 @@ struct PackUnit {
     int32_t c, tap, taps;  // as products see them
 };
 
+// How many a row has.
+template <class Bits>
+__host__ __device__ __forceinline__ int32_t pack_units(const Geometry& geometry) {
+    return (geometry.channels + kPackChannels<Bits> - 1) / kPackChannels<Bits> *
+           ((geometry.taps + kPackTaps - 1) / kPackTaps);
+}
+
 // Channels [c, c + kPackChannels) and the taps of `unit`, of w_row [C][K], to staged[channel][kPackPitch];
 // zero where there are none.
 template <class Bits>
@@ -151,7 +158,7 @@ __device__ __forceinline__ void pack_staged(const typename ModeTraits<kMode>::Bi
 #pragma unroll 1
         for (int32_t i = threadIdx.x % 32; i < unit.taps * 8; i += 32) {
             const int32_t tap = unit.tap + i / 8, piece = i % 8;
-            const int32_t tap_group = tap / geometry.taps_per_group;
+            const int32_t tap_group = geometry.tap_groups > 1 ? tap / geometry.taps_per_group : 0;
             const int32_t first_tap = tap_group * geometry.taps_per_group;
             const int64_t block =
                 (int64_t{tile} * geometry.taps + first_tap) * geometry.chunks +
@@ -181,30 +188,30 @@ __device__ __forceinline__ bool find_row_of_w(const Geometry& geometry, int32_t 
     return o < O;
 }
 
-// One unit a warp: index = (row*chunks + chunk)*segments + segment. Zeroes the tickets.
+// A row of the image a warp, and of it every gridDim.y-th unit. Zeroes the tickets.
 template <Mode kMode>
 __global__ void __launch_bounds__(kPackThreads)
     pack_weights_kernel(const void* __restrict__ w,  // [G*O][C][K]
-                        Scratch scratch, Geometry geometry, int32_t C, int32_t O, int32_t K, int64_t units) {
+                        Scratch scratch, Geometry geometry, int32_t C, int32_t O, int32_t K, int32_t rows) {
 #if __CUDA_ARCH__ == 900
     using Bits = typename ModeTraits<kMode>::Bits;
     __shared__ Bits staged[kPackThreads / 32][kPackChannels<Bits> * kPackPitch];
     ptx::griddepcontrol_launch_dependents();
-    if (blockIdx.x == 0 && threadIdx.x < 2) scratch.tickets[threadIdx.x] = 0;
-    const int64_t index = blockIdx.x * int64_t{kPackThreads / 32} + threadIdx.x / 32;
-    if (index >= units) return;
-    constexpr int kStep = kPackChannels<Bits>;
-    const int32_t segments = (geometry.taps + kPackTaps - 1) / kPackTaps;
-    const int32_t steps = (geometry.channels + kStep - 1) / kStep;
-    const int32_t segment = static_cast<int32_t>(index % segments);
-    const int64_t rest = index / segments;
-    const PackUnit unit{static_cast<int32_t>(rest / steps), static_cast<int32_t>(rest % steps) * kStep,
-                        segment * kPackTaps, min(kPackTaps, geometry.taps - segment * kPackTaps)};
+    const int32_t warp = threadIdx.x / 32, row = blockIdx.x * (kPackThreads / 32) + warp;
+    if (blockIdx.x + blockIdx.y == 0 && threadIdx.x < 2) scratch.tickets[threadIdx.x] = 0;
+    if (row >= rows) return;
     int64_t w_row;
-    const bool exists = find_row_of_w(geometry, unit.row, O, w_row);
-    stage_weights(staged[threadIdx.x / 32], static_cast<const Bits*>(w) + w_row * C * K, unit,
-                  geometry.folded != 0, C, K, exists);
-    pack_staged<kMode>(staged[threadIdx.x / 32], unit, geometry, scratch.image, 1.0f);
+    const bool exists = find_row_of_w(geometry, row, O, w_row);
+    const int32_t segments = (geometry.taps + kPackTaps - 1) / kPackTaps;
+    const int32_t units = pack_units<Bits>(geometry);
+#pragma unroll 1
+    for (int32_t i = blockIdx.y; i < units; i += gridDim.y) {
+        const int32_t step = i / segments, tap = (i - step * segments) * kPackTaps;
+        const PackUnit unit{row, step * kPackChannels<Bits>, tap, min(kPackTaps, geometry.taps - tap)};
+        stage_weights(staged[warp], static_cast<const Bits*>(w) + w_row * C * K, unit, geometry.folded != 0,
+                      C, K, exists);
+        pack_staged<kMode>(staged[warp], unit, geometry, scratch.image, 1.0f);
+    }
 #endif
 }
 
@@ -267,13 +274,13 @@ __global__ void __launch_bounds__(kPackThreads)
 template <Mode kMode>
 void pack_weights(const Problem& problem, const Geometry& geometry, const Scratch& scratch,
                   cudaStream_t stream) {
-    const int64_t units = problem.G * geometry.o_tiles * geometry.tile_o *
-                          ceil_div(geometry.channels, kPackChannels<typename ModeTraits<kMode>::Bits>) *
-                          ceil_div(geometry.taps, kPackTaps);
-    const unsigned blocks = static_cast<unsigned>(ceil_div(units, kPackThreads / 32));
+    const int32_t rows = static_cast<int32_t>(problem.G) * geometry.o_tiles * geometry.tile_o;
+    const int32_t units = pack_units<typename ModeTraits<kMode>::Bits>(geometry);
+    const dim3 blocks(static_cast<unsigned>(ceil_div(rows, kPackThreads / 32)),
+                      static_cast<unsigned>(min(int64_t{units}, kMaxBlockRows)));
     pack_weights_kernel<kMode><<<blocks, kPackThreads, 0, stream>>>(
         problem.w, scratch, geometry, static_cast<int32_t>(problem.C), static_cast<int32_t>(problem.O),
-        static_cast<int32_t>(problem.K), units);
+        static_cast<int32_t>(problem.K), rows);
 }
 template <Mode kSafeMode>
 void pack_split_weights(const Problem& problem, const Geometry& geometry, const Geometry& safe,

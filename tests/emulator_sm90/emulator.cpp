@@ -189,7 +189,8 @@ void thread_main() {
 void run_thread(Thread& thread) {
     current = &thread;
     thread_index.x = static_cast<unsigned>(thread.index);
-    block_index.x = thread.block->index;
+    block_index.x = thread.block->index % grid_size.x;
+    block_index.y = thread.block->index / grid_size.x;
     if (_setjmp(scheduler) != 0) return;
     if (thread.started) _longjmp(thread.context, 1);
     thread.started = true;
@@ -346,13 +347,14 @@ void fail(const char* format, ...) {
     _exit(1);
 }
 
-void launch(int64_t count, int threads, int64_t smem_bytes, cudaStream_t, const std::function<void()>& body) {
-    if (count < 1 || count > 2147483647 || threads % 32 != 0 || threads > 1024 || smem_bytes > 227 << 10)
+void launch(dim3 blocks, int threads, int64_t smem_bytes, cudaStream_t, const std::function<void()>& body) {
+    const int64_t count = int64_t{blocks.x} * blocks.y;
+    if (count < 1 || count > 2147483647 || blocks.y > 65535 || blocks.z != 1 || threads % 32 != 0 || threads > 1024 || smem_bytes > 227 << 10)
         fail("a launch of %ld blocks, %d threads, %ld bytes", static_cast<long>(count), threads,
              static_cast<long>(smem_bytes));
     dice.state = schedule.seed;
     kernel = &body;
-    grid_size.x = static_cast<unsigned>(count);
+    grid_size.x = blocks.x, grid_size.y = blocks.y;
     const int together = smem_bytes > 0 ? static_cast<int>(count) : 1;
     for (int64_t first = 0; first < count; first += together)
         run_blocks(static_cast<int>(first), together, threads, smem_bytes);

@@ -57,10 +57,10 @@ extern int broken;         // which of a test's deliberate faults the source sho
 // ---- launches ----
 // The blocks of a launch with dynamic shared memory run side by side, others one after another, so that
 // __shared__ variables may be static ones.
-void launch(int64_t blocks, int threads, int64_t smem_bytes, cudaStream_t, const std::function<void()>& body);
+void launch(dim3 blocks, int threads, int64_t smem_bytes, cudaStream_t, const std::function<void()>& body);
 
 struct Index {
-    unsigned x = 0;
+    unsigned x = 0, y = 0;
 };
 extern Index thread_index, block_index, grid_size;
 extern int cluster_size;  // blocks, of a launch
@@ -245,7 +245,7 @@ cudaError_t launch_kernel(const cudaLaunchConfig_t* config, Kernel* kernel, cons
     for (unsigned i = 0; i < attribute_count; ++i)
         if (attributes[i].id == cudaLaunchAttributeClusterDimension)
             emulator::cluster_size = static_cast<int>(attributes[i].val.clusterDim.x);
-    emulator::launch(blocks.x, threads.x, static_cast<int64_t>(smem_bytes), stream, body);
+    emulator::launch(blocks, threads.x, static_cast<int64_t>(smem_bytes), stream, body);
     emulator::cluster_size = 1;
     return cudaSuccess;
 }
