@@ -6,6 +6,7 @@
 
 #include "few_outputs_project.cuh"
 #include "gather.cuh"
+#include "gemm_sm90_plan.cuh"
 #include "mma.cuh"
 #include "problem.h"
 #include "ptx.cuh"
@@ -509,7 +510,15 @@ inline bool fits_few_outputs(const Problem& any_problem) {
     // 4x225x226 to 2, K11, stride 2: 15 us there, 20 here; 15x393x11331 to 2, K7, stride 8: 106 and 178.
     if (fits_gather(problem)) return false;
     const bool exact = problem.dtype == Dtype::float32 && problem.precision == Precision::ieee;
-    return problem.C * problem.K >= 1000 && (problem.P <= 1024 || problem.O <= (exact ? 4 : 1));
+    if (problem.C * problem.K >= 1000 && (problem.P <= 1024 || problem.O <= (exact ? 4 : 1))) return true;
+    // Of fewer, where the next best is "direct" or, for fp32, tensor cores (us here and by that: bf16
+    // 3x280x67127 to 2, K2 105, 308; 59x29x1783 to 7, K7 35, 47; fp32 8x26x5666 to 2, K30 23, 54;
+    // 37x26x33749 to 3, K5 181, 224; but fp32 by "direct" 40x56x596 to 3, K8 19, 16; bf16 by tensor cores
+    // 1x63x27281 to 2, K11 s2 18, 12).
+    const bool fits_gemm = fits_gemm_sm90(problem);
+    const bool gains =
+        element_bytes(problem.dtype) == 2 ? !fits_gemm : exact && fits_gemm && problem.O <= 4;
+    return gains && problem.C >= 16 && problem.O < 8;
 }
 
 inline size_t workspace_few_outputs(const Problem& any_problem) {

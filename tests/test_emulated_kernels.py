@@ -35,7 +35,7 @@ PARTS = {
         *(f"depthwise_{part}.cuh" for part in ("row", "rows", "sliding", "padded", "outputs")), "gather.cuh"
     ],
     "fold_sm80": ["gather.cuh"],
-    "few_outputs": ["few_outputs_project.cuh", "gather.cuh"],
+    "few_outputs": ["few_outputs_project.cuh", "gather.cuh", "gemm_sm90_plan.cuh"],
 }
 
 # What the kernel takes, where the table gives it large problems only.
