@@ -16,6 +16,7 @@ PROBLEMS = {
     # second in 16 bits.
     "dense, many samples": Problem(100, 128, 146, 260, 7, padding=(3, 3)),
     "dense, many samples, a stride": Problem(60, 90, 60, 401, 9, stride=3),
+    "dense, many samples, fp32": Problem(45, 58, 76, 152, 3, stride=3),  # the same in fp32
     "depthwise": DEPTHWISE,
     "streamed": Problem(4, 64, 128, 3000, 3, padding=(1, 1)),
     "downsampled": Problem(3, 64, 1024, 3648, 3, stride=2, padding=(1, 1)),
