@@ -349,7 +349,8 @@ void fail(const char* format, ...) {
 
 void launch(dim3 blocks, int threads, int64_t smem_bytes, cudaStream_t, const std::function<void()>& body) {
     const int64_t count = int64_t{blocks.x} * blocks.y;
-    if (count < 1 || count > 2147483647 || blocks.y > 65535 || blocks.z != 1 || threads % 32 != 0 || threads > 1024 || smem_bytes > 227 << 10)
+    if (count < 1 || count > 2147483647 || blocks.y > 65535 || blocks.z != 1 || threads % 32 != 0 ||
+        threads > 1024 || smem_bytes > 227 << 10)
         fail("a launch of %ld blocks, %d threads, %ld bytes", static_cast<long>(count), threads,
              static_cast<long>(smem_bytes));
     dice.state = schedule.seed;
