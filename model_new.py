@@ -1647,10 +1647,26 @@ __device__ __forceinline__ uint32_t round_tf32(uint32_t bits) {
     return __float_as_uint(fmaf(power, 0x1p-11f, __uint_as_float(bits)));
 }
 
-// Whether a sum of split operands' products can be right: an infinity's parts cancel to NaN, and near the
-// subnormal numbers parts are lost.
+// Whether sums of split operands' products can be right: an infinity's parts cancel to NaN, and near the
+// subnormal numbers parts are lost. Three instructions a sum; `&&` over many becomes a branch at each.
+struct Soundness {
+    float zero = 0.0f;               // NaN once a sum is not finite
+    uint32_t smallest = 0xFFFFFFFF;  // of twice the magnitudes' bits, less one: for zero the largest
+
+    __device__ __forceinline__ void add(float sum) {
+        zero = fmaf(sum, 0.0f, zero);
+        smallest = min(smallest, 2 * __float_as_uint(sum) - 1);
+    }
+    __device__ __forceinline__ bool is_finite() const { return zero == 0.0f; }
+    __device__ __forceinline__ bool holds() const {
+        return is_finite() && smallest >= 2 * __float_as_uint(0x1p-90f) - 1;
+    }
+};
+
 __device__ __forceinline__ bool is_sound(float sum) {
-    return sum == 0.0f || (fabsf(sum) >= 0x1p-90f && isfinite(sum));
+    Soundness one;
+    one.add(sum);
+    return one.holds();
 }
 
 // gelu or silu of one value, as PyTorch's kernels compute them.
@@ -3500,6 +3516,7 @@ constexpr int kBatch = 12;           // elements of x that a thread has in fligh
 constexpr int kBatchW = 4;           // and of w
 constexpr int kOutputs = 8;          // of a thread, or twice as many
 constexpr int kMostParts = 32;
+constexpr int kShareStep = 4;        // parts begin at multiples of it; weights of zero follow the last product
 constexpr int64_t kChain = 1024;     // products that one thread sums in a line, about
 
 // A block is [part][position]: threads side by side, and those that share a position's products. What the
@@ -3589,6 +3606,7 @@ __global__ void __launch_bounds__(kThreads, kUnboundBlocks)
     load(end - begin);
 
     if (thread < kO) bias_smem[thread] = bias;
+    if (thread < (kShareStep - 1) * kO) w_smem[kO * products + thread] = 0.0f;
     const auto store_w = [&](int32_t at, Element w_value) {
         const int32_t o = kO == 1 ? 0 : params.products_of_channel.quotient(at);
         if (at < kO * products) w_smem[(at - o * products) * kO + o] = widen(w_value);
@@ -3616,7 +3634,7 @@ __global__ void __launch_bounds__(kThreads, kUnboundBlocks)
         if (first + kBatch < end) load(end - first - kBatch);
 #pragma unroll
         for (int i = 0; i < kBatch; ++i) {
-            if (first + i >= end) break;
+            if (i % kShareStep == 0 && first + i >= end) break;
             const auto w_frag = *reinterpret_cast<const Vector<float, kO>*>(w_smem + (first + i) * kO);
 #pragma unroll
             for (int o = 0; o < kO; ++o) sum[o] = fmaf(w_frag.at[o], wide[i], sum[o]);
@@ -3641,7 +3659,7 @@ __global__ void __launch_bounds__(kThreads, kUnboundBlocks)
 #pragma unroll 1
     for (int o = part; o < outputs; o += params.parts) {
         float total = bias_smem[o];
-#pragma unroll 1
+#pragma unroll 4
         for (int i = 0; i < params.parts; ++i) total += w_smem[((i * kO + o) << step_log2) + position];
         y[o * row] = params.activation == Activation::none
                          ? narrow<Element>(total)
@@ -3666,7 +3684,7 @@ inline Plan plan(const Problem& problem) {
     for (; parts < kMostParts && wants_more(); parts *= 2) --params.positions_log2;
     params.samples = plan_sample_divisor(problem.N, problem.P);
     params.products = static_cast<int32_t>(products);
-    params.share = static_cast<int32_t>(ceil_div(products, parts));
+    params.share = static_cast<int32_t>(round_up(ceil_div(products, parts), kShareStep));
     params.channels = static_cast<int32_t>(problem.O);
     params.w = problem.w;
     params.bias = problem.bias;
@@ -3691,7 +3709,7 @@ inline Plan plan(const Problem& problem) {
 
     const int64_t p_blocks = ceil_div(problem.N * problem.P, kThreads / parts);
     const auto smem_bytes = [&](int64_t outputs) {
-        return (round_up(outputs, 4) + std::max<int64_t>(products, kThreads) * outputs) * 4;
+        return (round_up(outputs, 4) + std::max<int64_t>(products + kShareStep - 1, kThreads) * outputs) * 4;
     };
     // Twice the outputs a thread where enough blocks remain: 1024x3x512 to 64, K3, bf16 150 and 77 us.
     const bool many = problem.O > kOutputs && few_rows * p_blocks >= 4 * problem.device.sm_count &&
@@ -4266,9 +4284,10 @@ struct ChunkTile {
     static constexpr int kThreadP = kChunkP / 32;  // 32 apart
     static constexpr int kValues = kThreadO * kThreadP;
     // Blocks that registers are shared by; elements that a thread loads before it stores any, unless copies
-    // go straight to shared memory. Larger numbers spill.
-    static constexpr int kBlocks = kValues > 16 || sizeof(Element) == 2 ? 2 : 3;
-    static constexpr int kBatch = kValues > 16 ? 3 : 8;
+    // go straight to shared memory. How many are in flight bounds 16 bits: 5x663x19661 to 204, K4 g51 takes
+    // 284, 226 and 175 us with 2 blocks and 8 elements, 3 and 8, 3 and 16.
+    static constexpr int kBlocks = kValues > 16 ? 2 : 3;
+    static constexpr int kBatch = kValues > 16 ? 6 : 16;
     static_assert(kThreadO % 4 == 0, "weights are read 4 at a time");
 };
 
@@ -4298,6 +4317,7 @@ struct ChunkParams {
     // What threads bring at a time: of x [line][row][plane], of weights [8 products][4 output channels]. A
     // line is a channel of a sample.
     Divisor step_rows;
+    int32_t parts;              // of a line
     int32_t step_lines;
     Divisor step_quads;
     int32_t step_eights;
@@ -4344,39 +4364,40 @@ __device__ __forceinline__ ChunkPlace find_place(const ChunkParams& params) {
     return place;
 }
 
-// Moves elements into shared memory, 4 bytes straight, others through registers, several in flight. next()
-// returns whether there is another, and where: target(slot, source, whether it is no zero).
-template <class Tile, class Next>
-__device__ __forceinline__ void bring(float* smem, Next next) {
+// Brings `count` elements, `step` apart, to slots of shared memory; zeros for those whose positions, counted
+// from `position` on, are not below `size`. 4 bytes go straight, others through registers, several in flight.
+template <class Tile>
+__device__ __forceinline__ void bring(float* target, int32_t target_step,
+                                      const typename Tile::Element* source, int64_t step, int32_t count,
+                                      uint32_t position, uint32_t position_step, uint32_t size) {
     using Element = typename Tile::Element;
-    int32_t slot;
-    const Element* source;
-    bool inside;
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
     constexpr bool kAsync = sizeof(Element) == 4;
 #else
     constexpr bool kAsync = false;
 #endif
     if constexpr (kAsync) {
-#pragma unroll 2
-        while (next(slot, source, inside)) {
-            ptx::cp_async<4>(ptx::smem_address(smem + slot), source, inside ? 4 : 0);
+#pragma unroll 4
+        for (int32_t i = 0; i < count; ++i) {
+            ptx::cp_async<4>(ptx::smem_address(target), source, position < size ? 4 : 0);
+            source += step;
+            target += target_step;
+            position += position_step;
         }
     } else {
-        bool more = true;
 #pragma unroll 1
-        while (more) {
+        for (; count > 0; count -= Tile::kBatch) {
             Element value[Tile::kBatch];
-            int32_t slots[Tile::kBatch];
 #pragma unroll
             for (int i = 0; i < Tile::kBatch; ++i) {
-                more = more && next(slot, source, inside);
-                slots[i] = more ? slot : -1;
-                value[i] = more && inside ? *source : Element{};
+                value[i] = i < count && position < size ? *source : Element{};
+                source += step;
+                position += position_step;
             }
 #pragma unroll
             for (int i = 0; i < Tile::kBatch; ++i) {
-                if (slots[i] >= 0) smem[slots[i]] = widen(value[i]);
+                if (i < count) *target = widen(value[i]);
+                target += target_step;
             }
         }
     }
@@ -4391,32 +4412,18 @@ __device__ __forceinline__ void fill_chunk_w(const ChunkParams& params, const Ch
     const Problem& problem = params.problem;
     const int32_t step_quads = params.step_quads.divisor, step_products = params.step_eights * 8;
     const int32_t eight = params.step_quads.quotient(threadIdx.x / 32);
-    const int32_t first = eight < params.step_eights ? eight * 8 + threadIdx.x % 32 / 4 : products;
-    int32_t o = (threadIdx.x / 32 - eight * step_quads) * 4 + threadIdx.x % 4;
-    int32_t product = first, at_slot;
+    const int32_t first = eight * 8 + threadIdx.x % 32 / 4;
+    if (eight >= params.step_eights || first >= products) return;
+    const int32_t count = static_cast<uint32_t>(products - first + step_products - 1) / step_products;
     const int64_t row_products = problem.C * problem.K;
-    const Element* at;
-    const auto set_row = [&] {
-        at = static_cast<const Element*>(problem.w) + channel * problem.K + tap + product +
-             (place.g * problem.O + place.o_begin + o) * row_products;
-        at_slot = params.w_slot + product * params.w_pitch + o;
-    };
-    set_row();
-    bring<Tile>(smem, [&](int32_t& slot, const Element*& source, bool& inside) {
-        if (product >= products) {
-            if (o + step_quads * 4 >= params.w_pitch - 4 || first >= products) return false;
-            o += step_quads * 4;
-            product = first;
-            set_row();
-        }
-        slot = at_slot;
-        source = at;
-        inside = o < place.outputs;
-        product += step_products;
-        at += step_products;
-        at_slot += step_products * params.w_pitch;
-        return true;
-    });
+    const Element* const w = static_cast<const Element*>(problem.w) + channel * problem.K + tap + first +
+                             (place.g * problem.O + place.o_begin) * row_products;
+    const int32_t slot = params.w_slot + first * params.w_pitch;
+#pragma unroll 1
+    for (int32_t o = (threadIdx.x / 32 - eight * step_quads) * 4 + threadIdx.x % 4; o < params.w_pitch - 4;
+         o += step_quads * 4)
+        bring<Tile>(smem + slot + o, step_products * params.w_pitch, w + o * row_products, step_products,
+                    count, 0, 0, o < place.outputs);
 }
 
 // The x that taps from `tap` on of some channels need, zeros outside 0 <= l < L.
@@ -4425,47 +4432,28 @@ __device__ __forceinline__ void fill_chunk_x(const ChunkParams& params, const Ch
                                              int32_t channel, int32_t tap, int32_t channels, float* smem) {
     using Element = typename Tile::Element;
     const Problem& problem = params.problem;
-    const uint32_t first = params.planes.quotient(threadIdx.x);
-    const int32_t plane = threadIdx.x - first * params.planes.divisor;
-    int32_t line = params.step_rows.quotient(first);
-    const int32_t first_row = first - line * params.step_rows.divisor;
-    if (line >= params.step_lines) return;
-    const int32_t lines = channels * params.samples.divisor, step_rows = params.step_rows.divisor;
-    const int32_t stride = static_cast<int32_t>(problem.stride), row_offset = step_rows * stride;
-    const int64_t step = row_offset * problem.x_stride_l;
-    const Element* at;
-    int32_t row, at_slot;
-    Inside range;  // of the row, from this thread's position on
-    const auto set_line = [&] {
+    const int32_t step_rows = params.step_rows.divisor, stride = static_cast<int32_t>(problem.stride);
+    const uint32_t index = params.planes.quotient(threadIdx.x);
+    const int32_t plane = threadIdx.x - index * params.planes.divisor;
+    const int32_t first_line = params.step_rows.quotient(index), row = index - first_line * step_rows;
+    if (first_line >= params.step_lines) return;
+    const int32_t count = params.parts - (row + (params.parts - 1) * step_rows >= params.line_rows);
+    const int32_t lines = channels * params.samples.divisor;
+    const int64_t l = place.p_begin * stride - problem.pad_left + tap * problem.dilation +
+                      row * stride + plane * params.plane_step;
+    const Element* const x = static_cast<const Element*>(problem.x) + place.n * problem.x_stride_n +
+                             (place.g * problem.C + channel) * problem.x_stride_c + l * problem.x_stride_l;
+    const int32_t slot = params.x_slot + plane * params.plane_rows + row;
+    const Inside range = inside_row(l, problem.L, 1 << 30);
+    const uint32_t size = range.end - range.begin;
+#pragma unroll 1
+    for (int32_t line = first_line; line < lines; line += params.step_lines) {
         const int32_t c = params.samples.quotient(line), sample = line - c * params.samples.divisor;
-        const int64_t l = place.p_begin * problem.stride - problem.pad_left + tap * problem.dilation +
-                          first_row * stride + plane * params.plane_step;
-        at = static_cast<const Element*>(problem.x) + (place.n + sample) * problem.x_stride_n +
-             (place.g * problem.C + channel + c) * problem.x_stride_c + l * problem.x_stride_l;
-        at_slot = params.x_slot + c * params.channel_slots + plane * params.plane_rows +
-                  sample * params.pitch.divisor + first_row;
-        row = first_row;
-        range = inside_row(l, problem.L, 1 << 30);
-        if (sample >= place.samples) range.end = 0;
-    };
-    row = params.line_rows;
-    line -= params.step_lines;
-    bring<Tile>(smem, [&](int32_t& slot, const Element*& source, bool& inside) {
-        if (row >= params.line_rows) {
-            line += params.step_lines;
-            if (line >= lines) return false;
-            set_line();
-        }
-        slot = at_slot;
-        source = at;
-        inside = range.begin <= 0 && range.end > 0;
-        row += step_rows;
-        range.begin -= row_offset;
-        range.end -= row_offset;
-        at += step;
-        at_slot += step_rows;
-        return true;
-    });
+        bring<Tile>(smem + slot + c * params.channel_slots + sample * params.pitch.divisor, step_rows,
+                    x + c * problem.x_stride_c + sample * problem.x_stride_n,
+                    step_rows * stride * problem.x_stride_l, count, -range.begin, step_rows * stride,
+                    sample < place.samples ? size : 0);
+    }
 }
 
 // total += the sum of `count` products of this thread, whose x begins at `slots` bytes from x.
@@ -4795,17 +4783,22 @@ ChunkParams plan_chunk(const Problem& problem) {
         return slots <= room && reach * cycle <= INT32_MAX &&
                samples * problem.G * problem.O * problem.P <= INT32_MAX;
     };
-    // How threads share x: equal parts of as many lines as leave few threads idle.
+    // How threads share x: equal parts of as many lines as leave few threads idle; several parts, of 32
+    // elements or more, so that as many elements are in flight.
     const auto share = [&] {
         const int64_t threads = params.threads, planes = params.planes.divisor, line_rows = params.line_rows;
         const int64_t all_lines = int64_t{params.channels} * params.samples.divisor;
+        const int64_t fewest = ceil_div(line_rows * planes, threads);
         int64_t most = 0;
-        for (int64_t parts = ceil_div(line_rows * planes, threads), i = 0; i < 4; ++i, ++parts) {
+        for (int64_t parts = fewest; parts <= std::max<int64_t>(fewest + 3, Tile::kBatch); ++parts) {
             const int64_t rows = ceil_div(line_rows, parts);
+            if (parts > fewest + 3 && rows * planes < 32) break;
             const int64_t lines = std::min(threads / (rows * planes), all_lines);
-            if (lines * line_rows / parts <= most) continue;
-            most = lines * line_rows / parts;
+            const int64_t active = lines * line_rows / parts;
+            if (8 * active <= 7 * most) continue;
+            most = std::max(most, active);
             params.step_rows = plan_divisor(rows);
+            params.parts = static_cast<int32_t>(ceil_div(line_rows, rows));
             params.step_lines = static_cast<int32_t>(lines);
         }
         return most > 0;
@@ -8339,7 +8332,7 @@ __device__ __forceinline__ void write(const Params& params, const Place& place, 
     Element* const staged = reinterpret_cast<Element*>(memory.staged + threadIdx.x / 32 * Tile::kStageBytes);
     Element* const y = static_cast<Element*>(problem.y) +
                        ((place.n * problem.G + place.g) * problem.O + o_begin) * problem.P + p;
-    bool sound = true;
+    Soundness soundness;
 #pragma unroll
     for (int m = 0; m < Tile::kMTiles; ++m) {
         if (m > 0 && m >= m_count) break;
@@ -8352,13 +8345,15 @@ __device__ __forceinline__ void write(const Params& params, const Place& place, 
             write_rows<Tile>(params, sum[m], half, bias, staged, y + o * problem.P, rows, left);
             if constexpr (Tile::kSplit) {
 #pragma unroll
-                for (int n = 0; n < Tile::kNTiles; ++n)
-                    sound = sound && is_sound(sum[m][n][2 * half]) && is_sound(sum[m][n][2 * half + 1]);
+                for (int n = 0; n < Tile::kNTiles; ++n) {
+                    soundness.add(sum[m][n][2 * half]);
+                    soundness.add(sum[m][n][2 * half + 1]);
+                }
             }
         }
     }
     if constexpr (Tile::kSplit) {
-        if (__all_sync(0xFFFFFFFF, sound)) return;
+        if (__all_sync(0xFFFFFFFF, soundness.holds())) return;
         const int rows = static_cast<int>(min(problem.O - o_begin, int64_t{16 * m_count}));
 #pragma unroll 1
         for (int row = 0; row < rows; ++row) {
@@ -11420,12 +11415,15 @@ struct Product {
         for (int half = 0; half < 2; ++half) {
             const float least = of_x + kSumOfSmallW * scaling[half].y;
             if (least == 0.0f || place.channel + warp % 4 * 16 + 8 * half + lane / 4 >= problem.O) continue;
+            float smallest = least;
 #pragma unroll
             for (int i = 0; i < kValues; ++i) {
+                if (i / 2 % 2 != half) continue;
                 const int32_t p = place.row + 8 * (i / 4) + 2 * (lane % 4) + i % 2;
-                if (i / 2 % 2 == half && (geometry.flat || (p >= 0 && p < problem.P)))
-                    suffice = suffice && fabsf(acc[i]) >= least;
+                const bool exists = geometry.flat || (p >= 0 && p < problem.P);
+                smallest = exists ? fminf(smallest, fabsf(acc[i])) : smallest;
             }
+            suffice = suffice && smallest >= least;
         }
         return suffice;
     }
@@ -11476,9 +11474,12 @@ struct Product {
             }
             bool sound = true;
             if constexpr (kMends) {
+                Soundness soundness;
 #pragma unroll
-                for (int i = 0; i < kValues; ++i) sound = sound && is_right(acc[i]);
-                sound = __all_sync(0xFFFFFFFF, sound || (!Traits::kIsSplit && problem.K % kFold == 0));
+                for (int i = 0; i < kValues; ++i) soundness.add(acc[i]);
+                sound = Traits::kIsSplit ? soundness.holds()
+                                         : soundness.is_finite() || problem.K % kFold == 0;
+                sound = __all_sync(0xFFFFFFFF, sound);
             }
             store_tile(acc, place, bias, sound);
             if constexpr (kMends) {
@@ -12340,6 +12341,12 @@ struct Product {
         }
     }
 
+    static __device__ __forceinline__ bool are_sound(const Sums& sums) {
+        Soundness soundness;
+#pragma unroll
+        for (int i = 0; i < 2 * kValues; ++i) soundness.add(sums[i % 2][i / 2]);
+        return soundness.holds();
+    }
     // Of sums[i % 2][i / 2], bit i: whether it must be done again.
     static __device__ __forceinline__ uint64_t find_unsound(const Sums& sums) {
         uint64_t unsound = 0;
@@ -12374,7 +12381,9 @@ struct Product {
             for (int i = 0; i < kColumns / 32; ++i) bias[lane + 32 * i] = own_bias[i];
             __syncwarp();
             uint64_t unsound = 0;
-            if constexpr (kParts == 2) unsound = find_unsound(sums);
+            if constexpr (kParts == 2) {
+                if (!are_sound(sums)) unsound = find_unsound(sums);
+            }
             if (params.y_direct) store_direct(sums, place);
             else store_staged(sums, place);
             if constexpr (kParts == 2) {
@@ -13442,7 +13451,7 @@ __global__ void __launch_bounds__(Tile::kMaxThreads, Tile::kBlocks)
     const int rows = min(outputs - warp_o, Tile::kWarpO);
     const int lane_row = lane / Tile::kWarpP;
     const float* const column = totals + warp_o * Tile::kSumPitch + lane_column;
-    bool sound = true;
+    Soundness soundness;
     const auto write = [&](auto activated) {
         constexpr int kUnroll = decltype(activated)::value ? 1 : 4;
 #pragma unroll kUnroll
@@ -13455,7 +13464,7 @@ __global__ void __launch_bounds__(Tile::kMaxThreads, Tile::kBlocks)
             }
             total += __shfl_sync(0xFFFFFFFF, widen(lane_bias), row);
             if (source.l == kFarAway || row >= rows) continue;
-            sound = sound && is_sound(total);
+            if constexpr (Tile::kSplit) soundness.add(total);
             y[row * problem.P] = finish<Element, decltype(activated)::value>(problem, total);
         }
     };
@@ -13463,7 +13472,7 @@ __global__ void __launch_bounds__(Tile::kMaxThreads, Tile::kBlocks)
     else write(std::true_type{});
 
     if constexpr (Tile::kSplit) {
-        if (sound) return;
+        if (soundness.holds()) return;
 #pragma unroll 1
         for (int row = team * Tile::kLaneRows + lane_row; row < rows; row += teams * Tile::kLaneRows) {
             float* const value = y + row * problem.P;

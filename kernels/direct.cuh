@@ -338,9 +338,10 @@ struct ChunkTile {
     static constexpr int kThreadP = kChunkP / 32;  // 32 apart
     static constexpr int kValues = kThreadO * kThreadP;
     // Blocks that registers are shared by; elements that a thread loads before it stores any, unless copies
-    // go straight to shared memory. Larger numbers spill.
-    static constexpr int kBlocks = kValues > 16 || sizeof(Element) == 2 ? 2 : 3;
-    static constexpr int kBatch = kValues > 16 ? 3 : 8;
+    // go straight to shared memory. How many are in flight bounds 16 bits: 5x663x19661 to 204, K4 g51 takes
+    // 284, 226 and 175 us with 2 blocks and 8 elements, 3 and 8, 3 and 16.
+    static constexpr int kBlocks = kValues > 16 ? 2 : 3;
+    static constexpr int kBatch = kValues > 16 ? 6 : 16;
     static_assert(kThreadO % 4 == 0, "weights are read 4 at a time");
 };
 
@@ -370,6 +371,7 @@ struct ChunkParams {
     // What threads bring at a time: of x [line][row][plane], of weights [8 products][4 output channels]. A
     // line is a channel of a sample.
     Divisor step_rows;
+    int32_t parts;              // of a line
     int32_t step_lines;
     Divisor step_quads;
     int32_t step_eights;
@@ -416,39 +418,40 @@ __device__ __forceinline__ ChunkPlace find_place(const ChunkParams& params) {
     return place;
 }
 
-// Moves elements into shared memory, 4 bytes straight, others through registers, several in flight. next()
-// returns whether there is another, and where: target(slot, source, whether it is no zero).
-template <class Tile, class Next>
-__device__ __forceinline__ void bring(float* smem, Next next) {
+// Brings `count` elements, `step` apart, to slots of shared memory; zeros for those whose positions, counted
+// from `position` on, are not below `size`. 4 bytes go straight, others through registers, several in flight.
+template <class Tile>
+__device__ __forceinline__ void bring(float* target, int32_t target_step,
+                                      const typename Tile::Element* source, int64_t step, int32_t count,
+                                      uint32_t position, uint32_t position_step, uint32_t size) {
     using Element = typename Tile::Element;
-    int32_t slot;
-    const Element* source;
-    bool inside;
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
     constexpr bool kAsync = sizeof(Element) == 4;
 #else
     constexpr bool kAsync = false;
 #endif
     if constexpr (kAsync) {
-#pragma unroll 2
-        while (next(slot, source, inside)) {
-            ptx::cp_async<4>(ptx::smem_address(smem + slot), source, inside ? 4 : 0);
+#pragma unroll 4
+        for (int32_t i = 0; i < count; ++i) {
+            ptx::cp_async<4>(ptx::smem_address(target), source, position < size ? 4 : 0);
+            source += step;
+            target += target_step;
+            position += position_step;
         }
     } else {
-        bool more = true;
 #pragma unroll 1
-        while (more) {
+        for (; count > 0; count -= Tile::kBatch) {
             Element value[Tile::kBatch];
-            int32_t slots[Tile::kBatch];
 #pragma unroll
             for (int i = 0; i < Tile::kBatch; ++i) {
-                more = more && next(slot, source, inside);
-                slots[i] = more ? slot : -1;
-                value[i] = more && inside ? *source : Element{};
+                value[i] = i < count && position < size ? *source : Element{};
+                source += step;
+                position += position_step;
             }
 #pragma unroll
             for (int i = 0; i < Tile::kBatch; ++i) {
-                if (slots[i] >= 0) smem[slots[i]] = widen(value[i]);
+                if (i < count) *target = widen(value[i]);
+                target += target_step;
             }
         }
     }
@@ -463,32 +466,18 @@ __device__ __forceinline__ void fill_chunk_w(const ChunkParams& params, const Ch
     const Problem& problem = params.problem;
     const int32_t step_quads = params.step_quads.divisor, step_products = params.step_eights * 8;
     const int32_t eight = params.step_quads.quotient(threadIdx.x / 32);
-    const int32_t first = eight < params.step_eights ? eight * 8 + threadIdx.x % 32 / 4 : products;
-    int32_t o = (threadIdx.x / 32 - eight * step_quads) * 4 + threadIdx.x % 4;
-    int32_t product = first, at_slot;
+    const int32_t first = eight * 8 + threadIdx.x % 32 / 4;
+    if (eight >= params.step_eights || first >= products) return;
+    const int32_t count = static_cast<uint32_t>(products - first + step_products - 1) / step_products;
     const int64_t row_products = problem.C * problem.K;
-    const Element* at;
-    const auto set_row = [&] {
-        at = static_cast<const Element*>(problem.w) + channel * problem.K + tap + product +
-             (place.g * problem.O + place.o_begin + o) * row_products;
-        at_slot = params.w_slot + product * params.w_pitch + o;
-    };
-    set_row();
-    bring<Tile>(smem, [&](int32_t& slot, const Element*& source, bool& inside) {
-        if (product >= products) {
-            if (o + step_quads * 4 >= params.w_pitch - 4 || first >= products) return false;
-            o += step_quads * 4;
-            product = first;
-            set_row();
-        }
-        slot = at_slot;
-        source = at;
-        inside = o < place.outputs;
-        product += step_products;
-        at += step_products;
-        at_slot += step_products * params.w_pitch;
-        return true;
-    });
+    const Element* const w = static_cast<const Element*>(problem.w) + channel * problem.K + tap + first +
+                             (place.g * problem.O + place.o_begin) * row_products;
+    const int32_t slot = params.w_slot + first * params.w_pitch;
+#pragma unroll 1
+    for (int32_t o = (threadIdx.x / 32 - eight * step_quads) * 4 + threadIdx.x % 4; o < params.w_pitch - 4;
+         o += step_quads * 4)
+        bring<Tile>(smem + slot + o, step_products * params.w_pitch, w + o * row_products, step_products,
+                    count, 0, 0, o < place.outputs);
 }
 
 // The x that taps from `tap` on of some channels need, zeros outside 0 <= l < L.
@@ -497,47 +486,28 @@ __device__ __forceinline__ void fill_chunk_x(const ChunkParams& params, const Ch
                                              int32_t channel, int32_t tap, int32_t channels, float* smem) {
     using Element = typename Tile::Element;
     const Problem& problem = params.problem;
-    const uint32_t first = params.planes.quotient(threadIdx.x);
-    const int32_t plane = threadIdx.x - first * params.planes.divisor;
-    int32_t line = params.step_rows.quotient(first);
-    const int32_t first_row = first - line * params.step_rows.divisor;
-    if (line >= params.step_lines) return;
-    const int32_t lines = channels * params.samples.divisor, step_rows = params.step_rows.divisor;
-    const int32_t stride = static_cast<int32_t>(problem.stride), row_offset = step_rows * stride;
-    const int64_t step = row_offset * problem.x_stride_l;
-    const Element* at;
-    int32_t row, at_slot;
-    Inside range;  // of the row, from this thread's position on
-    const auto set_line = [&] {
+    const int32_t step_rows = params.step_rows.divisor, stride = static_cast<int32_t>(problem.stride);
+    const uint32_t index = params.planes.quotient(threadIdx.x);
+    const int32_t plane = threadIdx.x - index * params.planes.divisor;
+    const int32_t first_line = params.step_rows.quotient(index), row = index - first_line * step_rows;
+    if (first_line >= params.step_lines) return;
+    const int32_t count = params.parts - (row + (params.parts - 1) * step_rows >= params.line_rows);
+    const int32_t lines = channels * params.samples.divisor;
+    const int64_t l = place.p_begin * stride - problem.pad_left + tap * problem.dilation +
+                      row * stride + plane * params.plane_step;
+    const Element* const x = static_cast<const Element*>(problem.x) + place.n * problem.x_stride_n +
+                             (place.g * problem.C + channel) * problem.x_stride_c + l * problem.x_stride_l;
+    const int32_t slot = params.x_slot + plane * params.plane_rows + row;
+    const Inside range = inside_row(l, problem.L, 1 << 30);
+    const uint32_t size = range.end - range.begin;
+#pragma unroll 1
+    for (int32_t line = first_line; line < lines; line += params.step_lines) {
         const int32_t c = params.samples.quotient(line), sample = line - c * params.samples.divisor;
-        const int64_t l = place.p_begin * problem.stride - problem.pad_left + tap * problem.dilation +
-                          first_row * stride + plane * params.plane_step;
-        at = static_cast<const Element*>(problem.x) + (place.n + sample) * problem.x_stride_n +
-             (place.g * problem.C + channel + c) * problem.x_stride_c + l * problem.x_stride_l;
-        at_slot = params.x_slot + c * params.channel_slots + plane * params.plane_rows +
-                  sample * params.pitch.divisor + first_row;
-        row = first_row;
-        range = inside_row(l, problem.L, 1 << 30);
-        if (sample >= place.samples) range.end = 0;
-    };
-    row = params.line_rows;
-    line -= params.step_lines;
-    bring<Tile>(smem, [&](int32_t& slot, const Element*& source, bool& inside) {
-        if (row >= params.line_rows) {
-            line += params.step_lines;
-            if (line >= lines) return false;
-            set_line();
-        }
-        slot = at_slot;
-        source = at;
-        inside = range.begin <= 0 && range.end > 0;
-        row += step_rows;
-        range.begin -= row_offset;
-        range.end -= row_offset;
-        at += step;
-        at_slot += step_rows;
-        return true;
-    });
+        bring<Tile>(smem + slot + c * params.channel_slots + sample * params.pitch.divisor, step_rows,
+                    x + c * problem.x_stride_c + sample * problem.x_stride_n,
+                    step_rows * stride * problem.x_stride_l, count, -range.begin, step_rows * stride,
+                    sample < place.samples ? size : 0);
+    }
 }
 
 // total += the sum of `count` products of this thread, whose x begins at `slots` bytes from x.
@@ -867,17 +837,22 @@ ChunkParams plan_chunk(const Problem& problem) {
         return slots <= room && reach * cycle <= INT32_MAX &&
                samples * problem.G * problem.O * problem.P <= INT32_MAX;
     };
-    // How threads share x: equal parts of as many lines as leave few threads idle.
+    // How threads share x: equal parts of as many lines as leave few threads idle; several parts, of 32
+    // elements or more, so that as many elements are in flight.
     const auto share = [&] {
         const int64_t threads = params.threads, planes = params.planes.divisor, line_rows = params.line_rows;
         const int64_t all_lines = int64_t{params.channels} * params.samples.divisor;
+        const int64_t fewest = ceil_div(line_rows * planes, threads);
         int64_t most = 0;
-        for (int64_t parts = ceil_div(line_rows * planes, threads), i = 0; i < 4; ++i, ++parts) {
+        for (int64_t parts = fewest; parts <= std::max<int64_t>(fewest + 3, Tile::kBatch); ++parts) {
             const int64_t rows = ceil_div(line_rows, parts);
+            if (parts > fewest + 3 && rows * planes < 32) break;
             const int64_t lines = std::min(threads / (rows * planes), all_lines);
-            if (lines * line_rows / parts <= most) continue;
-            most = lines * line_rows / parts;
+            const int64_t active = lines * line_rows / parts;
+            if (8 * active <= 7 * most) continue;
+            most = std::max(most, active);
             params.step_rows = plan_divisor(rows);
+            params.parts = static_cast<int32_t>(ceil_div(line_rows, rows));
             params.step_lines = static_cast<int32_t>(lines);
         }
         return most > 0;

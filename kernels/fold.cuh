@@ -409,7 +409,7 @@ __device__ __forceinline__ void write(const Params& params, const Place& place, 
     Element* const staged = reinterpret_cast<Element*>(memory.staged + threadIdx.x / 32 * Tile::kStageBytes);
     Element* const y = static_cast<Element*>(problem.y) +
                        ((place.n * problem.G + place.g) * problem.O + o_begin) * problem.P + p;
-    bool sound = true;
+    Soundness soundness;
 #pragma unroll
     for (int m = 0; m < Tile::kMTiles; ++m) {
         if (m > 0 && m >= m_count) break;
@@ -422,13 +422,15 @@ __device__ __forceinline__ void write(const Params& params, const Place& place, 
             write_rows<Tile>(params, sum[m], half, bias, staged, y + o * problem.P, rows, left);
             if constexpr (Tile::kSplit) {
 #pragma unroll
-                for (int n = 0; n < Tile::kNTiles; ++n)
-                    sound = sound && is_sound(sum[m][n][2 * half]) && is_sound(sum[m][n][2 * half + 1]);
+                for (int n = 0; n < Tile::kNTiles; ++n) {
+                    soundness.add(sum[m][n][2 * half]);
+                    soundness.add(sum[m][n][2 * half + 1]);
+                }
             }
         }
     }
     if constexpr (Tile::kSplit) {
-        if (__all_sync(0xFFFFFFFF, sound)) return;
+        if (__all_sync(0xFFFFFFFF, soundness.holds())) return;
         const int rows = static_cast<int>(min(problem.O - o_begin, int64_t{16 * m_count}));
 #pragma unroll 1
         for (int row = 0; row < rows; ++row) {

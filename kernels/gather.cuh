@@ -16,6 +16,7 @@ constexpr int kBatch = 12;           // elements of x that a thread has in fligh
 constexpr int kBatchW = 4;           // and of w
 constexpr int kOutputs = 8;          // of a thread, or twice as many
 constexpr int kMostParts = 32;
+constexpr int kShareStep = 4;        // parts begin at multiples of it; weights of zero follow the last product
 constexpr int64_t kChain = 1024;     // products that one thread sums in a line, about
 
 // A block is [part][position]: threads side by side, and those that share a position's products. What the
@@ -105,6 +106,7 @@ __global__ void __launch_bounds__(kThreads, kUnboundBlocks)
     load(end - begin);
 
     if (thread < kO) bias_smem[thread] = bias;
+    if (thread < (kShareStep - 1) * kO) w_smem[kO * products + thread] = 0.0f;
     const auto store_w = [&](int32_t at, Element w_value) {
         const int32_t o = kO == 1 ? 0 : params.products_of_channel.quotient(at);
         if (at < kO * products) w_smem[(at - o * products) * kO + o] = widen(w_value);
@@ -132,7 +134,7 @@ __global__ void __launch_bounds__(kThreads, kUnboundBlocks)
         if (first + kBatch < end) load(end - first - kBatch);
 #pragma unroll
         for (int i = 0; i < kBatch; ++i) {
-            if (first + i >= end) break;
+            if (i % kShareStep == 0 && first + i >= end) break;
             const auto w_frag = *reinterpret_cast<const Vector<float, kO>*>(w_smem + (first + i) * kO);
 #pragma unroll
             for (int o = 0; o < kO; ++o) sum[o] = fmaf(w_frag.at[o], wide[i], sum[o]);
@@ -157,7 +159,7 @@ __global__ void __launch_bounds__(kThreads, kUnboundBlocks)
 #pragma unroll 1
     for (int o = part; o < outputs; o += params.parts) {
         float total = bias_smem[o];
-#pragma unroll 1
+#pragma unroll 4
         for (int i = 0; i < params.parts; ++i) total += w_smem[((i * kO + o) << step_log2) + position];
         y[o * row] = params.activation == Activation::none
                          ? narrow<Element>(total)
@@ -182,7 +184,7 @@ inline Plan plan(const Problem& problem) {
     for (; parts < kMostParts && wants_more(); parts *= 2) --params.positions_log2;
     params.samples = plan_sample_divisor(problem.N, problem.P);
     params.products = static_cast<int32_t>(products);
-    params.share = static_cast<int32_t>(ceil_div(products, parts));
+    params.share = static_cast<int32_t>(round_up(ceil_div(products, parts), kShareStep));
     params.channels = static_cast<int32_t>(problem.O);
     params.w = problem.w;
     params.bias = problem.bias;
@@ -207,7 +209,7 @@ inline Plan plan(const Problem& problem) {
 
     const int64_t p_blocks = ceil_div(problem.N * problem.P, kThreads / parts);
     const auto smem_bytes = [&](int64_t outputs) {
-        return (round_up(outputs, 4) + std::max<int64_t>(products, kThreads) * outputs) * 4;
+        return (round_up(outputs, 4) + std::max<int64_t>(products + kShareStep - 1, kThreads) * outputs) * 4;
     };
     // Twice the outputs a thread where enough blocks remain: 1024x3x512 to 64, K3, bf16 150 and 77 us.
     const bool many = problem.O > kOutputs && few_rows * p_blocks >= 4 * problem.device.sm_count &&

@@ -356,12 +356,15 @@ struct Product {
         for (int half = 0; half < 2; ++half) {
             const float least = of_x + kSumOfSmallW * scaling[half].y;
             if (least == 0.0f || place.channel + warp % 4 * 16 + 8 * half + lane / 4 >= problem.O) continue;
+            float smallest = least;
 #pragma unroll
             for (int i = 0; i < kValues; ++i) {
+                if (i / 2 % 2 != half) continue;
                 const int32_t p = place.row + 8 * (i / 4) + 2 * (lane % 4) + i % 2;
-                if (i / 2 % 2 == half && (geometry.flat || (p >= 0 && p < problem.P)))
-                    suffice = suffice && fabsf(acc[i]) >= least;
+                const bool exists = geometry.flat || (p >= 0 && p < problem.P);
+                smallest = exists ? fminf(smallest, fabsf(acc[i])) : smallest;
             }
+            suffice = suffice && smallest >= least;
         }
         return suffice;
     }
@@ -412,9 +415,12 @@ struct Product {
             }
             bool sound = true;
             if constexpr (kMends) {
+                Soundness soundness;
 #pragma unroll
-                for (int i = 0; i < kValues; ++i) sound = sound && is_right(acc[i]);
-                sound = __all_sync(0xFFFFFFFF, sound || (!Traits::kIsSplit && problem.K % kFold == 0));
+                for (int i = 0; i < kValues; ++i) soundness.add(acc[i]);
+                sound = Traits::kIsSplit ? soundness.holds()
+                                         : soundness.is_finite() || problem.K % kFold == 0;
+                sound = __all_sync(0xFFFFFFFF, sound);
             }
             store_tile(acc, place, bias, sound);
             if constexpr (kMends) {

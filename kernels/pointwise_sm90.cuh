@@ -560,6 +560,12 @@ struct Product {
         }
     }
 
+    static __device__ __forceinline__ bool are_sound(const Sums& sums) {
+        Soundness soundness;
+#pragma unroll
+        for (int i = 0; i < 2 * kValues; ++i) soundness.add(sums[i % 2][i / 2]);
+        return soundness.holds();
+    }
     // Of sums[i % 2][i / 2], bit i: whether it must be done again.
     static __device__ __forceinline__ uint64_t find_unsound(const Sums& sums) {
         uint64_t unsound = 0;
@@ -594,7 +600,9 @@ struct Product {
             for (int i = 0; i < kColumns / 32; ++i) bias[lane + 32 * i] = own_bias[i];
             __syncwarp();
             uint64_t unsound = 0;
-            if constexpr (kParts == 2) unsound = find_unsound(sums);
+            if constexpr (kParts == 2) {
+                if (!are_sound(sums)) unsound = find_unsound(sums);
+            }
             if (params.y_direct) store_direct(sums, place);
             else store_staged(sums, place);
             if constexpr (kParts == 2) {

@@ -438,7 +438,7 @@ __global__ void __launch_bounds__(Tile::kMaxThreads, Tile::kBlocks)
     const int rows = min(outputs - warp_o, Tile::kWarpO);
     const int lane_row = lane / Tile::kWarpP;
     const float* const column = totals + warp_o * Tile::kSumPitch + lane_column;
-    bool sound = true;
+    Soundness soundness;
     const auto write = [&](auto activated) {
         constexpr int kUnroll = decltype(activated)::value ? 1 : 4;
 #pragma unroll kUnroll
@@ -451,7 +451,7 @@ __global__ void __launch_bounds__(Tile::kMaxThreads, Tile::kBlocks)
             }
             total += __shfl_sync(0xFFFFFFFF, widen(lane_bias), row);
             if (source.l == kFarAway || row >= rows) continue;
-            sound = sound && is_sound(total);
+            if constexpr (Tile::kSplit) soundness.add(total);
             y[row * problem.P] = finish<Element, decltype(activated)::value>(problem, total);
         }
     };
@@ -459,7 +459,7 @@ __global__ void __launch_bounds__(Tile::kMaxThreads, Tile::kBlocks)
     else write(std::true_type{});
 
     if constexpr (Tile::kSplit) {
-        if (sound) return;
+        if (soundness.holds()) return;
 #pragma unroll 1
         for (int row = team * Tile::kLaneRows + lane_row; row < rows; row += teams * Tile::kLaneRows) {
             float* const value = y + row * problem.P;

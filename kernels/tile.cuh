@@ -140,10 +140,26 @@ __device__ __forceinline__ uint32_t round_tf32(uint32_t bits) {
     return __float_as_uint(fmaf(power, 0x1p-11f, __uint_as_float(bits)));
 }
 
-// Whether a sum of split operands' products can be right: an infinity's parts cancel to NaN, and near the
-// subnormal numbers parts are lost.
+// Whether sums of split operands' products can be right: an infinity's parts cancel to NaN, and near the
+// subnormal numbers parts are lost. Three instructions a sum; `&&` over many becomes a branch at each.
+struct Soundness {
+    float zero = 0.0f;               // NaN once a sum is not finite
+    uint32_t smallest = 0xFFFFFFFF;  // of twice the magnitudes' bits, less one: for zero the largest
+
+    __device__ __forceinline__ void add(float sum) {
+        zero = fmaf(sum, 0.0f, zero);
+        smallest = min(smallest, 2 * __float_as_uint(sum) - 1);
+    }
+    __device__ __forceinline__ bool is_finite() const { return zero == 0.0f; }
+    __device__ __forceinline__ bool holds() const {
+        return is_finite() && smallest >= 2 * __float_as_uint(0x1p-90f) - 1;
+    }
+};
+
 __device__ __forceinline__ bool is_sound(float sum) {
-    return sum == 0.0f || (fabsf(sum) >= 0x1p-90f && isfinite(sum));
+    Soundness one;
+    one.add(sum);
+    return one.holds();
 }
 
 // gelu or silu of one value, as PyTorch's kernels compute them.
