@@ -2736,6 +2736,8 @@ constexpr int kRowsBlocks = 1;
 
 struct RowsParams : Params {
     int32_t lanes_log2;       // strided: of an output
+    int32_t turns;            // taps of a lane after which its outputs have been in all banks they meet
+    int32_t turn_outputs_log2;  // outputs after which banks repeat
     int32_t stage_positions;  // of y
     int32_t stage_elems;      // of their x, in shared memory
     int32_t warp_bytes;       // of two stages and taps
@@ -2917,8 +2919,8 @@ __device__ __forceinline__ void sum_strips(const Params& params, const Stage<Ele
     }
 }
 
-// `lanes` neighbours share an output, each with every lanes-th tap, so that a stride that is a power of two
-// brings them to different banks.
+// A lane has outputs 32 apart; where rows are short, `lanes` neighbours share each, with every lanes-th tap.
+// Lanes whose outputs lie in the same banks for any one tap take their taps in turns: from another one on.
 template <class Element>
 __device__ __forceinline__ void sum_strided(const RowsParams& params, const Stage<Element>& stage,
                                             int shift) {
@@ -2926,16 +2928,29 @@ __device__ __forceinline__ void sum_strided(const RowsParams& params, const Stag
     const int stride = params.stride, lanes = 1 << params.lanes_log2;
     const int lane = threadIdx.x % lanes, output = threadIdx.x % 32 >> params.lanes_log2;
     const int outputs = 32 >> params.lanes_log2;  // at once, kStridedOutputs times
+    const int turns = params.turns, first = (output >> params.turn_outputs_log2) * kPack<Element>;
 #pragma unroll 1
     for (int p_first = stage.p; p_first < stage.p_end; p_first += kStridedOutputs * outputs) {
         float sum[kStridedOutputs] = {};
-        const Element* x = stage.x_smem + shift + (p_first - stage.p + output) * stride + lane * dilation;
-#pragma unroll 2
-        for (int k = lane; k < taps; k += lanes, x += lanes * dilation) {
+        const Element* const x = stage.x_smem + shift + (p_first - stage.p + output) * stride;
+        const auto add = [&](int k, const Element* at) {
             const float w = stage.w_smem[k];
 #pragma unroll
-            for (int i = 0; i < kStridedOutputs; ++i) sum[i] += w * widen(x[i * outputs * stride]);
+            for (int i = 0; i < kStridedOutputs; ++i) sum[i] += w * widen(at[i * outputs * stride]);
+        };
+        int k = lane;
+        if (turns > 1) {
+            for (; k + (turns - 1) * lanes < taps; k += turns * lanes) {
+#pragma unroll 2
+                for (int turn = 0; turn < turns; ++turn) {
+                    const int other = k + (turn + first & turns - 1) * lanes;
+                    add(other, x + other * dilation);
+                }
+            }
         }
+        const Element* at = x + k * dilation;
+#pragma unroll 2
+        for (; k < taps; k += lanes, at += lanes * dilation) add(k, at);
         for (int distance = lanes / 2; distance > 0; distance /= 2) {
 #pragma unroll
             for (int i = 0; i < kStridedOutputs; ++i) sum[i] += __shfl_xor_sync(0xFFFFFFFF, sum[i], distance);
@@ -3015,17 +3030,27 @@ __global__ void __launch_bounds__(kMaxThreads, kRowsBlocks<kWay>)
     }
 }
 
-// An output's lanes in strided rows: so many that shared memory's banks and short rows are used well, but not
-// more than half of the taps.
+// An output's lanes in strided rows: several where rows are short or strides long, but not more than half of
+// the taps.
 inline int32_t strided_lanes_log2(const Problem& problem) {
-    const int64_t power = problem.stride & -problem.stride;
     int32_t log2 = 0;
     for (int64_t lanes = 1; lanes < 32; lanes *= 2, ++log2) {
-        const bool is_far = problem.stride > 4 * lanes, meets_banks = lanes < std::min<int64_t>(power, 8);
+        const bool is_far = problem.stride > 8 * lanes;
         const bool is_short = 32 / lanes * kStridedOutputs >= 2 * problem.P;
-        if (!is_far && (2 * lanes > problem.K || (!meets_banks && !is_short))) break;
+        if (!is_far && (2 * lanes > problem.K || !is_short)) break;
     }
     return log2;
+}
+
+// In what turns the lanes of a warp take their taps.
+inline void plan_turns(const Problem& problem, RowsParams& params) {
+    const int64_t pack = 4 / element_bytes(problem.dtype), lanes = int64_t{1} << params.lanes_log2;
+    const int64_t power = std::min<int64_t>(problem.stride & -problem.stride, 32);
+    const int64_t outputs = 32 / std::max<int64_t>(power / pack, 1);  // in banks of their own
+    params.turn_outputs_log2 = 0;
+    while (outputs >> (params.turn_outputs_log2 + 1) > 0) ++params.turn_outputs_log2;
+    const int64_t turns = std::max<int64_t>(32 / lanes / outputs, 1);
+    params.turns = static_cast<int32_t>(turns > 1 ? turns * pack : 1);
 }
 
 // For x contiguous along l. False where taps reach too far, or the stride is too long, for shared memory.
@@ -3036,6 +3061,7 @@ inline bool plan_rows(const Problem& problem, RowsParams& params, Way way) {
     if (way == Way::strips) lead = wide - 1;
     if (way == Way::strided) {
         params.lanes_log2 = strided_lanes_log2(problem);
+        plan_turns(problem, params);
         const int64_t outputs = kStridedOutputs * (32 >> params.lanes_log2);
         const int64_t times = std::max<int64_t>(kStridedBytes / (outputs * problem.stride * bytes), 1);
         positions = round_up(outputs * times, wide);  // so that stages of x are aligned alike
@@ -3045,7 +3071,10 @@ inline bool plan_rows(const Problem& problem, RowsParams& params, Way way) {
     if (problem.stride > kMaxSpan / positions || reach > kMaxSpan) return false;
     const int64_t elems = round_up(positions * problem.stride + reach + 2 * wide, wide);
     const int64_t warp_bytes = 2 * elems * bytes + round_up(problem.K, kVector) * kSumBytes;
-    if (kRowsWarps * warp_bytes > kSmemSums * kSumBytes) return false;
+    // Two blocks a multiprocessor have enough of x on its way.
+    const int64_t most_bytes = way == Way::strided ? std::min<int64_t>(problem.device.smem_bytes, 110 << 10)
+                                                   : kPlainSmemBytes;
+    if (kRowsWarps * warp_bytes > most_bytes) return false;
     params.stage_positions = static_cast<int32_t>(positions);
     params.stage_elems = static_cast<int32_t>(elems);
     params.warp_bytes = static_cast<int32_t>(warp_bytes);
@@ -3516,7 +3545,7 @@ constexpr int kBatch = 12;           // elements of x that a thread has in fligh
 constexpr int kBatchW = 4;           // and of w
 constexpr int kOutputs = 8;          // of a thread, or twice as many
 constexpr int kMostParts = 32;
-constexpr int kShareStep = 4;        // parts begin at multiples of it; weights of zero follow the last product
+constexpr int kShareStep = 4;        // parts begin at multiples of it, weights of zero follow the last one
 constexpr int64_t kChain = 1024;     // products that one thread sums in a line, about
 
 // A block is [part][position]: threads side by side, and those that share a position's products. What the
@@ -3842,6 +3871,13 @@ inline Way way_of(const Problem& problem) {
     }
     if (common == 1 && P >= 16 && P < 64 && K > 16 && K <= 96) return Way::strided;
     if (common == 1 && P >= 64 && stride % 2 == 1 && K > (P < 512 ? 4 : 2) && K <= 32) return Way::strided;
+    // us by outputs or sliding and by this, fp32 and bf16: 8x36x39071 to 72, K3 s2 58, 46 and 58, 36;
+    // 21x50x8047, K7 s4 26, 22 and 26, 17; 2x645x55009, K8 s2 d9 192, 189 and 207, 129; but 1x3377x31709, K23
+    // s4 223, 243 and 224, 239, and of fp32 1x797x43897, K5 s8 49, 52.
+    const bool is_fp32 = problem.dtype == Dtype::float32;
+    if (common == 1 && P >= 400 && stride % 2 == 0 && stride <= 8 && K <= (is_fp32 ? 16 : 20) &&
+        2 * K >= (is_fp32 ? 3 * stride : stride + 1))
+        return Way::strided;
     if ((K <= 4 && (planes > 1 || P < 64)) || 2 * K <= 3 * planes) return Way::outputs;
     if (common == 1 && P >= 64 && stride >= 8 && K <= 32) return Way::strided;
     // Few positions for as many planes: 3x41x2940, K48, stride 8 13.5 us by sliding, 6.6 by this; 7x296x3854,
@@ -3863,6 +3899,19 @@ inline bool prefers_few_outputs(const Problem& problem) {
     return problem.P < 64 || plan_sliding(problem).threads_per_row.divisor == 0;
 }
 
+template <class Element, Way kWay>
+Error launch_rows(const Problem& problem, const RowsParams& params, cudaStream_t stream) {
+    const int smem_bytes = kRowsWarps * params.warp_bytes;
+    if (smem_bytes > kPlainSmemBytes) {
+        const Error error = allow_smem<depthwise_rows_kernel<Element, kWay>>(problem.device);
+        if (error != nullptr) return error;
+    }
+    const int64_t blocks = ceil_div(int64_t{params.rows} * params.segments.divisor, kRowsWarps);
+    depthwise_rows_kernel<Element, kWay>
+        <<<static_cast<unsigned>(blocks), kRowsWarps * 32, smem_bytes, stream>>>(params);
+    return launch_error();
+}
+
 template <class Element>
 Error launch_element(const Problem& problem, cudaStream_t stream) {
     const auto blocks_of = [](const BlockParams& params) {
@@ -3875,15 +3924,9 @@ Error launch_element(const Problem& problem, cudaStream_t stream) {
         Way way = way_of(problem);
         RowsParams rows = plan_any<RowsParams>(problem);
         if (way <= Way::strided && !plan_rows(problem, rows, way)) way = Way::sliding;
-        const auto launch_rows = [&](auto* kernel) {
-            const int64_t blocks = ceil_div(int64_t{rows.rows} * rows.segments.divisor, kRowsWarps);
-            const int smem_bytes = kRowsWarps * rows.warp_bytes;
-            kernel<<<static_cast<unsigned>(blocks), kRowsWarps * 32, smem_bytes, stream>>>(rows);
-            return launch_error();
-        };
-        if (way == Way::strips) return launch_rows(depthwise_rows_kernel<Element, Way::strips>);
-        if (way == Way::words) return launch_rows(depthwise_rows_kernel<Element, Way::words>);
-        if (way == Way::strided) return launch_rows(depthwise_rows_kernel<Element, Way::strided>);
+        if (way == Way::strips) return launch_rows<Element, Way::strips>(problem, rows, stream);
+        if (way == Way::words) return launch_rows<Element, Way::words>(problem, rows, stream);
+        if (way == Way::strided) return launch_rows<Element, Way::strided>(problem, rows, stream);
         if (way == Way::padded) return launch_padded<Element>(problem, stream);
         if (way == Way::gathered) return gather::launch<Element>(problem, stream);
         if (way == Way::sliding) {
@@ -5746,15 +5789,15 @@ struct WindowTraits : ModeTraits<kMode_> {
 
 // How one launch cuts its problem; written by the host, read by every role.
 struct WindowGeometry {
-    int32_t o_tiles;           // of one group
-    IndexDivisor o_steps;  // of one group: tiles of outputs, or pairs of those
+    int32_t o_tiles;            // of one group
+    IndexDivisor o_steps;       // of one group: tiles of outputs, or pairs of those
     IndexDivisor groups;
     IndexDivisor sample_boxes;  // a tile is some that follow each other, of all samples'
-    int32_t pairs;             // of tiles, one for each block of a cluster; 0 where it does not fit
-    int32_t stages;            // in all of a tile's channels
-    int32_t image_stages;      // of which there are weights
-    int32_t residues;          // 1: rows of x begin at 16-byte pieces; else how many lie differently
-    int32_t box_bytes;         // of x, of 64 positions, in a stage
+    int32_t pairs;              // of tiles, one for each block of a cluster; 0 where it does not fit
+    int32_t stages;             // in all of a tile's channels
+    int32_t image_stages;       // of which there are weights
+    int32_t residues;           // 1: rows of x begin at 16-byte pieces; else how many lie differently
+    int32_t box_bytes;          // of x, of 64 positions, in a stage
     int32_t ring, stage_bytes;  // stages under way, of weights and then x
     int32_t vector_bytes;       // of y, that lie in one piece in all rows, 16 at most
     int32_t smem_bytes;
@@ -6157,6 +6200,14 @@ __host__ __device__ __forceinline__ int32_t pack_units(const Geometry& geometry)
            ((geometry.taps + kPackTaps - 1) / kPackTaps);
 }
 
+// The i-th of row `row`.
+template <class Bits>
+__device__ __forceinline__ PackUnit unit_of(const Geometry& geometry, int32_t row, int32_t i) {
+    const int32_t segments = (geometry.taps + kPackTaps - 1) / kPackTaps, step = i / segments;
+    const int32_t tap = (i - step * segments) * kPackTaps;
+    return {row, step * kPackChannels<Bits>, tap, min(kPackTaps, geometry.taps - tap)};
+}
+
 // Channels [c, c + kPackChannels) and the taps of `unit`, of w_row [C][K], to staged[channel][kPackPitch];
 // zero where there are none.
 template <class Bits>
@@ -6274,12 +6325,10 @@ __global__ void __launch_bounds__(kPackThreads)
     if (row >= rows) return;
     int64_t w_row;
     const bool exists = find_row_of_w(geometry, row, O, w_row);
-    const int32_t segments = (geometry.taps + kPackTaps - 1) / kPackTaps;
     const int32_t units = pack_units<Bits>(geometry);
 #pragma unroll 1
     for (int32_t i = blockIdx.y; i < units; i += gridDim.y) {
-        const int32_t step = i / segments, tap = (i - step * segments) * kPackTaps;
-        const PackUnit unit{row, step * kPackChannels<Bits>, tap, min(kPackTaps, geometry.taps - tap)};
+        const PackUnit unit = unit_of<Bits>(geometry, row, i);
         stage_weights(staged[warp], static_cast<const Bits*>(w) + w_row * C * K, unit, geometry.folded != 0,
                       C, K, exists);
         pack_staged<kMode>(staged[warp], unit, geometry, scratch.image, 1.0f);
@@ -6328,11 +6377,9 @@ __global__ void __launch_bounds__(kPackThreads)
     const int32_t group = static_cast<int32_t>(blockIdx.x) / group_rows;
     const int32_t o = static_cast<int32_t>(blockIdx.x) - group * group_rows;
     const int32_t safe_rows = safe_geometry.o_tiles * safe_geometry.tile_o;
-    const int32_t segments = (geometry.taps + kPackTaps - 1) / kPackTaps;
-    for (int32_t i = threadIdx.x / 32; i < geometry.chunks * segments; i += kPackThreads / 32) {
-        const int32_t chunk = i / segments, tap = (i - chunk * segments) * kPackTaps;
-        PackUnit unit{static_cast<int32_t>(blockIdx.x), chunk * kPackChannels<uint32_t>, tap,
-                      min(kPackTaps, geometry.taps - tap)};
+    const int32_t units = pack_units<uint32_t>(geometry);
+    for (int32_t i = threadIdx.x / 32; i < units; i += kPackThreads / 32) {
+        PackUnit unit = unit_of<uint32_t>(geometry, blockIdx.x, i);
         uint32_t* const weights_smem = staged[threadIdx.x / 32];
         stage_weights(weights_smem, row, unit, geometry.folded != 0, C, K, exists);
         pack_staged<Mode::f16x3>(weights_smem, unit, geometry, scratch.image, scale);
@@ -7071,15 +7118,14 @@ struct WindowConstants {
 
 // Tiles of one window of x and all outputs follow each other, so x is shared in L2.
 template <class Traits>
-__device__ __forceinline__ WindowPlace place_of_pair(const WindowGeometry& geometry, const Problem& problem,
-                                                     int32_t pair) {
+__device__ __forceinline__ WindowPlace place_of_pair(const WindowGeometry& geometry, int32_t pair) {
     constexpr int kWindows = kWindowCluster / Traits::kOTiles;
     const int32_t rank = static_cast<int32_t>(ptx::cluster_ctarank());
     const int32_t rest = geometry.o_steps.quotient(pair), windows = geometry.groups.quotient(rest);
     const int32_t o_step = pair - rest * static_cast<int32_t>(geometry.o_steps.divisor);
     const int32_t o_tile = o_step * Traits::kOTiles + (Traits::kSharesX ? rank : 0);
     const int32_t window = windows * kWindows + (Traits::kSharesX ? 0 : rank);
-    return {rest - windows * static_cast<int32_t>(problem.G), o_tile * Traits::kOutputs,
+    return {rest - windows * static_cast<int32_t>(geometry.groups.divisor), o_tile * Traits::kOutputs,
             window * Traits::kBoxes};
 }
 __device__ __forceinline__ int32_t first_pair() { return blockIdx.x / kWindowCluster; }
@@ -7117,7 +7163,7 @@ __device__ __forceinline__ void bring_weights(const WindowGeometry& geometry, co
     Ring ring, tiles;
     ring.parity = tiles.parity = 1;  // empty rings: the first waits return at once
     for (int32_t pair = first_pair(); pair < geometry.pairs; pair += pair_step()) {
-        const WindowPlace place = place_of_pair<Traits>(geometry, problem, pair);
+        const WindowPlace place = place_of_pair<Traits>(geometry, pair);
         if (ptx::elect()) {
             const int32_t image_tile = place.group * geometry.o_tiles + place.o / Traits::kOutputs;
             const uint8_t* weights =
@@ -7159,7 +7205,7 @@ __device__ __forceinline__ void order_x(const WindowGeometry& geometry, const Pr
     Ring ring;
     ring.parity = 1;
     for (int32_t pair = first_pair(); pair < geometry.pairs; pair += pair_step()) {
-        const WindowPlace place = place_of_pair<Traits>(geometry, problem, pair);
+        const WindowPlace place = place_of_pair<Traits>(geometry, pair);
         // Of boxes that do not exist, the x of another sample.
         const int32_t last = static_cast<int32_t>(problem.N) - 1;
         WindowBox first = find_box(geometry, place.box + begin / residues);
@@ -7266,7 +7312,7 @@ struct WindowStore {
     __device__ __forceinline__ void run() const {
         Ring ring;
         for (int32_t pair = first_pair(); pair < geometry.pairs; pair += pair_step()) {
-            const WindowPlace place = place_of_pair<Traits>(geometry, problem, pair);
+            const WindowPlace place = place_of_pair<Traits>(geometry, pair);
 #pragma unroll 1
             for (int begin = 0; begin < Traits::kOutputs; begin += kWindowChunkOutputs) {
                 ptx::mbarrier_wait(barriers.staged(ring.stage), ring.parity);
@@ -7530,7 +7576,7 @@ struct WindowProduct {
         Ring tiles;
         for (int32_t pair = first_pair(); pair < geometry.pairs; pair += pair_step(), tiles.advance(2)) {
             loader.small = 0;
-            const WindowPlace place = place_of_pair<Traits>(geometry, problem, pair);
+            const WindowPlace place = place_of_pair<Traits>(geometry, pair);
             if (find_box(geometry, place.box + warp / 4 * (Traits::kBoxes / 2)).n >= problem.N) {
                 skip_tile();
                 ptx::mbarrier_wait(barriers.constants(tiles.stage), tiles.parity);
@@ -10373,10 +10419,8 @@ inline bool fits_few_outputs(const Problem& any_problem) {
     if (!few::takes(problem)) return false;
     // Of few products gather is sooner done: 2x2x86720 to 2, K3, stride 2, 6.3 us here and 5.2 there.
     if (few::takes_project(problem)) return problem.C * problem.K > 10 || !fits_gather(problem);
-    // 4x225x226 to 2, K11, stride 2: 15 us there, 20 here; 15x393x11331 to 2, K7, stride 8: 106 and 178.
-    if (fits_gather(problem)) return false;
     const bool exact = problem.dtype == Dtype::float32 && problem.precision == Precision::ieee;
-    if (problem.C * problem.K >= 1000 && (problem.P <= 1024 || problem.O <= (exact ? 4 : 1))) return true;
+    const bool is_long = problem.C * problem.K >= 1000 && (problem.P <= 1024 || problem.O <= (exact ? 4 : 1));
     // Of fewer, where the next best is "direct" or, for fp32, tensor cores (us here and by that: bf16
     // 3x280x67127 to 2, K2 105, 308; 59x29x1783 to 7, K7 35, 47; fp32 8x26x5666 to 2, K30 23, 54;
     // 37x26x33749 to 3, K5 181, 224; but fp32 by "direct" 40x56x596 to 3, K8 19, 16; bf16 by tensor cores
@@ -10384,7 +10428,9 @@ inline bool fits_few_outputs(const Problem& any_problem) {
     const bool fits_gemm = fits_gemm_sm90(problem);
     const bool gains =
         element_bytes(problem.dtype) == 2 ? !fits_gemm : exact && fits_gemm && problem.O <= 4;
-    return gains && problem.C >= 16 && problem.O < 8;
+    if (!is_long && !(gains && problem.C >= 16 && problem.O < 8)) return false;
+    // 4x225x226 to 2, K11, stride 2: 15 us there, 20 here; 15x393x11331 to 2, K7, stride 8: 106 and 178.
+    return !fits_gather(problem);
 }
 
 inline size_t workspace_few_outputs(const Problem& any_problem) {
@@ -12819,8 +12865,8 @@ struct SlideLoader {
     static constexpr int kLateSame = (kSpan - Traits::kTaps / 2 % kSpan) % kSpan;
     static constexpr int kLateCausal = (kSpan - (Traits::kTaps - 1) % kSpan) % kSpan;
 
-    // How a stage is loaded: one bit each, of whose tests the compiler makes no table of jumps.
-    static constexpr uint32_t kSame = 1, kWords = 2, kNone = 4, kCausal = 8;
+    // How a stage is loaded: one bit each, of whose tests the compiler makes no table of jumps; else causal.
+    static constexpr uint32_t kSame = 1, kWords = 2, kNone = 4;
 
     const Problem& problem;
     const int lane;
@@ -12844,7 +12890,7 @@ struct SlideLoader {
         const int late = lateness<Traits>(problem, 0) % kSpan;
         const bool by_words = (apart && (Traits::kIsFloat || problem.x_stride_c % kSpan != 0)) ||
                               (late != 0 && late != kLateSame && late != kLateCausal);
-        way = by_words ? kWords : late == kLateSame ? kSame : late == 0 ? kNone : kCausal;
+        way = by_words ? kWords : late == kLateSame ? kSame : late == 0 ? kNone : 0;
 #pragma unroll
         for (int u = 0; u < kTogether; ++u) {
             const int channel = kTogether * t + u, residue = channel % residues;
@@ -13545,6 +13591,8 @@ Error launch_tiles(const Problem& problem, cudaStream_t stream) {
 
 }  // namespace small
 
+constexpr int64_t kLongRow = 192;  // positions that fill tiles of pointwise_sm90 and gemm_sm90
+
 inline double products_of_sample(const Problem& problem) {
     return static_cast<double>(problem.G * round_up(problem.O, 32)) * static_cast<double>(problem.P) *
            static_cast<double>(problem.C * problem.K);
@@ -13557,8 +13605,8 @@ inline double products_of_sample(const Problem& problem) {
 // 19 and 74) or short sums (4x27x127186 to 24, K2: 32 and 50). Long rows that sliding_sm90 takes (1 and 16
 // samples of 29x3592 to 43, K3, fp32 8.5 and 48, by that 17 and 26) and what stream_sm90 takes (16 and 128 of
 // 64x200 to 64, K3, TF32 9 and 22, by that 12 and 17) are left to them sooner; so are long rows of 16 bits
-// with one tap that is_for_pointwise leaves (16x45x1000 to 200 30, by gemm_sm90 18; 3x35x2000 to 128 13 and
-// 9; 10x33x700 to 64 9 and 10).
+// with one tap that is_for_pointwise leaves (16x45x1000 to 200 30, by gemm_sm90 18; 3, 20 and 64 samples of
+// 61x300 to 300 8, 19, 47 and 11, 14, 24; 10x33x700 to 64 9 and 10).
 inline bool is_small(const Problem& problem) {
     const double products = products_of_sample(problem);
     const bool hopper = problem.device.arch == 90, fills_rows = problem.P > 512;
@@ -13568,28 +13616,33 @@ inline bool is_small(const Problem& problem) {
                         problem.stride == 1 && problem.dilation == 1;
     const bool streams = hopper && problem.G == 1 && (problem.K == 2 || problem.K == 3) && problem.C > 32 &&
                          problem.C <= 64 && problem.O > 32 && problem.O <= 128;
-    const bool is_point = hopper && fills_rows && problem.K == 1 && element_bytes(problem.dtype) == 2;
-    return products <= (fills_gemm || slides || streams ? 4e6 : is_point ? 8e6 : 30e6);
+    const bool is_point = hopper && problem.P >= kLongRow && problem.K == 1 &&
+                          element_bytes(problem.dtype) == 2;
+    return products <= (fills_gemm || slides || streams ? 4e6 : is_point ? 5e6 : 30e6);
 }
 
 // One tap of few channels, or of not so few products, is left to pointwise_sm90.cuh where that can copy rows.
 // us by it and by this route, TF32, bf16: 3x16x60 to 196 6.6, 6.1 and 10, 10; 64x64x996 to 25 13, 11 and 20,
-// 18; 32x119x212 to 393 15 and 43, 64x104x258 to 181 17, 18 and 42, 36; but 1x112x166 to 661 10, 11 and 7, 7.
-// fp32 takes three products there: 1x80x483 to 337 16 and 8.5, 2x33x700 to 596 13 and 13, 64x256x256 to 256
-// 33 and 72.
+// 18; 32x119x212 to 393 15 and 43, 64x104x258 to 181 17, 18 and 42, 36. Short rows leave its tiles few and
+// partly empty: 1x112x166 to 661 11, 11 and 7, 7; 41x650x139 to 43 TF32 44, fp32 48 and 28. fp32 takes three
+// products there: 3, 20 and 64x61x300 to 300 11, 13, 23 and 8.6, 22, 56; 40x101x400 to 256 23 and 54;
+// 1x80x483 to 337 16 and 8.5; 64x256x256 to 256 33 and 72.
 inline bool is_for_pointwise(const Problem& problem) {
     const int64_t bytes = element_bytes(problem.dtype);
     if (problem.device.arch != 90 || problem.K != 1 || problem.stride != 1 || problem.pad_left != 0 ||
         problem.P != problem.L || problem.x_stride_l != 1)
         return false;
     const auto in_pieces = [&](int64_t piece_bytes) { return problem.C * bytes % piece_bytes == 0; };
+    const bool is_long = problem.P >= kLongRow;
+    const double products = products_of_sample(problem);
     if (bytes == 2) {
         const bool copies = in_pieces(4) && (problem.P | problem.x_stride_c | problem.x_stride_n) % 2 == 0;
-        return copies && ((problem.C <= 64 && in_pieces(16)) || products_of_sample(problem) >= 4e6);
+        return copies && ((problem.C <= 64 && in_pieces(16)) || products >= (is_long ? 4e6 : 16e6));
     }
     if (problem.precision == Precision::ieee)
-        return (problem.C <= 32 && in_pieces(16)) || products_of_sample(problem) >= 12e6;
-    return problem.C <= 64 || products_of_sample(problem) >= 4e6;
+        return (problem.C <= 32 && in_pieces(16)) ||
+               products >= (!is_long ? 16e6 : problem.C <= 128 ? 5e6 : 12e6);
+    return (problem.C <= 64 && (in_pieces(16) || is_long)) || products >= (is_long ? 4e6 : 16e6);
 }
 
 // fp32, fp16 and bf16 from sm_80 on, 16 input channels a group and more.

@@ -53,6 +53,13 @@ inline Way way_of(const Problem& problem) {
     }
     if (common == 1 && P >= 16 && P < 64 && K > 16 && K <= 96) return Way::strided;
     if (common == 1 && P >= 64 && stride % 2 == 1 && K > (P < 512 ? 4 : 2) && K <= 32) return Way::strided;
+    // us by outputs or sliding and by this, fp32 and bf16: 8x36x39071 to 72, K3 s2 58, 46 and 58, 36;
+    // 21x50x8047, K7 s4 26, 22 and 26, 17; 2x645x55009, K8 s2 d9 192, 189 and 207, 129; but 1x3377x31709, K23
+    // s4 223, 243 and 224, 239, and of fp32 1x797x43897, K5 s8 49, 52.
+    const bool is_fp32 = problem.dtype == Dtype::float32;
+    if (common == 1 && P >= 400 && stride % 2 == 0 && stride <= 8 && K <= (is_fp32 ? 16 : 20) &&
+        2 * K >= (is_fp32 ? 3 * stride : stride + 1))
+        return Way::strided;
     if ((K <= 4 && (planes > 1 || P < 64)) || 2 * K <= 3 * planes) return Way::outputs;
     if (common == 1 && P >= 64 && stride >= 8 && K <= 32) return Way::strided;
     // Few positions for as many planes: 3x41x2940, K48, stride 8 13.5 us by sliding, 6.6 by this; 7x296x3854,
@@ -74,6 +81,19 @@ inline bool prefers_few_outputs(const Problem& problem) {
     return problem.P < 64 || plan_sliding(problem).threads_per_row.divisor == 0;
 }
 
+template <class Element, Way kWay>
+Error launch_rows(const Problem& problem, const RowsParams& params, cudaStream_t stream) {
+    const int smem_bytes = kRowsWarps * params.warp_bytes;
+    if (smem_bytes > kPlainSmemBytes) {
+        const Error error = allow_smem<depthwise_rows_kernel<Element, kWay>>(problem.device);
+        if (error != nullptr) return error;
+    }
+    const int64_t blocks = ceil_div(int64_t{params.rows} * params.segments.divisor, kRowsWarps);
+    depthwise_rows_kernel<Element, kWay>
+        <<<static_cast<unsigned>(blocks), kRowsWarps * 32, smem_bytes, stream>>>(params);
+    return launch_error();
+}
+
 template <class Element>
 Error launch_element(const Problem& problem, cudaStream_t stream) {
     const auto blocks_of = [](const BlockParams& params) {
@@ -86,15 +106,9 @@ Error launch_element(const Problem& problem, cudaStream_t stream) {
         Way way = way_of(problem);
         RowsParams rows = plan_any<RowsParams>(problem);
         if (way <= Way::strided && !plan_rows(problem, rows, way)) way = Way::sliding;
-        const auto launch_rows = [&](auto* kernel) {
-            const int64_t blocks = ceil_div(int64_t{rows.rows} * rows.segments.divisor, kRowsWarps);
-            const int smem_bytes = kRowsWarps * rows.warp_bytes;
-            kernel<<<static_cast<unsigned>(blocks), kRowsWarps * 32, smem_bytes, stream>>>(rows);
-            return launch_error();
-        };
-        if (way == Way::strips) return launch_rows(depthwise_rows_kernel<Element, Way::strips>);
-        if (way == Way::words) return launch_rows(depthwise_rows_kernel<Element, Way::words>);
-        if (way == Way::strided) return launch_rows(depthwise_rows_kernel<Element, Way::strided>);
+        if (way == Way::strips) return launch_rows<Element, Way::strips>(problem, rows, stream);
+        if (way == Way::words) return launch_rows<Element, Way::words>(problem, rows, stream);
+        if (way == Way::strided) return launch_rows<Element, Way::strided>(problem, rows, stream);
         if (way == Way::padded) return launch_padded<Element>(problem, stream);
         if (way == Way::gathered) return gather::launch<Element>(problem, stream);
         if (way == Way::sliding) {

@@ -38,6 +38,8 @@ constexpr int kRowsBlocks = 1;
 
 struct RowsParams : Params {
     int32_t lanes_log2;       // strided: of an output
+    int32_t turns;            // taps of a lane after which its outputs have been in all banks they meet
+    int32_t turn_outputs_log2;  // outputs after which banks repeat
     int32_t stage_positions;  // of y
     int32_t stage_elems;      // of their x, in shared memory
     int32_t warp_bytes;       // of two stages and taps
@@ -219,8 +221,8 @@ __device__ __forceinline__ void sum_strips(const Params& params, const Stage<Ele
     }
 }
 
-// `lanes` neighbours share an output, each with every lanes-th tap, so that a stride that is a power of two
-// brings them to different banks.
+// A lane has outputs 32 apart; where rows are short, `lanes` neighbours share each, with every lanes-th tap.
+// Lanes whose outputs lie in the same banks for any one tap take their taps in turns: from another one on.
 template <class Element>
 __device__ __forceinline__ void sum_strided(const RowsParams& params, const Stage<Element>& stage,
                                             int shift) {
@@ -228,16 +230,29 @@ __device__ __forceinline__ void sum_strided(const RowsParams& params, const Stag
     const int stride = params.stride, lanes = 1 << params.lanes_log2;
     const int lane = threadIdx.x % lanes, output = threadIdx.x % 32 >> params.lanes_log2;
     const int outputs = 32 >> params.lanes_log2;  // at once, kStridedOutputs times
+    const int turns = params.turns, first = (output >> params.turn_outputs_log2) * kPack<Element>;
 #pragma unroll 1
     for (int p_first = stage.p; p_first < stage.p_end; p_first += kStridedOutputs * outputs) {
         float sum[kStridedOutputs] = {};
-        const Element* x = stage.x_smem + shift + (p_first - stage.p + output) * stride + lane * dilation;
-#pragma unroll 2
-        for (int k = lane; k < taps; k += lanes, x += lanes * dilation) {
+        const Element* const x = stage.x_smem + shift + (p_first - stage.p + output) * stride;
+        const auto add = [&](int k, const Element* at) {
             const float w = stage.w_smem[k];
 #pragma unroll
-            for (int i = 0; i < kStridedOutputs; ++i) sum[i] += w * widen(x[i * outputs * stride]);
+            for (int i = 0; i < kStridedOutputs; ++i) sum[i] += w * widen(at[i * outputs * stride]);
+        };
+        int k = lane;
+        if (turns > 1) {
+            for (; k + (turns - 1) * lanes < taps; k += turns * lanes) {
+#pragma unroll 2
+                for (int turn = 0; turn < turns; ++turn) {
+                    const int other = k + (turn + first & turns - 1) * lanes;
+                    add(other, x + other * dilation);
+                }
+            }
         }
+        const Element* at = x + k * dilation;
+#pragma unroll 2
+        for (; k < taps; k += lanes, at += lanes * dilation) add(k, at);
         for (int distance = lanes / 2; distance > 0; distance /= 2) {
 #pragma unroll
             for (int i = 0; i < kStridedOutputs; ++i) sum[i] += __shfl_xor_sync(0xFFFFFFFF, sum[i], distance);
@@ -317,17 +332,27 @@ __global__ void __launch_bounds__(kMaxThreads, kRowsBlocks<kWay>)
     }
 }
 
-// An output's lanes in strided rows: so many that shared memory's banks and short rows are used well, but not
-// more than half of the taps.
+// An output's lanes in strided rows: several where rows are short or strides long, but not more than half of
+// the taps.
 inline int32_t strided_lanes_log2(const Problem& problem) {
-    const int64_t power = problem.stride & -problem.stride;
     int32_t log2 = 0;
     for (int64_t lanes = 1; lanes < 32; lanes *= 2, ++log2) {
-        const bool is_far = problem.stride > 4 * lanes, meets_banks = lanes < std::min<int64_t>(power, 8);
+        const bool is_far = problem.stride > 8 * lanes;
         const bool is_short = 32 / lanes * kStridedOutputs >= 2 * problem.P;
-        if (!is_far && (2 * lanes > problem.K || (!meets_banks && !is_short))) break;
+        if (!is_far && (2 * lanes > problem.K || !is_short)) break;
     }
     return log2;
+}
+
+// In what turns the lanes of a warp take their taps.
+inline void plan_turns(const Problem& problem, RowsParams& params) {
+    const int64_t pack = 4 / element_bytes(problem.dtype), lanes = int64_t{1} << params.lanes_log2;
+    const int64_t power = std::min<int64_t>(problem.stride & -problem.stride, 32);
+    const int64_t outputs = 32 / std::max<int64_t>(power / pack, 1);  // in banks of their own
+    params.turn_outputs_log2 = 0;
+    while (outputs >> (params.turn_outputs_log2 + 1) > 0) ++params.turn_outputs_log2;
+    const int64_t turns = std::max<int64_t>(32 / lanes / outputs, 1);
+    params.turns = static_cast<int32_t>(turns > 1 ? turns * pack : 1);
 }
 
 // For x contiguous along l. False where taps reach too far, or the stride is too long, for shared memory.
@@ -338,6 +363,7 @@ inline bool plan_rows(const Problem& problem, RowsParams& params, Way way) {
     if (way == Way::strips) lead = wide - 1;
     if (way == Way::strided) {
         params.lanes_log2 = strided_lanes_log2(problem);
+        plan_turns(problem, params);
         const int64_t outputs = kStridedOutputs * (32 >> params.lanes_log2);
         const int64_t times = std::max<int64_t>(kStridedBytes / (outputs * problem.stride * bytes), 1);
         positions = round_up(outputs * times, wide);  // so that stages of x are aligned alike
@@ -347,7 +373,10 @@ inline bool plan_rows(const Problem& problem, RowsParams& params, Way way) {
     if (problem.stride > kMaxSpan / positions || reach > kMaxSpan) return false;
     const int64_t elems = round_up(positions * problem.stride + reach + 2 * wide, wide);
     const int64_t warp_bytes = 2 * elems * bytes + round_up(problem.K, kVector) * kSumBytes;
-    if (kRowsWarps * warp_bytes > kSmemSums * kSumBytes) return false;
+    // Two blocks a multiprocessor have enough of x on its way.
+    const int64_t most_bytes = way == Way::strided ? std::min<int64_t>(problem.device.smem_bytes, 110 << 10)
+                                                   : kPlainSmemBytes;
+    if (kRowsWarps * warp_bytes > most_bytes) return false;
     params.stage_positions = static_cast<int32_t>(positions);
     params.stage_elems = static_cast<int32_t>(elems);
     params.warp_bytes = static_cast<int32_t>(warp_bytes);

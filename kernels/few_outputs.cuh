@@ -507,10 +507,8 @@ inline bool fits_few_outputs(const Problem& any_problem) {
     if (!few::takes(problem)) return false;
     // Of few products gather is sooner done: 2x2x86720 to 2, K3, stride 2, 6.3 us here and 5.2 there.
     if (few::takes_project(problem)) return problem.C * problem.K > 10 || !fits_gather(problem);
-    // 4x225x226 to 2, K11, stride 2: 15 us there, 20 here; 15x393x11331 to 2, K7, stride 8: 106 and 178.
-    if (fits_gather(problem)) return false;
     const bool exact = problem.dtype == Dtype::float32 && problem.precision == Precision::ieee;
-    if (problem.C * problem.K >= 1000 && (problem.P <= 1024 || problem.O <= (exact ? 4 : 1))) return true;
+    const bool is_long = problem.C * problem.K >= 1000 && (problem.P <= 1024 || problem.O <= (exact ? 4 : 1));
     // Of fewer, where the next best is "direct" or, for fp32, tensor cores (us here and by that: bf16
     // 3x280x67127 to 2, K2 105, 308; 59x29x1783 to 7, K7 35, 47; fp32 8x26x5666 to 2, K30 23, 54;
     // 37x26x33749 to 3, K5 181, 224; but fp32 by "direct" 40x56x596 to 3, K8 19, 16; bf16 by tensor cores
@@ -518,7 +516,9 @@ inline bool fits_few_outputs(const Problem& any_problem) {
     const bool fits_gemm = fits_gemm_sm90(problem);
     const bool gains =
         element_bytes(problem.dtype) == 2 ? !fits_gemm : exact && fits_gemm && problem.O <= 4;
-    return gains && problem.C >= 16 && problem.O < 8;
+    if (!is_long && !(gains && problem.C >= 16 && problem.O < 8)) return false;
+    // 4x225x226 to 2, K11, stride 2: 15 us there, 20 here; 15x393x11331 to 2, K7, stride 8: 106 and 178.
+    return !fits_gather(problem);
 }
 
 inline size_t workspace_few_outputs(const Problem& any_problem) {

@@ -16,7 +16,7 @@ constexpr int kBatch = 12;           // elements of x that a thread has in fligh
 constexpr int kBatchW = 4;           // and of w
 constexpr int kOutputs = 8;          // of a thread, or twice as many
 constexpr int kMostParts = 32;
-constexpr int kShareStep = 4;        // parts begin at multiples of it; weights of zero follow the last product
+constexpr int kShareStep = 4;        // parts begin at multiples of it, weights of zero follow the last one
 constexpr int64_t kChain = 1024;     // products that one thread sums in a line, about
 
 // A block is [part][position]: threads side by side, and those that share a position's products. What the

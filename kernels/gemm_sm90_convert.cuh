@@ -85,6 +85,14 @@ __host__ __device__ __forceinline__ int32_t pack_units(const Geometry& geometry)
            ((geometry.taps + kPackTaps - 1) / kPackTaps);
 }
 
+// The i-th of row `row`.
+template <class Bits>
+__device__ __forceinline__ PackUnit unit_of(const Geometry& geometry, int32_t row, int32_t i) {
+    const int32_t segments = (geometry.taps + kPackTaps - 1) / kPackTaps, step = i / segments;
+    const int32_t tap = (i - step * segments) * kPackTaps;
+    return {row, step * kPackChannels<Bits>, tap, min(kPackTaps, geometry.taps - tap)};
+}
+
 // Channels [c, c + kPackChannels) and the taps of `unit`, of w_row [C][K], to staged[channel][kPackPitch];
 // zero where there are none.
 template <class Bits>
@@ -202,12 +210,10 @@ __global__ void __launch_bounds__(kPackThreads)
     if (row >= rows) return;
     int64_t w_row;
     const bool exists = find_row_of_w(geometry, row, O, w_row);
-    const int32_t segments = (geometry.taps + kPackTaps - 1) / kPackTaps;
     const int32_t units = pack_units<Bits>(geometry);
 #pragma unroll 1
     for (int32_t i = blockIdx.y; i < units; i += gridDim.y) {
-        const int32_t step = i / segments, tap = (i - step * segments) * kPackTaps;
-        const PackUnit unit{row, step * kPackChannels<Bits>, tap, min(kPackTaps, geometry.taps - tap)};
+        const PackUnit unit = unit_of<Bits>(geometry, row, i);
         stage_weights(staged[warp], static_cast<const Bits*>(w) + w_row * C * K, unit, geometry.folded != 0,
                       C, K, exists);
         pack_staged<kMode>(staged[warp], unit, geometry, scratch.image, 1.0f);
@@ -256,11 +262,9 @@ __global__ void __launch_bounds__(kPackThreads)
     const int32_t group = static_cast<int32_t>(blockIdx.x) / group_rows;
     const int32_t o = static_cast<int32_t>(blockIdx.x) - group * group_rows;
     const int32_t safe_rows = safe_geometry.o_tiles * safe_geometry.tile_o;
-    const int32_t segments = (geometry.taps + kPackTaps - 1) / kPackTaps;
-    for (int32_t i = threadIdx.x / 32; i < geometry.chunks * segments; i += kPackThreads / 32) {
-        const int32_t chunk = i / segments, tap = (i - chunk * segments) * kPackTaps;
-        PackUnit unit{static_cast<int32_t>(blockIdx.x), chunk * kPackChannels<uint32_t>, tap,
-                      min(kPackTaps, geometry.taps - tap)};
+    const int32_t units = pack_units<uint32_t>(geometry);
+    for (int32_t i = threadIdx.x / 32; i < units; i += kPackThreads / 32) {
+        PackUnit unit = unit_of<uint32_t>(geometry, blockIdx.x, i);
         uint32_t* const weights_smem = staged[threadIdx.x / 32];
         stage_weights(weights_smem, row, unit, geometry.folded != 0, C, K, exists);
         pack_staged<Mode::f16x3>(weights_smem, unit, geometry, scratch.image, scale);

@@ -48,8 +48,8 @@ struct SlideLoader {
     static constexpr int kLateSame = (kSpan - Traits::kTaps / 2 % kSpan) % kSpan;
     static constexpr int kLateCausal = (kSpan - (Traits::kTaps - 1) % kSpan) % kSpan;
 
-    // How a stage is loaded: one bit each, of whose tests the compiler makes no table of jumps.
-    static constexpr uint32_t kSame = 1, kWords = 2, kNone = 4, kCausal = 8;
+    // How a stage is loaded: one bit each, of whose tests the compiler makes no table of jumps; else causal.
+    static constexpr uint32_t kSame = 1, kWords = 2, kNone = 4;
 
     const Problem& problem;
     const int lane;
@@ -73,7 +73,7 @@ struct SlideLoader {
         const int late = lateness<Traits>(problem, 0) % kSpan;
         const bool by_words = (apart && (Traits::kIsFloat || problem.x_stride_c % kSpan != 0)) ||
                               (late != 0 && late != kLateSame && late != kLateCausal);
-        way = by_words ? kWords : late == kLateSame ? kSame : late == 0 ? kNone : kCausal;
+        way = by_words ? kWords : late == kLateSame ? kSame : late == 0 ? kNone : 0;
 #pragma unroll
         for (int u = 0; u < kTogether; ++u) {
             const int channel = kTogether * t + u, residue = channel % residues;

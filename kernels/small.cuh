@@ -532,6 +532,8 @@ Error launch_tiles(const Problem& problem, cudaStream_t stream) {
 
 }  // namespace small
 
+constexpr int64_t kLongRow = 192;  // positions that fill tiles of pointwise_sm90 and gemm_sm90
+
 inline double products_of_sample(const Problem& problem) {
     return static_cast<double>(problem.G * round_up(problem.O, 32)) * static_cast<double>(problem.P) *
            static_cast<double>(problem.C * problem.K);
@@ -544,8 +546,8 @@ inline double products_of_sample(const Problem& problem) {
 // 19 and 74) or short sums (4x27x127186 to 24, K2: 32 and 50). Long rows that sliding_sm90 takes (1 and 16
 // samples of 29x3592 to 43, K3, fp32 8.5 and 48, by that 17 and 26) and what stream_sm90 takes (16 and 128 of
 // 64x200 to 64, K3, TF32 9 and 22, by that 12 and 17) are left to them sooner; so are long rows of 16 bits
-// with one tap that is_for_pointwise leaves (16x45x1000 to 200 30, by gemm_sm90 18; 3x35x2000 to 128 13 and
-// 9; 10x33x700 to 64 9 and 10).
+// with one tap that is_for_pointwise leaves (16x45x1000 to 200 30, by gemm_sm90 18; 3, 20 and 64 samples of
+// 61x300 to 300 8, 19, 47 and 11, 14, 24; 10x33x700 to 64 9 and 10).
 inline bool is_small(const Problem& problem) {
     const double products = products_of_sample(problem);
     const bool hopper = problem.device.arch == 90, fills_rows = problem.P > 512;
@@ -555,28 +557,33 @@ inline bool is_small(const Problem& problem) {
                         problem.stride == 1 && problem.dilation == 1;
     const bool streams = hopper && problem.G == 1 && (problem.K == 2 || problem.K == 3) && problem.C > 32 &&
                          problem.C <= 64 && problem.O > 32 && problem.O <= 128;
-    const bool is_point = hopper && fills_rows && problem.K == 1 && element_bytes(problem.dtype) == 2;
-    return products <= (fills_gemm || slides || streams ? 4e6 : is_point ? 8e6 : 30e6);
+    const bool is_point = hopper && problem.P >= kLongRow && problem.K == 1 &&
+                          element_bytes(problem.dtype) == 2;
+    return products <= (fills_gemm || slides || streams ? 4e6 : is_point ? 5e6 : 30e6);
 }
 
 // One tap of few channels, or of not so few products, is left to pointwise_sm90.cuh where that can copy rows.
 // us by it and by this route, TF32, bf16: 3x16x60 to 196 6.6, 6.1 and 10, 10; 64x64x996 to 25 13, 11 and 20,
-// 18; 32x119x212 to 393 15 and 43, 64x104x258 to 181 17, 18 and 42, 36; but 1x112x166 to 661 10, 11 and 7, 7.
-// fp32 takes three products there: 1x80x483 to 337 16 and 8.5, 2x33x700 to 596 13 and 13, 64x256x256 to 256
-// 33 and 72.
+// 18; 32x119x212 to 393 15 and 43, 64x104x258 to 181 17, 18 and 42, 36. Short rows leave its tiles few and
+// partly empty: 1x112x166 to 661 11, 11 and 7, 7; 41x650x139 to 43 TF32 44, fp32 48 and 28. fp32 takes three
+// products there: 3, 20 and 64x61x300 to 300 11, 13, 23 and 8.6, 22, 56; 40x101x400 to 256 23 and 54;
+// 1x80x483 to 337 16 and 8.5; 64x256x256 to 256 33 and 72.
 inline bool is_for_pointwise(const Problem& problem) {
     const int64_t bytes = element_bytes(problem.dtype);
     if (problem.device.arch != 90 || problem.K != 1 || problem.stride != 1 || problem.pad_left != 0 ||
         problem.P != problem.L || problem.x_stride_l != 1)
         return false;
     const auto in_pieces = [&](int64_t piece_bytes) { return problem.C * bytes % piece_bytes == 0; };
+    const bool is_long = problem.P >= kLongRow;
+    const double products = products_of_sample(problem);
     if (bytes == 2) {
         const bool copies = in_pieces(4) && (problem.P | problem.x_stride_c | problem.x_stride_n) % 2 == 0;
-        return copies && ((problem.C <= 64 && in_pieces(16)) || products_of_sample(problem) >= 4e6);
+        return copies && ((problem.C <= 64 && in_pieces(16)) || products >= (is_long ? 4e6 : 16e6));
     }
     if (problem.precision == Precision::ieee)
-        return (problem.C <= 32 && in_pieces(16)) || products_of_sample(problem) >= 12e6;
-    return problem.C <= 64 || products_of_sample(problem) >= 4e6;
+        return (problem.C <= 32 && in_pieces(16)) ||
+               products >= (!is_long ? 16e6 : problem.C <= 128 ? 5e6 : 12e6);
+    return (problem.C <= 64 && (in_pieces(16) || is_long)) || products >= (is_long ? 4e6 : 16e6);
 }
 
 // fp32, fp16 and bf16 from sm_80 on, 16 input channels a group and more.

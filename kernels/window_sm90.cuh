@@ -89,15 +89,14 @@ struct WindowConstants {
 
 // Tiles of one window of x and all outputs follow each other, so x is shared in L2.
 template <class Traits>
-__device__ __forceinline__ WindowPlace place_of_pair(const WindowGeometry& geometry, const Problem& problem,
-                                                     int32_t pair) {
+__device__ __forceinline__ WindowPlace place_of_pair(const WindowGeometry& geometry, int32_t pair) {
     constexpr int kWindows = kWindowCluster / Traits::kOTiles;
     const int32_t rank = static_cast<int32_t>(ptx::cluster_ctarank());
     const int32_t rest = geometry.o_steps.quotient(pair), windows = geometry.groups.quotient(rest);
     const int32_t o_step = pair - rest * static_cast<int32_t>(geometry.o_steps.divisor);
     const int32_t o_tile = o_step * Traits::kOTiles + (Traits::kSharesX ? rank : 0);
     const int32_t window = windows * kWindows + (Traits::kSharesX ? 0 : rank);
-    return {rest - windows * static_cast<int32_t>(problem.G), o_tile * Traits::kOutputs,
+    return {rest - windows * static_cast<int32_t>(geometry.groups.divisor), o_tile * Traits::kOutputs,
             window * Traits::kBoxes};
 }
 __device__ __forceinline__ int32_t first_pair() { return blockIdx.x / kWindowCluster; }
@@ -135,7 +134,7 @@ __device__ __forceinline__ void bring_weights(const WindowGeometry& geometry, co
     Ring ring, tiles;
     ring.parity = tiles.parity = 1;  // empty rings: the first waits return at once
     for (int32_t pair = first_pair(); pair < geometry.pairs; pair += pair_step()) {
-        const WindowPlace place = place_of_pair<Traits>(geometry, problem, pair);
+        const WindowPlace place = place_of_pair<Traits>(geometry, pair);
         if (ptx::elect()) {
             const int32_t image_tile = place.group * geometry.o_tiles + place.o / Traits::kOutputs;
             const uint8_t* weights =
@@ -177,7 +176,7 @@ __device__ __forceinline__ void order_x(const WindowGeometry& geometry, const Pr
     Ring ring;
     ring.parity = 1;
     for (int32_t pair = first_pair(); pair < geometry.pairs; pair += pair_step()) {
-        const WindowPlace place = place_of_pair<Traits>(geometry, problem, pair);
+        const WindowPlace place = place_of_pair<Traits>(geometry, pair);
         // Of boxes that do not exist, the x of another sample.
         const int32_t last = static_cast<int32_t>(problem.N) - 1;
         WindowBox first = find_box(geometry, place.box + begin / residues);
@@ -284,7 +283,7 @@ struct WindowStore {
     __device__ __forceinline__ void run() const {
         Ring ring;
         for (int32_t pair = first_pair(); pair < geometry.pairs; pair += pair_step()) {
-            const WindowPlace place = place_of_pair<Traits>(geometry, problem, pair);
+            const WindowPlace place = place_of_pair<Traits>(geometry, pair);
 #pragma unroll 1
             for (int begin = 0; begin < Traits::kOutputs; begin += kWindowChunkOutputs) {
                 ptx::mbarrier_wait(barriers.staged(ring.stage), ring.parity);
@@ -548,7 +547,7 @@ struct WindowProduct {
         Ring tiles;
         for (int32_t pair = first_pair(); pair < geometry.pairs; pair += pair_step(), tiles.advance(2)) {
             loader.small = 0;
-            const WindowPlace place = place_of_pair<Traits>(geometry, problem, pair);
+            const WindowPlace place = place_of_pair<Traits>(geometry, pair);
             if (find_box(geometry, place.box + warp / 4 * (Traits::kBoxes / 2)).n >= problem.N) {
                 skip_tile();
                 ptx::mbarrier_wait(barriers.constants(tiles.stage), tiles.parity);

@@ -72,15 +72,15 @@ struct WindowTraits : ModeTraits<kMode_> {
 
 // How one launch cuts its problem; written by the host, read by every role.
 struct WindowGeometry {
-    int32_t o_tiles;           // of one group
-    IndexDivisor o_steps;  // of one group: tiles of outputs, or pairs of those
+    int32_t o_tiles;            // of one group
+    IndexDivisor o_steps;       // of one group: tiles of outputs, or pairs of those
     IndexDivisor groups;
     IndexDivisor sample_boxes;  // a tile is some that follow each other, of all samples'
-    int32_t pairs;             // of tiles, one for each block of a cluster; 0 where it does not fit
-    int32_t stages;            // in all of a tile's channels
-    int32_t image_stages;      // of which there are weights
-    int32_t residues;          // 1: rows of x begin at 16-byte pieces; else how many lie differently
-    int32_t box_bytes;         // of x, of 64 positions, in a stage
+    int32_t pairs;              // of tiles, one for each block of a cluster; 0 where it does not fit
+    int32_t stages;             // in all of a tile's channels
+    int32_t image_stages;       // of which there are weights
+    int32_t residues;           // 1: rows of x begin at 16-byte pieces; else how many lie differently
+    int32_t box_bytes;          // of x, of 64 positions, in a stage
     int32_t ring, stage_bytes;  // stages under way, of weights and then x
     int32_t vector_bytes;       // of y, that lie in one piece in all rows, 16 at most
     int32_t smem_bytes;

@@ -91,6 +91,14 @@ EDGES = {
     "depthwise, strided, many rows": Problem(9, 1, 1, 901, 19, stride=4, padding=(9, 9), groups=200),
     "depthwise, strided and dilated runs": Problem(9, 1, 2, 901, 9, stride=4, dilation=6, groups=70),
     "depthwise, stride 8": Problem(3, 1, 1, 2001, 13, stride=8, padding=(6, 6), groups=20),
+    "depthwise, stride 2, taps in turns": Problem(3, 1, 1, 1203, 7, stride=2, padding=(3, 3), groups=21),
+    "depthwise, stride 4, taps in turns": Problem(
+        3, 1, 2, 2051, 15, stride=4, padding=(7, 7), dilation=3, groups=20
+    ),
+    "depthwise, stride 6, taps in turns": Problem(2, 1, 1, 4001, 9, stride=6, groups=20),
+    "depthwise, stride 8, taps in turns, far apart": Problem(
+        2, 1, 1, 6007, 23, stride=8, padding=(198, 198), dilation=9, groups=20
+    ),
     "depthwise, stride 8, many taps, few positions": Problem(3, 1, 1, 900, 40, stride=8, groups=41),
     "depthwise, stride 8, short rows": Problem(5, 1, 1, 50, 61, stride=8, padding=(30, 30), groups=70),
     "depthwise, stride 3, dilated": Problem(5, 1, 1, 900, 7, stride=3, dilation=9, groups=70),
