@@ -4314,7 +4314,7 @@ constexpr int kPieceSize = 64;
 constexpr int64_t kChunkP = 128;  // positions of a warp
 
 // Where ptxas spills some registers otherwise, one block less shares them.
-#if defined(__CUDA_ARCH__) && (__CUDA_ARCH__ < 800 || __CUDA_ARCH__ >= 1000)
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ != 800 && __CUDA_ARCH__ != 900
 constexpr int kFewerBlocks = 1;
 #else
 constexpr int kFewerBlocks = 0;
