@@ -2558,6 +2558,12 @@ __device__ __forceinline__ void cp_async_bulk_wait_read() {
     asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(kPending) : "memory");
 }
 
+// The same, and their writes can be seen by this thread.
+template <int kPending>
+__device__ __forceinline__ void cp_async_bulk_wait() {
+    asm volatile("cp.async.bulk.wait_group %0;" ::"n"(kPending) : "memory");
+}
+
 // 9.7.9.27.1.2: a box of three axes that a tensor map describes, global to shared, from coordinates
 // (c0, c1, c2) on; c0 runs along memory, and what lies outside the tensor reads as zero. The target is a
 // multiple of 128 bytes, and c0 a multiple of 16 bytes: others are illegal instructions.
@@ -5257,7 +5263,7 @@ struct Geometry {
     int32_t weight_bytes;      // of a tile's weights of one tap and one chunk of channels
     int32_t tiles_per_sample;  // of one sample; of the whole batch where flat
     int32_t lead;              // columns computed for stores to begin on a 32-byte sector: 0, 8 or 16
-    uint32_t sector_mask;      // lead - 1; 0 without a lead
+    uint32_t offset_mask;      // elements of a sector, or, without a lead, of 16 bytes, less one
     int32_t advance;           // columns stored by a warpgroup: kN - lead
     int32_t tile_advance;      // columns stored by a tile: advance, twice where warpgroups lie side by side
     int32_t tiles;             // of the whole problem
@@ -5278,7 +5284,6 @@ struct Geometry {
     uint32_t plane_mask;  // planes that some tap reads
     int32_t x_stages, x_stage_bytes;
     int32_t w_stages;
-    int32_t bulk;      // 1: rows of y can be stored by bulk copies of 16-byte pieces
     int32_t by_steps;  // 1: weights are packed step by step, see pack_staged
     int32_t skew;      // blocks by which the first product warpgroup runs ahead of the second
     int32_t resident;  // 1: all weights lie in shared memory for the life of the block
@@ -5334,17 +5339,14 @@ inline Geometry cut(const Problem& given, const Tiling& tiling, int64_t most_tap
         kProductWarps * Traits::warp_staging_bytes(tiling.columns) + kControlBytes + 1024;
     const int free_bytes = problem.device.smem_bytes - other_bytes;
 
-    // Rows of y that begin between sectors cost partial writes, and those between 16-byte pieces have no bulk
-    // copies. Where sums are long, the former cost less than the columns that a lead computes twice. (The
-    // same for both modes of fp32, whose tiles must be the same.)
+    // Rows of y that begin between sectors cost partial writes, and those between 16-byte pieces stores by
+    // elements as well. Where sums are long, the former cost less than the columns that a lead computes twice.
+    // (The same for both modes of fp32, whose tiles must be the same.)
     const int sector = 32 / Traits::kElementBytes, piece = 16 / Traits::kElementBytes;
     const bool is_short = ceil_div(problem.C, kRowBytes / Traits::kElementBytes) * problem.K <= 12;
-    const bool aligned = reinterpret_cast<uintptr_t>(problem.y) % 32 == 0;
     const bool begins_anywhere = problem.P % piece != 0 || (problem.P % sector != 0 && is_short);
-    geometry.lead = tiling.leads && !flat && aligned && begins_anywhere ? sector : 0;
-    if (!tiling.leads && is_short) return Geometry{};
-    geometry.sector_mask = geometry.lead > 0 ? sector - 1 : 0;
-    geometry.bulk = aligned && (geometry.lead > 0 || problem.P % piece == 0);
+    geometry.lead = tiling.leads && !flat && begins_anywhere ? sector : 0;
+    geometry.offset_mask = (geometry.lead > 0 ? sector : piece) - 1;
     geometry.advance = tiling.columns - geometry.lead;
     geometry.tile_advance = geometry.advance * (tiling.share == Share::columns ? 2 : 1);
     const int columns = geometry.tile_advance + geometry.lead;  // of a tile
@@ -5434,7 +5436,9 @@ inline Geometry cut(const Problem& given, const Tiling& tiling, int64_t most_tap
     int64_t windows;
     if (flat) {
         const int64_t rows = problem.P + max_shift > 2 ? problem.P + max_shift : 2;
-        geometry.rows_per_sample = static_cast<int32_t>(geometry.bulk ? round_up(rows, piece) : rows);
+        // So that rows of y begin alike in all samples: those of a tile are staged once.
+        const int64_t sample = problem.G * problem.O * problem.P;
+        geometry.rows_per_sample = static_cast<int32_t>(rows + (sample - rows % piece + piece) % piece);
         if (geometry.rows_per_sample < columns + max_shift)  // a tile may hold several samples
             geometry.rows_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, geometry.rows_per_sample));
         windows =
@@ -5451,9 +5455,9 @@ inline Geometry cut(const Problem& given, const Tiling& tiling, int64_t most_tap
     return geometry;
 }
 
-// Cycles that a launch needs by a simple count, in whole waves of tiles: products and bytes through L2, which
-// overlap for the most part, then stores. The constants come from kb67, kb76, ecapa_tdnn and w2v2_posconv
-// timed with each number of columns.
+// Cycles that a launch needs by a simple count, in whole waves of tiles: products, bytes through L2 and
+// conversions of x, which overlap for the most part, then stores. Constants fitted to 120 random layers timed
+// with each tile (results/findings.md).
 template <Mode kMode>
 inline double estimate_cycles(const Problem& problem, const Geometry& geometry, const Tiling& tiling) {
     using Traits = ModeTraits<kMode>;
@@ -5465,12 +5469,12 @@ inline double estimate_cycles(const Problem& problem, const Geometry& geometry, 
     constexpr int kStepChannels = Traits::kChunkChannels / Traits::kSteps;
     const double filled = static_cast<double>(ceil_div(geometry.channels, kStepChannels)) / Traits::kSteps;
     // And the fewer columns, the more often weights are read from shared memory. A warpgroup that is alone
-    // has the tensor cores for itself, but then needs as long as that reading; of split operands, as long as
-    // two, since it waits for each product.
+    // has the tensor cores for itself, but then needs as long as that reading; of split operands it waits for
+    // each product.
     const bool alone = tiling.share == Share::none;
     const double step = !alone ? tiling.columns + 6
                         : Traits::kIsSplit
-                            ? 1.15 * (tiling.columns + 6)
+                            ? 0.76 * (tiling.columns + 6)
                             : std::max(0.5 * tiling.columns + 3, 0.25 * tiling.columns + 32);
     const double products = filled * geometry.taps * steps * step;
     const double stages = static_cast<double>(geometry.chunks) * geometry.tap_groups;
@@ -5480,13 +5484,17 @@ inline double estimate_cycles(const Problem& problem, const Geometry& geometry, 
     const double moves = bytes / kBytesPerCycle;
     // The converters may take longer: a batch costs each of the seven warps some 4,000 cycles.
     const double batch = kMode == Mode::f16x3 ? 1050 : Traits::kIsFloat ? 570 : 700;
-    const double singles = Traits::kIsFloat ? 1.2 : 1.5;
+    const double singles = Traits::kIsFloat ? 1.5 : 2.2;
     const double conversions = (stages + static_cast<double>(geometry.channels) / Traits::kChunkChannels *
                                              geometry.tap_groups) / 2 * geometry.batches * batch *
                                (geometry.pairs || geometry.folded ? 1 + 0.1 * geometry.ragged : singles);
-    const double overlapped = products > moves ? products + 0.25 * moves : moves + 0.25 * products;
-    const double work = overlapped > conversions ? overlapped : conversions;
-    const double tile = work + 3000 + (geometry.bulk ? 24 : 64) * tiling.columns;
+    const auto overlap = [](double a, double b, double share) {
+        return std::max(a, b) + share * std::min(a, b);
+    };
+    const double work = overlap(overlap(products, moves, 0.25), conversions, 0.36);
+    constexpr int kPiece = 16 / Traits::kElementBytes;
+    const bool by_elements = geometry.lead == 0 && problem.P % kPiece != 0;  // some of each row of y
+    const double tile = work + 3000 + (by_elements ? 54 : 24) * tiling.columns;
     return static_cast<double>(ceil_div(geometry.tiles, problem.device.sm_count)) * tile;
 }
 
@@ -5654,10 +5662,9 @@ inline auto with_mode(const Problem& problem, Call call) {
 // kernels are.
 Error launch_listed_tiles(const Problem& problem, Scratch scratch, cudaStream_t stream);
 
-// By how many cycles f16x3 must be ahead, of those that tf32x3 takes: it packs weights for both modes and
-// launches the second one, even where no tile needs it, some 5 us; and estimates are a tenth beside what is
-// measured, which matters where little is to be gained. (30 random layers: by this rule one loses.)
-inline double least_gain(double safe_cycles) { return std::clamp(safe_cycles / 11, 8000.0, 20000.0); }
+// By how many cycles f16x3 must be ahead of tf32x3: it packs weights for both modes and launches the second
+// one, even where no tile needs it. Fitted as the constants of estimate_cycles.
+constexpr double kLeastGain = 12000;
 
 struct Choice {
     Mode mode;
@@ -5670,7 +5677,7 @@ inline Choice choose(const Problem& problem) {
     if (problem.precision == Precision::tf32) return {Mode::tf32, choose_cut<Mode::tf32>(problem)};
     const double fast = decisive_cut<Mode::f16x3>(problem).cycles;
     const double safe = decisive_cut<Mode::tf32x3>(problem).cycles;
-    if (fast + least_gain(safe) < safe) return {Mode::f16x3, choose_cut<Mode::f16x3>(problem)};
+    if (fast + kLeastGain < safe) return {Mode::f16x3, choose_cut<Mode::f16x3>(problem)};
     return {Mode::tf32x3, choose_cut<Mode::tf32x3>(problem)};
 }
 
@@ -11302,14 +11309,15 @@ struct Product {
         }
     }
 
-    // How far row r behind `target` begins behind a 32-byte sector of y, where tiles keep to sectors.
-    __device__ __forceinline__ int32_t sector_offset(const Bits* target, int r) {
+    // How far row r behind `target` begins behind a 32-byte sector of y, where tiles keep to sectors, or else
+    // behind a piece of 16 bytes.
+    __device__ __forceinline__ int32_t offset_of(const Bits* target, int32_t r) const {
         const uint32_t index = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(target)) / sizeof(Bits);
-        return static_cast<int32_t>((index + r * static_cast<uint32_t>(problem.P)) & geometry.sector_mask);
+        return static_cast<int32_t>((index + r * static_cast<uint32_t>(problem.P)) & geometry.offset_mask);
     }
 
     // This warp's rows 8*half..8*half + 7 of D. Column c of row r goes to buffer[r][phi + c], phi being the
-    // row's sector offset. kPaired: all phi are even, so that pairs stay aligned.
+    // row's offset_of. kPaired: all phi are even, so that pairs stay aligned.
     template <bool kPaired>
     __device__ __forceinline__ void stage(const float (&acc)[kValues], Bits* buffer, int half, int32_t phi) {
         const uint32_t target = ptx::smem_address(buffer + lane / 4 * kPitch + 2 * (lane % 4) + phi);
@@ -11321,44 +11329,55 @@ struct Product {
         }
     }
 
-    // Eight staged rows to y, of which `target` is where column 0 of the first belongs. A row
-    // stores columns [first - phi, kN - phi) as far as they lie in y; in flat tiles, where phi is 0, that
-    // may be in several samples. Bulk: one thread, a bulk copy a row; else the whole warp, element by
-    // element.
+    // Eight staged rows to y, of which `target` is where column 0 of the first belongs; in flat tiles, of each
+    // sample that the tile touches. Staged rows are as far behind 16 bytes as those of y: one thread orders a
+    // bulk copy of each row's whole pieces, and lanes store the elements before and behind them.
     __device__ __forceinline__ void store_rows(const Bits* buffer, Bits* target, const Announcement& place,
-                                               int32_t rows, bool bulk) {
-        const int32_t P = static_cast<int32_t>(problem.P), first = geometry.lead;
+                                               int32_t rows) {
+        constexpr int32_t kPiece = 16 / Traits::kElementBytes;
+        const int32_t P = static_cast<int32_t>(problem.P), lead = geometry.lead;
         const int64_t next_sample = problem.G * problem.O * problem.P - geometry.rows_per_sample;
-        const uintptr_t y_uniform = ptx::uniform(reinterpret_cast<uintptr_t>(target));
-        if (bulk && !ptx::elect()) return;
-        int32_t t = place.row;
+        uintptr_t y_uniform = ptx::uniform(reinterpret_cast<uintptr_t>(target));
+        int32_t row = place.row;
 #pragma unroll 1
-        for (int32_t n = place.sample; n < problem.N && t > -kN; ++n) {
-            if (bulk) {
-                const int32_t begin = max(first, -t), count = min(kN, P - t) - begin;
-                const uint32_t source = ptx::smem_address(buffer + begin);
-                uintptr_t y = y_uniform + (n - place.sample) * next_sample * sizeof(Bits);
+        for (int32_t n = place.sample; n < problem.N && row > -kN; ++n) {
+            const auto copy = [&](int r, int32_t begin, int32_t count) {
+                const uintptr_t y = y_uniform + r * problem.P * sizeof(Bits);
+                if (r < rows && count > 0)
+                    ptx::cp_async_bulk_store(
+                        (y & ~uintptr_t{geometry.offset_mask * sizeof(Bits)}) + begin * sizeof(Bits),
+                        ptx::smem_address(buffer + begin) + r * kPitch * sizeof(Bits), count * sizeof(Bits));
+            };
+            if (lead > 0 ? row >= 0 && row + kN <= P : P % kPiece == 0) {  // all pieces are whole
+                if (ptx::elect()) {
+                    const int32_t begin = max(lead, -row), count = min(kN, P - row) - begin;
 #pragma unroll
-                for (int r = 0; r < 8; ++r, y += problem.P * sizeof(Bits)) {
-                    if (r < rows && count > 0)
-                        ptx::cp_async_bulk_store(
-                            (y & ~uintptr_t{geometry.sector_mask * sizeof(Bits)}) + begin * sizeof(Bits),
-                            source + r * kPitch * sizeof(Bits), count * sizeof(Bits));
+                    for (int r = 0; r < 8; ++r) copy(r, begin, count);
                 }
             } else {
-#pragma unroll 1
-                for (int r = 0; r < rows; ++r) {
-                    Bits* const y = target + r * problem.P;
-                    const int32_t phi = sector_offset(target, r);
-                    const Bits* const source = buffer + r * kPitch + phi;
-                    const int32_t end = min(kN - phi, P - t);
-#pragma unroll 4
-                    for (int32_t c = max(first - phi, -t) + lane; c < end; c += 32) y[c] = source[c];
+                const int32_t r = lane / 4, phi = offset_of(target, r), first = lead > 0 ? lead : phi;
+                const int32_t begin = max(first, phi - row), end = min(first + geometry.advance, phi + P - row);
+                const int32_t pieces = (begin + kPiece - 1) & -kPiece, pieces_end = end & -kPiece;
+                if (r < rows) {
+                    Bits* const y = target + r * problem.P - phi;
+#pragma unroll
+                    for (int32_t i = lane % 4; i < kPiece; i += 4) {
+                        const int32_t head = begin + i, tail = max(pieces, pieces_end) + i;
+                        if (head < min(pieces, end)) y[head] = buffer[r * kPitch + head];
+                        if (tail < end) y[tail] = buffer[r * kPitch + tail];
+                    }
+                }
+#pragma unroll
+                for (int i = 0; i < 8; ++i) {
+                    const int32_t from = __shfl_sync(0xFFFFFFFF, pieces, 4 * i);
+                    const int32_t count = __shfl_sync(0xFFFFFFFF, pieces_end, 4 * i) - from;
+                    if (ptx::elect()) copy(i, from, count);
                 }
             }
+            __syncwarp();
             if (!geometry.flat) break;
-            t -= geometry.rows_per_sample;
-            target += next_sample;
+            row -= geometry.rows_per_sample;
+            target += next_sample, y_uniform += next_sample * sizeof(Bits);
         }
     }
 
@@ -11380,7 +11399,7 @@ struct Product {
 
     // D through shared memory to y, 8 output channels at a time.
     __device__ __forceinline__ void store_tile(float (&acc)[kValues], const Announcement& place,
-                                               const float (&bias)[2], bool sound) {
+                                               const float (&bias)[2]) {
 #pragma unroll
         for (int i = 0; i < kValues; ++i) acc[i] += bias[i / 2 % 2];
         const int32_t channel = place.channel + warp % 4 * 16;  // the first of 16, inside the group
@@ -11388,9 +11407,6 @@ struct Product {
             static_cast<Bits*>(problem.y) +
             (place.sample * problem.G * problem.O + place.group * problem.O + channel) * problem.P +
             place.row;
-        const bool inside = place.row >= 0 && place.row + kN <= problem.P;
-        // What is mended afterwards must not come late.
-        const bool bulk = geometry.bulk && (geometry.lead == 0 || inside) && sound;
 #pragma unroll 1
         for (int half = 0; half < 2; ++half) {
             const int32_t rows = min(8, static_cast<int32_t>(problem.O) - channel - 8 * half);
@@ -11400,7 +11416,7 @@ struct Product {
             }
             Bits* const target = y_warp + 8 * half * problem.P;
             Bits* const buffer = staging + half % Traits::kBuffers * (8 * kPitch);
-            const int32_t phi = sector_offset(target, lane / 4);
+            const int32_t phi = offset_of(target, lane / 4);
             ptx::cp_async_bulk_wait_read<Traits::kBuffers - 1>();  // the rows that were here have left
             __syncwarp();
 #pragma unroll
@@ -11413,9 +11429,9 @@ struct Product {
                 __syncwarp();
                 activate_staged(problem.activation, reinterpret_cast<Element*>(buffer), 8 * kPitch);
             }
-            if (bulk) ptx::fence_proxy_async();
+            ptx::fence_proxy_async();
             __syncwarp();
-            store_rows(buffer, target, place, rows, bulk);
+            store_rows(buffer, target, place, rows);
             ptx::cp_async_bulk_commit();
         }
     }
@@ -11430,17 +11446,18 @@ struct Product {
 
     // Does this warp's outputs again where they are not sound.
     __device__ __forceinline__ void mend_tile(const Announcement& place) {
+        ptx::cp_async_bulk_wait<0>();
         __syncwarp();
 #pragma unroll 1
         for (int32_t o = place.channel + warp % 4 * 16;
              o < min(place.channel + warp % 4 * 16 + 16, static_cast<int32_t>(problem.O)); ++o) {
             Element* const y = static_cast<Element*>(problem.y) + (place.group * problem.O + o) * problem.P;
             const int64_t sample_values = problem.G * problem.O * problem.P;
-            const uintptr_t first = reinterpret_cast<uintptr_t>(y + place.sample * sample_values + place.row);
-            const int32_t phi = (first / sizeof(Element)) & geometry.sector_mask;
+            const auto* const first = reinterpret_cast<Bits*>(y + place.sample * sample_values + place.row);
+            const int32_t begin = geometry.lead > 0 ? geometry.lead - offset_of(first, 0) : 0;
 #pragma unroll 1
-            for (int column = geometry.lead - phi + lane; column < kN - phi; column += 32) {
-                int32_t p = place.row + column;
+            for (int column = lane; column < geometry.advance; column += 32) {
+                int32_t p = place.row + begin + column;
                 const int32_t n = place.sample + (geometry.flat ? wrap_row(geometry, p) : 0);
                 if (n >= problem.N || p < 0 || p >= problem.P) continue;
                 Element* const value = y + n * sample_values + p;
@@ -11527,7 +11544,7 @@ struct Product {
                                          : soundness.is_finite() || problem.K % kFold == 0;
                 sound = __all_sync(0xFFFFFFFF, sound);
             }
-            store_tile(acc, place, bias, sound);
+            store_tile(acc, place, bias);
             if constexpr (kMends) {
                 if (!sound) mend_tile(place);
             }

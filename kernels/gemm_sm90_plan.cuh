@@ -125,7 +125,7 @@ struct Geometry {
     int32_t weight_bytes;      // of a tile's weights of one tap and one chunk of channels
     int32_t tiles_per_sample;  // of one sample; of the whole batch where flat
     int32_t lead;              // columns computed for stores to begin on a 32-byte sector: 0, 8 or 16
-    uint32_t sector_mask;      // lead - 1; 0 without a lead
+    uint32_t offset_mask;      // elements of a sector, or, without a lead, of 16 bytes, less one
     int32_t advance;           // columns stored by a warpgroup: kN - lead
     int32_t tile_advance;      // columns stored by a tile: advance, twice where warpgroups lie side by side
     int32_t tiles;             // of the whole problem
@@ -146,7 +146,6 @@ struct Geometry {
     uint32_t plane_mask;  // planes that some tap reads
     int32_t x_stages, x_stage_bytes;
     int32_t w_stages;
-    int32_t bulk;      // 1: rows of y can be stored by bulk copies of 16-byte pieces
     int32_t by_steps;  // 1: weights are packed step by step, see pack_staged
     int32_t skew;      // blocks by which the first product warpgroup runs ahead of the second
     int32_t resident;  // 1: all weights lie in shared memory for the life of the block
@@ -202,17 +201,14 @@ inline Geometry cut(const Problem& given, const Tiling& tiling, int64_t most_tap
         kProductWarps * Traits::warp_staging_bytes(tiling.columns) + kControlBytes + 1024;
     const int free_bytes = problem.device.smem_bytes - other_bytes;
 
-    // Rows of y that begin between sectors cost partial writes, and those between 16-byte pieces have no bulk
-    // copies. Where sums are long, the former cost less than the columns that a lead computes twice. (The
-    // same for both modes of fp32, whose tiles must be the same.)
+    // Rows of y that begin between sectors cost partial writes, and those between 16-byte pieces stores by
+    // elements as well. Where sums are long, the former cost less than the columns that a lead computes twice.
+    // (The same for both modes of fp32, whose tiles must be the same.)
     const int sector = 32 / Traits::kElementBytes, piece = 16 / Traits::kElementBytes;
     const bool is_short = ceil_div(problem.C, kRowBytes / Traits::kElementBytes) * problem.K <= 12;
-    const bool aligned = reinterpret_cast<uintptr_t>(problem.y) % 32 == 0;
     const bool begins_anywhere = problem.P % piece != 0 || (problem.P % sector != 0 && is_short);
-    geometry.lead = tiling.leads && !flat && aligned && begins_anywhere ? sector : 0;
-    if (!tiling.leads && is_short) return Geometry{};
-    geometry.sector_mask = geometry.lead > 0 ? sector - 1 : 0;
-    geometry.bulk = aligned && (geometry.lead > 0 || problem.P % piece == 0);
+    geometry.lead = tiling.leads && !flat && begins_anywhere ? sector : 0;
+    geometry.offset_mask = (geometry.lead > 0 ? sector : piece) - 1;
     geometry.advance = tiling.columns - geometry.lead;
     geometry.tile_advance = geometry.advance * (tiling.share == Share::columns ? 2 : 1);
     const int columns = geometry.tile_advance + geometry.lead;  // of a tile
@@ -302,7 +298,9 @@ inline Geometry cut(const Problem& given, const Tiling& tiling, int64_t most_tap
     int64_t windows;
     if (flat) {
         const int64_t rows = problem.P + max_shift > 2 ? problem.P + max_shift : 2;
-        geometry.rows_per_sample = static_cast<int32_t>(geometry.bulk ? round_up(rows, piece) : rows);
+        // So that rows of y begin alike in all samples: those of a tile are staged once.
+        const int64_t sample = problem.G * problem.O * problem.P;
+        geometry.rows_per_sample = static_cast<int32_t>(rows + (sample - rows % piece + piece) % piece);
         if (geometry.rows_per_sample < columns + max_shift)  // a tile may hold several samples
             geometry.rows_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, geometry.rows_per_sample));
         windows =
@@ -319,9 +317,9 @@ inline Geometry cut(const Problem& given, const Tiling& tiling, int64_t most_tap
     return geometry;
 }
 
-// Cycles that a launch needs by a simple count, in whole waves of tiles: products and bytes through L2, which
-// overlap for the most part, then stores. The constants come from kb67, kb76, ecapa_tdnn and w2v2_posconv
-// timed with each number of columns.
+// Cycles that a launch needs by a simple count, in whole waves of tiles: products, bytes through L2 and
+// conversions of x, which overlap for the most part, then stores. Constants fitted to 120 random layers timed
+// with each tile (results/findings.md).
 template <Mode kMode>
 inline double estimate_cycles(const Problem& problem, const Geometry& geometry, const Tiling& tiling) {
     using Traits = ModeTraits<kMode>;
@@ -333,12 +331,12 @@ inline double estimate_cycles(const Problem& problem, const Geometry& geometry, 
     constexpr int kStepChannels = Traits::kChunkChannels / Traits::kSteps;
     const double filled = static_cast<double>(ceil_div(geometry.channels, kStepChannels)) / Traits::kSteps;
     // And the fewer columns, the more often weights are read from shared memory. A warpgroup that is alone
-    // has the tensor cores for itself, but then needs as long as that reading; of split operands, as long as
-    // two, since it waits for each product.
+    // has the tensor cores for itself, but then needs as long as that reading; of split operands it waits for
+    // each product.
     const bool alone = tiling.share == Share::none;
     const double step = !alone ? tiling.columns + 6
                         : Traits::kIsSplit
-                            ? 1.15 * (tiling.columns + 6)
+                            ? 0.76 * (tiling.columns + 6)
                             : std::max(0.5 * tiling.columns + 3, 0.25 * tiling.columns + 32);
     const double products = filled * geometry.taps * steps * step;
     const double stages = static_cast<double>(geometry.chunks) * geometry.tap_groups;
@@ -348,13 +346,17 @@ inline double estimate_cycles(const Problem& problem, const Geometry& geometry, 
     const double moves = bytes / kBytesPerCycle;
     // The converters may take longer: a batch costs each of the seven warps some 4,000 cycles.
     const double batch = kMode == Mode::f16x3 ? 1050 : Traits::kIsFloat ? 570 : 700;
-    const double singles = Traits::kIsFloat ? 1.2 : 1.5;
+    const double singles = Traits::kIsFloat ? 1.5 : 2.2;
     const double conversions = (stages + static_cast<double>(geometry.channels) / Traits::kChunkChannels *
                                              geometry.tap_groups) / 2 * geometry.batches * batch *
                                (geometry.pairs || geometry.folded ? 1 + 0.1 * geometry.ragged : singles);
-    const double overlapped = products > moves ? products + 0.25 * moves : moves + 0.25 * products;
-    const double work = overlapped > conversions ? overlapped : conversions;
-    const double tile = work + 3000 + (geometry.bulk ? 24 : 64) * tiling.columns;
+    const auto overlap = [](double a, double b, double share) {
+        return std::max(a, b) + share * std::min(a, b);
+    };
+    const double work = overlap(overlap(products, moves, 0.25), conversions, 0.36);
+    constexpr int kPiece = 16 / Traits::kElementBytes;
+    const bool by_elements = geometry.lead == 0 && problem.P % kPiece != 0;  // some of each row of y
+    const double tile = work + 3000 + (by_elements ? 54 : 24) * tiling.columns;
     return static_cast<double>(ceil_div(geometry.tiles, problem.device.sm_count)) * tile;
 }
 
@@ -522,10 +524,9 @@ inline auto with_mode(const Problem& problem, Call call) {
 // kernels are.
 Error launch_listed_tiles(const Problem& problem, Scratch scratch, cudaStream_t stream);
 
-// By how many cycles f16x3 must be ahead, of those that tf32x3 takes: it packs weights for both modes and
-// launches the second one, even where no tile needs it, some 5 us; and estimates are a tenth beside what is
-// measured, which matters where little is to be gained. (30 random layers: by this rule one loses.)
-inline double least_gain(double safe_cycles) { return std::clamp(safe_cycles / 11, 8000.0, 20000.0); }
+// By how many cycles f16x3 must be ahead of tf32x3: it packs weights for both modes and launches the second
+// one, even where no tile needs it. Fitted as the constants of estimate_cycles.
+constexpr double kLeastGain = 12000;
 
 struct Choice {
     Mode mode;
@@ -538,7 +539,7 @@ inline Choice choose(const Problem& problem) {
     if (problem.precision == Precision::tf32) return {Mode::tf32, choose_cut<Mode::tf32>(problem)};
     const double fast = decisive_cut<Mode::f16x3>(problem).cycles;
     const double safe = decisive_cut<Mode::tf32x3>(problem).cycles;
-    if (fast + least_gain(safe) < safe) return {Mode::f16x3, choose_cut<Mode::f16x3>(problem)};
+    if (fast + kLeastGain < safe) return {Mode::f16x3, choose_cut<Mode::f16x3>(problem)};
     return {Mode::tf32x3, choose_cut<Mode::tf32x3>(problem)};
 }
 

@@ -197,14 +197,15 @@ struct Product {
         }
     }
 
-    // How far row r behind `target` begins behind a 32-byte sector of y, where tiles keep to sectors.
-    __device__ __forceinline__ int32_t sector_offset(const Bits* target, int r) {
+    // How far row r behind `target` begins behind a 32-byte sector of y, where tiles keep to sectors, or else
+    // behind a piece of 16 bytes.
+    __device__ __forceinline__ int32_t offset_of(const Bits* target, int32_t r) const {
         const uint32_t index = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(target)) / sizeof(Bits);
-        return static_cast<int32_t>((index + r * static_cast<uint32_t>(problem.P)) & geometry.sector_mask);
+        return static_cast<int32_t>((index + r * static_cast<uint32_t>(problem.P)) & geometry.offset_mask);
     }
 
     // This warp's rows 8*half..8*half + 7 of D. Column c of row r goes to buffer[r][phi + c], phi being the
-    // row's sector offset. kPaired: all phi are even, so that pairs stay aligned.
+    // row's offset_of. kPaired: all phi are even, so that pairs stay aligned.
     template <bool kPaired>
     __device__ __forceinline__ void stage(const float (&acc)[kValues], Bits* buffer, int half, int32_t phi) {
         const uint32_t target = ptx::smem_address(buffer + lane / 4 * kPitch + 2 * (lane % 4) + phi);
@@ -216,44 +217,55 @@ struct Product {
         }
     }
 
-    // Eight staged rows to y, of which `target` is where column 0 of the first belongs. A row
-    // stores columns [first - phi, kN - phi) as far as they lie in y; in flat tiles, where phi is 0, that
-    // may be in several samples. Bulk: one thread, a bulk copy a row; else the whole warp, element by
-    // element.
+    // Eight staged rows to y, of which `target` is where column 0 of the first belongs; in flat tiles, of each
+    // sample that the tile touches. Staged rows are as far behind 16 bytes as those of y: one thread orders a
+    // bulk copy of each row's whole pieces, and lanes store the elements before and behind them.
     __device__ __forceinline__ void store_rows(const Bits* buffer, Bits* target, const Announcement& place,
-                                               int32_t rows, bool bulk) {
-        const int32_t P = static_cast<int32_t>(problem.P), first = geometry.lead;
+                                               int32_t rows) {
+        constexpr int32_t kPiece = 16 / Traits::kElementBytes;
+        const int32_t P = static_cast<int32_t>(problem.P), lead = geometry.lead;
         const int64_t next_sample = problem.G * problem.O * problem.P - geometry.rows_per_sample;
-        const uintptr_t y_uniform = ptx::uniform(reinterpret_cast<uintptr_t>(target));
-        if (bulk && !ptx::elect()) return;
-        int32_t t = place.row;
+        uintptr_t y_uniform = ptx::uniform(reinterpret_cast<uintptr_t>(target));
+        int32_t row = place.row;
 #pragma unroll 1
-        for (int32_t n = place.sample; n < problem.N && t > -kN; ++n) {
-            if (bulk) {
-                const int32_t begin = max(first, -t), count = min(kN, P - t) - begin;
-                const uint32_t source = ptx::smem_address(buffer + begin);
-                uintptr_t y = y_uniform + (n - place.sample) * next_sample * sizeof(Bits);
+        for (int32_t n = place.sample; n < problem.N && row > -kN; ++n) {
+            const auto copy = [&](int r, int32_t begin, int32_t count) {
+                const uintptr_t y = y_uniform + r * problem.P * sizeof(Bits);
+                if (r < rows && count > 0)
+                    ptx::cp_async_bulk_store(
+                        (y & ~uintptr_t{geometry.offset_mask * sizeof(Bits)}) + begin * sizeof(Bits),
+                        ptx::smem_address(buffer + begin) + r * kPitch * sizeof(Bits), count * sizeof(Bits));
+            };
+            if (lead > 0 ? row >= 0 && row + kN <= P : P % kPiece == 0) {  // all pieces are whole
+                if (ptx::elect()) {
+                    const int32_t begin = max(lead, -row), count = min(kN, P - row) - begin;
 #pragma unroll
-                for (int r = 0; r < 8; ++r, y += problem.P * sizeof(Bits)) {
-                    if (r < rows && count > 0)
-                        ptx::cp_async_bulk_store(
-                            (y & ~uintptr_t{geometry.sector_mask * sizeof(Bits)}) + begin * sizeof(Bits),
-                            source + r * kPitch * sizeof(Bits), count * sizeof(Bits));
+                    for (int r = 0; r < 8; ++r) copy(r, begin, count);
                 }
             } else {
-#pragma unroll 1
-                for (int r = 0; r < rows; ++r) {
-                    Bits* const y = target + r * problem.P;
-                    const int32_t phi = sector_offset(target, r);
-                    const Bits* const source = buffer + r * kPitch + phi;
-                    const int32_t end = min(kN - phi, P - t);
-#pragma unroll 4
-                    for (int32_t c = max(first - phi, -t) + lane; c < end; c += 32) y[c] = source[c];
+                const int32_t r = lane / 4, phi = offset_of(target, r), first = lead > 0 ? lead : phi;
+                const int32_t begin = max(first, phi - row), end = min(first + geometry.advance, phi + P - row);
+                const int32_t pieces = (begin + kPiece - 1) & -kPiece, pieces_end = end & -kPiece;
+                if (r < rows) {
+                    Bits* const y = target + r * problem.P - phi;
+#pragma unroll
+                    for (int32_t i = lane % 4; i < kPiece; i += 4) {
+                        const int32_t head = begin + i, tail = max(pieces, pieces_end) + i;
+                        if (head < min(pieces, end)) y[head] = buffer[r * kPitch + head];
+                        if (tail < end) y[tail] = buffer[r * kPitch + tail];
+                    }
+                }
+#pragma unroll
+                for (int i = 0; i < 8; ++i) {
+                    const int32_t from = __shfl_sync(0xFFFFFFFF, pieces, 4 * i);
+                    const int32_t count = __shfl_sync(0xFFFFFFFF, pieces_end, 4 * i) - from;
+                    if (ptx::elect()) copy(i, from, count);
                 }
             }
+            __syncwarp();
             if (!geometry.flat) break;
-            t -= geometry.rows_per_sample;
-            target += next_sample;
+            row -= geometry.rows_per_sample;
+            target += next_sample, y_uniform += next_sample * sizeof(Bits);
         }
     }
 
@@ -275,7 +287,7 @@ struct Product {
 
     // D through shared memory to y, 8 output channels at a time.
     __device__ __forceinline__ void store_tile(float (&acc)[kValues], const Announcement& place,
-                                               const float (&bias)[2], bool sound) {
+                                               const float (&bias)[2]) {
 #pragma unroll
         for (int i = 0; i < kValues; ++i) acc[i] += bias[i / 2 % 2];
         const int32_t channel = place.channel + warp % 4 * 16;  // the first of 16, inside the group
@@ -283,9 +295,6 @@ struct Product {
             static_cast<Bits*>(problem.y) +
             (place.sample * problem.G * problem.O + place.group * problem.O + channel) * problem.P +
             place.row;
-        const bool inside = place.row >= 0 && place.row + kN <= problem.P;
-        // What is mended afterwards must not come late.
-        const bool bulk = geometry.bulk && (geometry.lead == 0 || inside) && sound;
 #pragma unroll 1
         for (int half = 0; half < 2; ++half) {
             const int32_t rows = min(8, static_cast<int32_t>(problem.O) - channel - 8 * half);
@@ -295,7 +304,7 @@ struct Product {
             }
             Bits* const target = y_warp + 8 * half * problem.P;
             Bits* const buffer = staging + half % Traits::kBuffers * (8 * kPitch);
-            const int32_t phi = sector_offset(target, lane / 4);
+            const int32_t phi = offset_of(target, lane / 4);
             ptx::cp_async_bulk_wait_read<Traits::kBuffers - 1>();  // the rows that were here have left
             __syncwarp();
 #pragma unroll
@@ -308,9 +317,9 @@ struct Product {
                 __syncwarp();
                 activate_staged(problem.activation, reinterpret_cast<Element*>(buffer), 8 * kPitch);
             }
-            if (bulk) ptx::fence_proxy_async();
+            ptx::fence_proxy_async();
             __syncwarp();
-            store_rows(buffer, target, place, rows, bulk);
+            store_rows(buffer, target, place, rows);
             ptx::cp_async_bulk_commit();
         }
     }
@@ -325,17 +334,18 @@ struct Product {
 
     // Does this warp's outputs again where they are not sound.
     __device__ __forceinline__ void mend_tile(const Announcement& place) {
+        ptx::cp_async_bulk_wait<0>();
         __syncwarp();
 #pragma unroll 1
         for (int32_t o = place.channel + warp % 4 * 16;
              o < min(place.channel + warp % 4 * 16 + 16, static_cast<int32_t>(problem.O)); ++o) {
             Element* const y = static_cast<Element*>(problem.y) + (place.group * problem.O + o) * problem.P;
             const int64_t sample_values = problem.G * problem.O * problem.P;
-            const uintptr_t first = reinterpret_cast<uintptr_t>(y + place.sample * sample_values + place.row);
-            const int32_t phi = (first / sizeof(Element)) & geometry.sector_mask;
+            const auto* const first = reinterpret_cast<Bits*>(y + place.sample * sample_values + place.row);
+            const int32_t begin = geometry.lead > 0 ? geometry.lead - offset_of(first, 0) : 0;
 #pragma unroll 1
-            for (int column = geometry.lead - phi + lane; column < kN - phi; column += 32) {
-                int32_t p = place.row + column;
+            for (int column = lane; column < geometry.advance; column += 32) {
+                int32_t p = place.row + begin + column;
                 const int32_t n = place.sample + (geometry.flat ? wrap_row(geometry, p) : 0);
                 if (n >= problem.N || p < 0 || p >= problem.P) continue;
                 Element* const value = y + n * sample_values + p;
@@ -422,7 +432,7 @@ struct Product {
                                          : soundness.is_finite() || problem.K % kFold == 0;
                 sound = __all_sync(0xFFFFFFFF, sound);
             }
-            store_tile(acc, place, bias, sound);
+            store_tile(acc, place, bias);
             if constexpr (kMends) {
                 if (!sound) mend_tile(place);
             }

@@ -190,6 +190,12 @@ __device__ __forceinline__ void cp_async_bulk_wait_read() {
     asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(kPending) : "memory");
 }
 
+// The same, and their writes can be seen by this thread.
+template <int kPending>
+__device__ __forceinline__ void cp_async_bulk_wait() {
+    asm volatile("cp.async.bulk.wait_group %0;" ::"n"(kPending) : "memory");
+}
+
 // 9.7.9.27.1.2: a box of three axes that a tensor map describes, global to shared, from coordinates
 // (c0, c1, c2) on; c0 runs along memory, and what lies outside the tensor reads as zero. The target is a
 // multiple of 128 bytes, and c0 a multiple of 16 bytes: others are illegal instructions.

@@ -50,6 +50,8 @@ struct Store {  // one bulk store: first its source is read, then its target wri
 struct Write {
     uint8_t* target;
     std::vector<uint8_t> data;
+    const void* thread;
+    int group;
 };
 
 struct ThreadCopy {  // cp.async: lands by its thread's wait
@@ -553,7 +555,7 @@ void copy_box(uint32_t target, const TensorMap& map, const int32_t (&first)[4], 
 namespace {
 void read_source(const Store& store) {
     const uint8_t* const source = smem_at(*current->block, store.source, store.bytes, 16);
-    writes.push_back({store.target, {source, source + store.bytes}});
+    writes.push_back({store.target, {source, source + store.bytes}, current, store.group});
     if (!dice.chance(schedule.late)) land_write(writes.size() - 1);
 }
 }  // namespace
@@ -573,6 +575,11 @@ void store_wait_read(int pending) {
     }
     current->stores = rest;
     may_yield();
+}
+void store_wait(int pending) {
+    store_wait_read(pending);
+    for (size_t i = writes.size(); i-- > 0;)
+        if (writes[i].thread == current && writes[i].group < current->store_group - pending) land_write(i);
 }
 
 // ---- wgmma ----

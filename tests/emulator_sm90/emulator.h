@@ -102,6 +102,7 @@ void copy_box(uint32_t target, const TensorMap& map, const int32_t (&first)[4], 
 void store_to_global(uint64_t target, uint32_t source, uint32_t bytes);
 void store_commit();
 void store_wait_read(int pending);
+void store_wait(int pending);
 
 enum class Number { tf32, f16, bf16 };
 void wgmma_fence();

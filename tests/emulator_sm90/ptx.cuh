@@ -119,6 +119,10 @@ template <int kPending>
 void cp_async_bulk_wait_read() {
     emulator::store_wait_read(kPending);
 }
+template <int kPending>
+void cp_async_bulk_wait() {
+    emulator::store_wait(kPending);
+}
 
 template <int kId>
 void bar_sync(int threads) {
