@@ -2711,7 +2711,8 @@ __device__ __forceinline__ uint64_t wgmma_descriptor_behind(uint64_t descriptor,
 //          order where x has been.
 // words    any dilation, and short rows: a lane has words of y, 32 words apart, so that neither the alignment
 //          of x nor that of y matters.
-// strided  some lanes share an output.
+// strided  a lane has outputs of its own and takes their taps in turns (plan_turns), so that lanes meet no
+//          bank twice. Where there are few outputs, or strides are long, some lanes share one.
 
 #include <algorithm>
 
@@ -2741,12 +2742,12 @@ constexpr int kRowsBlocks = 1;
 #endif
 
 struct RowsParams : Params {
-    int32_t lanes_log2;       // strided: of an output
-    int32_t turns;            // taps of a lane after which its outputs have been in all banks they meet
+    int32_t lanes_log2;         // strided: of an output
+    int32_t turns;              // taps of a lane after which its outputs have been in all banks they meet
     int32_t turn_outputs_log2;  // outputs after which banks repeat
-    int32_t stage_positions;  // of y
-    int32_t stage_elems;      // of their x, in shared memory
-    int32_t warp_bytes;       // of two stages and taps
+    int32_t stage_positions;    // of y
+    int32_t stage_elems;        // of their x, in shared memory
+    int32_t warp_bytes;         // of two stages and taps
 };
 
 // Starts to bring `count` elements of x from row position l on, which is aligned, by one warp.
@@ -5339,9 +5340,9 @@ inline Geometry cut(const Problem& given, const Tiling& tiling, int64_t most_tap
         kProductWarps * Traits::warp_staging_bytes(tiling.columns) + kControlBytes + 1024;
     const int free_bytes = problem.device.smem_bytes - other_bytes;
 
-    // Rows of y that begin between sectors cost partial writes, and those between 16-byte pieces stores by
-    // elements as well. Where sums are long, the former cost less than the columns that a lead computes twice.
-    // (The same for both modes of fp32, whose tiles must be the same.)
+    // Rows of y that begin between sectors cost partial writes, and those between 16-byte pieces also stores
+    // of elements. Where sums are long, the former cost less than columns that a lead computes twice. (The
+    // same for both modes of fp32, whose tiles must be the same.)
     const int sector = 32 / Traits::kElementBytes, piece = 16 / Traits::kElementBytes;
     const bool is_short = ceil_div(problem.C, kRowBytes / Traits::kElementBytes) * problem.K <= 12;
     const bool begins_anywhere = problem.P % piece != 0 || (problem.P % sector != 0 && is_short);
@@ -5546,13 +5547,17 @@ inline Cut decisive_cut(const Problem& problem) {
 }
 
 template <Mode kMode>
-inline Cut choose_cut(const Problem& problem) {
-    const int32_t taps = decisive_cut<kMode>(problem).geometry.taps_per_group;
+inline Cut choose_cut(const Problem& problem, const Cut& decisive) {
+    const int32_t taps = decisive.geometry.taps_per_group;
     // With many more tiles than multiprocessors, a warpgroup that is alone gains nothing.
     return find_cut<kMode>(problem, taps, [&](const Geometry& geometry) {
         return geometry.taps_per_group == taps &&
                (geometry.share != Share::none || geometry.tiles <= 3 * problem.device.sm_count);
     });
+}
+template <Mode kMode>
+inline Cut choose_cut(const Problem& problem) {
+    return choose_cut<kMode>(problem, decisive_cut<kMode>(problem));
 }
 
 // f16x3: x * 2^8 and w * 2^e, e such that the largest weight of its output channel lies in [2^14, 2^15),
@@ -5675,10 +5680,10 @@ inline Choice choose(const Problem& problem) {
     if (problem.dtype == Dtype::float16) return {Mode::f16, choose_cut<Mode::f16>(problem)};
     if (problem.dtype == Dtype::bfloat16) return {Mode::bf16, choose_cut<Mode::bf16>(problem)};
     if (problem.precision == Precision::tf32) return {Mode::tf32, choose_cut<Mode::tf32>(problem)};
-    const double fast = decisive_cut<Mode::f16x3>(problem).cycles;
-    const double safe = decisive_cut<Mode::tf32x3>(problem).cycles;
-    if (fast + kLeastGain < safe) return {Mode::f16x3, choose_cut<Mode::f16x3>(problem)};
-    return {Mode::tf32x3, choose_cut<Mode::tf32x3>(problem)};
+    const Cut fast = decisive_cut<Mode::f16x3>(problem), safe = decisive_cut<Mode::tf32x3>(problem);
+    if (fast.cycles + kLeastGain < safe.cycles)
+        return {Mode::f16x3, choose_cut<Mode::f16x3>(problem, fast)};
+    return {Mode::tf32x3, choose_cut<Mode::tf32x3>(problem, safe)};
 }
 
 }  // namespace sm90
@@ -5694,10 +5699,11 @@ inline bool pays_for_few_outputs(const Problem& problem) {
 }
 
 inline bool fits_gemm_sm90(const Problem& problem) {
-    constexpr int64_t kMost = int64_t{1} << 30;  // positions and channels are counted in 32 bits
+    constexpr int64_t kMost = int64_t{1} << 30;  // positions, channels and products are counted in 32 bits
     return problem.device.arch == 90 && problem.dtype != Dtype::float64 && problem.C >= 16 &&
            (problem.O >= 8 || pays_for_few_outputs(problem)) && problem.stride <= 32 && problem.L < kMost &&
            problem.P < kMost && problem.N < kMost && problem.K * problem.dilation < kMost &&
+           problem.K < kMost / 64 && problem.C * problem.K < kMost &&
            problem.x_stride_c < kMost && problem.x_stride_l < kMost && problem.G * problem.O < kMost &&
            problem.G * problem.C < kMost;
 }
@@ -6216,25 +6222,45 @@ __device__ __forceinline__ PackUnit unit_of(const Geometry& geometry, int32_t ro
 }
 
 // Channels [c, c + kPackChannels) and the taps of `unit`, of w_row [C][K], to staged[channel][kPackPitch];
-// zero where there are none.
+// zero where there are none. Several loads are on their way at once, from the row's end where there is
+// nothing to load: a load under a condition is a branch.
 template <class Bits>
 __device__ __forceinline__ void stage_weights(Bits* staged, const Bits* w_row, const PackUnit& unit,
                                               bool folded, int32_t C, int32_t K, bool exists) {
+    constexpr int kTogether = 8;
     const uint32_t magic = (0xFFFFFFFFu / unit.taps) + 1;  // 2^32 / taps, rounded up
-    const int32_t count = kPackChannels<Bits> * unit.taps;
-    const auto stage = [&](auto folds) {
-#pragma unroll 4
-        for (int32_t i = threadIdx.x % 32; i < count; i += 32) {
-            const int32_t channel = unit.taps == 1 ? i : __umulhi(i, magic), tap = i - channel * unit.taps;
-            int32_t c = unit.c + channel, k = unit.tap + tap;
-            if constexpr (folds.value) k = kFold * k + c % kFold, c /= kFold;
-            const bool inside = exists && c < C && (!folds.value || k < K);
-            staged[channel * kPackPitch + tap] = inside ? w_row[int64_t{c} * K + k] : Bits{0};
+    const int32_t count = kPackChannels<Bits> * unit.taps, lane = threadIdx.x % 32;
+    const auto channel_of = [&](int32_t i) { return unit.taps == 1 ? i : __umulhi(i, magic); };
+    const auto stage = [&](const Bits* source, int32_t last, auto place_of) {
+#pragma unroll 1
+        for (int32_t begin = 0; begin < count; begin += 32 * kTogether) {  // count is a multiple of 32
+            Bits value[kTogether]{};
+#pragma unroll
+            for (int j = 0; j < kTogether; ++j) {
+                if (begin + 32 * j >= count) break;
+                const int32_t i = begin + 32 * j + lane;
+                value[j] = __ldg(source + min(place_of(i, channel_of(i)), last));
+            }
+#pragma unroll
+            for (int j = 0; j < kTogether; ++j) {
+                if (begin + 32 * j >= count) break;
+                const int32_t i = begin + 32 * j + lane, channel = channel_of(i);
+                const bool inside = exists && place_of(i, channel) <= last;
+                staged[i + channel * (kPackPitch - unit.taps)] = inside ? value[j] : Bits{0};
+            }
         }
     };
     __syncwarp();
-    if (folded) stage(std::true_type{});
-    else stage(std::false_type{});
+    if (folded) {
+        stage(w_row, C * K - 1, [&](int32_t i, int32_t channel) {
+            const int32_t c = unit.c + channel, tap = unit.tap + i - channel * unit.taps;
+            const int32_t k = kFold * tap + c % kFold;
+            return k < K ? c / kFold * K + k : INT32_MAX;
+        });
+    } else {
+        stage(w_row + int64_t{unit.c} * K + unit.tap, (C - unit.c) * K - unit.tap - 1,
+              [&](int32_t i, int32_t channel) { return i + channel * (K - unit.taps); });
+    }
     __syncwarp();
 }
 
@@ -6309,12 +6335,12 @@ __device__ __forceinline__ void pack_staged(const typename ModeTraits<kMode>::Bi
     }
 }
 
-// Index of row `row` of the image among the rows of w; whether there is one.
+// Index of row `row` of the image among the rows of w, or of another where there is none; whether there is.
 __device__ __forceinline__ bool find_row_of_w(const Geometry& geometry, int32_t row, int32_t O,
                                               int64_t& w_row) {
     const int32_t group_rows = geometry.o_tiles * geometry.tile_o, group = row / group_rows;
     const int32_t o = row - group * group_rows;
-    w_row = int64_t{group} * O + o;
+    w_row = int64_t{group} * O + min(o, O - 1);
     return o < O;
 }
 
@@ -11273,12 +11299,13 @@ struct Product {
                 // With care: the first product, and those until the second warpgroup may begin.
                 constexpr Taps kCareful = Traits::kIsSplit ? Taps::whole : Taps::some;
                 const int32_t ahead = warp < 4 ? geometry.skew : 0, first = Traits::kIsSplit ? 0 : 1;
-                const int32_t careful = geometry.is_long ? min(taps, max(ahead, first) - issued) : taps;
+                const int32_t most = geometry.is_long ? max(ahead, first) - issued : taps;
+                const int32_t careful = max(min(most, taps), 0);
                 if (idle) run_taps(std::integral_constant<Taps, Taps::none>{}, taps);
                 else if (steps < Traits::kSteps) run_taps(std::integral_constant<Taps, Taps::some>{}, taps);
                 else {
                     if (careful > 0) run_taps(std::integral_constant<Taps, kCareful>{}, careful);
-                    const int32_t quick = taps - max(careful, 0);
+                    const int32_t quick = taps - careful;
                     if (stride > 1) run_taps(std::integral_constant<Taps, Taps::quick>{}, quick);
                     else run_taps(std::integral_constant<Taps, Taps::quick_adjacent>{}, quick);
                 }
@@ -11329,9 +11356,9 @@ struct Product {
         }
     }
 
-    // Eight staged rows to y, of which `target` is where column 0 of the first belongs; in flat tiles, of each
-    // sample that the tile touches. Staged rows are as far behind 16 bytes as those of y: one thread orders a
-    // bulk copy of each row's whole pieces, and lanes store the elements before and behind them.
+    // Eight staged rows to y, of which `target` is where column 0 of the first belongs; in flat tiles, of
+    // each sample that the tile touches. Staged rows are as far behind 16 bytes as those of y: one thread
+    // orders a bulk copy of each row's whole pieces, and lanes store the elements before and behind them.
     __device__ __forceinline__ void store_rows(const Bits* buffer, Bits* target, const Announcement& place,
                                                int32_t rows) {
         constexpr int32_t kPiece = 16 / Traits::kElementBytes;
@@ -11356,7 +11383,8 @@ struct Product {
                 }
             } else {
                 const int32_t r = lane / 4, phi = offset_of(target, r), first = lead > 0 ? lead : phi;
-                const int32_t begin = max(first, phi - row), end = min(first + geometry.advance, phi + P - row);
+                const int32_t begin = max(first, phi - row);
+                const int32_t end = min(first + geometry.advance, phi + P - row);
                 const int32_t pieces = (begin + kPiece - 1) & -kPiece, pieces_end = end & -kPiece;
                 if (r < rows) {
                     Bits* const y = target + r * problem.P - phi;

@@ -7,7 +7,8 @@
 //          order where x has been.
 // words    any dilation, and short rows: a lane has words of y, 32 words apart, so that neither the alignment
 //          of x nor that of y matters.
-// strided  some lanes share an output.
+// strided  a lane has outputs of its own and takes their taps in turns (plan_turns), so that lanes meet no
+//          bank twice. Where there are few outputs, or strides are long, some lanes share one.
 #pragma once
 #include <algorithm>
 
@@ -37,12 +38,12 @@ constexpr int kRowsBlocks = 1;
 #endif
 
 struct RowsParams : Params {
-    int32_t lanes_log2;       // strided: of an output
-    int32_t turns;            // taps of a lane after which its outputs have been in all banks they meet
+    int32_t lanes_log2;         // strided: of an output
+    int32_t turns;              // taps of a lane after which its outputs have been in all banks they meet
     int32_t turn_outputs_log2;  // outputs after which banks repeat
-    int32_t stage_positions;  // of y
-    int32_t stage_elems;      // of their x, in shared memory
-    int32_t warp_bytes;       // of two stages and taps
+    int32_t stage_positions;    // of y
+    int32_t stage_elems;        // of their x, in shared memory
+    int32_t warp_bytes;         // of two stages and taps
 };
 
 // Starts to bring `count` elements of x from row position l on, which is aligned, by one warp.

@@ -94,25 +94,45 @@ __device__ __forceinline__ PackUnit unit_of(const Geometry& geometry, int32_t ro
 }
 
 // Channels [c, c + kPackChannels) and the taps of `unit`, of w_row [C][K], to staged[channel][kPackPitch];
-// zero where there are none.
+// zero where there are none. Several loads are on their way at once, from the row's end where there is
+// nothing to load: a load under a condition is a branch.
 template <class Bits>
 __device__ __forceinline__ void stage_weights(Bits* staged, const Bits* w_row, const PackUnit& unit,
                                               bool folded, int32_t C, int32_t K, bool exists) {
+    constexpr int kTogether = 8;
     const uint32_t magic = (0xFFFFFFFFu / unit.taps) + 1;  // 2^32 / taps, rounded up
-    const int32_t count = kPackChannels<Bits> * unit.taps;
-    const auto stage = [&](auto folds) {
-#pragma unroll 4
-        for (int32_t i = threadIdx.x % 32; i < count; i += 32) {
-            const int32_t channel = unit.taps == 1 ? i : __umulhi(i, magic), tap = i - channel * unit.taps;
-            int32_t c = unit.c + channel, k = unit.tap + tap;
-            if constexpr (folds.value) k = kFold * k + c % kFold, c /= kFold;
-            const bool inside = exists && c < C && (!folds.value || k < K);
-            staged[channel * kPackPitch + tap] = inside ? w_row[int64_t{c} * K + k] : Bits{0};
+    const int32_t count = kPackChannels<Bits> * unit.taps, lane = threadIdx.x % 32;
+    const auto channel_of = [&](int32_t i) { return unit.taps == 1 ? i : __umulhi(i, magic); };
+    const auto stage = [&](const Bits* source, int32_t last, auto place_of) {
+#pragma unroll 1
+        for (int32_t begin = 0; begin < count; begin += 32 * kTogether) {  // count is a multiple of 32
+            Bits value[kTogether]{};
+#pragma unroll
+            for (int j = 0; j < kTogether; ++j) {
+                if (begin + 32 * j >= count) break;
+                const int32_t i = begin + 32 * j + lane;
+                value[j] = __ldg(source + min(place_of(i, channel_of(i)), last));
+            }
+#pragma unroll
+            for (int j = 0; j < kTogether; ++j) {
+                if (begin + 32 * j >= count) break;
+                const int32_t i = begin + 32 * j + lane, channel = channel_of(i);
+                const bool inside = exists && place_of(i, channel) <= last;
+                staged[i + channel * (kPackPitch - unit.taps)] = inside ? value[j] : Bits{0};
+            }
         }
     };
     __syncwarp();
-    if (folded) stage(std::true_type{});
-    else stage(std::false_type{});
+    if (folded) {
+        stage(w_row, C * K - 1, [&](int32_t i, int32_t channel) {
+            const int32_t c = unit.c + channel, tap = unit.tap + i - channel * unit.taps;
+            const int32_t k = kFold * tap + c % kFold;
+            return k < K ? c / kFold * K + k : INT32_MAX;
+        });
+    } else {
+        stage(w_row + int64_t{unit.c} * K + unit.tap, (C - unit.c) * K - unit.tap - 1,
+              [&](int32_t i, int32_t channel) { return i + channel * (K - unit.taps); });
+    }
     __syncwarp();
 }
 
@@ -187,12 +207,12 @@ __device__ __forceinline__ void pack_staged(const typename ModeTraits<kMode>::Bi
     }
 }
 
-// Index of row `row` of the image among the rows of w; whether there is one.
+// Index of row `row` of the image among the rows of w, or of another where there is none; whether there is.
 __device__ __forceinline__ bool find_row_of_w(const Geometry& geometry, int32_t row, int32_t O,
                                               int64_t& w_row) {
     const int32_t group_rows = geometry.o_tiles * geometry.tile_o, group = row / group_rows;
     const int32_t o = row - group * group_rows;
-    w_row = int64_t{group} * O + o;
+    w_row = int64_t{group} * O + min(o, O - 1);
     return o < O;
 }
 

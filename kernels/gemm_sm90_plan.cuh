@@ -201,9 +201,9 @@ inline Geometry cut(const Problem& given, const Tiling& tiling, int64_t most_tap
         kProductWarps * Traits::warp_staging_bytes(tiling.columns) + kControlBytes + 1024;
     const int free_bytes = problem.device.smem_bytes - other_bytes;
 
-    // Rows of y that begin between sectors cost partial writes, and those between 16-byte pieces stores by
-    // elements as well. Where sums are long, the former cost less than the columns that a lead computes twice.
-    // (The same for both modes of fp32, whose tiles must be the same.)
+    // Rows of y that begin between sectors cost partial writes, and those between 16-byte pieces also stores
+    // of elements. Where sums are long, the former cost less than columns that a lead computes twice. (The
+    // same for both modes of fp32, whose tiles must be the same.)
     const int sector = 32 / Traits::kElementBytes, piece = 16 / Traits::kElementBytes;
     const bool is_short = ceil_div(problem.C, kRowBytes / Traits::kElementBytes) * problem.K <= 12;
     const bool begins_anywhere = problem.P % piece != 0 || (problem.P % sector != 0 && is_short);
@@ -408,13 +408,17 @@ inline Cut decisive_cut(const Problem& problem) {
 }
 
 template <Mode kMode>
-inline Cut choose_cut(const Problem& problem) {
-    const int32_t taps = decisive_cut<kMode>(problem).geometry.taps_per_group;
+inline Cut choose_cut(const Problem& problem, const Cut& decisive) {
+    const int32_t taps = decisive.geometry.taps_per_group;
     // With many more tiles than multiprocessors, a warpgroup that is alone gains nothing.
     return find_cut<kMode>(problem, taps, [&](const Geometry& geometry) {
         return geometry.taps_per_group == taps &&
                (geometry.share != Share::none || geometry.tiles <= 3 * problem.device.sm_count);
     });
+}
+template <Mode kMode>
+inline Cut choose_cut(const Problem& problem) {
+    return choose_cut<kMode>(problem, decisive_cut<kMode>(problem));
 }
 
 // f16x3: x * 2^8 and w * 2^e, e such that the largest weight of its output channel lies in [2^14, 2^15),
@@ -537,10 +541,10 @@ inline Choice choose(const Problem& problem) {
     if (problem.dtype == Dtype::float16) return {Mode::f16, choose_cut<Mode::f16>(problem)};
     if (problem.dtype == Dtype::bfloat16) return {Mode::bf16, choose_cut<Mode::bf16>(problem)};
     if (problem.precision == Precision::tf32) return {Mode::tf32, choose_cut<Mode::tf32>(problem)};
-    const double fast = decisive_cut<Mode::f16x3>(problem).cycles;
-    const double safe = decisive_cut<Mode::tf32x3>(problem).cycles;
-    if (fast + kLeastGain < safe) return {Mode::f16x3, choose_cut<Mode::f16x3>(problem)};
-    return {Mode::tf32x3, choose_cut<Mode::tf32x3>(problem)};
+    const Cut fast = decisive_cut<Mode::f16x3>(problem), safe = decisive_cut<Mode::tf32x3>(problem);
+    if (fast.cycles + kLeastGain < safe.cycles)
+        return {Mode::f16x3, choose_cut<Mode::f16x3>(problem, fast)};
+    return {Mode::tf32x3, choose_cut<Mode::tf32x3>(problem, safe)};
 }
 
 }  // namespace sm90
@@ -556,10 +560,11 @@ inline bool pays_for_few_outputs(const Problem& problem) {
 }
 
 inline bool fits_gemm_sm90(const Problem& problem) {
-    constexpr int64_t kMost = int64_t{1} << 30;  // positions and channels are counted in 32 bits
+    constexpr int64_t kMost = int64_t{1} << 30;  // positions, channels and products are counted in 32 bits
     return problem.device.arch == 90 && problem.dtype != Dtype::float64 && problem.C >= 16 &&
            (problem.O >= 8 || pays_for_few_outputs(problem)) && problem.stride <= 32 && problem.L < kMost &&
            problem.P < kMost && problem.N < kMost && problem.K * problem.dilation < kMost &&
+           problem.K < kMost / 64 && problem.C * problem.K < kMost &&
            problem.x_stride_c < kMost && problem.x_stride_l < kMost && problem.G * problem.O < kMost &&
            problem.G * problem.C < kMost;
 }

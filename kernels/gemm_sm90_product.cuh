@@ -161,12 +161,13 @@ struct Product {
                 // With care: the first product, and those until the second warpgroup may begin.
                 constexpr Taps kCareful = Traits::kIsSplit ? Taps::whole : Taps::some;
                 const int32_t ahead = warp < 4 ? geometry.skew : 0, first = Traits::kIsSplit ? 0 : 1;
-                const int32_t careful = geometry.is_long ? min(taps, max(ahead, first) - issued) : taps;
+                const int32_t most = geometry.is_long ? max(ahead, first) - issued : taps;
+                const int32_t careful = max(min(most, taps), 0);
                 if (idle) run_taps(std::integral_constant<Taps, Taps::none>{}, taps);
                 else if (steps < Traits::kSteps) run_taps(std::integral_constant<Taps, Taps::some>{}, taps);
                 else {
                     if (careful > 0) run_taps(std::integral_constant<Taps, kCareful>{}, careful);
-                    const int32_t quick = taps - max(careful, 0);
+                    const int32_t quick = taps - careful;
                     if (stride > 1) run_taps(std::integral_constant<Taps, Taps::quick>{}, quick);
                     else run_taps(std::integral_constant<Taps, Taps::quick_adjacent>{}, quick);
                 }
@@ -217,9 +218,9 @@ struct Product {
         }
     }
 
-    // Eight staged rows to y, of which `target` is where column 0 of the first belongs; in flat tiles, of each
-    // sample that the tile touches. Staged rows are as far behind 16 bytes as those of y: one thread orders a
-    // bulk copy of each row's whole pieces, and lanes store the elements before and behind them.
+    // Eight staged rows to y, of which `target` is where column 0 of the first belongs; in flat tiles, of
+    // each sample that the tile touches. Staged rows are as far behind 16 bytes as those of y: one thread
+    // orders a bulk copy of each row's whole pieces, and lanes store the elements before and behind them.
     __device__ __forceinline__ void store_rows(const Bits* buffer, Bits* target, const Announcement& place,
                                                int32_t rows) {
         constexpr int32_t kPiece = 16 / Traits::kElementBytes;
@@ -244,7 +245,8 @@ struct Product {
                 }
             } else {
                 const int32_t r = lane / 4, phi = offset_of(target, r), first = lead > 0 ? lead : phi;
-                const int32_t begin = max(first, phi - row), end = min(first + geometry.advance, phi + P - row);
+                const int32_t begin = max(first, phi - row);
+                const int32_t end = min(first + geometry.advance, phi + P - row);
                 const int32_t pieces = (begin + kPiece - 1) & -kPiece, pieces_end = end & -kPiece;
                 if (r < rows) {
                     Bits* const y = target + r * problem.P - phi;
