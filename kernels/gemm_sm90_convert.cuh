@@ -94,12 +94,11 @@ __device__ __forceinline__ PackUnit unit_of(const Geometry& geometry, int32_t ro
 }
 
 // Channels [c, c + kPackChannels) and the taps of `unit`, of w_row [C][K], to staged[channel][kPackPitch];
-// zero where there are none. Several loads are on their way at once, from the row's end where there is
+// zero where there are none. kTogether loads are on their way at once, from the row's end where there is
 // nothing to load: a load under a condition is a branch.
-template <class Bits>
+template <int kTogether, class Bits>
 __device__ __forceinline__ void stage_weights(Bits* staged, const Bits* w_row, const PackUnit& unit,
                                               bool folded, int32_t C, int32_t K, bool exists) {
-    constexpr int kTogether = 8;
     const uint32_t magic = (0xFFFFFFFFu / unit.taps) + 1;  // 2^32 / taps, rounded up
     const int32_t count = kPackChannels<Bits> * unit.taps, lane = threadIdx.x % 32;
     const auto channel_of = [&](int32_t i) { return unit.taps == 1 ? i : __umulhi(i, magic); };
@@ -234,8 +233,8 @@ __global__ void __launch_bounds__(kPackThreads)
 #pragma unroll 1
     for (int32_t i = blockIdx.y; i < units; i += gridDim.y) {
         const PackUnit unit = unit_of<Bits>(geometry, row, i);
-        stage_weights(staged[warp], static_cast<const Bits*>(w) + w_row * C * K, unit, geometry.folded != 0,
-                      C, K, exists);
+        stage_weights<8>(staged[warp], static_cast<const Bits*>(w) + w_row * C * K, unit,
+                         geometry.folded != 0, C, K, exists);
         pack_staged<kMode>(staged[warp], unit, geometry, scratch.image, 1.0f);
     }
 #endif
@@ -286,7 +285,8 @@ __global__ void __launch_bounds__(kPackThreads)
     for (int32_t i = threadIdx.x / 32; i < units; i += kPackThreads / 32) {
         PackUnit unit = unit_of<uint32_t>(geometry, blockIdx.x, i);
         uint32_t* const weights_smem = staged[threadIdx.x / 32];
-        stage_weights(weights_smem, row, unit, geometry.folded != 0, C, K, exists);
+        // Eight together would take registers that a sixth block needs.
+        stage_weights<4>(weights_smem, row, unit, geometry.folded != 0, C, K, exists);
         pack_staged<Mode::f16x3>(weights_smem, unit, geometry, scratch.image, scale);
         unit.row = group * safe_rows + o;
         if (o < safe_rows)

@@ -39,6 +39,21 @@ FAULTS = {
         "ptx::cp_async_bulk_wait_read<Traits::kBuffers - 1>();",
         "if (emulator::broken != BREAK) ptx::cp_async_bulk_wait_read<Traits::kBuffers - 1>();",
     ),
+    "elements before a row's whole pieces are not stored": (
+        "gemm_sm90_product.cuh",
+        "if (head < min(pieces, end))",
+        "if (emulator::broken != BREAK && head < min(pieces, end))",
+    ),
+    "samples of a flat tile begin unlike each other": (
+        "gemm_sm90_plan.cuh",
+        "static_cast<int32_t>(rows + (sample - rows % piece + piece) % piece);",
+        "static_cast<int32_t>(rows + (emulator::broken != BREAK) * ((sample - rows % piece + piece) % piece));",
+    ),
+    "outputs are mended before they are stored": (
+        "gemm_sm90_product.cuh",
+        "ptx::cp_async_bulk_wait<0>();",
+        "if (emulator::broken != BREAK) ptx::cp_async_bulk_wait<0>();",
+    ),
     "the second warpgroup does not wait for the first": (
         "gemm_sm90_product.cuh",
         "ptx::bar_arrive<kBarrierTaken>(256);",
