@@ -5412,18 +5412,32 @@ inline Geometry cut(const Problem& given, const Tiling& tiling, int64_t most_tap
     geometry.stride_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, stride));
 
     const bool one_weight_tile = geometry.o_tiles * problem.G == 1;
-    const int64_t room = (free_bytes - 2 * geometry.x_stage_bytes) / geometry.weight_bytes;
-    geometry.resident = one_weight_tile && blocks <= room && blocks <= kMaxStages;
-    const auto x_stages_beside = [&](int64_t w_stages) {
-        const int64_t stages = (free_bytes - w_stages * geometry.weight_bytes) / geometry.x_stage_bytes;
-        return static_cast<int32_t>(stages < 6 ? stages : 6);
+    struct Stages {
+        int64_t x, w;
     };
-    int64_t w_stages = geometry.resident ? blocks : room < 6 ? room : 6;
-    while (!geometry.resident && w_stages > 4 && x_stages_beside(w_stages) < 3 && x_stages_beside(4) >= 3)
-        --w_stages;
+    const auto fit_stages = [&](int64_t bytes) {
+        const auto x_beside = [&](int64_t w) {
+            return std::min<int64_t>((bytes - w * geometry.weight_bytes) / geometry.x_stage_bytes, 6);
+        };
+        if (geometry.resident) return Stages{x_beside(blocks), blocks};
+        int64_t w = std::min<int64_t>((bytes - 2 * geometry.x_stage_bytes) / geometry.weight_bytes, 6);
+        while (w > 4 && x_beside(w) < 3 && x_beside(4) >= 3) --w;
+        return Stages{x_beside(w), w};
+    };
+    geometry.resident = one_weight_tile && blocks <= kMaxStages &&
+                        2 * geometry.x_stage_bytes + blocks * geometry.weight_bytes <= free_bytes;
+    Stages stages = fit_stages(free_bytes);
+    // What shared memory leaves of a multiprocessor is its L1 cache, which keeps lines of x that several
+    // loads share: 60 KB beside blocks of 195 KB and less, else 28. That is worth more than a fourth stage
+    // of x, or a fifth of split operands, or a fifth of weights (2x668x86690 to 220, K2 s8 g4 bf16: ms .105,
+    // .085).
+    const Stages lean = fit_stages(std::min<int64_t>(free_bytes, (195 << 10) - other_bytes));
+    if (lean.x >= std::min<int64_t>(stages.x, Traits::kIsSplit ? 4 : 3) &&
+        lean.w >= std::min<int64_t>(stages.w, 4))
+        stages = lean;
     geometry.is_long = !geometry.resident && blocks > kShortBlocks;
-    geometry.w_stages = static_cast<int32_t>(w_stages);
-    geometry.x_stages = x_stages_beside(w_stages);
+    geometry.w_stages = static_cast<int32_t>(stages.w);
+    geometry.x_stages = static_cast<int32_t>(stages.x);
     geometry.smem_bytes =
         geometry.x_stages * geometry.x_stage_bytes + geometry.w_stages * geometry.weight_bytes + other_bytes;
 
@@ -6110,6 +6124,7 @@ __device__ __forceinline__ void run_supplier(const Geometry& geometry, const Pro
             const int32_t which = tile % (geometry.o_tiles * static_cast<int32_t>(problem.G));
             const uint32_t bytes = geometry.weight_bytes;
             const uint8_t* source = scratch.image + which * blocks_of_tile * bytes;
+#pragma unroll 1
             for (int64_t block = 0; block < blocks_of_tile; ++block, source += bytes) {
                 const uint32_t full = barriers.w_full(weights.stage);
                 ptx::mbarrier_wait(barriers.w_empty(weights.stage), weights.parity);
@@ -6195,8 +6210,8 @@ struct Range {
 // One warp packs some taps of one output channel and 32 channels (64 in 16 bits) at a time: it reads them
 // along w, through shared memory, and writes whole rows.
 constexpr int kPackThreads = 256;
-constexpr int kPackTaps = 32;                  // at a time
-constexpr int kPackPitch = kPackTaps + 1;      // of a staged channel: a row's pieces lie in different banks
+constexpr int kMostPackTaps = 32;              // at a time
+constexpr int kPackPitch = kMostPackTaps + 1;  // of a staged channel: a row's pieces lie in different banks
 template <class Bits>
 constexpr int kPackChannels = kRowBytes / static_cast<int>(sizeof(Bits));
 
@@ -6206,19 +6221,34 @@ struct PackUnit {
     int32_t c, tap, taps;  // as products see them
 };
 
-// How many a row has.
+// How a row of the image is divided into units.
+struct PackUnits {
+    int32_t taps;      // of a unit at most
+    int32_t segments;  // of a row's taps
+    int32_t count;
+};
+
+// A warp mostly waits for memory, so where rows are few, units are of few taps (for the weights of 2x86x406
+// to 192, K30 g2, 256 warps took 8 us, 2,048 take 2.5).
 template <class Bits>
-__host__ __device__ __forceinline__ int32_t pack_units(const Geometry& geometry) {
-    return (geometry.channels + kPackChannels<Bits> - 1) / kPackChannels<Bits> *
-           ((geometry.taps + kPackTaps - 1) / kPackTaps);
+inline PackUnits divide_row(const Geometry& geometry, int64_t rows) {
+    constexpr int64_t kFewWarps = 4096;
+    const int32_t steps = static_cast<int32_t>(ceil_div(geometry.channels, kPackChannels<Bits>));
+    PackUnits units{2 * kMostPackTaps, 0, 0};
+    do {
+        units.taps /= 2;
+        units.segments = static_cast<int32_t>(ceil_div(geometry.taps, units.taps));
+        units.count = steps * units.segments;
+    } while (units.taps > 4 && rows * units.count < kFewWarps);
+    return units;
 }
 
 // The i-th of row `row`.
 template <class Bits>
-__device__ __forceinline__ PackUnit unit_of(const Geometry& geometry, int32_t row, int32_t i) {
-    const int32_t segments = (geometry.taps + kPackTaps - 1) / kPackTaps, step = i / segments;
-    const int32_t tap = (i - step * segments) * kPackTaps;
-    return {row, step * kPackChannels<Bits>, tap, min(kPackTaps, geometry.taps - tap)};
+__device__ __forceinline__ PackUnit unit_of(const Geometry& geometry, const PackUnits& units, int32_t row,
+                                            int32_t i) {
+    const int32_t step = i / units.segments, tap = (i - step * units.segments) * units.taps;
+    return {row, step * kPackChannels<Bits>, tap, min(units.taps, geometry.taps - tap)};
 }
 
 // Channels [c, c + kPackChannels) and the taps of `unit`, of w_row [C][K], to staged[channel][kPackPitch];
@@ -6347,7 +6377,8 @@ __device__ __forceinline__ bool find_row_of_w(const Geometry& geometry, int32_t 
 template <Mode kMode>
 __global__ void __launch_bounds__(kPackThreads)
     pack_weights_kernel(const void* __restrict__ w,  // [G*O][C][K]
-                        Scratch scratch, Geometry geometry, int32_t C, int32_t O, int32_t K, int32_t rows) {
+                        Scratch scratch, Geometry geometry, PackUnits units, int32_t C, int32_t O, int32_t K,
+                        int32_t rows) {
 #if __CUDA_ARCH__ == 900
     using Bits = typename ModeTraits<kMode>::Bits;
     __shared__ Bits staged[kPackThreads / 32][kPackChannels<Bits> * kPackPitch];
@@ -6357,10 +6388,9 @@ __global__ void __launch_bounds__(kPackThreads)
     if (row >= rows) return;
     int64_t w_row;
     const bool exists = find_row_of_w(geometry, row, O, w_row);
-    const int32_t units = pack_units<Bits>(geometry);
 #pragma unroll 1
-    for (int32_t i = blockIdx.y; i < units; i += gridDim.y) {
-        const PackUnit unit = unit_of<Bits>(geometry, row, i);
+    for (int32_t i = blockIdx.y; i < units.count; i += gridDim.y) {
+        const PackUnit unit = unit_of<Bits>(geometry, units, row, i);
         stage_weights<8>(staged[warp], static_cast<const Bits*>(w) + w_row * C * K, unit,
                          geometry.folded != 0, C, K, exists);
         pack_staged<kMode>(staged[warp], unit, geometry, scratch.image, 1.0f);
@@ -6373,8 +6403,8 @@ __global__ void __launch_bounds__(kPackThreads)
 template <Mode kSafeMode>
 __global__ void __launch_bounds__(kPackThreads)
     pack_split_weights_kernel(const uint32_t* __restrict__ w,  // fp32 [G*O][C][K]
-                              Scratch scratch, Geometry geometry, Geometry safe_geometry, int32_t C,
-                              int32_t O, int32_t K) {
+                              Scratch scratch, Geometry geometry, Geometry safe_geometry, PackUnits units,
+                              int32_t C, int32_t O, int32_t K) {
 #if __CUDA_ARCH__ == 900
     __shared__ uint32_t staged[kPackThreads / 32][kPackChannels<uint32_t> * kPackPitch];
     __shared__ uint32_t largest, small;
@@ -6409,9 +6439,8 @@ __global__ void __launch_bounds__(kPackThreads)
     const int32_t group = static_cast<int32_t>(blockIdx.x) / group_rows;
     const int32_t o = static_cast<int32_t>(blockIdx.x) - group * group_rows;
     const int32_t safe_rows = safe_geometry.o_tiles * safe_geometry.tile_o;
-    const int32_t units = pack_units<uint32_t>(geometry);
-    for (int32_t i = threadIdx.x / 32; i < units; i += kPackThreads / 32) {
-        PackUnit unit = unit_of<uint32_t>(geometry, blockIdx.x, i);
+    for (int32_t i = threadIdx.x / 32; i < units.count; i += kPackThreads / 32) {
+        PackUnit unit = unit_of<uint32_t>(geometry, units, blockIdx.x, i);
         uint32_t* const weights_smem = staged[threadIdx.x / 32];
         // Eight together would take registers that a sixth block needs.
         stage_weights<4>(weights_smem, row, unit, geometry.folded != 0, C, K, exists);
@@ -6427,11 +6456,11 @@ template <Mode kMode>
 void pack_weights(const Problem& problem, const Geometry& geometry, const Scratch& scratch,
                   cudaStream_t stream) {
     const int32_t rows = static_cast<int32_t>(problem.G) * geometry.o_tiles * geometry.tile_o;
-    const int32_t units = pack_units<typename ModeTraits<kMode>::Bits>(geometry);
+    const PackUnits units = divide_row<typename ModeTraits<kMode>::Bits>(geometry, rows);
     const dim3 blocks(static_cast<unsigned>(ceil_div(rows, kPackThreads / 32)),
-                      static_cast<unsigned>(min(int64_t{units}, kMaxBlockRows)));
+                      static_cast<unsigned>(min(int64_t{units.count}, kMaxBlockRows)));
     pack_weights_kernel<kMode><<<blocks, kPackThreads, 0, stream>>>(
-        problem.w, scratch, geometry, static_cast<int32_t>(problem.C), static_cast<int32_t>(problem.O),
+        problem.w, scratch, geometry, units, static_cast<int32_t>(problem.C), static_cast<int32_t>(problem.O),
         static_cast<int32_t>(problem.K), rows);
 }
 template <Mode kSafeMode>
@@ -6439,7 +6468,8 @@ void pack_split_weights(const Problem& problem, const Geometry& geometry, const 
                         const Scratch& scratch, cudaStream_t stream) {
     const unsigned rows = static_cast<unsigned>(problem.G * geometry.o_tiles * geometry.tile_o);
     pack_split_weights_kernel<kSafeMode><<<rows, kPackThreads, 0, stream>>>(
-        static_cast<const uint32_t*>(problem.w), scratch, geometry, safe, static_cast<int32_t>(problem.C),
+        static_cast<const uint32_t*>(problem.w), scratch, geometry, safe,
+        divide_row<uint32_t>(geometry, rows), static_cast<int32_t>(problem.C),
         static_cast<int32_t>(problem.O), static_cast<int32_t>(problem.K));
 }
 
@@ -6962,19 +6992,28 @@ struct LaunchShape {
     int32_t threads;  // of a block
     int32_t smem_bytes;
     bool overlaps;  // begins while the kernel before it still runs: see ptx::griddepcontrol_wait
+    // Of a multiprocessor's shared memory and L1 cache, the percentage that is shared memory; else the driver
+    // may leave as much as the kernel before had.
+    int32_t smem_percent = cudaSharedmemCarveoutDefault;
 };
 
 template <class... Parameters, class... Arguments>
 inline Error launch_shaped(void (*kernel)(Parameters...), const LaunchShape& shape, cudaStream_t stream,
                            const Arguments&... arguments) {
-    cudaLaunchAttribute attributes[2]{};
-    attributes[0].id = cudaLaunchAttributeClusterDimension;
-    attributes[0].val.clusterDim = {static_cast<unsigned>(shape.cluster), 1, 1};
-    attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attributes[1].val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchAttribute attributes[3]{};
+    unsigned count = 0;
+    attributes[count].id = cudaLaunchAttributeClusterDimension;
+    attributes[count++].val.clusterDim = {static_cast<unsigned>(shape.cluster), 1, 1};
+    if (shape.overlaps) {
+        attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+        attributes[count++].val.programmaticStreamSerializationAllowed = 1;
+    }
+    if (shape.smem_percent >= 0) {
+        attributes[count].id = cudaLaunchAttributePreferredSharedMemoryCarveout;
+        attributes[count++].val.sharedMemCarveout = static_cast<unsigned>(shape.smem_percent);
+    }
     const cudaLaunchConfig_t config{static_cast<unsigned>(shape.blocks), static_cast<unsigned>(shape.threads),
-                                    static_cast<size_t>(shape.smem_bytes), stream, attributes,
-                                    shape.overlaps ? 2u : 1u};
+                                    static_cast<size_t>(shape.smem_bytes), stream, attributes, count};
     cudaLaunchKernelEx(&config, kernel, arguments...);
     return launch_error();
 }
@@ -11657,7 +11696,7 @@ __global__ void __launch_bounds__(kThreads, 1)
             Converter<kMode, kLayout> converter(geometry, problem, barriers, scratch, smem,
                                                 warp - kProductWarps, lane);
             converter.run();
-        } else if (lane == 0) {
+        } else if (ptx::elect()) {
             run_supplier<kMode == Mode::tf32x3>(geometry, problem, ptx::smem_address(w_smem), barriers,
                                                 scratch);
         }
@@ -11673,8 +11712,10 @@ Error launch_tiles(const Problem& problem, const Geometry& geometry, const Scrat
     const Error error = allow_smem<gemm_sm90_kernel<kMode, kN, kLayout>>(problem.device);
     if (error != nullptr) return error;
     const int blocks = geometry.tiles < problem.device.sm_count ? geometry.tiles : problem.device.sm_count;
-    return launch_shaped(kernel, {blocks, 1, kThreads, geometry.smem_bytes, true}, stream, problem, geometry,
-                         scratch);
+    constexpr int kReserved = 1024;  // of each block, for the system
+    const int percent = 100 * (geometry.smem_bytes + kReserved) / (problem.device.smem_bytes + kReserved);
+    return launch_shaped(kernel, {blocks, 1, kThreads, geometry.smem_bytes, true, percent}, stream, problem,
+                         geometry, scratch);
 }
 
 // gemm_sm90.cu has those for fp32 and the usual layout. The others stand in units of their own, which compile

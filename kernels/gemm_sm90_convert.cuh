@@ -67,8 +67,8 @@ struct Range {
 // One warp packs some taps of one output channel and 32 channels (64 in 16 bits) at a time: it reads them
 // along w, through shared memory, and writes whole rows.
 constexpr int kPackThreads = 256;
-constexpr int kPackTaps = 32;                  // at a time
-constexpr int kPackPitch = kPackTaps + 1;      // of a staged channel: a row's pieces lie in different banks
+constexpr int kMostPackTaps = 32;              // at a time
+constexpr int kPackPitch = kMostPackTaps + 1;  // of a staged channel: a row's pieces lie in different banks
 template <class Bits>
 constexpr int kPackChannels = kRowBytes / static_cast<int>(sizeof(Bits));
 
@@ -78,19 +78,34 @@ struct PackUnit {
     int32_t c, tap, taps;  // as products see them
 };
 
-// How many a row has.
+// How a row of the image is divided into units.
+struct PackUnits {
+    int32_t taps;      // of a unit at most
+    int32_t segments;  // of a row's taps
+    int32_t count;
+};
+
+// A warp mostly waits for memory, so where rows are few, units are of few taps (for the weights of 2x86x406
+// to 192, K30 g2, 256 warps took 8 us, 2,048 take 2.5).
 template <class Bits>
-__host__ __device__ __forceinline__ int32_t pack_units(const Geometry& geometry) {
-    return (geometry.channels + kPackChannels<Bits> - 1) / kPackChannels<Bits> *
-           ((geometry.taps + kPackTaps - 1) / kPackTaps);
+inline PackUnits divide_row(const Geometry& geometry, int64_t rows) {
+    constexpr int64_t kFewWarps = 4096;
+    const int32_t steps = static_cast<int32_t>(ceil_div(geometry.channels, kPackChannels<Bits>));
+    PackUnits units{2 * kMostPackTaps, 0, 0};
+    do {
+        units.taps /= 2;
+        units.segments = static_cast<int32_t>(ceil_div(geometry.taps, units.taps));
+        units.count = steps * units.segments;
+    } while (units.taps > 4 && rows * units.count < kFewWarps);
+    return units;
 }
 
 // The i-th of row `row`.
 template <class Bits>
-__device__ __forceinline__ PackUnit unit_of(const Geometry& geometry, int32_t row, int32_t i) {
-    const int32_t segments = (geometry.taps + kPackTaps - 1) / kPackTaps, step = i / segments;
-    const int32_t tap = (i - step * segments) * kPackTaps;
-    return {row, step * kPackChannels<Bits>, tap, min(kPackTaps, geometry.taps - tap)};
+__device__ __forceinline__ PackUnit unit_of(const Geometry& geometry, const PackUnits& units, int32_t row,
+                                            int32_t i) {
+    const int32_t step = i / units.segments, tap = (i - step * units.segments) * units.taps;
+    return {row, step * kPackChannels<Bits>, tap, min(units.taps, geometry.taps - tap)};
 }
 
 // Channels [c, c + kPackChannels) and the taps of `unit`, of w_row [C][K], to staged[channel][kPackPitch];
@@ -219,7 +234,8 @@ __device__ __forceinline__ bool find_row_of_w(const Geometry& geometry, int32_t 
 template <Mode kMode>
 __global__ void __launch_bounds__(kPackThreads)
     pack_weights_kernel(const void* __restrict__ w,  // [G*O][C][K]
-                        Scratch scratch, Geometry geometry, int32_t C, int32_t O, int32_t K, int32_t rows) {
+                        Scratch scratch, Geometry geometry, PackUnits units, int32_t C, int32_t O, int32_t K,
+                        int32_t rows) {
 #if __CUDA_ARCH__ == 900
     using Bits = typename ModeTraits<kMode>::Bits;
     __shared__ Bits staged[kPackThreads / 32][kPackChannels<Bits> * kPackPitch];
@@ -229,10 +245,9 @@ __global__ void __launch_bounds__(kPackThreads)
     if (row >= rows) return;
     int64_t w_row;
     const bool exists = find_row_of_w(geometry, row, O, w_row);
-    const int32_t units = pack_units<Bits>(geometry);
 #pragma unroll 1
-    for (int32_t i = blockIdx.y; i < units; i += gridDim.y) {
-        const PackUnit unit = unit_of<Bits>(geometry, row, i);
+    for (int32_t i = blockIdx.y; i < units.count; i += gridDim.y) {
+        const PackUnit unit = unit_of<Bits>(geometry, units, row, i);
         stage_weights<8>(staged[warp], static_cast<const Bits*>(w) + w_row * C * K, unit,
                          geometry.folded != 0, C, K, exists);
         pack_staged<kMode>(staged[warp], unit, geometry, scratch.image, 1.0f);
@@ -245,8 +260,8 @@ __global__ void __launch_bounds__(kPackThreads)
 template <Mode kSafeMode>
 __global__ void __launch_bounds__(kPackThreads)
     pack_split_weights_kernel(const uint32_t* __restrict__ w,  // fp32 [G*O][C][K]
-                              Scratch scratch, Geometry geometry, Geometry safe_geometry, int32_t C,
-                              int32_t O, int32_t K) {
+                              Scratch scratch, Geometry geometry, Geometry safe_geometry, PackUnits units,
+                              int32_t C, int32_t O, int32_t K) {
 #if __CUDA_ARCH__ == 900
     __shared__ uint32_t staged[kPackThreads / 32][kPackChannels<uint32_t> * kPackPitch];
     __shared__ uint32_t largest, small;
@@ -281,9 +296,8 @@ __global__ void __launch_bounds__(kPackThreads)
     const int32_t group = static_cast<int32_t>(blockIdx.x) / group_rows;
     const int32_t o = static_cast<int32_t>(blockIdx.x) - group * group_rows;
     const int32_t safe_rows = safe_geometry.o_tiles * safe_geometry.tile_o;
-    const int32_t units = pack_units<uint32_t>(geometry);
-    for (int32_t i = threadIdx.x / 32; i < units; i += kPackThreads / 32) {
-        PackUnit unit = unit_of<uint32_t>(geometry, blockIdx.x, i);
+    for (int32_t i = threadIdx.x / 32; i < units.count; i += kPackThreads / 32) {
+        PackUnit unit = unit_of<uint32_t>(geometry, units, blockIdx.x, i);
         uint32_t* const weights_smem = staged[threadIdx.x / 32];
         // Eight together would take registers that a sixth block needs.
         stage_weights<4>(weights_smem, row, unit, geometry.folded != 0, C, K, exists);
@@ -299,11 +313,11 @@ template <Mode kMode>
 void pack_weights(const Problem& problem, const Geometry& geometry, const Scratch& scratch,
                   cudaStream_t stream) {
     const int32_t rows = static_cast<int32_t>(problem.G) * geometry.o_tiles * geometry.tile_o;
-    const int32_t units = pack_units<typename ModeTraits<kMode>::Bits>(geometry);
+    const PackUnits units = divide_row<typename ModeTraits<kMode>::Bits>(geometry, rows);
     const dim3 blocks(static_cast<unsigned>(ceil_div(rows, kPackThreads / 32)),
-                      static_cast<unsigned>(min(int64_t{units}, kMaxBlockRows)));
+                      static_cast<unsigned>(min(int64_t{units.count}, kMaxBlockRows)));
     pack_weights_kernel<kMode><<<blocks, kPackThreads, 0, stream>>>(
-        problem.w, scratch, geometry, static_cast<int32_t>(problem.C), static_cast<int32_t>(problem.O),
+        problem.w, scratch, geometry, units, static_cast<int32_t>(problem.C), static_cast<int32_t>(problem.O),
         static_cast<int32_t>(problem.K), rows);
 }
 template <Mode kSafeMode>
@@ -311,7 +325,8 @@ void pack_split_weights(const Problem& problem, const Geometry& geometry, const 
                         const Scratch& scratch, cudaStream_t stream) {
     const unsigned rows = static_cast<unsigned>(problem.G * geometry.o_tiles * geometry.tile_o);
     pack_split_weights_kernel<kSafeMode><<<rows, kPackThreads, 0, stream>>>(
-        static_cast<const uint32_t*>(problem.w), scratch, geometry, safe, static_cast<int32_t>(problem.C),
+        static_cast<const uint32_t*>(problem.w), scratch, geometry, safe,
+        divide_row<uint32_t>(geometry, rows), static_cast<int32_t>(problem.C),
         static_cast<int32_t>(problem.O), static_cast<int32_t>(problem.K));
 }
 

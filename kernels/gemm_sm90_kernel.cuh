@@ -68,7 +68,7 @@ __global__ void __launch_bounds__(kThreads, 1)
             Converter<kMode, kLayout> converter(geometry, problem, barriers, scratch, smem,
                                                 warp - kProductWarps, lane);
             converter.run();
-        } else if (lane == 0) {
+        } else if (ptx::elect()) {
             run_supplier<kMode == Mode::tf32x3>(geometry, problem, ptx::smem_address(w_smem), barriers,
                                                 scratch);
         }
@@ -84,8 +84,10 @@ Error launch_tiles(const Problem& problem, const Geometry& geometry, const Scrat
     const Error error = allow_smem<gemm_sm90_kernel<kMode, kN, kLayout>>(problem.device);
     if (error != nullptr) return error;
     const int blocks = geometry.tiles < problem.device.sm_count ? geometry.tiles : problem.device.sm_count;
-    return launch_shaped(kernel, {blocks, 1, kThreads, geometry.smem_bytes, true}, stream, problem, geometry,
-                         scratch);
+    constexpr int kReserved = 1024;  // of each block, for the system
+    const int percent = 100 * (geometry.smem_bytes + kReserved) / (problem.device.smem_bytes + kReserved);
+    return launch_shaped(kernel, {blocks, 1, kThreads, geometry.smem_bytes, true, percent}, stream, problem,
+                         geometry, scratch);
 }
 
 // gemm_sm90.cu has those for fp32 and the usual layout. The others stand in units of their own, which compile

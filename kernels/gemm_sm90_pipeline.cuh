@@ -157,6 +157,7 @@ __device__ __forceinline__ void run_supplier(const Geometry& geometry, const Pro
             const int32_t which = tile % (geometry.o_tiles * static_cast<int32_t>(problem.G));
             const uint32_t bytes = geometry.weight_bytes;
             const uint8_t* source = scratch.image + which * blocks_of_tile * bytes;
+#pragma unroll 1
             for (int64_t block = 0; block < blocks_of_tile; ++block, source += bytes) {
                 const uint32_t full = barriers.w_full(weights.stage);
                 ptx::mbarrier_wait(barriers.w_empty(weights.stage), weights.parity);
