@@ -32,7 +32,7 @@ struct Problem {
     const void* x;     // [N, G*C, L], strides x_stride_n, x_stride_c, x_stride_l: any, zero included
     const void* w;     // [G*O, C, K], contiguous
     const void* bias;  // [G*O], contiguous, or null
-    void* y;           // [N, G*O, P], contiguous
+    void* y;           // [N, G*O, P], contiguous, aligned to 16 bytes
     void* workspace;   // Plan::workspace_bytes bytes, aligned to 256, uninitialised; null where that is zero
 
     int64_t N;  // batch
