@@ -74,6 +74,11 @@ FAULTS = {
         "kProductWarps + kConverterWarps);",
         "kProductWarps + kConverterWarps - (emulator::broken == BREAK));",
     ),
+    "units of weights begin where shorter ones would": (
+        "gemm_sm90_convert.cuh",
+        "(i - step * units.segments) * units.taps;",
+        "(i - step * units.segments) * (emulator::broken == BREAK ? 4 : units.taps);",
+    ),
     "weights come without room for them": (
         "gemm_sm90_pipeline.cuh",
         "ptx::mbarrier_wait(barriers.w_empty(weights.stage), weights.parity);",

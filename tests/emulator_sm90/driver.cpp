@@ -287,6 +287,7 @@ bool run_problem(uint64_t seed, Random& random) {
     for (int64_t i = 0; bias.data != nullptr && i < problem.G * problem.O; ++i) bias.set(i, value());
 
     emulator::schedule = random_schedule(random);
+    emulator::few_warps = random.range(0, 4096);
     const Error error =
         chosen ? launch_gemm_sm90(problem, nullptr) : instance.launch(problem, tiling, geometry);
     if (error != nullptr) fail("%s", error);

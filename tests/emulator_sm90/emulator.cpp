@@ -15,6 +15,7 @@ namespace emulator {
 Schedule schedule;
 std::string about;
 int broken = 0;
+int64_t few_warps = 4096;
 Index thread_index, block_index, grid_size;
 int cluster_size = 1;
 

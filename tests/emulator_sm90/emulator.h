@@ -51,6 +51,7 @@ struct Schedule {
 extern Schedule schedule;
 extern std::string about;  // what is being run, for reports
 extern int broken;         // which of a test's deliberate faults the source shows; 0: none
+extern int64_t few_warps;  // what divide_row takes for few: small problems have few whatever the number
 
 [[noreturn]] void fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
 
