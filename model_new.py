@@ -223,7 +223,10 @@ def _conv1d_architectures():
 
 
 def _conv1d_find_nvcc():
-    """(the folder of a CUDA toolkit of torch's major version, None) or (None, a sentence: cause and cure)."""
+    """(the folder of a CUDA toolkit of torch's major version, None) or (None, a sentence: cause and cure).
+
+    From 12.5 on: the oldest whose runtime has all the launch attributes that the kernels use.
+    """
     import os
     import re
     import shutil
@@ -242,13 +245,15 @@ def _conv1d_find_nvcc():
         if os.access(nvcc, os.X_OK) and any(os.path.exists(f"{folder}/cuda_runtime.h") for folder in headers):
             told = subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout
             release = "".join(re.findall(r"release ([\d.]+)", told))
-            if release.split(".")[0] == major:
+            numbers = [int(number) for number in re.findall(r"\d+", release)]
+            if numbers >= [12, 5] and numbers[0] == int(major):
                 return home, None
             others += f" ({nvcc} is of CUDA {release})"
     command = f"pip install 'cuda-toolkit[nvcc,cccl]=={major}.{minor}.*'"
     if int(major) < 13:  # pip has no nvcc for these
         command = f"conda install -c nvidia cuda-toolkit={major}.{minor}"
-    cause = f"found no nvcc of CUDA {major}, which torch was built with{others}"
+    least = " from 12.5 on" if major == "12" else ""
+    cause = f"found no nvcc of CUDA {major}{least}, which torch was built with{others}"
     return None, f"conv1d has no CUDA half: {cause}; run: {command}"
 
 

@@ -361,6 +361,17 @@ def test_toolkit_of_torchs_version_is_found_behind_another(stub, model_new, tmp_
     assert model_new._conv1d_find_nvcc() == (str(tmp_path / "named"), None)
 
 
+def test_nvcc_before_12_5_is_none(model_new, tmp_path, monkeypatch):
+    old = toolkit(tmp_path / "old", "12.4")
+    monkeypatch.setattr(torch.version, "cuda", "12.6")
+    monkeypatch.setenv("CUDA_HOME", str(old))
+    home, sentence = model_new._conv1d_find_nvcc()
+    assert home is None and f"({old}/bin/nvcc is of CUDA 12.4)" in sentence
+    assert "found no nvcc of CUDA 12 from 12.5 on, which torch was built with" in sentence
+    monkeypatch.setenv("CUDA_PATH", str(toolkit(tmp_path / "new", "12.5")))
+    assert model_new._conv1d_find_nvcc() == (str(tmp_path / "new"), None)
+
+
 # ---- architectures ----
 
 NVML = """
