@@ -2486,13 +2486,6 @@ __device__ __forceinline__ int32_t anew(int32_t value) {
     return value;
 }
 
-// The same value in all lanes, so that the compiler knows and keeps it in a uniform register.
-__device__ __forceinline__ uint64_t uniform(uint64_t value) {
-    const uint32_t low = __shfl_sync(0xFFFFFFFF, static_cast<uint32_t>(value), 0);
-    const uint32_t high = __shfl_sync(0xFFFFFFFF, static_cast<uint32_t>(value >> 32), 0);
-    return uint64_t{high} << 32 | low;
-}
-
 // 9.7.13.17: true in one thread of a converged warp, the same one each time. What only it does, the compiler
 // issues once, not in a loop over threads.
 __device__ __forceinline__ bool elect() {
@@ -2561,12 +2554,6 @@ __device__ __forceinline__ void cp_async_bulk_commit() {
 template <int kPending>
 __device__ __forceinline__ void cp_async_bulk_wait_read() {
     asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(kPending) : "memory");
-}
-
-// The same, and their writes can be seen by this thread.
-template <int kPending>
-__device__ __forceinline__ void cp_async_bulk_wait() {
-    asm volatile("cp.async.bulk.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
 // 9.7.9.27.1.2: a box of three axes that a tensor map describes, global to shared, from coordinates
@@ -5165,6 +5152,8 @@ constexpr int kThreads = 32 * (kProductWarps + kConverterWarps + 1);  // and one
 constexpr int kTileSlots = 4;  // tiles announced ahead; with 2, converters waited for 39 % of kb67
 constexpr int kTileCounters = 2 * kTileSlots;  // a tile in work may be kTileSlots behind the one announced
 constexpr int kMaxStages = 12;
+constexpr int kReservedBytes = 1024;  // of shared memory, that the system keeps of each block
+constexpr int kLeanBytes = (196 << 10) - kReservedBytes;  // a block's: they leave 60 KB of L1 cache
 constexpr int kShortBlocks = 8;  // of products of a tap with a chunk
 constexpr int kMostRest = 4;  // rows of a folded window that are not worth a batch of their own
 constexpr int kBarrierReady = 1, kBarrierTaken = 2;  // hardware barriers between the product warpgroups
@@ -5194,10 +5183,8 @@ struct ModeTraits {
     static __host__ __device__ constexpr int stage_pitch(int columns) {
         return columns + (kIsFloat ? 8 : 24);
     }
-    // Bulk copies still read one buffer while the next is written; two of fp32 would cost x a stage.
-    static constexpr int kBuffers = kIsFloat ? 1 : 2;
     static __host__ __device__ constexpr int warp_staging_bytes(int columns) {
-        return kBuffers * 8 * stage_pitch(columns) * static_cast<int>(sizeof(Bits));
+        return 8 * stage_pitch(columns) * static_cast<int>(sizeof(Bits));
     }
 };
 
@@ -5416,30 +5403,29 @@ inline Geometry cut(const Problem& given, const Tiling& tiling, int64_t most_tap
     geometry.x_stride_l = static_cast<int32_t>(problem.x_stride_l);
     geometry.stride_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, stride));
 
-    const bool one_weight_tile = geometry.o_tiles * problem.G == 1;
+    // What shared memory leaves of a multiprocessor is its L1 cache, which keeps lines of x that several
+    // loads share: 60 KB beside lean blocks, else 28. That is worth more than stages of x beyond 92 KB, than
+    // stages of weights beyond three, and than weights that stay (2x668x86690 to 220, K2 s8 g4 bf16: ms .105,
+    // .085; 33x268x10901 to 48, K2 bf16 .127, .107).
+    const int64_t lean_bytes = std::min<int64_t>(free_bytes, kLeanBytes - other_bytes);
+    geometry.resident = geometry.o_tiles * problem.G == 1 && blocks <= kMaxStages &&
+                        2 * geometry.x_stage_bytes + blocks * geometry.weight_bytes <= lean_bytes;
     struct Stages {
         int64_t x, w;
     };
-    const auto fit_stages = [&](int64_t bytes) {
+    const auto fit_stages = [&](int64_t bytes, int64_t x_wanted) {
         const auto x_beside = [&](int64_t w) {
             return std::min<int64_t>((bytes - w * geometry.weight_bytes) / geometry.x_stage_bytes, 6);
         };
         if (geometry.resident) return Stages{x_beside(blocks), blocks};
         int64_t w = std::min<int64_t>((bytes - 2 * geometry.x_stage_bytes) / geometry.weight_bytes, 6);
-        while (w > 4 && x_beside(w) < 3 && x_beside(4) >= 3) --w;
+        while (w > 4 && x_beside(w) < x_wanted && x_beside(4) >= x_wanted) --w;
         return Stages{x_beside(w), w};
     };
-    geometry.resident = one_weight_tile && blocks <= kMaxStages &&
-                        2 * geometry.x_stage_bytes + blocks * geometry.weight_bytes <= free_bytes;
-    Stages stages = fit_stages(free_bytes);
-    // What shared memory leaves of a multiprocessor is its L1 cache, which keeps lines of x that several
-    // loads share: 60 KB beside blocks of 195 KB and less, else 28. That is worth more than a fourth stage
-    // of x, or a fifth of split operands, or a fifth of weights (2x668x86690 to 220, K2 s8 g4 bf16: ms .105,
-    // .085).
-    const Stages lean = fit_stages(std::min<int64_t>(free_bytes, (195 << 10) - other_bytes));
-    if (lean.x >= std::min<int64_t>(stages.x, Traits::kIsSplit ? 4 : 3) &&
-        lean.w >= std::min<int64_t>(stages.w, 4))
-        stages = lean;
+    Stages stages = fit_stages(free_bytes, 3);
+    const int64_t x_least = std::min(stages.x, ceil_div(int64_t{92} << 10, geometry.x_stage_bytes));
+    const Stages lean = fit_stages(lean_bytes, x_least);
+    if (lean.x >= x_least && lean.w >= std::min<int64_t>(stages.w, 3)) stages = lean;
     geometry.is_long = !geometry.resident && blocks > kShortBlocks;
     geometry.w_stages = static_cast<int32_t>(stages.w);
     geometry.x_stages = static_cast<int32_t>(stages.x);
@@ -5476,7 +5462,7 @@ inline Geometry cut(const Problem& given, const Tiling& tiling, int64_t most_tap
 }
 
 // Cycles that a launch needs by a simple count, in whole waves of tiles: products, bytes through L2 and
-// conversions of x, which overlap for the most part, then stores. Constants fitted to 120 random layers timed
+// conversions of x, which overlap for the most part, then stores. Constants fitted to 240 random layers timed
 // with each tile (results/findings.md).
 template <Mode kMode>
 inline double estimate_cycles(const Problem& problem, const Geometry& geometry, const Tiling& tiling) {
@@ -5514,7 +5500,7 @@ inline double estimate_cycles(const Problem& problem, const Geometry& geometry, 
     const double work = overlap(overlap(products, moves, 0.25), conversions, 0.36);
     constexpr int kPiece = 16 / Traits::kElementBytes;
     const bool by_elements = geometry.lead == 0 && problem.P % kPiece != 0;  // some of each row of y
-    const double tile = work + 3000 + (by_elements ? 54 : 24) * tiling.columns;
+    const double tile = work + 2000 + (by_elements ? 18 : 12) * tiling.columns;
     return static_cast<double>(ceil_div(geometry.tiles, problem.device.sm_count)) * tile;
 }
 
@@ -7059,13 +7045,8 @@ inline Error encode_tensor_map(const BoxedTensor& tensor, int axes, TensorMap* m
     void* encode = known.load(std::memory_order_relaxed);
     if (encode == nullptr) {
         cudaDriverEntryPointQueryResult found;
-#if CUDART_VERSION >= 12050
         const cudaError_t error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &encode, 12000,
                                                                    cudaEnableDefault, &found);
-#else
-        const cudaError_t error =
-            cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &encode, cudaEnableDefault, &found);
-#endif
         if (error != cudaSuccess) return cudaGetErrorString(error);
         if (encode == nullptr) return "the driver has no cuTensorMapEncodeTiled";
         known.store(encode, std::memory_order_relaxed);
@@ -11210,7 +11191,7 @@ struct Product {
     const Barriers& barriers;
     const Scratch& scratch;
     const uint32_t x_smem, w_smem;
-    Bits* const staging;   // [kBuffers][8][kPitch], this warp's own
+    Bits* const staging;   // [8][kPitch], this warp's own
     const int warp, lane;  // warp of 8: warpgroup warp / 4, in which 16 output channels each
     Ring stages, weights;
 
@@ -11387,11 +11368,11 @@ struct Product {
         return static_cast<int32_t>((index + r * static_cast<uint32_t>(problem.P)) & geometry.offset_mask);
     }
 
-    // This warp's rows 8*half..8*half + 7 of D. Column c of row r goes to buffer[r][phi + c], phi being the
+    // This warp's rows 8*half..8*half + 7 of D. Column c of row r goes to staging[r][phi + c], phi being the
     // row's offset_of. kPaired: all phi are even, so that pairs stay aligned.
     template <bool kPaired>
-    __device__ __forceinline__ void stage(const float (&acc)[kValues], Bits* buffer, int half, int32_t phi) {
-        const uint32_t target = ptx::smem_address(buffer + lane / 4 * kPitch + 2 * (lane % 4) + phi);
+    __device__ __forceinline__ void stage(const float (&acc)[kValues], int half, int32_t phi) {
+        const uint32_t target = ptx::smem_address(staging + lane / 4 * kPitch + 2 * (lane % 4) + phi);
 #pragma unroll
         for (int j = 0; j < kN / 8; ++j) {
             const Pair pair = round_pair(acc[4 * j + 2 * half], acc[4 * j + 2 * half + 1]);
@@ -11401,55 +11382,41 @@ struct Product {
     }
 
     // Eight staged rows to y, of which `target` is where column 0 of the first belongs; in flat tiles, of
-    // each sample that the tile touches. Staged rows are as far behind 16 bytes as those of y: one thread
-    // orders a bulk copy of each row's whole pieces, and lanes store the elements before and behind them.
-    __device__ __forceinline__ void store_rows(const Bits* buffer, Bits* target, const Announcement& place,
-                                               int32_t rows) {
-        constexpr int32_t kPiece = 16 / Traits::kElementBytes;
+    // each sample that the tile touches. Staged rows are as far behind 16 bytes as those of y: eight lanes
+    // store the whole pieces of a row, and the elements before and behind them.
+    __device__ __forceinline__ void store_rows(Bits* target, const Announcement& place, int32_t rows) {
+        constexpr int32_t kPiece = 16 / Traits::kElementBytes, kRowLanes = 8;
         const int32_t P = static_cast<int32_t>(problem.P), lead = geometry.lead;
         const int64_t next_sample = problem.G * problem.O * problem.P - geometry.rows_per_sample;
-        uintptr_t y_uniform = ptx::uniform(reinterpret_cast<uintptr_t>(target));
+        const int32_t row_lane = lane % kRowLanes;
         int32_t row = place.row;
 #pragma unroll 1
         for (int32_t n = place.sample; n < problem.N && row > -kN; ++n) {
-            const auto copy = [&](int r, int32_t begin, int32_t count) {
-                const uintptr_t y = y_uniform + r * problem.P * sizeof(Bits);
-                if (r < rows && count > 0)
-                    ptx::cp_async_bulk_store(
-                        (y & ~uintptr_t{geometry.offset_mask * sizeof(Bits)}) + begin * sizeof(Bits),
-                        ptx::smem_address(buffer + begin) + r * kPitch * sizeof(Bits), count * sizeof(Bits));
-            };
-            if (lead > 0 ? row >= 0 && row + kN <= P : P % kPiece == 0) {  // all pieces are whole
-                if (ptx::elect()) {
-                    const int32_t begin = max(lead, -row), count = min(kN, P - row) - begin;
-#pragma unroll
-                    for (int r = 0; r < 8; ++r) copy(r, begin, count);
-                }
-            } else {
-                const int32_t r = lane / 4, phi = offset_of(target, r), first = lead > 0 ? lead : phi;
+            constexpr int kUnroll = Traits::kIsSplit ? 1 : 2;  // two would spill a register
+#pragma unroll kUnroll
+            for (int32_t r = lane / kRowLanes; r < 8; r += 32 / kRowLanes) {
+                const int32_t phi = offset_of(target, r), first = lead > 0 ? lead : phi;
                 const int32_t begin = max(first, phi - row);
-                const int32_t end = min(first + geometry.advance, phi + P - row);
+                const int32_t end = r < rows ? min(first + geometry.advance, phi + P - row) : 0;
                 const int32_t pieces = (begin + kPiece - 1) & -kPiece, pieces_end = end & -kPiece;
-                if (r < rows) {
-                    Bits* const y = target + r * problem.P - phi;
+                const Bits* const staged = staging + r * kPitch;
+                Bits* const y = target + r * problem.P - phi;
 #pragma unroll
-                    for (int32_t i = lane % 4; i < kPiece; i += 4) {
-                        const int32_t head = begin + i, tail = max(pieces, pieces_end) + i;
-                        if (head < min(pieces, end)) y[head] = buffer[r * kPitch + head];
-                        if (tail < end) y[tail] = buffer[r * kPitch + tail];
-                    }
+                for (int32_t k = 0; k <= kN / (kPiece * kRowLanes); ++k) {
+                    const int32_t piece = pieces + (row_lane + k * kRowLanes) * kPiece;
+                    if (piece < pieces_end)
+                        *reinterpret_cast<uint4*>(y + piece) =
+                            *reinterpret_cast<const uint4*>(staged + piece);
                 }
-#pragma unroll
-                for (int i = 0; i < 8; ++i) {
-                    const int32_t from = __shfl_sync(0xFFFFFFFF, pieces, 4 * i);
-                    const int32_t count = __shfl_sync(0xFFFFFFFF, pieces_end, 4 * i) - from;
-                    if (ptx::elect()) copy(i, from, count);
+                if (row_lane < kPiece) {
+                    const int32_t head = begin + row_lane, tail = max(pieces, pieces_end) + row_lane;
+                    if (head < min(pieces, end)) y[head] = staged[head];
+                    if (tail < end) y[tail] = staged[tail];
                 }
             }
-            __syncwarp();
             if (!geometry.flat) break;
             row -= geometry.rows_per_sample;
-            target += next_sample, y_uniform += next_sample * sizeof(Bits);
+            target += next_sample;
         }
     }
 
@@ -11482,29 +11449,22 @@ struct Product {
 #pragma unroll 1
         for (int half = 0; half < 2; ++half) {
             const int32_t rows = min(8, static_cast<int32_t>(problem.O) - channel - 8 * half);
-            if (rows <= 0) {  // an empty group keeps the count of groups in step with the buffers
-                ptx::cp_async_bulk_commit();
-                continue;
-            }
+            if (rows <= 0) continue;
             Bits* const target = y_warp + 8 * half * problem.P;
-            Bits* const buffer = staging + half % Traits::kBuffers * (8 * kPitch);
             const int32_t phi = offset_of(target, lane / 4);
-            ptx::cp_async_bulk_wait_read<Traits::kBuffers - 1>();  // the rows that were here have left
-            __syncwarp();
+            __syncwarp();  // the rows that were here have left
 #pragma unroll
             for (int i = 0; i < 2; ++i) {  // registers have no index
                 if (i != half) continue;
-                if (problem.P % 2 == 0) stage<true>(acc, buffer, i, phi);
-                else stage<false>(acc, buffer, i, phi);
+                if (problem.P % 2 == 0) stage<true>(acc, i, phi);
+                else stage<false>(acc, i, phi);
             }
             if (problem.activation != Activation::none) {
                 __syncwarp();
-                activate_staged(problem.activation, reinterpret_cast<Element*>(buffer), 8 * kPitch);
+                activate_staged(problem.activation, reinterpret_cast<Element*>(staging), 8 * kPitch);
             }
-            ptx::fence_proxy_async();
             __syncwarp();
-            store_rows(buffer, target, place, rows);
-            ptx::cp_async_bulk_commit();
+            store_rows(target, place, rows);
         }
     }
 
@@ -11518,8 +11478,7 @@ struct Product {
 
     // Does this warp's outputs again where they are not sound.
     __device__ __forceinline__ void mend_tile(const Announcement& place) {
-        ptx::cp_async_bulk_wait<0>();
-        __syncwarp();
+        __syncwarp();  // all lanes have stored
 #pragma unroll 1
         for (int32_t o = place.channel + warp % 4 * 16;
              o < min(place.channel + warp % 4 * 16 + 16, static_cast<int32_t>(problem.O)); ++o) {
@@ -11622,7 +11581,6 @@ struct Product {
             }
         }
         if (geometry.skew > 0 && warp < 4 && !first_tile) ptx::bar_sync<kBarrierTaken>(256);
-        ptx::cp_async_bulk_wait_read<0>();  // shared memory outlives its readers
     }
 };
 
@@ -11717,8 +11675,8 @@ Error launch_tiles(const Problem& problem, const Geometry& geometry, const Scrat
     const Error error = allow_smem<gemm_sm90_kernel<kMode, kN, kLayout>>(problem.device);
     if (error != nullptr) return error;
     const int blocks = geometry.tiles < problem.device.sm_count ? geometry.tiles : problem.device.sm_count;
-    constexpr int kReserved = 1024;  // of each block, for the system
-    const int percent = 100 * (geometry.smem_bytes + kReserved) / (problem.device.smem_bytes + kReserved);
+    const int percent =
+        100 * (geometry.smem_bytes + kReservedBytes) / (problem.device.smem_bytes + kReservedBytes);
     return launch_shaped(kernel, {blocks, 1, kThreads, geometry.smem_bytes, true, percent}, stream, problem,
                          geometry, scratch);
 }

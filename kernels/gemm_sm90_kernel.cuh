@@ -84,8 +84,8 @@ Error launch_tiles(const Problem& problem, const Geometry& geometry, const Scrat
     const Error error = allow_smem<gemm_sm90_kernel<kMode, kN, kLayout>>(problem.device);
     if (error != nullptr) return error;
     const int blocks = geometry.tiles < problem.device.sm_count ? geometry.tiles : problem.device.sm_count;
-    constexpr int kReserved = 1024;  // of each block, for the system
-    const int percent = 100 * (geometry.smem_bytes + kReserved) / (problem.device.smem_bytes + kReserved);
+    const int percent =
+        100 * (geometry.smem_bytes + kReservedBytes) / (problem.device.smem_bytes + kReservedBytes);
     return launch_shaped(kernel, {blocks, 1, kThreads, geometry.smem_bytes, true, percent}, stream, problem,
                          geometry, scratch);
 }

@@ -21,6 +21,8 @@ constexpr int kThreads = 32 * (kProductWarps + kConverterWarps + 1);  // and one
 constexpr int kTileSlots = 4;  // tiles announced ahead; with 2, converters waited for 39 % of kb67
 constexpr int kTileCounters = 2 * kTileSlots;  // a tile in work may be kTileSlots behind the one announced
 constexpr int kMaxStages = 12;
+constexpr int kReservedBytes = 1024;  // of shared memory, that the system keeps of each block
+constexpr int kLeanBytes = (196 << 10) - kReservedBytes;  // a block's: they leave 60 KB of L1 cache
 constexpr int kShortBlocks = 8;  // of products of a tap with a chunk
 constexpr int kMostRest = 4;  // rows of a folded window that are not worth a batch of their own
 constexpr int kBarrierReady = 1, kBarrierTaken = 2;  // hardware barriers between the product warpgroups
@@ -50,10 +52,8 @@ struct ModeTraits {
     static __host__ __device__ constexpr int stage_pitch(int columns) {
         return columns + (kIsFloat ? 8 : 24);
     }
-    // Bulk copies still read one buffer while the next is written; two of fp32 would cost x a stage.
-    static constexpr int kBuffers = kIsFloat ? 1 : 2;
     static __host__ __device__ constexpr int warp_staging_bytes(int columns) {
-        return kBuffers * 8 * stage_pitch(columns) * static_cast<int>(sizeof(Bits));
+        return 8 * stage_pitch(columns) * static_cast<int>(sizeof(Bits));
     }
 };
 
@@ -272,30 +272,29 @@ inline Geometry cut(const Problem& given, const Tiling& tiling, int64_t most_tap
     geometry.x_stride_l = static_cast<int32_t>(problem.x_stride_l);
     geometry.stride_magic = static_cast<uint32_t>(ceil_div(int64_t{1} << 32, stride));
 
-    const bool one_weight_tile = geometry.o_tiles * problem.G == 1;
+    // What shared memory leaves of a multiprocessor is its L1 cache, which keeps lines of x that several
+    // loads share: 60 KB beside lean blocks, else 28. That is worth more than stages of x beyond 92 KB, than
+    // stages of weights beyond three, and than weights that stay (2x668x86690 to 220, K2 s8 g4 bf16: ms .105,
+    // .085; 33x268x10901 to 48, K2 bf16 .127, .107).
+    const int64_t lean_bytes = std::min<int64_t>(free_bytes, kLeanBytes - other_bytes);
+    geometry.resident = geometry.o_tiles * problem.G == 1 && blocks <= kMaxStages &&
+                        2 * geometry.x_stage_bytes + blocks * geometry.weight_bytes <= lean_bytes;
     struct Stages {
         int64_t x, w;
     };
-    const auto fit_stages = [&](int64_t bytes) {
+    const auto fit_stages = [&](int64_t bytes, int64_t x_wanted) {
         const auto x_beside = [&](int64_t w) {
             return std::min<int64_t>((bytes - w * geometry.weight_bytes) / geometry.x_stage_bytes, 6);
         };
         if (geometry.resident) return Stages{x_beside(blocks), blocks};
         int64_t w = std::min<int64_t>((bytes - 2 * geometry.x_stage_bytes) / geometry.weight_bytes, 6);
-        while (w > 4 && x_beside(w) < 3 && x_beside(4) >= 3) --w;
+        while (w > 4 && x_beside(w) < x_wanted && x_beside(4) >= x_wanted) --w;
         return Stages{x_beside(w), w};
     };
-    geometry.resident = one_weight_tile && blocks <= kMaxStages &&
-                        2 * geometry.x_stage_bytes + blocks * geometry.weight_bytes <= free_bytes;
-    Stages stages = fit_stages(free_bytes);
-    // What shared memory leaves of a multiprocessor is its L1 cache, which keeps lines of x that several
-    // loads share: 60 KB beside blocks of 195 KB and less, else 28. That is worth more than a fourth stage
-    // of x, or a fifth of split operands, or a fifth of weights (2x668x86690 to 220, K2 s8 g4 bf16: ms .105,
-    // .085).
-    const Stages lean = fit_stages(std::min<int64_t>(free_bytes, (195 << 10) - other_bytes));
-    if (lean.x >= std::min<int64_t>(stages.x, Traits::kIsSplit ? 4 : 3) &&
-        lean.w >= std::min<int64_t>(stages.w, 4))
-        stages = lean;
+    Stages stages = fit_stages(free_bytes, 3);
+    const int64_t x_least = std::min(stages.x, ceil_div(int64_t{92} << 10, geometry.x_stage_bytes));
+    const Stages lean = fit_stages(lean_bytes, x_least);
+    if (lean.x >= x_least && lean.w >= std::min<int64_t>(stages.w, 3)) stages = lean;
     geometry.is_long = !geometry.resident && blocks > kShortBlocks;
     geometry.w_stages = static_cast<int32_t>(stages.w);
     geometry.x_stages = static_cast<int32_t>(stages.x);
@@ -332,7 +331,7 @@ inline Geometry cut(const Problem& given, const Tiling& tiling, int64_t most_tap
 }
 
 // Cycles that a launch needs by a simple count, in whole waves of tiles: products, bytes through L2 and
-// conversions of x, which overlap for the most part, then stores. Constants fitted to 120 random layers timed
+// conversions of x, which overlap for the most part, then stores. Constants fitted to 240 random layers timed
 // with each tile (results/findings.md).
 template <Mode kMode>
 inline double estimate_cycles(const Problem& problem, const Geometry& geometry, const Tiling& tiling) {
@@ -370,7 +369,7 @@ inline double estimate_cycles(const Problem& problem, const Geometry& geometry, 
     const double work = overlap(overlap(products, moves, 0.25), conversions, 0.36);
     constexpr int kPiece = 16 / Traits::kElementBytes;
     const bool by_elements = geometry.lead == 0 && problem.P % kPiece != 0;  // some of each row of y
-    const double tile = work + 3000 + (by_elements ? 54 : 24) * tiling.columns;
+    const double tile = work + 2000 + (by_elements ? 18 : 12) * tiling.columns;
     return static_cast<double>(ceil_div(geometry.tiles, problem.device.sm_count)) * tile;
 }
 

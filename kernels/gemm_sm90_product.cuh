@@ -28,7 +28,7 @@ struct Product {
     const Barriers& barriers;
     const Scratch& scratch;
     const uint32_t x_smem, w_smem;
-    Bits* const staging;   // [kBuffers][8][kPitch], this warp's own
+    Bits* const staging;   // [8][kPitch], this warp's own
     const int warp, lane;  // warp of 8: warpgroup warp / 4, in which 16 output channels each
     Ring stages, weights;
 
@@ -205,11 +205,11 @@ struct Product {
         return static_cast<int32_t>((index + r * static_cast<uint32_t>(problem.P)) & geometry.offset_mask);
     }
 
-    // This warp's rows 8*half..8*half + 7 of D. Column c of row r goes to buffer[r][phi + c], phi being the
+    // This warp's rows 8*half..8*half + 7 of D. Column c of row r goes to staging[r][phi + c], phi being the
     // row's offset_of. kPaired: all phi are even, so that pairs stay aligned.
     template <bool kPaired>
-    __device__ __forceinline__ void stage(const float (&acc)[kValues], Bits* buffer, int half, int32_t phi) {
-        const uint32_t target = ptx::smem_address(buffer + lane / 4 * kPitch + 2 * (lane % 4) + phi);
+    __device__ __forceinline__ void stage(const float (&acc)[kValues], int half, int32_t phi) {
+        const uint32_t target = ptx::smem_address(staging + lane / 4 * kPitch + 2 * (lane % 4) + phi);
 #pragma unroll
         for (int j = 0; j < kN / 8; ++j) {
             const Pair pair = round_pair(acc[4 * j + 2 * half], acc[4 * j + 2 * half + 1]);
@@ -219,55 +219,41 @@ struct Product {
     }
 
     // Eight staged rows to y, of which `target` is where column 0 of the first belongs; in flat tiles, of
-    // each sample that the tile touches. Staged rows are as far behind 16 bytes as those of y: one thread
-    // orders a bulk copy of each row's whole pieces, and lanes store the elements before and behind them.
-    __device__ __forceinline__ void store_rows(const Bits* buffer, Bits* target, const Announcement& place,
-                                               int32_t rows) {
-        constexpr int32_t kPiece = 16 / Traits::kElementBytes;
+    // each sample that the tile touches. Staged rows are as far behind 16 bytes as those of y: eight lanes
+    // store the whole pieces of a row, and the elements before and behind them.
+    __device__ __forceinline__ void store_rows(Bits* target, const Announcement& place, int32_t rows) {
+        constexpr int32_t kPiece = 16 / Traits::kElementBytes, kRowLanes = 8;
         const int32_t P = static_cast<int32_t>(problem.P), lead = geometry.lead;
         const int64_t next_sample = problem.G * problem.O * problem.P - geometry.rows_per_sample;
-        uintptr_t y_uniform = ptx::uniform(reinterpret_cast<uintptr_t>(target));
+        const int32_t row_lane = lane % kRowLanes;
         int32_t row = place.row;
 #pragma unroll 1
         for (int32_t n = place.sample; n < problem.N && row > -kN; ++n) {
-            const auto copy = [&](int r, int32_t begin, int32_t count) {
-                const uintptr_t y = y_uniform + r * problem.P * sizeof(Bits);
-                if (r < rows && count > 0)
-                    ptx::cp_async_bulk_store(
-                        (y & ~uintptr_t{geometry.offset_mask * sizeof(Bits)}) + begin * sizeof(Bits),
-                        ptx::smem_address(buffer + begin) + r * kPitch * sizeof(Bits), count * sizeof(Bits));
-            };
-            if (lead > 0 ? row >= 0 && row + kN <= P : P % kPiece == 0) {  // all pieces are whole
-                if (ptx::elect()) {
-                    const int32_t begin = max(lead, -row), count = min(kN, P - row) - begin;
-#pragma unroll
-                    for (int r = 0; r < 8; ++r) copy(r, begin, count);
-                }
-            } else {
-                const int32_t r = lane / 4, phi = offset_of(target, r), first = lead > 0 ? lead : phi;
+            constexpr int kUnroll = Traits::kIsSplit ? 1 : 2;  // two would spill a register
+#pragma unroll kUnroll
+            for (int32_t r = lane / kRowLanes; r < 8; r += 32 / kRowLanes) {
+                const int32_t phi = offset_of(target, r), first = lead > 0 ? lead : phi;
                 const int32_t begin = max(first, phi - row);
-                const int32_t end = min(first + geometry.advance, phi + P - row);
+                const int32_t end = r < rows ? min(first + geometry.advance, phi + P - row) : 0;
                 const int32_t pieces = (begin + kPiece - 1) & -kPiece, pieces_end = end & -kPiece;
-                if (r < rows) {
-                    Bits* const y = target + r * problem.P - phi;
+                const Bits* const staged = staging + r * kPitch;
+                Bits* const y = target + r * problem.P - phi;
 #pragma unroll
-                    for (int32_t i = lane % 4; i < kPiece; i += 4) {
-                        const int32_t head = begin + i, tail = max(pieces, pieces_end) + i;
-                        if (head < min(pieces, end)) y[head] = buffer[r * kPitch + head];
-                        if (tail < end) y[tail] = buffer[r * kPitch + tail];
-                    }
+                for (int32_t k = 0; k <= kN / (kPiece * kRowLanes); ++k) {
+                    const int32_t piece = pieces + (row_lane + k * kRowLanes) * kPiece;
+                    if (piece < pieces_end)
+                        *reinterpret_cast<uint4*>(y + piece) =
+                            *reinterpret_cast<const uint4*>(staged + piece);
                 }
-#pragma unroll
-                for (int i = 0; i < 8; ++i) {
-                    const int32_t from = __shfl_sync(0xFFFFFFFF, pieces, 4 * i);
-                    const int32_t count = __shfl_sync(0xFFFFFFFF, pieces_end, 4 * i) - from;
-                    if (ptx::elect()) copy(i, from, count);
+                if (row_lane < kPiece) {
+                    const int32_t head = begin + row_lane, tail = max(pieces, pieces_end) + row_lane;
+                    if (head < min(pieces, end)) y[head] = staged[head];
+                    if (tail < end) y[tail] = staged[tail];
                 }
             }
-            __syncwarp();
             if (!geometry.flat) break;
             row -= geometry.rows_per_sample;
-            target += next_sample, y_uniform += next_sample * sizeof(Bits);
+            target += next_sample;
         }
     }
 
@@ -300,29 +286,22 @@ struct Product {
 #pragma unroll 1
         for (int half = 0; half < 2; ++half) {
             const int32_t rows = min(8, static_cast<int32_t>(problem.O) - channel - 8 * half);
-            if (rows <= 0) {  // an empty group keeps the count of groups in step with the buffers
-                ptx::cp_async_bulk_commit();
-                continue;
-            }
+            if (rows <= 0) continue;
             Bits* const target = y_warp + 8 * half * problem.P;
-            Bits* const buffer = staging + half % Traits::kBuffers * (8 * kPitch);
             const int32_t phi = offset_of(target, lane / 4);
-            ptx::cp_async_bulk_wait_read<Traits::kBuffers - 1>();  // the rows that were here have left
-            __syncwarp();
+            __syncwarp();  // the rows that were here have left
 #pragma unroll
             for (int i = 0; i < 2; ++i) {  // registers have no index
                 if (i != half) continue;
-                if (problem.P % 2 == 0) stage<true>(acc, buffer, i, phi);
-                else stage<false>(acc, buffer, i, phi);
+                if (problem.P % 2 == 0) stage<true>(acc, i, phi);
+                else stage<false>(acc, i, phi);
             }
             if (problem.activation != Activation::none) {
                 __syncwarp();
-                activate_staged(problem.activation, reinterpret_cast<Element*>(buffer), 8 * kPitch);
+                activate_staged(problem.activation, reinterpret_cast<Element*>(staging), 8 * kPitch);
             }
-            ptx::fence_proxy_async();
             __syncwarp();
-            store_rows(buffer, target, place, rows);
-            ptx::cp_async_bulk_commit();
+            store_rows(target, place, rows);
         }
     }
 
@@ -336,8 +315,7 @@ struct Product {
 
     // Does this warp's outputs again where they are not sound.
     __device__ __forceinline__ void mend_tile(const Announcement& place) {
-        ptx::cp_async_bulk_wait<0>();
-        __syncwarp();
+        __syncwarp();  // all lanes have stored
 #pragma unroll 1
         for (int32_t o = place.channel + warp % 4 * 16;
              o < min(place.channel + warp % 4 * 16 + 16, static_cast<int32_t>(problem.O)); ++o) {
@@ -440,7 +418,6 @@ struct Product {
             }
         }
         if (geometry.skew > 0 && warp < 4 && !first_tile) ptx::bar_sync<kBarrierTaken>(256);
-        ptx::cp_async_bulk_wait_read<0>();  // shared memory outlives its readers
     }
 };
 

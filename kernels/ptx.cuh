@@ -113,13 +113,6 @@ __device__ __forceinline__ int32_t anew(int32_t value) {
     return value;
 }
 
-// The same value in all lanes, so that the compiler knows and keeps it in a uniform register.
-__device__ __forceinline__ uint64_t uniform(uint64_t value) {
-    const uint32_t low = __shfl_sync(0xFFFFFFFF, static_cast<uint32_t>(value), 0);
-    const uint32_t high = __shfl_sync(0xFFFFFFFF, static_cast<uint32_t>(value >> 32), 0);
-    return uint64_t{high} << 32 | low;
-}
-
 // 9.7.13.17: true in one thread of a converged warp, the same one each time. What only it does, the compiler
 // issues once, not in a loop over threads.
 __device__ __forceinline__ bool elect() {
@@ -188,12 +181,6 @@ __device__ __forceinline__ void cp_async_bulk_commit() {
 template <int kPending>
 __device__ __forceinline__ void cp_async_bulk_wait_read() {
     asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(kPending) : "memory");
-}
-
-// The same, and their writes can be seen by this thread.
-template <int kPending>
-__device__ __forceinline__ void cp_async_bulk_wait() {
-    asm volatile("cp.async.bulk.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
 // 9.7.9.27.1.2: a box of three axes that a tensor map describes, global to shared, from coordinates

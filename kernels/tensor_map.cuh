@@ -30,13 +30,8 @@ inline Error encode_tensor_map(const BoxedTensor& tensor, int axes, TensorMap* m
     void* encode = known.load(std::memory_order_relaxed);
     if (encode == nullptr) {
         cudaDriverEntryPointQueryResult found;
-#if CUDART_VERSION >= 12050
         const cudaError_t error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &encode, 12000,
                                                                    cudaEnableDefault, &found);
-#else
-        const cudaError_t error =
-            cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &encode, cudaEnableDefault, &found);
-#endif
         if (error != cudaSuccess) return cudaGetErrorString(error);
         if (encode == nullptr) return "the driver has no cuTensorMapEncodeTiled";
         known.store(encode, std::memory_order_relaxed);

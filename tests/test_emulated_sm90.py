@@ -34,10 +34,15 @@ FAULTS = {
         "{ if (emulator::broken != BREAK || !Traits::kIsSplit)\n"
         "ptx::wgmma_wait_group<Traits::kIsSplit ? 0 : 1>(); }",
     ),
-    "staging is written before bulk stores have read it": (
+    "rows are staged before those that were there are stored": (
         "gemm_sm90_product.cuh",
-        "ptx::cp_async_bulk_wait_read<Traits::kBuffers - 1>();",
-        "if (emulator::broken != BREAK) ptx::cp_async_bulk_wait_read<Traits::kBuffers - 1>();",
+        "__syncwarp();  // the rows that were here have left",
+        "if (emulator::broken != BREAK) __syncwarp();",
+    ),
+    "rows are stored before they are staged": (
+        "gemm_sm90_product.cuh",
+        "__syncwarp();\n            store_rows(",
+        "if (emulator::broken != BREAK) __syncwarp();\n            store_rows(",
     ),
     "elements before a row's whole pieces are not stored": (
         "gemm_sm90_product.cuh",
@@ -51,8 +56,8 @@ FAULTS = {
     ),
     "outputs are mended before they are stored": (
         "gemm_sm90_product.cuh",
-        "ptx::cp_async_bulk_wait<0>();",
-        "if (emulator::broken != BREAK) ptx::cp_async_bulk_wait<0>();",
+        "__syncwarp();  // all lanes have stored",
+        "if (emulator::broken != BREAK) __syncwarp();",
     ),
     "the second warpgroup does not wait for the first": (
         "gemm_sm90_product.cuh",

@@ -42,19 +42,6 @@ struct Sums {  // of one thread, of products under way
     float values[kMostColumns / 2];
 };
 
-struct Store {  // one bulk store: first its source is read, then its target written
-    uint8_t* target;
-    uint32_t source, bytes;
-    int group;
-};
-
-struct Write {
-    uint8_t* target;
-    std::vector<uint8_t> data;
-    const void* thread;
-    int group;
-};
-
 struct ThreadCopy {  // cp.async: lands by its thread's wait
     uint32_t target, bytes;
     std::vector<uint8_t> data;
@@ -87,9 +74,6 @@ struct Thread {
     std::vector<Sums> sums;
     std::vector<ThreadCopy> thread_copies;
     int copy_group;
-
-    std::vector<Store> stores;
-    int store_group;
 };
 
 struct MBarrier {
@@ -125,7 +109,6 @@ constexpr int64_t kMappingBytes = 256 << 10;
 
 std::vector<std::unique_ptr<Block>> blocks;
 std::vector<Copy> copies;
-std::vector<Write> writes;
 const std::function<void()>* kernel;
 Thread* current;
 jmp_buf scheduler;
@@ -177,7 +160,6 @@ void wait_until_possible(Wait wait) {
 
 void finish_thread() {
     if (!current->products.empty()) fail("a thread ends before its products");
-    if (!current->stores.empty()) fail("a thread ends before its stores have read shared memory");
     if (!current->thread_copies.empty()) fail("a thread ends before its copies");
     current->done = true;
     pause_thread();
@@ -217,10 +199,6 @@ void land(size_t which) {
     MBarrier& barrier = mbarrier_at(*copy.block, copy.barrier);
     barrier.bytes -= copy.bytes;
     complete_phase(barrier);
-}
-void land_write(size_t which) {
-    std::memcpy(writes[which].target, writes[which].data.data(), writes[which].data.size());
-    writes.erase(writes.begin() + static_cast<std::ptrdiff_t>(which));
 }
 
 void report_deadlock() {
@@ -284,7 +262,7 @@ void prepare(Block& block, unsigned index, int threads, int64_t smem_bytes) {
         thread->done = thread->index >= threads;
         thread->wait = Wait::none;
         thread->arrived.clear();
-        thread->product_group = thread->store_group = 0;
+        thread->product_group = 0;
         thread->fenced = false;
         thread->sums.clear();
         thread->copy_group = 0;
@@ -319,8 +297,6 @@ void run_blocks(int first, int count, int threads, int64_t smem_bytes) {
         }
         for (size_t i = copies.size(); i-- > 0;)
             if (dice.chance(schedule.copy_lands)) land(i), moved = true;
-        for (size_t i = writes.size(); i-- > 0;)
-            if (dice.chance(schedule.copy_lands)) land_write(i);
         warps.erase(std::remove_if(warps.begin(), warps.end(),
                                    [](const Thread* leader) {
                                        for (int i = 0; i < 32; ++i)
@@ -333,7 +309,6 @@ void run_blocks(int first, int count, int threads, int64_t smem_bytes) {
         land(dice.next() % copies.size());
     }
     if (!copies.empty()) fail("a block ends before its copies");
-    while (!writes.empty()) land_write(0);
 }
 
 }  // namespace
@@ -551,36 +526,6 @@ void copy_box(uint32_t target, const TensorMap& map, const int32_t (&first)[4], 
         copies.push_back({&block, target, bytes, barrier, nullptr, box});
     });
     may_yield();
-}
-
-namespace {
-void read_source(const Store& store) {
-    const uint8_t* const source = smem_at(*current->block, store.source, store.bytes, 16);
-    writes.push_back({store.target, {source, source + store.bytes}, current, store.group});
-    if (!dice.chance(schedule.late)) land_write(writes.size() - 1);
-}
-}  // namespace
-
-void store_to_global(uint64_t target, uint32_t source, uint32_t bytes) {
-    if (target % 16 != 0 || source % 16 != 0 || bytes % 16 != 0 || bytes == 0) fail("misaligned bulk store");
-    const Store store{reinterpret_cast<uint8_t*>(target), source, bytes, current->store_group};
-    if (dice.chance(schedule.late)) current->stores.push_back(store);
-    else read_source(store);
-}
-void store_commit() { ++current->store_group; }
-void store_wait_read(int pending) {
-    std::vector<Store> rest;
-    for (const Store& store : current->stores) {
-        if (store.group < current->store_group - pending) read_source(store);
-        else rest.push_back(store);
-    }
-    current->stores = rest;
-    may_yield();
-}
-void store_wait(int pending) {
-    store_wait_read(pending);
-    for (size_t i = writes.size(); i-- > 0;)
-        if (writes[i].thread == current && writes[i].group < current->store_group - pending) land_write(i);
 }
 
 // ---- wgmma ----

@@ -100,10 +100,6 @@ struct TensorMap {
 // To the same place in each block of the cluster that has a bit in `blocks`; 0: to this block alone.
 void copy_box(uint32_t target, const TensorMap& map, const int32_t (&first)[4], uint32_t barrier,
               uint32_t blocks = 0);
-void store_to_global(uint64_t target, uint32_t source, uint32_t bytes);
-void store_commit();
-void store_wait_read(int pending);
-void store_wait(int pending);
 
 enum class Number { tf32, f16, bf16 };
 void wgmma_fence();

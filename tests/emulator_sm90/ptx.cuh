@@ -52,7 +52,6 @@ template <class Value>
 void settle(Value&) {}
 
 inline int32_t anew(int32_t value) { return value; }
-inline uint64_t uniform(uint64_t value) { return emulator::exchange("uniform", value)[0]; }
 inline bool elect() { return emulator::elect(); }
 
 inline void mbarrier_init(uint32_t barrier, uint32_t arrivals) { emulator::mbarrier_init(barrier, arrivals); }
@@ -111,19 +110,6 @@ inline void stmatrix_x4(uint32_t target, const uint32_t (&words)[4]) {
         std::memcpy(static_cast<uint8_t*>(place) + lane % 4 * 4, &words[matrix], 4);
     }
 }
-inline void cp_async_bulk_store(uint64_t target, uint32_t source, uint32_t bytes) {
-    emulator::store_to_global(target, source, bytes);
-}
-inline void cp_async_bulk_commit() { emulator::store_commit(); }
-template <int kPending>
-void cp_async_bulk_wait_read() {
-    emulator::store_wait_read(kPending);
-}
-template <int kPending>
-void cp_async_bulk_wait() {
-    emulator::store_wait(kPending);
-}
-
 template <int kId>
 void bar_sync(int threads) {
     emulator::barrier_sync(kId, threads);
