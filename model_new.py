@@ -3877,11 +3877,15 @@ inline Way way_of(const Problem& problem) {
     if (common == 1 && P >= 400 && stride % 2 == 0 && stride <= 8 && K <= (is_fp32 ? 16 : 20) &&
         2 * K >= (is_fp32 ? 3 * stride : stride + 1))
         return Way::strided;
+    // 16 bits of few taps come faster by 16 bytes: 9x427x8288 to 854, K2 s8 55 us by outputs, 38 by this;
+    // 11x3780x1057, K3 s3 76, 62; 3x1391x16985, K4 s4 d2 97, 75.
+    if (!is_fp32 && K > 1 && K <= 4 && P >= 300) return Way::strided;
     if ((K <= 4 && (planes > 1 || P < 64)) || 2 * K <= 3 * planes) return Way::outputs;
     if (common == 1 && P >= 64 && stride >= 8 && K <= 32) return Way::strided;
-    // Few positions for as many planes: 3x41x2940, K48, stride 8 13.5 us by sliding, 6.6 by this; 7x296x3854,
-    // K34, stride 8 51, 33. But of fewer planes 5x370x1831, K38 s4 d2 14, 21; 11x345x1043, K41 s4 19, 25.
-    const int64_t few_positions = stride >= 8 ? 1024 : stride >= 4 ? 128 : 0;
+    // Few positions for as many planes: 3x41x2940, K48, stride 8 13.5 us by sliding, 6.6 by this; 4x90x16719
+    // to 180, K50, stride 8 58, 34; 2x176x1182, K45 s4 d9 12, 8. But of fewer planes 5x370x1831, K38 s4 d2
+    // 14, 21; 11x345x1043, K41 s4 19, 25.
+    const int64_t few_positions = stride >= 8 ? 2500 : stride >= 4 ? 200 : 0;
     if (common == 1 && K >= 24 && K <= 63 && P >= 64 && P <= few_positions) return Way::strided;
     // Too few products for setting out; of many taps even fewer, as there may be many samples.
     if (problem.G * problem.O * P * K <= (K <= 16 ? 3 : 1) << 17) return Way::outputs;
@@ -13215,7 +13219,7 @@ struct Source {
     const Element* x;  // channel 0 of the group, tap 0 of its position
     int32_t l;         // of tap 0; kFarAway where the position is none
     const Element* w;  // its first piece (Pieces) of the first chunk
-    int32_t w_count;   // of its pieces of a chunk, those in rows that exist
+    int32_t w_rows;    // from that piece's row on
 };
 
 // A chunk on its way from global to shared memory.
@@ -13264,20 +13268,32 @@ __device__ __forceinline__ void load_x(const Params& params, const Source<typena
     }
 }
 
-// How a team's threads share a chunk of w, in pieces of kPiece elements: thread by thread along its rows,
-// kCount times, kRows rows apart.
+// How a team's threads share a chunk of w, in kCount pieces of kPiece elements each: thread by thread along
+// its rows. Rows that are stored at once, by 8 lanes with 16 bytes or by a warp with less, lie kApart from
+// each other: so they fall into different banks, short as they may be.
 template <class Tile, int kPiece>
 struct Pieces {
     static constexpr int kInRow = Tile::kElements / kPiece;
-    static constexpr int kRows = Tile::kTeamThreads / kInRow;
     static constexpr int kCount = kLaneElements / kPiece;
     static constexpr int kWords = kPiece > Tile::kPerWord ? kPiece / Tile::kPerWord : 1;  // in Chunk::w
+    static constexpr int kLanesAtOnce = kWords == 4 ? 8 : 32;
+    static constexpr int kApart = 8 / (kLanesAtOnce / kInRow);
     using Bits = std::conditional_t<kWords == 4, uint4,
                                     std::conditional_t<kPiece == Tile::kPerWord, uint32_t, uint16_t>>;
     int row, element;  // of the first piece
 
-    __device__ __forceinline__ Pieces()
-        : row(threadIdx.x % Tile::kTeamThreads / kInRow), element(threadIdx.x % kInRow * kPiece) {}
+    static __device__ __forceinline__ constexpr int row_at(int index) {  // of what is stored at once
+        return index / kApart * 8 + index % kApart;
+    }
+    // From the first piece's row to the i-th one's.
+    static __device__ __forceinline__ constexpr int rows_to(int i) {
+        return row_at(i * Tile::kTeamThreads / kLanesAtOnce);
+    }
+
+    __device__ __forceinline__ Pieces() : element(threadIdx.x % kInRow * kPiece) {
+        const int thread = threadIdx.x % Tile::kTeamThreads;
+        row = row_at(thread / kLanesAtOnce) + thread % kLanesAtOnce / kInRow * kApart;
+    }
 };
 
 // Calls with the largest pieces that every row of w starts at.
@@ -13294,14 +13310,15 @@ __device__ __forceinline__ void load_w(const Params& params, const Source<typena
                                        int depth_begin, Chunk<typename Tile::Element>& chunk) {
     with_pieces<Tile>(params, [&](const auto& pieces) {
         using Bits = typename std::decay_t<decltype(pieces)>::Bits;
-        const int32_t count = depth_begin + pieces.element < params.depth ? source.w_count : 0;
+        const int32_t rows = depth_begin + pieces.element < params.depth ? source.w_rows : 0;
         const auto* w = source.w + depth_begin;
         ptx::settle(w);  // else all rows' addresses would be in registers before it is known which pieces
-        const int64_t step = static_cast<int64_t>(pieces.kRows) * params.depth;
 #pragma unroll
-        for (int i = 0; i < pieces.kCount; ++i, w += step) {
-            const Bits bits = i < count ? __ldg(reinterpret_cast<const Bits*>(w)) : Bits{};
+        for (int i = 0; i < pieces.kCount; ++i) {
+            const Bits bits =
+                pieces.rows_to(i) < rows ? __ldg(reinterpret_cast<const Bits*>(w)) : Bits{};
             memcpy(chunk.w + i * pieces.kWords, &bits, sizeof(bits));
+            w += int64_t{pieces.rows_to(i + 1) - pieces.rows_to(i)} * params.depth;
         }
     });
 }
@@ -13340,7 +13357,7 @@ __device__ __forceinline__ void store(const Params& params, const Chunk<typename
         uint32_t* const target = w_smem + pieces.row * kPitch + pieces.element / kPerWord;
 #pragma unroll
         for (int i = 0; i < pieces.kCount; ++i) {
-            *reinterpret_cast<uint4*>(target + i * pieces.kRows * kPitch) =
+            *reinterpret_cast<uint4*>(target + pieces.rows_to(i) * kPitch) =
                 make_uint4(operand<Tile>(chunk.w[4 * i]), operand<Tile>(chunk.w[4 * i + 1]),
                            operand<Tile>(chunk.w[4 * i + 2]), operand<Tile>(chunk.w[4 * i + 3]));
         }
@@ -13349,14 +13366,14 @@ __device__ __forceinline__ void store(const Params& params, const Chunk<typename
         uint32_t* const target = w_smem + pieces.row * kPitch + pieces.element / kPerWord;
 #pragma unroll
         for (int i = 0; i < pieces.kCount; ++i)
-            target[i * pieces.kRows * kPitch] = operand<Tile>(chunk.w[i]);
+            target[pieces.rows_to(i) * kPitch] = operand<Tile>(chunk.w[i]);
     } else {
         const Pieces<Tile, 1> pieces;
         uint16_t* const target =
             reinterpret_cast<uint16_t*>(w_smem) + pieces.row * 2 * kPitch + pieces.element;
 #pragma unroll
         for (int i = 0; i < pieces.kCount; ++i)
-            target[i * pieces.kRows * 2 * kPitch] = static_cast<uint16_t>(chunk.w[i]);
+            target[pieces.rows_to(i) * 2 * kPitch] = static_cast<uint16_t>(chunk.w[i]);
     }
 }
 
@@ -13491,7 +13508,7 @@ __global__ void __launch_bounds__(Tile::kMaxThreads, Tile::kBlocks)
     with_pieces<Tile>(params, [&](const auto& pieces) {
         source.w = static_cast<const Element*>(problem.w) +
                    (g * problem.O + o_begin + pieces.row) * params.depth + pieces.element;
-        source.w_count = (outputs - pieces.row + pieces.kRows - 1) / pieces.kRows;
+        source.w_rows = outputs - pieces.row;
     });
     ptx::settle(source.x);  // else each element's address would be computed from problem.x anew
 
@@ -13655,7 +13672,8 @@ inline double products_of_sample(const Problem& problem) {
 // samples of 29x3592 to 43, K3, fp32 8.5 and 48, by that 17 and 26) and what stream_sm90 takes (16 and 128 of
 // 64x200 to 64, K3, TF32 9 and 22, by that 12 and 17) are left to them sooner; so are long rows of 16 bits
 // with one tap that is_for_pointwise leaves (16x45x1000 to 200 30, by gemm_sm90 18; 3, 20 and 64 samples of
-// 61x300 to 300 8, 19, 47 and 11, 14, 24; 10x33x700 to 64 9 and 10).
+// 61x300 to 300 8, 19, 47 and 11, 14, 24; 10x33x700 to 64 9 and 10). Many outputs of a sample fill
+// gemm_sm90's tiles: with half the products 280 layers take .96 of the time in TF32 and bf16, but fp32 1.03.
 inline bool is_small(const Problem& problem) {
     const double products = products_of_sample(problem);
     const bool hopper = problem.device.arch == 90, fills_rows = problem.P > 512;
@@ -13665,9 +13683,11 @@ inline bool is_small(const Problem& problem) {
                         problem.stride == 1 && problem.dilation == 1;
     const bool streams = hopper && problem.G == 1 && (problem.K == 2 || problem.K == 3) && problem.C > 32 &&
                          problem.C <= 64 && problem.O > 32 && problem.O <= 128;
-    const bool is_point = hopper && problem.P >= kLongRow && problem.K == 1 &&
-                          element_bytes(problem.dtype) == 2;
-    return products <= (fills_gemm || slides || streams ? 4e6 : is_point ? 5e6 : 30e6);
+    const bool is_half = element_bytes(problem.dtype) == 2;
+    const bool is_point = hopper && problem.P >= kLongRow && problem.K == 1 && is_half;
+    const int64_t outputs = problem.G * round_up(problem.O, 32) * problem.P;
+    const bool fills_tiles = hopper && (is_half || problem.precision == Precision::tf32) && outputs > 10000;
+    return products <= (fills_gemm || slides || streams ? 4e6 : is_point ? 5e6 : fills_tiles ? 15e6 : 30e6);
 }
 
 // One tap of few channels, or of not so few products, is left to pointwise_sm90.cuh where that can copy rows.

@@ -60,11 +60,15 @@ inline Way way_of(const Problem& problem) {
     if (common == 1 && P >= 400 && stride % 2 == 0 && stride <= 8 && K <= (is_fp32 ? 16 : 20) &&
         2 * K >= (is_fp32 ? 3 * stride : stride + 1))
         return Way::strided;
+    // 16 bits of few taps come faster by 16 bytes: 9x427x8288 to 854, K2 s8 55 us by outputs, 38 by this;
+    // 11x3780x1057, K3 s3 76, 62; 3x1391x16985, K4 s4 d2 97, 75.
+    if (!is_fp32 && K > 1 && K <= 4 && P >= 300) return Way::strided;
     if ((K <= 4 && (planes > 1 || P < 64)) || 2 * K <= 3 * planes) return Way::outputs;
     if (common == 1 && P >= 64 && stride >= 8 && K <= 32) return Way::strided;
-    // Few positions for as many planes: 3x41x2940, K48, stride 8 13.5 us by sliding, 6.6 by this; 7x296x3854,
-    // K34, stride 8 51, 33. But of fewer planes 5x370x1831, K38 s4 d2 14, 21; 11x345x1043, K41 s4 19, 25.
-    const int64_t few_positions = stride >= 8 ? 1024 : stride >= 4 ? 128 : 0;
+    // Few positions for as many planes: 3x41x2940, K48, stride 8 13.5 us by sliding, 6.6 by this; 4x90x16719
+    // to 180, K50, stride 8 58, 34; 2x176x1182, K45 s4 d9 12, 8. But of fewer planes 5x370x1831, K38 s4 d2
+    // 14, 21; 11x345x1043, K41 s4 19, 25.
+    const int64_t few_positions = stride >= 8 ? 2500 : stride >= 4 ? 200 : 0;
     if (common == 1 && K >= 24 && K <= 63 && P >= 64 && P <= few_positions) return Way::strided;
     // Too few products for setting out; of many taps even fewer, as there may be many samples.
     if (problem.G * problem.O * P * K <= (K <= 16 ? 3 : 1) << 17) return Way::outputs;
