@@ -5158,9 +5158,7 @@ constexpr int kTileCounters = 2 * kTileSlots;  // a tile in work may be kTileSlo
 constexpr int kMaxStages = 12;
 constexpr int kReservedBytes = 1024;  // of shared memory, that the system keeps of each block
 constexpr int kLeanBytes = (196 << 10) - kReservedBytes;  // a block's: they leave 60 KB of L1 cache
-constexpr int kShortBlocks = 8;  // of products of a tap with a chunk
 constexpr int kMostRest = 4;  // rows of a folded window that are not worth a batch of their own
-constexpr int kBarrierReady = 1, kBarrierTaken = 2;  // hardware barriers between the product warpgroups
 
 // Two modes keep the accuracy of fp32: f16x3 splits each operand into two fp16 numbers, tf32x3 into two TF32
 // ones, at half the speed but for all magnitudes. Tiles whose x or w f16x3 cannot hold are done again by
@@ -5282,9 +5280,7 @@ struct Geometry {
     int32_t x_stages, x_stage_bytes;
     int32_t w_stages;
     int32_t by_steps;  // 1: weights are packed step by step, see pack_staged
-    int32_t skew;      // blocks by which the first product warpgroup runs ahead of the second
     int32_t resident;  // 1: all weights lie in shared memory for the life of the block
-    int32_t is_long;   // 1: sums are of so many products that their loop counts for more than its setting up
     int32_t smem_bytes;
 };
 
@@ -5430,18 +5426,10 @@ inline Geometry cut(const Problem& given, const Tiling& tiling, int64_t most_tap
     const int64_t x_least = std::min(stages.x, ceil_div(int64_t{92} << 10, geometry.x_stage_bytes));
     const Stages lean = fit_stages(lean_bytes, x_least);
     if (lean.x >= x_least && lean.w >= std::min<int64_t>(stages.w, 3)) stages = lean;
-    geometry.is_long = !geometry.resident && blocks > kShortBlocks;
     geometry.w_stages = static_cast<int32_t>(stages.w);
     geometry.x_stages = static_cast<int32_t>(stages.x);
     geometry.smem_bytes =
         geometry.x_stages * geometry.x_stage_bytes + geometry.w_stages * geometry.weight_bytes + other_bytes;
-
-    // One product warpgroup stores while the other multiplies. The rings bound how far they can be apart.
-    const int64_t blocks_ahead = (geometry.x_stages / 2) * geometry.taps_per_group;
-    const int64_t weights_ahead = geometry.resident ? blocks : geometry.w_stages / 2;
-    const int64_t ahead = blocks_ahead < weights_ahead ? blocks_ahead : weights_ahead;
-    const bool runs_ahead = geometry.x_stages >= 3 && tiling.share != Share::none;
-    geometry.skew = static_cast<int32_t>(!runs_ahead ? 0 : ahead < blocks ? ahead : blocks);
 
     int64_t windows;
     if (flat) {
@@ -11251,15 +11239,13 @@ struct Product {
         return place.sample >= problem.N || (!geometry.flat && place.row >= problem.P);
     }
 
-    // How a loop over taps runs. Quickly: all steps of each tap, at any stride or at a stride of 1. With
-    // care: nothing, as many steps as have channels, or all steps of split operands.
-    enum class Taps { quick, quick_adjacent, none, some, whole };
+    // What a loop over taps multiplies: nothing, as many steps as have channels, or all steps: of the first
+    // tap, which overwrites acc, of others at any stride, and at a stride of 1.
+    enum class Taps { none, some, first, quick, quick_adjacent };
 
     // All products of one tile into acc. The instructions between two products bound a warpgroup that has few
-    // columns, so most taps of long sums have no branches there: not for the first product, which overwrites
-    // acc, nor for that after which the second warpgroup may begin, nor for weights that stay.
-    __device__ __forceinline__ void multiply_tile(float (&acc)[kValues], const Announcement& place,
-                                                  bool first_tile) {
+    // columns, so most taps have no branches there.
+    __device__ __forceinline__ void multiply_tile(float (&acc)[kValues], const Announcement& place) {
         // A warpgroup without outputs multiplies nothing, but passes the stages on like the other.
         const bool idle = place.channel >= problem.O || is_behind_end(place);
         const uint32_t w_warpgroup16 =
@@ -11273,7 +11259,7 @@ struct Product {
 #pragma unroll
             for (int i = 0; i < kValues; ++i) total[i] = 0.0f;
         }
-        int32_t issued = 0;
+        bool accumulates = false;
         int32_t weights_done = -1, stage_done = -1;  // stages whose products may still be running
         const bool releases = lane == 0 && !geometry.resident;
         if (geometry.resident) weights.stage = 0, weights.parity = 0;
@@ -11289,23 +11275,17 @@ struct Product {
                 int32_t plane = 0, shift = first_row;
                 const auto run_taps = [&](auto kind, int32_t count) {
                     constexpr bool kAdjacent = kind.value == Taps::quick_adjacent;
-                    constexpr bool kQuick = kAdjacent || kind.value == Taps::quick;
 #pragma unroll 1
                     for (int32_t tap = 0; tap < count; ++tap) {
                         const int32_t plane_begin = kAdjacent ? 0 : plane_row(geometry, plane);
                         const uint32_t x16 = x_stage16 + (shift + plane_begin) * (kRowBytes / 16);
                         const uint32_t w16 = w_warpgroup16 + weights.stage * (geometry.weight_bytes / 16);
-                        if (kQuick || first_tile || !geometry.resident)
-                            ptx::mbarrier_wait(barriers.w_full(weights.stage), weights.parity);
-                        if constexpr (kQuick || kind.value == Taps::whole)
-                            multiply_steps<Traits::kSteps>(acc, total, w16, x16, true);
-                        else if constexpr (kind.value == Taps::some)
-                            multiply(acc, total, w16, x16, steps, issued > 0);
-                        ++issued;
-                        if (!kQuick && issued == geometry.skew && warp < 4) {
-                            if (!first_tile) ptx::bar_sync<kBarrierTaken>(256);
-                            ptx::bar_arrive<kBarrierReady>(256);
-                        }
+                        ptx::mbarrier_wait(barriers.w_full(weights.stage), weights.parity);
+                        if constexpr (kind.value == Taps::some)
+                            multiply(acc, total, w16, x16, steps, accumulates);
+                        else if constexpr (kind.value != Taps::none)
+                            multiply_steps<Traits::kSteps>(acc, total, w16, x16, kind.value != Taps::first);
+                        accumulates = true;
                         ptx::wgmma_wait_group<Traits::kIsSplit ? 0 : 1>();  // else the tap before is done
                         if constexpr (Traits::kIsSplit && kind.value != Taps::none) {
 #pragma unroll
@@ -11325,18 +11305,16 @@ struct Product {
                         }
                     }
                 };
-                // With care: the first product, and those until the second warpgroup may begin.
-                constexpr Taps kCareful = Traits::kIsSplit ? Taps::whole : Taps::some;
-                const int32_t ahead = warp < 4 ? geometry.skew : 0, first = Traits::kIsSplit ? 0 : 1;
-                const int32_t most = geometry.is_long ? max(ahead, first) - issued : taps;
-                const int32_t careful = max(min(most, taps), 0);
-                if (idle) run_taps(std::integral_constant<Taps, Taps::none>{}, taps);
-                else if (steps < Traits::kSteps) run_taps(std::integral_constant<Taps, Taps::some>{}, taps);
-                else {
-                    if (careful > 0) run_taps(std::integral_constant<Taps, kCareful>{}, careful);
-                    const int32_t quick = taps - careful;
-                    if (stride > 1) run_taps(std::integral_constant<Taps, Taps::quick>{}, quick);
-                    else run_taps(std::integral_constant<Taps, Taps::quick_adjacent>{}, quick);
+                // Split operands begin from zero by themselves.
+                const int32_t first = Traits::kIsSplit || accumulates ? 0 : 1;
+                if (idle) {
+                    run_taps(std::integral_constant<Taps, Taps::none>{}, taps);
+                } else if (steps < Traits::kSteps) {
+                    run_taps(std::integral_constant<Taps, Taps::some>{}, taps);
+                } else {
+                    if (first > 0) run_taps(std::integral_constant<Taps, Taps::first>{}, first);
+                    if (stride > 1) run_taps(std::integral_constant<Taps, Taps::quick>{}, taps - first);
+                    else run_taps(std::integral_constant<Taps, Taps::quick_adjacent>{}, taps - first);
                 }
                 stage_done = stages.stage;
                 stages.advance(geometry.x_stages);
@@ -11541,7 +11519,6 @@ struct Product {
 
     __device__ __forceinline__ void run() {
         Ring tiles;
-        bool first_tile = true;
         if (kMode == Mode::f16x3) ptx::griddepcontrol_wait();  // for the scales
         for (;;) {
             ptx::mbarrier_wait(barriers.tile_full(tiles.stage), tiles.parity);
@@ -11551,18 +11528,13 @@ struct Product {
             tiles.advance(kTileSlots);
             if (place.tile < 0) break;
             take_share(place);
-            if (geometry.skew > 0 && warp >= 4) {
-                ptx::bar_sync<kBarrierReady>(256);
-                ptx::bar_arrive<kBarrierTaken>(256);
-            }
             const float bias[2] = {load_bias(place, 0), load_bias(place, 1)};  // arrives during the products
             float2 scaling[2];
             if constexpr (kMode == Mode::f16x3) {
                 scaling[0] = load_scaling(place, 0), scaling[1] = load_scaling(place, 1);
             }
             float acc[kValues];
-            multiply_tile(acc, place, first_tile);
-            first_tile = false;
+            multiply_tile(acc, place);
             if constexpr (kMode == Mode::f16x3) {
                 const bool right = is_behind_end(place) || (scaling[0].x > 0 && scaling[1].x > 0 &&
                                                             sums_suffice(acc, place, scaling));
@@ -11584,7 +11556,6 @@ struct Product {
                 if (!sound) mend_tile(place);
             }
         }
-        if (geometry.skew > 0 && warp < 4 && !first_tile) ptx::bar_sync<kBarrierTaken>(256);
     }
 };
 
@@ -13774,6 +13745,7 @@ constexpr int kMostStreamTaps = 3;
 constexpr int kStreamChannels = 64;
 constexpr int kStreamTileSlots = 16;  // tiles announced ahead; more than the stages of x can hold
 constexpr int kStreamCounters = 2 * kStreamTileSlots;
+constexpr int kFirstTurn = 1, kSecondTurn = 2;  // hardware barriers, of the product warpgroups
 constexpr int kMostRawStages = 6, kMostXStages = 4;  // kb67 TF32: 0.88 ms; with 12 and 4 0.92, 5 and 8 0.89
 
 // f16x3: kLargestScaled as fp16; what a value beyond it counts beside values too small, of which a tile has
@@ -14341,12 +14313,12 @@ struct StreamProduct {
 
     // f16x3: the product warpgroups take turns, so that one multiplies while the other stores.
     __device__ __forceinline__ void wait_for_turn() const {
-        if (warp < 4) ptx::bar_sync<kBarrierReady>(256);
-        else ptx::bar_sync<kBarrierTaken>(256);
+        if (warp < 4) ptx::bar_sync<kFirstTurn>(256);
+        else ptx::bar_sync<kSecondTurn>(256);
     }
     __device__ __forceinline__ void give_turn() const {
-        if (warp < 4) ptx::bar_arrive<kBarrierTaken>(256);
-        else ptx::bar_arrive<kBarrierReady>(256);
+        if (warp < 4) ptx::bar_arrive<kSecondTurn>(256);
+        else ptx::bar_arrive<kFirstTurn>(256);
     }
 
     // All products of the tile that was taken as number `taken` into acc; its first stage is there, and all

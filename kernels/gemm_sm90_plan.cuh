@@ -23,9 +23,7 @@ constexpr int kTileCounters = 2 * kTileSlots;  // a tile in work may be kTileSlo
 constexpr int kMaxStages = 12;
 constexpr int kReservedBytes = 1024;  // of shared memory, that the system keeps of each block
 constexpr int kLeanBytes = (196 << 10) - kReservedBytes;  // a block's: they leave 60 KB of L1 cache
-constexpr int kShortBlocks = 8;  // of products of a tap with a chunk
 constexpr int kMostRest = 4;  // rows of a folded window that are not worth a batch of their own
-constexpr int kBarrierReady = 1, kBarrierTaken = 2;  // hardware barriers between the product warpgroups
 
 // Two modes keep the accuracy of fp32: f16x3 splits each operand into two fp16 numbers, tf32x3 into two TF32
 // ones, at half the speed but for all magnitudes. Tiles whose x or w f16x3 cannot hold are done again by
@@ -147,9 +145,7 @@ struct Geometry {
     int32_t x_stages, x_stage_bytes;
     int32_t w_stages;
     int32_t by_steps;  // 1: weights are packed step by step, see pack_staged
-    int32_t skew;      // blocks by which the first product warpgroup runs ahead of the second
     int32_t resident;  // 1: all weights lie in shared memory for the life of the block
-    int32_t is_long;   // 1: sums are of so many products that their loop counts for more than its setting up
     int32_t smem_bytes;
 };
 
@@ -295,18 +291,10 @@ inline Geometry cut(const Problem& given, const Tiling& tiling, int64_t most_tap
     const int64_t x_least = std::min(stages.x, ceil_div(int64_t{92} << 10, geometry.x_stage_bytes));
     const Stages lean = fit_stages(lean_bytes, x_least);
     if (lean.x >= x_least && lean.w >= std::min<int64_t>(stages.w, 3)) stages = lean;
-    geometry.is_long = !geometry.resident && blocks > kShortBlocks;
     geometry.w_stages = static_cast<int32_t>(stages.w);
     geometry.x_stages = static_cast<int32_t>(stages.x);
     geometry.smem_bytes =
         geometry.x_stages * geometry.x_stage_bytes + geometry.w_stages * geometry.weight_bytes + other_bytes;
-
-    // One product warpgroup stores while the other multiplies. The rings bound how far they can be apart.
-    const int64_t blocks_ahead = (geometry.x_stages / 2) * geometry.taps_per_group;
-    const int64_t weights_ahead = geometry.resident ? blocks : geometry.w_stages / 2;
-    const int64_t ahead = blocks_ahead < weights_ahead ? blocks_ahead : weights_ahead;
-    const bool runs_ahead = geometry.x_stages >= 3 && tiling.share != Share::none;
-    geometry.skew = static_cast<int32_t>(!runs_ahead ? 0 : ahead < blocks ? ahead : blocks);
 
     int64_t windows;
     if (flat) {

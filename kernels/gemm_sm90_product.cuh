@@ -84,15 +84,13 @@ struct Product {
         return place.sample >= problem.N || (!geometry.flat && place.row >= problem.P);
     }
 
-    // How a loop over taps runs. Quickly: all steps of each tap, at any stride or at a stride of 1. With
-    // care: nothing, as many steps as have channels, or all steps of split operands.
-    enum class Taps { quick, quick_adjacent, none, some, whole };
+    // What a loop over taps multiplies: nothing, as many steps as have channels, or all steps: of the first
+    // tap, which overwrites acc, of others at any stride, and at a stride of 1.
+    enum class Taps { none, some, first, quick, quick_adjacent };
 
     // All products of one tile into acc. The instructions between two products bound a warpgroup that has few
-    // columns, so most taps of long sums have no branches there: not for the first product, which overwrites
-    // acc, nor for that after which the second warpgroup may begin, nor for weights that stay.
-    __device__ __forceinline__ void multiply_tile(float (&acc)[kValues], const Announcement& place,
-                                                  bool first_tile) {
+    // columns, so most taps have no branches there.
+    __device__ __forceinline__ void multiply_tile(float (&acc)[kValues], const Announcement& place) {
         // A warpgroup without outputs multiplies nothing, but passes the stages on like the other.
         const bool idle = place.channel >= problem.O || is_behind_end(place);
         const uint32_t w_warpgroup16 =
@@ -106,7 +104,7 @@ struct Product {
 #pragma unroll
             for (int i = 0; i < kValues; ++i) total[i] = 0.0f;
         }
-        int32_t issued = 0;
+        bool accumulates = false;
         int32_t weights_done = -1, stage_done = -1;  // stages whose products may still be running
         const bool releases = lane == 0 && !geometry.resident;
         if (geometry.resident) weights.stage = 0, weights.parity = 0;
@@ -122,23 +120,17 @@ struct Product {
                 int32_t plane = 0, shift = first_row;
                 const auto run_taps = [&](auto kind, int32_t count) {
                     constexpr bool kAdjacent = kind.value == Taps::quick_adjacent;
-                    constexpr bool kQuick = kAdjacent || kind.value == Taps::quick;
 #pragma unroll 1
                     for (int32_t tap = 0; tap < count; ++tap) {
                         const int32_t plane_begin = kAdjacent ? 0 : plane_row(geometry, plane);
                         const uint32_t x16 = x_stage16 + (shift + plane_begin) * (kRowBytes / 16);
                         const uint32_t w16 = w_warpgroup16 + weights.stage * (geometry.weight_bytes / 16);
-                        if (kQuick || first_tile || !geometry.resident)
-                            ptx::mbarrier_wait(barriers.w_full(weights.stage), weights.parity);
-                        if constexpr (kQuick || kind.value == Taps::whole)
-                            multiply_steps<Traits::kSteps>(acc, total, w16, x16, true);
-                        else if constexpr (kind.value == Taps::some)
-                            multiply(acc, total, w16, x16, steps, issued > 0);
-                        ++issued;
-                        if (!kQuick && issued == geometry.skew && warp < 4) {
-                            if (!first_tile) ptx::bar_sync<kBarrierTaken>(256);
-                            ptx::bar_arrive<kBarrierReady>(256);
-                        }
+                        ptx::mbarrier_wait(barriers.w_full(weights.stage), weights.parity);
+                        if constexpr (kind.value == Taps::some)
+                            multiply(acc, total, w16, x16, steps, accumulates);
+                        else if constexpr (kind.value != Taps::none)
+                            multiply_steps<Traits::kSteps>(acc, total, w16, x16, kind.value != Taps::first);
+                        accumulates = true;
                         ptx::wgmma_wait_group<Traits::kIsSplit ? 0 : 1>();  // else the tap before is done
                         if constexpr (Traits::kIsSplit && kind.value != Taps::none) {
 #pragma unroll
@@ -158,18 +150,16 @@ struct Product {
                         }
                     }
                 };
-                // With care: the first product, and those until the second warpgroup may begin.
-                constexpr Taps kCareful = Traits::kIsSplit ? Taps::whole : Taps::some;
-                const int32_t ahead = warp < 4 ? geometry.skew : 0, first = Traits::kIsSplit ? 0 : 1;
-                const int32_t most = geometry.is_long ? max(ahead, first) - issued : taps;
-                const int32_t careful = max(min(most, taps), 0);
-                if (idle) run_taps(std::integral_constant<Taps, Taps::none>{}, taps);
-                else if (steps < Traits::kSteps) run_taps(std::integral_constant<Taps, Taps::some>{}, taps);
-                else {
-                    if (careful > 0) run_taps(std::integral_constant<Taps, kCareful>{}, careful);
-                    const int32_t quick = taps - careful;
-                    if (stride > 1) run_taps(std::integral_constant<Taps, Taps::quick>{}, quick);
-                    else run_taps(std::integral_constant<Taps, Taps::quick_adjacent>{}, quick);
+                // Split operands begin from zero by themselves.
+                const int32_t first = Traits::kIsSplit || accumulates ? 0 : 1;
+                if (idle) {
+                    run_taps(std::integral_constant<Taps, Taps::none>{}, taps);
+                } else if (steps < Traits::kSteps) {
+                    run_taps(std::integral_constant<Taps, Taps::some>{}, taps);
+                } else {
+                    if (first > 0) run_taps(std::integral_constant<Taps, Taps::first>{}, first);
+                    if (stride > 1) run_taps(std::integral_constant<Taps, Taps::quick>{}, taps - first);
+                    else run_taps(std::integral_constant<Taps, Taps::quick_adjacent>{}, taps - first);
                 }
                 stage_done = stages.stage;
                 stages.advance(geometry.x_stages);
@@ -374,7 +364,6 @@ struct Product {
 
     __device__ __forceinline__ void run() {
         Ring tiles;
-        bool first_tile = true;
         if (kMode == Mode::f16x3) ptx::griddepcontrol_wait();  // for the scales
         for (;;) {
             ptx::mbarrier_wait(barriers.tile_full(tiles.stage), tiles.parity);
@@ -384,18 +373,13 @@ struct Product {
             tiles.advance(kTileSlots);
             if (place.tile < 0) break;
             take_share(place);
-            if (geometry.skew > 0 && warp >= 4) {
-                ptx::bar_sync<kBarrierReady>(256);
-                ptx::bar_arrive<kBarrierTaken>(256);
-            }
             const float bias[2] = {load_bias(place, 0), load_bias(place, 1)};  // arrives during the products
             float2 scaling[2];
             if constexpr (kMode == Mode::f16x3) {
                 scaling[0] = load_scaling(place, 0), scaling[1] = load_scaling(place, 1);
             }
             float acc[kValues];
-            multiply_tile(acc, place, first_tile);
-            first_tile = false;
+            multiply_tile(acc, place);
             if constexpr (kMode == Mode::f16x3) {
                 const bool right = is_behind_end(place) || (scaling[0].x > 0 && scaling[1].x > 0 &&
                                                             sums_suffice(acc, place, scaling));
@@ -417,7 +401,6 @@ struct Product {
                 if (!sound) mend_tile(place);
             }
         }
-        if (geometry.skew > 0 && warp < 4 && !first_tile) ptx::bar_sync<kBarrierTaken>(256);
     }
 };
 

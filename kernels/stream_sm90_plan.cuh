@@ -14,6 +14,7 @@ constexpr int kMostStreamTaps = 3;
 constexpr int kStreamChannels = 64;
 constexpr int kStreamTileSlots = 16;  // tiles announced ahead; more than the stages of x can hold
 constexpr int kStreamCounters = 2 * kStreamTileSlots;
+constexpr int kFirstTurn = 1, kSecondTurn = 2;  // hardware barriers, of the product warpgroups
 constexpr int kMostRawStages = 6, kMostXStages = 4;  // kb67 TF32: 0.88 ms; with 12 and 4 0.92, 5 and 8 0.89
 
 // f16x3: kLargestScaled as fp16; what a value beyond it counts beside values too small, of which a tile has

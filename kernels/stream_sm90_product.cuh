@@ -73,12 +73,12 @@ struct StreamProduct {
 
     // f16x3: the product warpgroups take turns, so that one multiplies while the other stores.
     __device__ __forceinline__ void wait_for_turn() const {
-        if (warp < 4) ptx::bar_sync<kBarrierReady>(256);
-        else ptx::bar_sync<kBarrierTaken>(256);
+        if (warp < 4) ptx::bar_sync<kFirstTurn>(256);
+        else ptx::bar_sync<kSecondTurn>(256);
     }
     __device__ __forceinline__ void give_turn() const {
-        if (warp < 4) ptx::bar_arrive<kBarrierTaken>(256);
-        else ptx::bar_arrive<kBarrierReady>(256);
+        if (warp < 4) ptx::bar_arrive<kSecondTurn>(256);
+        else ptx::bar_arrive<kFirstTurn>(256);
     }
 
     // All products of the tile that was taken as number `taken` into acc; its first stage is there, and all

@@ -251,7 +251,7 @@ bool run_problem(uint64_t seed, Random& random) {
         "seed %" PRIu64
         ": %s%s kind %d, columns %d%s share=%d N=%d G=%d C=%d O=%d L=%d P=%d K=%d stride=%d dilation=%d "
         "pad_left=%d layout=%d data=%d activation=%d blocks<=%d smem=%d KB tiles=%d lead=%d "
-        "x_stages=%d w_stages=%d skew=%d resident=%d folded=%d ragged=%d",
+        "x_stages=%d w_stages=%d resident=%d folded=%d ragged=%d",
         seed, kModeNames[static_cast<int>(mode)],
         chosen ? " (choice left to the kernel)" : apart ? " (rows apart)" : "",
         static_cast<int>(instance.kind), instance.columns, flat ? " flat" : "",
@@ -261,7 +261,7 @@ bool run_problem(uint64_t seed, Random& random) {
         static_cast<int>(problem.stride), static_cast<int>(problem.dilation),
         static_cast<int>(problem.pad_left), static_cast<int>(layout), static_cast<int>(data),
         static_cast<int>(problem.activation), problem.device.sm_count, smem_kb, geometry.tiles, geometry.lead,
-        geometry.x_stages, geometry.w_stages, geometry.skew, geometry.resident, geometry.folded,
+        geometry.x_stages, geometry.w_stages, geometry.resident, geometry.folded,
         geometry.ragged);
     emulator::about = text;
     const size_t bytes =
