@@ -5,11 +5,11 @@
 // Seven converter warps read x once, round or split it and store it K-major in rows of 128 bytes, one row a
 // position: position q of the window is row q / stride of plane q % stride, so every tap of every stride and
 // dilation is a plane and a row shift of the same tile; at a stride of 8 the planes are folded into channels
-// (kFold in gemm_sm90_plan.cuh). One warp draws tickets and streams the packed weights. Two product
-// warpgroups run wgmma, stage D and store it by bulk copies along the rows of y. Cost: each element of x
-// leaves L2 once per tile of channels, each weight once per tile (once per block where all fit in shared
-// memory). fp32 without TF32 runs as three products of split operands (Mode): of fp16 parts, then again of
-// TF32 parts for the tiles that fp16 cannot hold, in a second launch that finds their list mostly empty.
+// (kFold in gemm_sm90_plan.cuh). One thread draws tickets and streams the packed weights. Two product
+// warpgroups run wgmma, stage D and store it along the rows of y. Cost: each element of x leaves L2 once per
+// tile of channels, each weight once per tile (once per block where all fit in shared memory). fp32 without
+// TF32 runs as three products of split operands (Mode): of fp16 parts, then again of TF32 parts for the tiles
+// that fp16 cannot hold, in a second launch that finds their list mostly empty.
 // results/findings.md has what was measured, and what bounds it.
 #pragma once
 #include "gemm_sm90_kernel.cuh"
