@@ -45,8 +45,8 @@ struct Schedule {
     double warp_rests[16] = {};  // that the warp does nothing in a round
     double lane_rests = 0;       // the same of one of its lanes
     double yields = 0;           // that a thread pauses at an instruction that need not wait
-    double copy_lands = 1;       // in a round, of a copy or store under way
-    double late = 0;             // of a product, or of a store's reading: not at issue but at the wait
+    double copy_lands = 1;       // in a round, of a copy under way
+    double late = 0;             // of a product, or of a thread's copy: not at issue but at the wait
 };
 extern Schedule schedule;
 extern std::string about;  // what is being run, for reports

@@ -110,6 +110,7 @@ inline void stmatrix_x4(uint32_t target, const uint32_t (&words)[4]) {
         std::memcpy(static_cast<uint8_t*>(place) + lane % 4 * 4, &words[matrix], 4);
     }
 }
+
 template <int kId>
 void bar_sync(int threads) {
     emulator::barrier_sync(kId, threads);
