@@ -2418,6 +2418,11 @@ __device__ __forceinline__ void st_shared_apart(uint32_t target, uint32_t pair) 
         : "memory");
 }
 
+// 9.7.9.15: asks for the cache line at `source`, so that L2 has it sooner.
+__device__ __forceinline__ void prefetch_l2(const void* source) {
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(source));
+}
+
 // 9.7.9.11: of plain stores of 16 bytes the compiler makes four here and there.
 __device__ __forceinline__ void st_global(void* target, uint4 four) {
     asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(target), "r"(four.x), "r"(four.y),
@@ -3526,12 +3531,13 @@ inline SlidingParams plan_sliding(const Problem& problem) {
 ''',
 "gather.cuh": r'''
 #line 1 "kernels/gather.cuh"
-// Few products an output: each thread gathers its own x, for one position of kO output channels, and threads
-// share long sums. Nothing is staged but weights, and what a thread does before its first load is kept short,
-// so that tiny problems take little more than a launch, and strides that pass most of x by cost no more than
-// what they read.
+// Few products an output: each thread gathers its own x, for one position of kO output channels. Long sums
+// are added up from parts, which threads share where outputs are few. Nothing is staged but weights, and what
+// a thread does before its first load is kept short, so that tiny problems take little more than a launch,
+// and strides that pass most of x by cost no more than what they read.
 
 #include <algorithm>
+#include <type_traits>
 
 
 
@@ -3544,7 +3550,7 @@ constexpr int kBatch = 12;           // elements of x that a thread has in fligh
 constexpr int kBatchW = 4;           // and of w
 constexpr int kOutputs = 8;          // of a thread, or twice as many
 constexpr int kMostParts = 32;
-constexpr int kShareStep = 4;        // parts begin at multiples of it, weights of zero follow the last one
+constexpr int kStep = 4;             // products between two looks at the end; zeros follow the last weight
 constexpr int64_t kChain = 1024;     // products that one thread sums in a line, about
 
 // A block is [part][position]: threads side by side, and those that share a position's products. What the
@@ -3566,7 +3572,7 @@ struct Params {
     int64_t y_sample_step;
     int64_t N;
     Divisor products_of_channel;
-    int32_t parts;
+    int32_t shared_parts;             // 1 where each thread sums all of its own
     Activation activation;
 };
 
@@ -3575,16 +3581,18 @@ struct Plan {
     Params params;
     int64_t p_blocks, o_blocks;
     int32_t outputs;  // of a thread
+    bool alone;       // each thread sums all parts, of which there are several
     int32_t smem_bytes;
 };
 
-template <class Element, int kO>
+// kAlone: there are so many outputs that each thread sums all parts of its own.
+template <class Element, int kO, bool kAlone>
 __global__ void __launch_bounds__(kThreads, kUnboundBlocks)
     gather_kernel(const __grid_constant__ Params params) {
     extern __shared__ __align__(16) unsigned char smem[];
+    const int32_t thread = threadIdx.x, products = params.products;
     float* const bias_smem = reinterpret_cast<float*>(smem);  // [kO]
     float* const w_smem = bias_smem + round_up(kO, 4);  // [product][kO]; later sums, [part][kO][position]
-    const int32_t thread = threadIdx.x, products = params.products;
     const int32_t part = thread >> params.positions_log2, position = thread - (part << params.positions_log2);
     const int64_t index = (int64_t{blockIdx.x} << params.positions_log2) + position;
     const int64_t n = params.samples.quotient(index);
@@ -3606,9 +3614,10 @@ __global__ void __launch_bounds__(kThreads, kUnboundBlocks)
     Element* const y = static_cast<Element*>(params.y) + n * params.y_sample_step +
                        static_cast<uint64_t>(channel) * row + p;
 
-    // The part's products, by channel and tap.
+    // The thread's products, by channel and tap.
     const int32_t begin = min(part * params.share, products);
-    const int32_t end = active ? min(begin + params.share, products) : begin;
+    const int32_t last = kAlone ? products : min(begin + params.share, products);
+    const int32_t end = active ? last : begin;
     const int32_t first_row = params.taps.quotient(begin), taps = params.taps.divisor;
     const int32_t l_begin = p * params.stride - params.pad_left;
     int32_t tap = begin - first_row * taps;
@@ -3634,7 +3643,7 @@ __global__ void __launch_bounds__(kThreads, kUnboundBlocks)
     load(end - begin);
 
     if (thread < kO) bias_smem[thread] = bias;
-    if (thread < (kShareStep - 1) * kO) w_smem[kO * products + thread] = 0.0f;
+    if (thread < (kStep - 1) * kO) w_smem[kO * products + thread] = 0.0f;
     const auto store_w = [&](int32_t at, Element w_value) {
         const int32_t o = kO == 1 ? 0 : params.products_of_channel.quotient(at);
         if (at < kO * products) w_smem[(at - o * products) * kO + o] = widen(w_value);
@@ -3653,23 +3662,40 @@ __global__ void __launch_bounds__(kThreads, kUnboundBlocks)
     }
     __syncthreads();
 
+    // The sum of the part at hand, which ends before product `part_end`. A thread that sums several adds up
+    // those before in shared memory, behind the weights: registers would cost a block in four.
     float sum[kO] = {};
+    float* const total_smem = w_smem + (products + kStep - 1) * kO + thread;
+    int32_t part_end = params.share;
+    const auto add_total = [&] {
+#pragma unroll
+        for (int o = 0; o < kO; ++o) {
+            if (part_end > params.share) sum[o] += total_smem[o * kThreads];
+        }
+    };
 #pragma unroll 1
     for (int32_t first = begin; first < end; first += kBatch) {
+        if (kAlone && first == part_end) {
+            add_total();
+#pragma unroll
+            for (int o = 0; o < kO; ++o) total_smem[o * kThreads] = sum[o], sum[o] = 0.0f;
+            part_end += params.share;
+        }
         float wide[kBatch];
 #pragma unroll
         for (int i = 0; i < kBatch; ++i) wide[i] = widen(value[i]);
         if (first + kBatch < end) load(end - first - kBatch);
 #pragma unroll
         for (int i = 0; i < kBatch; ++i) {
-            if (i % kShareStep == 0 && first + i >= end) break;
+            if (i % kStep == 0 && first + i >= end) break;
             const auto w_frag = *reinterpret_cast<const Vector<float, kO>*>(w_smem + (first + i) * kO);
 #pragma unroll
             for (int o = 0; o < kO; ++o) sum[o] = fmaf(w_frag.at[o], wide[i], sum[o]);
         }
     }
+    if (kAlone) add_total();
 
-    if (params.parts == 1 && params.activation == Activation::none) {
+    if (params.shared_parts == 1 && params.activation == Activation::none) {
         const auto bias_frag = *reinterpret_cast<const Vector<float, kO>*>(bias_smem);
         Element* target = y;
 #pragma unroll
@@ -3685,34 +3711,47 @@ __global__ void __launch_bounds__(kThreads, kUnboundBlocks)
     __syncthreads();
     if (!active) return;
 #pragma unroll 1
-    for (int o = part; o < outputs; o += params.parts) {
-        float total = bias_smem[o];
+    for (int o = part; o < outputs; o += kThreads >> step_log2) {
+        float total = w_smem[(o << step_log2) + position];
 #pragma unroll 4
-        for (int i = 0; i < params.parts; ++i) total += w_smem[((i * kO + o) << step_log2) + position];
+        for (int i = 1; i < params.shared_parts; ++i)
+            total += w_smem[((i * kO + o) << step_log2) + position];
+        total += bias_smem[o];
         y[o * row] = params.activation == Activation::none
                          ? narrow<Element>(total)
                          : activate<Element, true>(params.activation, total);
     }
 }
 
-// N does not decide parts, which order the sums.
+// N does not decide parts, which order the sums, but whether threads share them.
 inline Plan plan(const Problem& problem) {
     Plan plan{};
     const int64_t products = problem.C * problem.K;
     const int64_t few_outputs = problem.O <= 2 ? problem.O : problem.O <= 4 ? 4 : kOutputs;
     const int64_t few_rows = problem.G * ceil_div(problem.O, few_outputs);  // of blocks
-    int64_t parts = 1;
+    int64_t sharers = 1;
     const auto wants_more = [&] {
-        const int64_t p_blocks = ceil_div(problem.P * parts, kThreads);
-        return products > kChain * parts ||
-               (products > 16 * parts && few_rows * p_blocks < 2 * problem.device.sm_count);
+        const int64_t p_blocks = ceil_div(problem.P * sharers, kThreads);
+        return products > kChain * sharers ||
+               (products > 16 * sharers && few_rows * p_blocks < 2 * problem.device.sm_count);
     };
+    while (sharers < kMostParts && wants_more()) sharers *= 2;
+    const int64_t share = round_up(ceil_div(products, sharers), kBatch), parts = ceil_div(products, share);
+    const auto smem_bytes = [&](int64_t outputs) {
+        const int64_t w_rows = products + kStep - 1;
+        const int64_t rows = plan.alone ? w_rows + kThreads : std::max<int64_t>(w_rows, kThreads);
+        return (round_up(outputs, 4) + rows * outputs) * 4;
+    };
+    // One and a half blocks a multiprocessor, and room for the sums of earlier parts.
+    plan.alone = parts > 1 && 2 * few_rows * problem.N * problem.P >= 3 * kThreads * problem.device.sm_count;
+    plan.alone = plan.alone && smem_bytes(few_outputs) <= kPlainSmemBytes;
+    if (plan.alone) sharers = 1;
     Params& params = plan.params;
     params.positions_log2 = 8;
-    for (; parts < kMostParts && wants_more(); parts *= 2) --params.positions_log2;
+    for (int64_t count = 1; count < sharers; count *= 2) --params.positions_log2;
     params.samples = plan_sample_divisor(problem.N, problem.P);
     params.products = static_cast<int32_t>(products);
-    params.share = static_cast<int32_t>(round_up(ceil_div(products, parts), kShareStep));
+    params.share = static_cast<int32_t>(share);
     params.channels = static_cast<int32_t>(problem.O);
     params.w = problem.w;
     params.bias = problem.bias;
@@ -3732,13 +3771,10 @@ inline Plan plan(const Problem& problem) {
     params.y_sample_step = problem.G * problem.O * problem.P;
     params.N = problem.N;
     params.products_of_channel = plan_divisor(products);
-    params.parts = static_cast<int32_t>(parts);
+    params.shared_parts = static_cast<int32_t>(plan.alone ? 1 : parts);
     params.activation = problem.activation;
 
-    const int64_t p_blocks = ceil_div(problem.N * problem.P, kThreads / parts);
-    const auto smem_bytes = [&](int64_t outputs) {
-        return (round_up(outputs, 4) + std::max<int64_t>(products + kShareStep - 1, kThreads) * outputs) * 4;
-    };
+    const int64_t p_blocks = ceil_div(problem.N * problem.P, kThreads / sharers);
     // Twice the outputs a thread where enough blocks remain: 1024x3x512 to 64, K3, bf16 150 and 77 us.
     const bool many = problem.O > kOutputs && few_rows * p_blocks >= 4 * problem.device.sm_count &&
                       smem_bytes(2 * kOutputs) <= kPlainSmemBytes;
@@ -3771,11 +3807,15 @@ Error launch(const Problem& problem, cudaStream_t stream) {
         kernel<<<blocks, kThreads, plan.smem_bytes, stream>>>(plan.params);
         return launch_error();
     };
-    if (plan.outputs == 1) return run(gather_kernel<Element, 1>);
-    if (plan.outputs == 2) return run(gather_kernel<Element, 2>);
-    if (plan.outputs == 4) return run(gather_kernel<Element, 4>);
-    if (plan.outputs == kOutputs) return run(gather_kernel<Element, kOutputs>);
-    return run(gather_kernel<Element, 2 * kOutputs>);
+    const auto run_outputs = [&](auto outputs) {
+        constexpr int kO = decltype(outputs)::value;
+        return plan.alone ? run(gather_kernel<Element, kO, true>) : run(gather_kernel<Element, kO, false>);
+    };
+    if (plan.outputs == 1) return run_outputs(std::integral_constant<int, 1>{});
+    if (plan.outputs == 2) return run_outputs(std::integral_constant<int, 2>{});
+    if (plan.outputs == 4) return run_outputs(std::integral_constant<int, 4>{});
+    if (plan.outputs == kOutputs) return run_outputs(std::integral_constant<int, kOutputs>{});
+    return run_outputs(std::integral_constant<int, 2 * kOutputs>{});
 }
 
 }  // namespace gather
@@ -3800,7 +3840,7 @@ inline bool fits_gather(const Problem& any_problem) {
     if (problem.O < 8 && problem.G == 1 && problem.C >= 80 && problem.K <= 8 * problem.stride)
         return loads <= 1 << 21;
     if (problem.C >= 16 && problem.O >= 8) return false;
-    if (loads <= (problem.G > 1 ? 1 << 20 : 1 << 18)) return true;
+    if (loads <= (problem.G > 1 ? 3 << 18 : 1 << 20)) return true;
     return problem.K <= 2 * problem.stride && products <= (problem.O <= 32 ? kFewProducts : 10);
 }
 
@@ -6425,7 +6465,7 @@ __global__ void __launch_bounds__(kPackThreads)
     for (int32_t i = threadIdx.x / 32; i < units.count; i += kPackThreads / 32) {
         PackUnit unit = unit_of<uint32_t>(geometry, units, blockIdx.x, i);
         uint32_t* const weights_smem = staged[threadIdx.x / 32];
-        // Eight together would take registers that a sixth block needs.
+        // Eight together: 1.004 of the time.
         stage_weights<4>(weights_smem, row, unit, geometry.folded != 0, C, K, exists);
         pack_staged<Mode::f16x3>(weights_smem, unit, geometry, scratch.image, scale);
         unit.row = group * safe_rows + o;
@@ -8022,9 +8062,9 @@ const conv1d::Route conv1d::kDownsampleSm90 = {"downsample_sm90", fits_downsampl
 //
 // Depth counts in words of 4 bytes: one fp32 operand, or two 16-bit ones: of two channels and one tap, or,
 // where a group has one channel, of two neighbouring taps. A block brings weights, in the order in which
-// lanes hold operand A, and its window of x into shared memory, as [row][l]: row r of words is channel r, or
-// channels {2r, 2r + 1}, or {x[l], x[l + dilation]}. Word (r, k) of output position p then lies at
-// r*row_slots + p*stride + k*tap_step, for operand B of any stride and dilation. After one filling each warp
+// lanes hold operand A, and its window of x into shared memory, as [row][l % stride][l / stride]: row r of
+// words is channel r, or channels {2r, 2r + 1}, or {x[l], x[l + dilation]}. Of any word then neighbouring
+// output positions lie side by side, for operand B of any stride and dilation. After one filling each warp
 // goes its own way over tasks of 16*kMTiles channels x kWarpP positions, so that stores overlap products. A
 // depth too long for shared memory comes in chunks of rows, with one task a warp. Cost: 2 reads of x for each
 // 16*kMTiles x 8 outputs and 8 words; far fewer where x slides along registers (Params::slide).
@@ -8044,19 +8084,20 @@ namespace fold {
 
 constexpr int kWarps = 8;
 constexpr int kThreads = 32 * kWarps;
-constexpr int kBlocks = 2;     // that share a multiprocessor
 constexpr int kMmaWords = 8;   // depth of one product
-constexpr int kBatch = 8;      // elements that a thread loads before it stores any
 constexpr int kMaxMTiles = 8;  // of 16 output channels, of a block
 constexpr int kMaxTasks = 32;  // of a block
 
 // kSplit: each fp32 operand is a high and a low part, and three products of parts make one.
-template <class Element_, bool kSplit_, int kMTiles_, int kNTiles_>
+template <class Element_, bool kSplit_, int kMTiles_, int kNTiles_, int kBlocks_>
 struct Tile {
     using Element = Element_;
     static constexpr bool kSplit = kSplit_;
     static constexpr int kMTiles = kMTiles_;  // of 16 output channels, of one task
     static constexpr int kNTiles = kNTiles_;  // of 8 positions, of one task
+    static constexpr int kBlocks = kBlocks_;  // that share a multiprocessor
+    // For up to 16 output channels: registers for more blocks, none for a depth that comes in chunks.
+    static constexpr bool kIsNarrow = !kSplit && kMTiles == 1;
     static constexpr int kWarpP = 8 * kNTiles;
     // Whether x stays in registers from one step to the next; three products for one hide its reads anyway.
     static constexpr bool kCanSlide = !kSplit && kNTiles <= 8;
@@ -8075,19 +8116,27 @@ struct Params {
     int32_t rows;       // of words: ceil(C / kPerWord), 1 for tap pairs
     int32_t row_words;  // K, or ceil(K / 2)
     bool slide;  // each row fills whole products, and one product's x is the last one's, 8 positions on
-    int32_t row_depth;   // row_words, or the next multiple of 8 where they slide
+    Divisor row_depth;   // row_words, or the next multiple of 8 where they slide
     int32_t tap_step;    // input positions from a word to the next of its row
     int32_t chunk_rows;  // rows in shared memory at once; the last chunk may have fewer
     int32_t chunks;
     int32_t chunk_steps;  // products in the depth of a chunk
-    int32_t row_slots;    // input positions that a block reads
+    Divisor stride;
+    int32_t span;         // input positions that a block reads
+    int32_t plane_words;  // from a plane to the next; a plane's words lie `stride` input positions apart
+    int32_t row_slots;    // words of a row, which has `stride` planes
+    Divisor fill_width;   // threads that bring x side by side along a row
+    int32_t fill_rows;    // at once
+    Divisor fill_quads;   // warps that bring weights side by side across output channels, of 4 each
+    int32_t fill_steps;   // at once
     int32_t m_tiles;      // of a block
     int32_t tasks_o;      // of a block, along output channels
     int32_t tasks_p;      // of a block, along positions: neighbouring warps store neighbouring pieces of rows
     int32_t tasks;        // of a block
     int32_t warps;        // of a block
     int32_t smem_bytes;
-    int64_t o_blocks, p_blocks, blocks;
+    IndexDivisor o_blocks, p_blocks, groups;
+    int64_t blocks;
 };
 
 // What one block computes. Kept in shared memory: the sums leave few registers.
@@ -8095,6 +8144,19 @@ struct Place {
     int64_t n, g, o_begin, p_begin;
     int32_t m_tiles;  // that hold output channels
 };
+
+template <class Tile>
+__device__ __forceinline__ Place place_of(const Params& params) {
+    const Problem& problem = params.problem;
+    const uint32_t run = params.o_blocks.quotient(blockIdx.x), sample = params.p_blocks.quotient(run);
+    Place place;
+    place.n = params.groups.quotient(sample);
+    place.g = sample - place.n * problem.G;
+    place.o_begin = (blockIdx.x - run * params.o_blocks.divisor) * params.m_tiles * 16;
+    place.p_begin = (run - sample * params.p_blocks.divisor) * (params.tasks_p * Tile::kWarpP);
+    place.m_tiles = static_cast<int>(min((problem.O - place.o_begin + 15) / 16, int64_t{params.m_tiles}));
+    return place;
+}
 
 // Shared memory, in order.
 struct Memory {
@@ -8130,121 +8192,169 @@ __device__ __forceinline__ uint32_t float_word(float value) {
     return Tile::kSplit ? __float_as_uint(value) : round_tf32(__float_as_uint(value));
 }
 
-// Weights of one chunk, with zeros for what O, C and K lack.
-template <class Tile, int kElements>
+// A word on its way to shared memory, zero where elements are missing. `second_step` leads from one half's
+// element to the other's.
+template <class Tile>
+struct Word {
+    using Element = typename Tile::Element;
+    Element half[Tile::kPerWord];
+
+    __device__ __forceinline__ void load(const Element* source, int64_t second_step, bool has_first,
+                                         bool has_second) {
+        half[0] = has_first ? *source : Element{};
+        if constexpr (Tile::kPerWord == 2) half[1] = has_second ? source[second_step] : Element{};
+    }
+
+    __device__ __forceinline__ void store(uint32_t* target) const {
+        if constexpr (Tile::kPerWord == 1) *target = float_word<Tile>(half[0]);
+        else memcpy(target, half, 4);
+    }
+};
+
+// Both fills load kAlong x kAcross words before they store any.
+//
+// Weights of one chunk, with zeros for what O, C and K lack. A warp brings 8 neighbouring words, a product's
+// depth, of 4 output channels at once.
+template <class Tile, int kAlong, int kAcross>
 __device__ __forceinline__ void fill_w(const Params& params, const Place& place, int row_begin,
                                        uint32_t* w_smem) {
     using Element = typename Tile::Element;
     const Problem& problem = params.problem;
-    const int lane = threadIdx.x % 32;
-    const int K = static_cast<int>(problem.K);
-    const int C = static_cast<int>(problem.C);
-    const int chunk_rows = min(params.chunk_rows, params.rows - row_begin);
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const int K = static_cast<int>(problem.K), products = static_cast<int>(problem.C) * K;
+    const int channels = static_cast<int>(problem.C) - row_begin * Tile::kPerWord;
+    const int depth = params.row_depth.divisor;
+    const int chunk_words = min(params.chunk_rows, params.rows - row_begin) * depth;
     const int outputs = static_cast<int>(min(problem.O - place.o_begin, int64_t{params.m_tiles} * 16));
-    const Element* w = static_cast<const Element*>(problem.w) +
-                       (place.g * problem.O + place.o_begin) * (problem.C * problem.K);
-    // A warp reads 8 neighbouring words of 4 output channels at once, kCount times.
-    constexpr int kCount = kElements / Tile::kPerWord;
-    const int quads = params.m_tiles * 4;
-    const int items = quads * params.chunk_steps;
+    const Element* const w = static_cast<const Element*>(problem.w) +
+                             (place.g * problem.O + place.o_begin) * products +
+                             row_begin * Tile::kPerWord * K;
+    const int second_step = params.tap_pairs ? 1 : K;
+    const int across = params.fill_quads.divisor, first_step = params.fill_quads.quotient(warp);
+    const int quads = first_step < params.fill_steps ? params.m_tiles * 4 : 0;
 #pragma unroll 1
-    for (int begin = threadIdx.x / 32 * kCount; begin < items; begin += params.warps * kCount) {
-        const int first_step = begin / quads;
-        const int first_o = (begin - first_step * quads) * 4 + lane / 8;
-        Element value[kCount][Tile::kPerWord];
-        int o = first_o;
-        int row = (first_step * kMmaWords + lane % 8) / params.row_depth;
-        int k = first_step * kMmaWords + lane % 8 - row * params.row_depth;
+    for (int begin = first_step; begin < params.chunk_steps; begin += kAlong * params.fill_steps) {
+        int source[kAlong];
+        bool first[kAlong], second[kAlong];
 #pragma unroll
-        for (int i = 0; i < kCount; ++i) {
-            const bool inside = row < chunk_rows && k < params.row_words && o < outputs;
-            const int c = Tile::kPerWord * (row_begin + row);
-            const int source = (o * C + c) * K + (params.tap_pairs ? 2 * k : k);
-            value[i][0] = inside ? w[source] : Element{};
-            if constexpr (Tile::kPerWord == 2) {
-                const bool second = params.tap_pairs ? 2 * k + 1 < K : c + 1 < C;
-                value[i][1] = inside && second ? w[source + (params.tap_pairs ? 1 : K)] : Element{};
-            }
-            o += 4;
-            if (o >= quads * 4) {
-                o -= quads * 4;
-                for (k += kMmaWords; k >= params.row_depth; ++row) k -= params.row_depth;
-            }
+        for (int i = 0; i < kAlong; ++i) {
+            const int at = (begin + i * params.fill_steps) * kMmaWords + lane % 8;
+            const int row = params.row_depth.quotient(at), k = at - row * depth;
+            source[i] = row * Tile::kPerWord * K + (params.tap_pairs ? 2 * k : k);
+            first[i] = at < chunk_words && k < params.row_words;
+            second[i] = first[i] && (params.tap_pairs ? 2 * k + 1 < K : 2 * row + 1 < channels);
         }
-        o = first_o;
-        uint32_t* target = w_smem + first_step * 128 + lane % 4 * 4 + lane / 4 % 2 * 2;
+#pragma unroll 1
+        for (int quad = warp - first_step * across; quad < quads; quad += kAcross * across) {
+            Word<Tile> word[kAcross][kAlong];
 #pragma unroll
-        for (int i = 0; i < kCount; ++i) {
-            if (begin + i >= items) break;
-            uint32_t* const word = target + o / 16 * params.chunk_steps * 128 + o % 8 * 16 + o / 8 % 2;
-            if constexpr (Tile::kPerWord == 1) *word = float_word<Tile>(value[i][0]);
-            else memcpy(word, value[i], 4);
-            o += 4;
-            if (o >= quads * 4) {
-                o -= quads * 4;
-                target += 128;
+            for (int j = 0; j < kAcross; ++j) {
+                const int o = (quad + j * across) * 4 + lane / 8;
+#pragma unroll
+                for (int i = 0; i < kAlong; ++i) {
+                    word[j][i].load(w + o * products + source[i], second_step, first[i] && o < outputs,
+                                    second[i] && o < outputs);
+                }
+            }
+#pragma unroll
+            for (int j = 0; j < kAcross; ++j) {
+                const int o = (quad + j * across) * 4 + lane / 8;
+                uint32_t* const target = w_smem + o / 16 * params.chunk_steps * 128 + o % 8 * 16 + o / 8 % 2 +
+                                         lane % 4 * 4 + lane / 4 % 2 * 2;
+#pragma unroll
+                for (int i = 0; i < kAlong; ++i) {
+                    const int step = begin + i * params.fill_steps;
+                    if (step < params.chunk_steps && quad + j * across < quads)
+                        word[j][i].store(target + step * 128);
+                }
             }
         }
     }
 }
 
 // The window of x of one chunk, with zeros outside 0 <= l < L and for the channel that an odd C lacks.
-template <class Tile, int kElements>
+template <class Tile, int kAlong, int kAcross>
 __device__ __forceinline__ void fill_x(const Params& params, const Place& place, int row_begin,
                                        uint32_t* x_smem) {
     using Element = typename Tile::Element;
     const Problem& problem = params.problem;
     const int rows = min(params.chunk_rows, params.rows - row_begin);
-    const int channels = params.tap_pairs ? 1 : rows * Tile::kPerWord;
-    const int64_t channel_begin = static_cast<int64_t>(row_begin) * Tile::kPerWord;
-    const int lag = static_cast<int>(problem.dilation);  // of the second tap of a pair
-    const int span = params.row_slots + (params.tap_pairs ? lag : 0);
+    const int channels = static_cast<int>(problem.C) - row_begin * Tile::kPerWord;
+    const int lag = params.tap_pairs ? static_cast<int>(problem.dilation) : 0;  // of the second tap of a pair
     const int64_t l_begin = place.p_begin * problem.stride - problem.pad_left;
-    const Inside inside = inside_row(l_begin, problem.L, span);
-    const int present = static_cast<int>(min(problem.C - channel_begin, int64_t{channels}));
-    // This thread's items, blockDim.x apart in [channel][offset].
-    int c = 0, offset = threadIdx.x;
-    const Element* source = static_cast<const Element*>(problem.x) + place.n * problem.x_stride_n +
-                            (place.g * problem.C + channel_begin) * problem.x_stride_c +
-                            (l_begin + offset) * problem.x_stride_l;
-    const int64_t step = blockDim.x * problem.x_stride_l;
-    const int64_t next_row = problem.x_stride_c - span * problem.x_stride_l;
-    const auto wrap = [&] {
-        for (; offset >= span && c < channels; ++c) offset -= span, source += next_row;
-    };
-    wrap();
-    while (c < channels) {
-        Element value[kElements];
-        int slot[kElements];  // in elements
+    const Inside inside = inside_row(l_begin, problem.L, params.span + lag);
+    const int64_t row_step = Tile::kPerWord * problem.x_stride_c;
+    const int64_t second_step = params.tap_pairs ? lag * problem.x_stride_l : problem.x_stride_c;
+    const int width = params.fill_width.divisor, group = params.fill_width.quotient(threadIdx.x);
+    const int first_row = group < params.fill_rows ? group : rows;
+    const Element* const x = static_cast<const Element*>(problem.x) + place.n * problem.x_stride_n +
+                             (place.g * problem.C + row_begin * Tile::kPerWord) * problem.x_stride_c +
+                             l_begin * problem.x_stride_l + first_row * row_step;
+#pragma unroll 1
+    for (int begin = threadIdx.x - group * width; begin < params.span; begin += kAlong * width) {
+        const Element* source[kAlong];
+        int slot[kAlong];
+        bool first[kAlong], second[kAlong];
 #pragma unroll
-        for (int i = 0; i < kElements; ++i) {
-            value[i] = c < present && offset >= inside.begin && offset < inside.end ? *source : Element{};
-            slot[i] = c < channels ? (c / Tile::kPerWord * params.row_slots + offset) * Tile::kPerWord +
-                                         c % Tile::kPerWord
-                                   : -1;
-            offset += blockDim.x, source += step;
-            wrap();
+        for (int i = 0; i < kAlong; ++i) {
+            const int at = begin + i * width, turn = params.stride.quotient(at);
+            source[i] = x + at * problem.x_stride_l;
+            slot[i] = (at - turn * static_cast<int>(params.stride.divisor)) * params.plane_words + turn;
+            first[i] = at >= inside.begin && at < inside.end;
+            second[i] = at + lag >= inside.begin && at + lag < inside.end;
         }
+#pragma unroll 1
+        for (int row_at = first_row; row_at < rows; row_at += kAcross * params.fill_rows) {
+            Word<Tile> word[kAcross][kAlong];
 #pragma unroll
-        for (int i = 0; i < kElements; ++i) {
-            if (slot[i] < 0) break;
-            if constexpr (Tile::kPerWord == 1) {
-                x_smem[slot[i]] = float_word<Tile>(value[i]);
-            } else {
-                Element* const halves = reinterpret_cast<Element*>(x_smem);
-                if (!params.tap_pairs || slot[i] < 2 * params.row_slots) halves[slot[i]] = value[i];
-                if (params.tap_pairs && slot[i] >= 2 * lag) halves[slot[i] - 2 * lag + 1] = value[i];
+            for (int j = 0; j < kAcross; ++j) {
+                const int row = row_at + j * params.fill_rows;
+                const bool has_second = row < rows && (params.tap_pairs || 2 * row + 1 < channels);
+#pragma unroll
+                for (int i = 0; i < kAlong; ++i) {
+                    word[j][i].load(source[i], second_step, first[i] && row < rows, second[i] && has_second);
+                    source[i] += row_step * params.fill_rows;
+                }
+            }
+#pragma unroll
+            for (int j = 0; j < kAcross; ++j) {
+                const int row = row_at + j * params.fill_rows;
+#pragma unroll
+                for (int i = 0; i < kAlong; ++i) {
+                    if (begin + i * width < params.span && row < rows)
+                        word[j][i].store(x_smem + row * params.row_slots + slot[i]);
+                }
             }
         }
     }
 }
 
+// Asks for the window of x before weights are brought: fill_x has few loads on its way. (fp32 .97 of the time;
+// in 16 bits, whose words are two loads each, 1.03.)
+template <class Tile>
+__device__ __forceinline__ void prefetch_x(const Params& params, const Place& place) {
+    using Element = typename Tile::Element;
+    constexpr int kLine = 128 / sizeof(Element);
+    const Problem& problem = params.problem;
+    if (problem.x_stride_l != 1) return;
+    const int64_t l_begin = place.p_begin * problem.stride - problem.pad_left;
+    const Inside inside = inside_row(l_begin, problem.L, params.span);
+    const Element* const x = static_cast<const Element*>(problem.x) + place.n * problem.x_stride_n +
+                             place.g * problem.C * problem.x_stride_c + l_begin;
+    for (int c = threadIdx.x / 32; c < problem.C; c += params.warps) {
+        for (int at = inside.begin + threadIdx.x % 32 * kLine; at < inside.end; at += 32 * kLine)
+            ptx::prefetch_l2(x + c * problem.x_stride_c + at);
+    }
+}
+
 // Where the words of a chunk lie in x_smem for output position 0 of the block.
 __device__ __forceinline__ void fill_offsets(const Params& params, int2* offsets) {
-    const int chunk_words = params.chunk_rows * params.row_depth;
+    const int depth = params.row_depth.divisor, chunk_words = params.chunk_rows * depth;
     for (int word = threadIdx.x; word < params.chunk_steps * kMmaWords; word += blockDim.x) {
-        const int row = word / params.row_depth;
-        const int offset = row * params.row_slots + (word - row * params.row_depth) * params.tap_step;
+        const int row = params.row_depth.quotient(word), l = (word - row * depth) * params.tap_step;
+        const int turn = params.stride.quotient(l);
+        const int plane = l - turn * static_cast<int>(params.stride.divisor);
+        const int offset = row * params.row_slots + plane * params.plane_words + turn;
         int* const target = reinterpret_cast<int*>(offsets) + word / 8 * 8 + word % 4 * 2 + word / 4 % 2;
         *target = word < chunk_words ? offset : 0;
     }
@@ -8275,10 +8385,10 @@ __device__ __forceinline__ void multiply_split(float (&sum)[4], const uint4& w, 
 // on. kMasked: the step may have words that no tap fills. Weights are zero there, but x may hold an infinity.
 template <class Tile, bool kMasked>
 __device__ __forceinline__ void multiply_step(const uint4* w, int w_pitch, const uint32_t* x, int2 offset,
-                                              int x_pitch, bool slides, uint2 mask, int m_count,
+                                              bool slides, uint2 mask, int m_count,
                                               uint2 (&x_frag)[Tile::kNTiles],
                                               float (&sum)[Tile::kMTiles][Tile::kNTiles][4]) {
-    const auto load = [&](int n) { return make_uint2(x[offset.x + n * x_pitch], x[offset.y + n * x_pitch]); };
+    const auto load = [&](int n) { return make_uint2(x[offset.x + 8 * n], x[offset.y + 8 * n]); };
     if (Tile::kCanSlide && slides) {
 #pragma unroll
         for (int n = 0; n < Tile::kNTiles - 1; ++n) x_frag[n] = x_frag[n + 1];
@@ -8318,7 +8428,6 @@ __device__ __forceinline__ void multiply(const Params& params, const Memory& mem
                                          float (&sum)[Tile::kMTiles][Tile::kNTiles][4]) {
     const int lane = threadIdx.x % 32;
     const int t = lane % 4;
-    const int stride = static_cast<int>(params.problem.stride);
     // Runs of steps: the rows where x slides along them, else all words in one.
     const int runs = params.slide ? chunk_rows : 1;
     const int words = (params.slide ? 1 : chunk_rows) * params.row_words;
@@ -8327,20 +8436,20 @@ __device__ __forceinline__ void multiply(const Params& params, const Memory& mem
         if (word >= words) return 0u;
         return params.tap_pairs && word == words - 1 && params.problem.K % 2 != 0 ? 0xFFFFu : ~0u;
     };
-    const uint2 mask = make_uint2(mask_of(last * kMmaWords + t), mask_of(last * kMmaWords + t + 4));
     const int w_pitch = params.chunk_steps * 32;
     const uint4* w = reinterpret_cast<const uint4*>(memory.w) + m_begin * w_pitch + lane;
-    const uint32_t* x = memory.x + (position + lane / 4) * stride;
+    const uint32_t* x = memory.x + position + lane / 4;
     const int2* offsets = memory.offsets + t;
     uint2 x_frag[Tile::kNTiles];
     for (int run = 0; run < runs; ++run) {
 #pragma unroll 1
         for (int step = 0; step < last; ++step, w += 32, offsets += 4) {
-            multiply_step<Tile, false>(w, w_pitch, x, *offsets, 8 * stride, params.slide && step > 0, mask,
-                                       m_count, x_frag, sum);
+            multiply_step<Tile, false>(w, w_pitch, x, *offsets, params.slide && step > 0, {}, m_count, x_frag,
+                                       sum);
         }
-        multiply_step<Tile, true>(w, w_pitch, x, *offsets, 8 * stride, params.slide && last > 0, mask,
-                                  m_count, x_frag, sum);
+        const uint2 mask = make_uint2(mask_of(last * kMmaWords + t), mask_of(last * kMmaWords + t + 4));
+        multiply_step<Tile, true>(w, w_pitch, x, *offsets, params.slide && last > 0, mask, m_count, x_frag,
+                                  sum);
         w += 32;
         offsets += 4;
     }
@@ -8464,15 +8573,19 @@ __device__ __forceinline__ void write(const Params& params, const Place& place, 
 
 #endif  // sm_80
 
-// Blocks that registers are shared by. With two, ptxas for sm_120 spills some.
+// Blocks that registers are shared by. With more, ptxas spills some: for sm_120 with two, for sm_100 with
+// three.
+template <class Tile>
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
 constexpr int kLaunchBlocks = 1;
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+constexpr int kLaunchBlocks = 2;
 #else
-constexpr int kLaunchBlocks = kBlocks;
+constexpr int kLaunchBlocks = Tile::kBlocks;
 #endif
 
 template <class Tile>
-__global__ void __launch_bounds__(kThreads, kLaunchBlocks)
+__global__ void __launch_bounds__(kThreads, kLaunchBlocks<Tile>)
     fold_sm80_forward_kernel(const __grid_constant__ Params params) {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
     using Element = typename Tile::Element;
@@ -8481,42 +8594,41 @@ __global__ void __launch_bounds__(kThreads, kLaunchBlocks)
     const Problem& problem = params.problem;
 
     __shared__ Place place;
-    if (threadIdx.x == 0) {
-        const uint32_t run = blockIdx.x / static_cast<uint32_t>(params.o_blocks);
-        const uint32_t sample = run / static_cast<uint32_t>(params.p_blocks);
-        place.n = sample / static_cast<uint32_t>(problem.G);
-        place.g = sample - place.n * problem.G;
-        place.o_begin = (blockIdx.x - run * params.o_blocks) * params.m_tiles * 16;
-        place.p_begin = (run - sample * params.p_blocks) * (params.tasks_p * Tile::kWarpP);
-        place.m_tiles = static_cast<int>(min((problem.O - place.o_begin + 15) / 16, int64_t{params.m_tiles}));
+    {
+        const Place here = place_of<Tile>(params);
+        if (threadIdx.x == 0) place = here;
+        if constexpr (Tile::kPerWord == 1) prefetch_x<Tile>(params, here);
+        fill_offsets(params, memory.offsets);
+        for (int o = threadIdx.x; o < params.m_tiles * 16; o += blockDim.x) {
+            const bool biased = problem.bias != nullptr && here.o_begin + o < problem.O;
+            const Element* bias = static_cast<const Element*>(problem.bias) + here.g * problem.O;
+            memory.bias[o] = biased ? widen(bias[here.o_begin + o]) : 0.0f;
+        }
+        if constexpr (Tile::kMTiles == 1) fill_w<Tile, 8 / Tile::kPerWord, 1>(params, here, 0, memory.w);
+        else fill_w<Tile, 2, 4>(params, here, 0, memory.w);
+        if (params.rows <= 2) fill_x<Tile, 4, 2>(params, here, 0, memory.x);
+        else fill_x<Tile, 2, 4>(params, here, 0, memory.x);
     }
-    __syncthreads();
-    fill_offsets(params, memory.offsets);
-    for (int o = threadIdx.x; o < params.m_tiles * 16; o += blockDim.x) {
-        const bool biased = problem.bias != nullptr && place.o_begin + o < problem.O;
-        const Element* bias = static_cast<const Element*>(problem.bias) + place.g * problem.O;
-        memory.bias[o] = biased ? widen(bias[place.o_begin + o]) : 0.0f;
-    }
-    fill_w<Tile, kBatch>(params, place, 0, memory.w);
-    fill_x<Tile, kBatch>(params, place, 0, memory.x);
     __syncthreads();
 
     // Of several chunks, warps without a task help to bring the rest.
-    const int tasks = params.chunks == 1 ? params.tasks : params.warps;
+    const int chunks = Tile::kIsNarrow ? 1 : params.chunks;
+    const int tasks = chunks == 1 ? params.tasks : params.warps;
     for (int task = threadIdx.x / 32; task < tasks; task += params.warps) {
-        const int m_begin = task / params.tasks_p * Tile::kMTiles;
-        const int m_count = min(place.m_tiles - m_begin, Tile::kMTiles);
-        const int position = task % params.tasks_p * Tile::kWarpP;
+        const int row = Tile::kIsNarrow ? 0 : task / params.tasks_p;
+        const int m_begin = row * Tile::kMTiles;
+        const int m_count = Tile::kIsNarrow ? 1 : min(place.m_tiles - m_begin, Tile::kMTiles);
+        const int position = (task - row * params.tasks_p) * Tile::kWarpP;
         const bool active = m_count > 0 && place.p_begin + position < problem.P;
-        if (params.chunks == 1 && !active) continue;
+        if (chunks == 1 && !active) continue;
         float sum[Tile::kMTiles][Tile::kNTiles][4] = {};
 #pragma unroll 1
-        for (int chunk = 0; chunk < params.chunks; ++chunk) {
+        for (int chunk = 0; chunk < chunks; ++chunk) {
             const int row_begin = chunk * params.chunk_rows;
             if (chunk > 0) {
                 __syncthreads();  // the chunk before has been read
-                fill_w<Tile, kBatch>(params, place, row_begin, memory.w);
-                fill_x<Tile, kBatch / 2>(params, place, row_begin, memory.x);
+                fill_w<Tile, 1, 2>(params, place, row_begin, memory.w);
+                fill_x<Tile, 1, 2>(params, place, row_begin, memory.x);
                 __syncthreads();
             }
             if (!active) continue;
@@ -8528,10 +8640,11 @@ __global__ void __launch_bounds__(kThreads, kLaunchBlocks)
 #endif
 }
 
-// Cuts the depth, the output channels and the positions so that a block takes at most `smem_limit` bytes;
-// `blocks` is 0 where that cannot be.
+// Cuts the output channels and the positions so that a block takes at most `smem_limit` bytes: the whole
+// depth at once and a task for each of `warps`, or, where that is 0, the depth in chunks. `blocks` is 0 where
+// that cannot be.
 template <class Tile>
-Params plan_within(const Problem& problem, int64_t smem_limit) {
+Params plan_within(const Problem& problem, int64_t smem_limit, int64_t warps) {
     Params params{};
     params.problem = problem;
     params.tap_pairs = Tile::kPerWord == 2 && problem.C == 1;
@@ -8542,28 +8655,38 @@ Params plan_within(const Problem& problem, int64_t smem_limit) {
     const int64_t whole = round_up(params.row_words, kMmaWords);
     params.slide = Tile::kCanSlide && params.tap_step == problem.stride && params.row_words > kMmaWords &&
                    4 * whole <= 5 * params.row_words;
-    params.row_depth = static_cast<int32_t>(params.slide ? whole : params.row_words);
+    const int64_t depth = params.slide ? whole : params.row_words;
+    params.row_depth = plan_divisor(depth);
+    params.stride = plan_divisor(problem.stride);
     const auto address = reinterpret_cast<uintptr_t>(problem.y);
     params.y_pairs = problem.P % 2 == 0 && address % (2 * sizeof(typename Tile::Element)) == 0;
     params.y_vectors = problem.P % Tile::kVector == 0 && address % 16 == 0;
 
     const int64_t m_total = ceil_div(problem.O, 16);
     const int64_t p_total = ceil_div(problem.P, Tile::kWarpP);
+    // The next number of words that is 8 more than a multiple of 32 banks: a warp reads words of 4 planes or
+    // rows at once, at 8 positions each.
+    const auto apart = [](int64_t words) { return round_up(words + 24, 32) - 24; };
     const auto set = [&](int64_t chunk_rows, int64_t m_tiles, int64_t p_tiles) {
         params.chunks = static_cast<int32_t>(ceil_div(params.rows, chunk_rows));
         params.chunk_rows = static_cast<int32_t>(ceil_div(params.rows, params.chunks));
-        params.chunk_steps =
-            static_cast<int32_t>(ceil_div(int64_t{params.chunk_rows} * params.row_depth, kMmaWords));
-        params.row_slots = static_cast<int32_t>((p_tiles * Tile::kWarpP - 1) * problem.stride +
-                                                int64_t{params.row_depth - 1} * params.tap_step + 1);
+        params.chunk_steps = static_cast<int32_t>(ceil_div(params.chunk_rows * depth, kMmaWords));
+        const int64_t span =
+            (p_tiles * Tile::kWarpP - 1) * problem.stride + (depth - 1) * params.tap_step + 1;
+        const int64_t plane_words = ceil_div(span, problem.stride);
+        params.span = static_cast<int32_t>(span);
+        params.plane_words = static_cast<int32_t>(problem.stride > 1 ? apart(plane_words) : plane_words);
+        params.row_slots = static_cast<int32_t>(apart(problem.stride * params.plane_words));
         params.m_tiles = static_cast<int32_t>(m_tiles);
         params.tasks_o = static_cast<int32_t>(ceil_div(m_tiles, Tile::kMTiles));
         params.tasks_p = static_cast<int32_t>(p_tiles);
         params.tasks = params.tasks_o * params.tasks_p;
         params.smem_bytes = static_cast<int32_t>(smem_bytes<Tile>(params));
-        params.o_blocks = ceil_div(m_total, m_tiles);
-        params.p_blocks = ceil_div(p_total, p_tiles);
-        params.blocks = params.o_blocks * params.p_blocks * problem.G * problem.N;
+        const int64_t o_blocks = ceil_div(m_total, m_tiles), p_blocks = ceil_div(p_total, p_tiles);
+        params.o_blocks = plan_index_divisor(o_blocks);
+        params.p_blocks = plan_index_divisor(p_blocks);
+        params.groups = plan_index_divisor(problem.G);
+        params.blocks = o_blocks * p_blocks * problem.G * problem.N;
         // All where they share the tasks evenly, else some that do, and more that help to bring where blocks
         // are few.
         const int64_t even = params.tasks % kWarps == 0 ? kWarps
@@ -8571,6 +8694,12 @@ Params plan_within(const Problem& problem, int64_t smem_limit) {
                                                         : kWarps / params.tasks_o * params.tasks_o;
         const int64_t share = 2 * kWarps * problem.device.sm_count / params.blocks;
         params.warps = static_cast<int32_t>(std::max(even, std::min<int64_t>(kWarps, share)));
+        const int64_t width = std::min<int64_t>(round_up(span, 32), 32 * params.warps);
+        const int64_t quads = std::min<int64_t>(4 * m_tiles, params.warps);
+        params.fill_width = plan_divisor(width);
+        params.fill_rows = static_cast<int32_t>(32 * params.warps / width);
+        params.fill_quads = plan_divisor(quads);
+        params.fill_steps = static_cast<int32_t>(params.warps / quads);
         return params.smem_bytes <= smem_limit;
     };
     // Output channels in equal blocks, a multiple of a task's where there are several.
@@ -8578,10 +8707,10 @@ Params plan_within(const Problem& problem, int64_t smem_limit) {
         if (m_total <= most) return m_total;
         return round_up(ceil_div(m_total, ceil_div(m_total, most)), Tile::kMTiles);
     };
-    // The whole depth at once, for as many output channels as leave half the room, and a task for each warp.
-    for (int64_t most = kMaxMTiles; most >= Tile::kMTiles; most /= 2) {
+    // The whole depth, for as many output channels as leave half the room.
+    for (int64_t most = kMaxMTiles; warps > 0 && most >= Tile::kMTiles; most /= 2) {
         const int64_t m_tiles = m_tiles_of(most);
-        int64_t p_tiles = std::min(kWarps / ceil_div(m_tiles, Tile::kMTiles), p_total);
+        int64_t p_tiles = std::min(std::max<int64_t>(warps / ceil_div(m_tiles, Tile::kMTiles), 1), p_total);
         if (!set(params.rows, m_tiles, p_tiles)) continue;
         if (most / 2 >= Tile::kMTiles && m_tiles > most / 2 &&
             4 * m_total >= 3 * round_up(m_total, m_tiles_of(most / 2)) &&
@@ -8591,7 +8720,7 @@ Params plan_within(const Problem& problem, int64_t smem_limit) {
         const auto larger = [&] {
             return 2 * params.tasks <= kMaxTasks && p_tiles < p_total &&
                    set(params.rows, m_tiles, 2 * p_tiles) &&
-                   params.blocks >= 2 * kBlocks * problem.device.sm_count;
+                   params.blocks >= 2 * Tile::kBlocks * problem.device.sm_count;
         };
         while (larger()) p_tiles *= 2;
         p_tiles = ceil_div(p_total, ceil_div(p_total, p_tiles));
@@ -8604,7 +8733,7 @@ Params plan_within(const Problem& problem, int64_t smem_limit) {
         return params;
     }
     // Chunks of rows, one task for each warp.
-    for (int64_t chunk_rows = params.rows; chunk_rows > 0; --chunk_rows) {
+    for (int64_t chunk_rows = params.rows; warps == 0 && chunk_rows > 0; --chunk_rows) {
         const int64_t m_tiles = m_tiles_of(4);
         int64_t p_tiles = std::min(kWarps / ceil_div(m_tiles, Tile::kMTiles), p_total);
         if (!set(chunk_rows, m_tiles, p_tiles)) continue;
@@ -8618,20 +8747,26 @@ Params plan_within(const Problem& problem, int64_t smem_limit) {
 
 template <class Tile>
 Params plan(const Problem& problem) {
-    // A block's share of a multiprocessor's shared memory, of which each block takes 1 KB more; else all of
-    // it.
+    // A block's share of a multiprocessor's shared memory, of which each block takes 1 KB more.
     const int64_t all = problem.device.smem_bytes + 1024, other = 1024 + static_cast<int64_t>(sizeof(Place));
-    const Params params = plan_within<Tile>(problem, all / kBlocks - other);
-    return params.blocks > 0 ? params : plan_within<Tile>(problem, all - other);
+    for (const int64_t warps : {kWarps, Tile::kIsNarrow ? kWarps / 2 : 0}) {
+        for (int blocks = Tile::kBlocks; blocks > (warps > 0 ? 1 : 0); --blocks) {
+            const Params params = plan_within<Tile>(problem, all / blocks - other, warps);
+            if (params.blocks > 0) return params;
+        }
+    }
+    return {};
 }
 
 // Whether tensor cores need no more cycles than the multiply-adds of the "direct" route, by what one
 // multiprocessor does in a cycle, measured: words by mma.sync, multiply-adds, bytes stored. Where stores
 // outlast both, this route has the better stores.
-inline bool beats_direct(const Problem& problem, double words, bool split) {
+template <class Tile>
+bool beats_direct(const Problem& problem, double words) {
     const int arch = problem.device.arch;
     const bool fast = arch == 80 || (arch >= 90 && arch < 120);  // others do TF32 at the rate of FFMA
-    const double words_per_cycle = (fast ? 120 : 60) / (split ? 1.6 : 1);
+    const double fast_words = Tile::kSplit ? 75 : Tile::kIsNarrow ? 220 : 120;
+    const double words_per_cycle = fast ? fast_words : Tile::kSplit ? 37.5 : 60;
     const double ffma_per_cycle = arch == 80 ? 30 : 52;
     const double bytes_per_cycle = 18;
     const double outputs = static_cast<double>(problem.O) * static_cast<double>(problem.P);
@@ -8660,7 +8795,7 @@ struct Launch {
         const double words = static_cast<double>(params.chunks) * params.chunk_steps * kMmaWords *
                              static_cast<double>(round_up(problem.O, 16)) *
                              static_cast<double>(round_up(problem.P, Tile::kWarpP));
-        return beats_direct(problem, words, Tile::kSplit);
+        return beats_direct<Tile>(problem, words);
     }
 
     static Error run(const Problem& problem, cudaStream_t stream) {
@@ -8679,10 +8814,12 @@ struct Launch {
 template <class Element, bool kSplit, class Call>
 auto with_tile(const Problem& problem, Call call) {
     if constexpr (kSplit) {
-        if (problem.P >= 448) return call(Launch<Tile<Element, true, 1, 16>>{});
-        return call(Launch<Tile<Element, true, 1, 8>>{});
+        if (problem.P >= 448) return call(Launch<Tile<Element, true, 1, 16, 2>>{});
+        return call(Launch<Tile<Element, true, 1, 8, 2>>{});
     } else {
-        return call(Launch<Tile<Element, false, 2, 8>>{});
+        using Narrow = Launch<Tile<Element, false, 1, 8, 3>>;
+        if (problem.O <= 16 && Narrow::takes(problem)) return call(Narrow{});
+        return call(Launch<Tile<Element, false, 2, 8, 2>>{});
     }
 }
 
@@ -8721,17 +8858,18 @@ inline bool fits_fold_sm80(const Problem& any_problem) {
     const Problem problem = canonical(any_problem);
     const bool is_float = problem.dtype == Dtype::float32;
     // In 16 bits products may be more than half empty: 20x780x157 to 325, K7 g65 70 us by direct, 24 by this.
-    if (problem.O < (is_float ? 8 : 4) || !fold::takes(problem)) return false;
     const bool is_tf32 = problem.precision == Precision::tf32;
-    const int64_t least_products = !is_float ? (problem.O < 8 ? 36 : 10)
+    if (problem.O < (!is_float ? 3 : is_tf32 ? 5 : 8) || !fold::takes(problem)) return false;
+    const int64_t O = problem.O;
+    const int64_t least_products = !is_float ? (O < 4 ? 160 : O < 5 ? 90 : O < 8 ? 16 : 10)
                                    : !is_tf32 ? 48
-                                   : problem.O >= 128 ? 10 : 32;
+                                              : (O < 128 ? 24 : 10);
     if (problem.C * problem.K < least_products || problem.stride >= 4 * problem.K) return false;
     if (fits_gather(problem)) return false;
     // Of one sample: its result must not depend on others.
     const double products = static_cast<double>(problem.G * problem.O * problem.C * problem.K) *
                             static_cast<double>(problem.P);
-    const double least = !is_float ? 4e5 : is_tf32 ? 5e6 : problem.G > 1 ? 4e6 : 3.2e8;
+    const double least = !is_float ? 4e5 : is_tf32 ? 3e6 : problem.G > 1 ? 4e6 : 3.2e8;
     if (products < least) return false;
     return fold::with_launch(problem, [&](auto launch) { return launch.suits(problem); });
 }
@@ -9635,7 +9773,9 @@ inline bool fits_stem_sm80(const Problem& any_problem) {
                                    : has_few        ? (is_split ? 32 : 16)
                                    : problem.O < 64 ? (is_split ? 10 : 7)
                                                     : 4;
-    if ((is_float && !fast) || problem.C * problem.K < least_products || outputs < 1 << 17 || problem.P < 256)
+    const int64_t products = problem.C * problem.K;
+    if ((is_float && !fast) || products < least_products || outputs < 1 << 17 || problem.P < 256 ||
+        products * outputs < 5 << 20)
         return false;
     // Products may be half empty, in 16 bits three quarters: 8x4x30001 to 40, K9 in TF32 50, 40 (and to 100
     // 54, 74), in bf16 to 100 44, 65. Bringing x counts where it has many planes for the channels that there
@@ -11220,12 +11360,11 @@ struct Product {
         ptx::wgmma_commit_group();
     }
 
-    // The same of 1 to kSteps steps; split: of 1, the only number below.
+    // The same of fewer steps than Traits::kSteps: 1 to 3; split: 1.
     template <int kTotal>
     __device__ __forceinline__ void multiply(float (&acc)[kValues], float (&total)[kTotal], uint32_t w16,
                                              uint32_t x16, int32_t steps, bool accumulate) {
-        if (!Traits::kIsSplit && steps >= 4) multiply_steps<4>(acc, total, w16, x16, accumulate);
-        else if (!Traits::kIsSplit && steps == 3) multiply_steps<3>(acc, total, w16, x16, accumulate);
+        if (!Traits::kIsSplit && steps == 3) multiply_steps<3>(acc, total, w16, x16, accumulate);
         else if (!Traits::kIsSplit && steps == 2) multiply_steps<2>(acc, total, w16, x16, accumulate);
         else multiply_steps<1>(acc, total, w16, x16, accumulate);
     }

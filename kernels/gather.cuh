@@ -1,9 +1,10 @@
-// Few products an output: each thread gathers its own x, for one position of kO output channels, and threads
-// share long sums. Nothing is staged but weights, and what a thread does before its first load is kept short,
-// so that tiny problems take little more than a launch, and strides that pass most of x by cost no more than
-// what they read.
+// Few products an output: each thread gathers its own x, for one position of kO output channels. Long sums
+// are added up from parts, which threads share where outputs are few. Nothing is staged but weights, and what
+// a thread does before its first load is kept short, so that tiny problems take little more than a launch,
+// and strides that pass most of x by cost no more than what they read.
 #pragma once
 #include <algorithm>
+#include <type_traits>
 
 #include "problem.h"
 #include "tile.cuh"
@@ -16,7 +17,7 @@ constexpr int kBatch = 12;           // elements of x that a thread has in fligh
 constexpr int kBatchW = 4;           // and of w
 constexpr int kOutputs = 8;          // of a thread, or twice as many
 constexpr int kMostParts = 32;
-constexpr int kShareStep = 4;        // parts begin at multiples of it, weights of zero follow the last one
+constexpr int kStep = 4;             // products between two looks at the end; zeros follow the last weight
 constexpr int64_t kChain = 1024;     // products that one thread sums in a line, about
 
 // A block is [part][position]: threads side by side, and those that share a position's products. What the
@@ -38,7 +39,7 @@ struct Params {
     int64_t y_sample_step;
     int64_t N;
     Divisor products_of_channel;
-    int32_t parts;
+    int32_t shared_parts;             // 1 where each thread sums all of its own
     Activation activation;
 };
 
@@ -47,16 +48,18 @@ struct Plan {
     Params params;
     int64_t p_blocks, o_blocks;
     int32_t outputs;  // of a thread
+    bool alone;       // each thread sums all parts, of which there are several
     int32_t smem_bytes;
 };
 
-template <class Element, int kO>
+// kAlone: there are so many outputs that each thread sums all parts of its own.
+template <class Element, int kO, bool kAlone>
 __global__ void __launch_bounds__(kThreads, kUnboundBlocks)
     gather_kernel(const __grid_constant__ Params params) {
     extern __shared__ __align__(16) unsigned char smem[];
+    const int32_t thread = threadIdx.x, products = params.products;
     float* const bias_smem = reinterpret_cast<float*>(smem);  // [kO]
     float* const w_smem = bias_smem + round_up(kO, 4);  // [product][kO]; later sums, [part][kO][position]
-    const int32_t thread = threadIdx.x, products = params.products;
     const int32_t part = thread >> params.positions_log2, position = thread - (part << params.positions_log2);
     const int64_t index = (int64_t{blockIdx.x} << params.positions_log2) + position;
     const int64_t n = params.samples.quotient(index);
@@ -78,9 +81,10 @@ __global__ void __launch_bounds__(kThreads, kUnboundBlocks)
     Element* const y = static_cast<Element*>(params.y) + n * params.y_sample_step +
                        static_cast<uint64_t>(channel) * row + p;
 
-    // The part's products, by channel and tap.
+    // The thread's products, by channel and tap.
     const int32_t begin = min(part * params.share, products);
-    const int32_t end = active ? min(begin + params.share, products) : begin;
+    const int32_t last = kAlone ? products : min(begin + params.share, products);
+    const int32_t end = active ? last : begin;
     const int32_t first_row = params.taps.quotient(begin), taps = params.taps.divisor;
     const int32_t l_begin = p * params.stride - params.pad_left;
     int32_t tap = begin - first_row * taps;
@@ -106,7 +110,7 @@ __global__ void __launch_bounds__(kThreads, kUnboundBlocks)
     load(end - begin);
 
     if (thread < kO) bias_smem[thread] = bias;
-    if (thread < (kShareStep - 1) * kO) w_smem[kO * products + thread] = 0.0f;
+    if (thread < (kStep - 1) * kO) w_smem[kO * products + thread] = 0.0f;
     const auto store_w = [&](int32_t at, Element w_value) {
         const int32_t o = kO == 1 ? 0 : params.products_of_channel.quotient(at);
         if (at < kO * products) w_smem[(at - o * products) * kO + o] = widen(w_value);
@@ -125,23 +129,40 @@ __global__ void __launch_bounds__(kThreads, kUnboundBlocks)
     }
     __syncthreads();
 
+    // The sum of the part at hand, which ends before product `part_end`. A thread that sums several adds up
+    // those before in shared memory, behind the weights: registers would cost a block in four.
     float sum[kO] = {};
+    float* const total_smem = w_smem + (products + kStep - 1) * kO + thread;
+    int32_t part_end = params.share;
+    const auto add_total = [&] {
+#pragma unroll
+        for (int o = 0; o < kO; ++o) {
+            if (part_end > params.share) sum[o] += total_smem[o * kThreads];
+        }
+    };
 #pragma unroll 1
     for (int32_t first = begin; first < end; first += kBatch) {
+        if (kAlone && first == part_end) {
+            add_total();
+#pragma unroll
+            for (int o = 0; o < kO; ++o) total_smem[o * kThreads] = sum[o], sum[o] = 0.0f;
+            part_end += params.share;
+        }
         float wide[kBatch];
 #pragma unroll
         for (int i = 0; i < kBatch; ++i) wide[i] = widen(value[i]);
         if (first + kBatch < end) load(end - first - kBatch);
 #pragma unroll
         for (int i = 0; i < kBatch; ++i) {
-            if (i % kShareStep == 0 && first + i >= end) break;
+            if (i % kStep == 0 && first + i >= end) break;
             const auto w_frag = *reinterpret_cast<const Vector<float, kO>*>(w_smem + (first + i) * kO);
 #pragma unroll
             for (int o = 0; o < kO; ++o) sum[o] = fmaf(w_frag.at[o], wide[i], sum[o]);
         }
     }
+    if (kAlone) add_total();
 
-    if (params.parts == 1 && params.activation == Activation::none) {
+    if (params.shared_parts == 1 && params.activation == Activation::none) {
         const auto bias_frag = *reinterpret_cast<const Vector<float, kO>*>(bias_smem);
         Element* target = y;
 #pragma unroll
@@ -157,34 +178,47 @@ __global__ void __launch_bounds__(kThreads, kUnboundBlocks)
     __syncthreads();
     if (!active) return;
 #pragma unroll 1
-    for (int o = part; o < outputs; o += params.parts) {
-        float total = bias_smem[o];
+    for (int o = part; o < outputs; o += kThreads >> step_log2) {
+        float total = w_smem[(o << step_log2) + position];
 #pragma unroll 4
-        for (int i = 0; i < params.parts; ++i) total += w_smem[((i * kO + o) << step_log2) + position];
+        for (int i = 1; i < params.shared_parts; ++i)
+            total += w_smem[((i * kO + o) << step_log2) + position];
+        total += bias_smem[o];
         y[o * row] = params.activation == Activation::none
                          ? narrow<Element>(total)
                          : activate<Element, true>(params.activation, total);
     }
 }
 
-// N does not decide parts, which order the sums.
+// N does not decide parts, which order the sums, but whether threads share them.
 inline Plan plan(const Problem& problem) {
     Plan plan{};
     const int64_t products = problem.C * problem.K;
     const int64_t few_outputs = problem.O <= 2 ? problem.O : problem.O <= 4 ? 4 : kOutputs;
     const int64_t few_rows = problem.G * ceil_div(problem.O, few_outputs);  // of blocks
-    int64_t parts = 1;
+    int64_t sharers = 1;
     const auto wants_more = [&] {
-        const int64_t p_blocks = ceil_div(problem.P * parts, kThreads);
-        return products > kChain * parts ||
-               (products > 16 * parts && few_rows * p_blocks < 2 * problem.device.sm_count);
+        const int64_t p_blocks = ceil_div(problem.P * sharers, kThreads);
+        return products > kChain * sharers ||
+               (products > 16 * sharers && few_rows * p_blocks < 2 * problem.device.sm_count);
     };
+    while (sharers < kMostParts && wants_more()) sharers *= 2;
+    const int64_t share = round_up(ceil_div(products, sharers), kBatch), parts = ceil_div(products, share);
+    const auto smem_bytes = [&](int64_t outputs) {
+        const int64_t w_rows = products + kStep - 1;
+        const int64_t rows = plan.alone ? w_rows + kThreads : std::max<int64_t>(w_rows, kThreads);
+        return (round_up(outputs, 4) + rows * outputs) * 4;
+    };
+    // One and a half blocks a multiprocessor, and room for the sums of earlier parts.
+    plan.alone = parts > 1 && 2 * few_rows * problem.N * problem.P >= 3 * kThreads * problem.device.sm_count;
+    plan.alone = plan.alone && smem_bytes(few_outputs) <= kPlainSmemBytes;
+    if (plan.alone) sharers = 1;
     Params& params = plan.params;
     params.positions_log2 = 8;
-    for (; parts < kMostParts && wants_more(); parts *= 2) --params.positions_log2;
+    for (int64_t count = 1; count < sharers; count *= 2) --params.positions_log2;
     params.samples = plan_sample_divisor(problem.N, problem.P);
     params.products = static_cast<int32_t>(products);
-    params.share = static_cast<int32_t>(round_up(ceil_div(products, parts), kShareStep));
+    params.share = static_cast<int32_t>(share);
     params.channels = static_cast<int32_t>(problem.O);
     params.w = problem.w;
     params.bias = problem.bias;
@@ -204,13 +238,10 @@ inline Plan plan(const Problem& problem) {
     params.y_sample_step = problem.G * problem.O * problem.P;
     params.N = problem.N;
     params.products_of_channel = plan_divisor(products);
-    params.parts = static_cast<int32_t>(parts);
+    params.shared_parts = static_cast<int32_t>(plan.alone ? 1 : parts);
     params.activation = problem.activation;
 
-    const int64_t p_blocks = ceil_div(problem.N * problem.P, kThreads / parts);
-    const auto smem_bytes = [&](int64_t outputs) {
-        return (round_up(outputs, 4) + std::max<int64_t>(products + kShareStep - 1, kThreads) * outputs) * 4;
-    };
+    const int64_t p_blocks = ceil_div(problem.N * problem.P, kThreads / sharers);
     // Twice the outputs a thread where enough blocks remain: 1024x3x512 to 64, K3, bf16 150 and 77 us.
     const bool many = problem.O > kOutputs && few_rows * p_blocks >= 4 * problem.device.sm_count &&
                       smem_bytes(2 * kOutputs) <= kPlainSmemBytes;
@@ -243,11 +274,15 @@ Error launch(const Problem& problem, cudaStream_t stream) {
         kernel<<<blocks, kThreads, plan.smem_bytes, stream>>>(plan.params);
         return launch_error();
     };
-    if (plan.outputs == 1) return run(gather_kernel<Element, 1>);
-    if (plan.outputs == 2) return run(gather_kernel<Element, 2>);
-    if (plan.outputs == 4) return run(gather_kernel<Element, 4>);
-    if (plan.outputs == kOutputs) return run(gather_kernel<Element, kOutputs>);
-    return run(gather_kernel<Element, 2 * kOutputs>);
+    const auto run_outputs = [&](auto outputs) {
+        constexpr int kO = decltype(outputs)::value;
+        return plan.alone ? run(gather_kernel<Element, kO, true>) : run(gather_kernel<Element, kO, false>);
+    };
+    if (plan.outputs == 1) return run_outputs(std::integral_constant<int, 1>{});
+    if (plan.outputs == 2) return run_outputs(std::integral_constant<int, 2>{});
+    if (plan.outputs == 4) return run_outputs(std::integral_constant<int, 4>{});
+    if (plan.outputs == kOutputs) return run_outputs(std::integral_constant<int, kOutputs>{});
+    return run_outputs(std::integral_constant<int, 2 * kOutputs>{});
 }
 
 }  // namespace gather
@@ -272,7 +307,7 @@ inline bool fits_gather(const Problem& any_problem) {
     if (problem.O < 8 && problem.G == 1 && problem.C >= 80 && problem.K <= 8 * problem.stride)
         return loads <= 1 << 21;
     if (problem.C >= 16 && problem.O >= 8) return false;
-    if (loads <= (problem.G > 1 ? 1 << 20 : 1 << 18)) return true;
+    if (loads <= (problem.G > 1 ? 3 << 18 : 1 << 20)) return true;
     return problem.K <= 2 * problem.stride && products <= (problem.O <= 32 ? kFewProducts : 10);
 }
 

@@ -65,12 +65,11 @@ struct Product {
         ptx::wgmma_commit_group();
     }
 
-    // The same of 1 to kSteps steps; split: of 1, the only number below.
+    // The same of fewer steps than Traits::kSteps: 1 to 3; split: 1.
     template <int kTotal>
     __device__ __forceinline__ void multiply(float (&acc)[kValues], float (&total)[kTotal], uint32_t w16,
                                              uint32_t x16, int32_t steps, bool accumulate) {
-        if (!Traits::kIsSplit && steps >= 4) multiply_steps<4>(acc, total, w16, x16, accumulate);
-        else if (!Traits::kIsSplit && steps == 3) multiply_steps<3>(acc, total, w16, x16, accumulate);
+        if (!Traits::kIsSplit && steps == 3) multiply_steps<3>(acc, total, w16, x16, accumulate);
         else if (!Traits::kIsSplit && steps == 2) multiply_steps<2>(acc, total, w16, x16, accumulate);
         else multiply_steps<1>(acc, total, w16, x16, accumulate);
     }

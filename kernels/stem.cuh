@@ -888,7 +888,9 @@ inline bool fits_stem_sm80(const Problem& any_problem) {
                                    : has_few        ? (is_split ? 32 : 16)
                                    : problem.O < 64 ? (is_split ? 10 : 7)
                                                     : 4;
-    if ((is_float && !fast) || problem.C * problem.K < least_products || outputs < 1 << 17 || problem.P < 256)
+    const int64_t products = problem.C * problem.K;
+    if ((is_float && !fast) || products < least_products || outputs < 1 << 17 || problem.P < 256 ||
+        products * outputs < 5 << 20)
         return false;
     // Products may be half empty, in 16 bits three quarters: 8x4x30001 to 40, K9 in TF32 50, 40 (and to 100
     // 54, 74), in bf16 to 100 44, 65. Bringing x counts where it has many planes for the channels that there

@@ -91,6 +91,8 @@ MISTAKES = {
     "taps_before_they_lie_there": (
         "depthwise", "widen(w[k]);\n    __syncthreads();", "widen(w[k]);", "race"
     ),
+    "part_before_lost": ("gather", "sum[o] += total_smem[o * kThreads];", ";", "wrong result"),
+    "prefetch_behind_x": ("fold_sm80", "at < inside.end; at += 32", "at < params.span; at += 32", "read of"),
     "sums_before_weights_are_read": ("gather", "__syncthreads();  // weights have been read", "", "race"),
 }
 

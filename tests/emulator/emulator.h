@@ -405,6 +405,9 @@ template <class Value>
 void st_global(void* target, Value value) {
     *static_cast<Value*>(target) = value;
 }
+// Reads a byte, so that a prefetch outside of x is found.
+inline void prefetch_l2(const void* source) { *static_cast<const volatile unsigned char*>(source); }
+
 inline void st_shared_apart(uint32_t target, float2 pair) {
     st_shared(target, pair.x);
     st_shared(target + 4, pair.y);
