@@ -3825,13 +3825,13 @@ Error launch(const Problem& problem, cudaStream_t stream) {
 // to 4, K1 15, 19 and 15, 27; 19x90x16678 to 360, K1 s3 g30 84, 94 and 62, 119; 10x76x2205 to 418, K5 s3 g38
 // 14, 16 and 13, 20; 3x48x418 to 12, K22 s3 g6 6, 9 and 6, 10; 2x1488x50 to 248, K12 g124 8.5, 12 and 8.9,
 // 12; 11x527x4212 to 1, K1 48, 127; 1x66x120270 to 7, K2 25, 32 and 28, 22 (fp32 26, 64). But 40x345x696 to
-// 1380, K7 s3 g115 83, 54 and 83, 71; 7x255x37625 to 2, K10 s3 215, 140; 42x1x4392 to 36, K21 s2 24, 16 and
-// 25, 16; and of eight outputs 16x128x2000 K7 100, 21. Many samples of rows that one sample leaves short are
-// what its bound costs: 26x156x241 to 156, K19 g78 26, 16 and 28, 18.
+// 1380, K7 s3 g115 83, 54 and 83, 71; 7x255x37625 to 2, K10 s3 215, 140; 6x516x8190 to 516, K12 s8 g43 92, 86
+// and 74, 55; and of eight outputs 16x128x2000 K7 100, 21. Many samples that alone leave rows short are what
+// its bound costs: 33x40x2210 to 35, K7 g5 29, 24 and 33, 21; 42x1x4392 to 36, K21 s2 18, 15 and 19, 17.
 inline bool fits_gather(const Problem& any_problem) {
     const Problem problem = canonical(any_problem);
     if (!gather::takes(problem)) return false;
-    constexpr int64_t kFewProducts = 160;
+    constexpr int64_t kFewProducts = 300;
     const int64_t products = problem.C * problem.K;
     const int64_t loads = problem.G * ceil_div(problem.O, 8) * problem.P * products;  // of a sample
     if (problem.O <= 8 && problem.K <= std::min<int64_t>(problem.stride, 8)) return true;
@@ -3840,7 +3840,8 @@ inline bool fits_gather(const Problem& any_problem) {
     if (problem.O < 8 && problem.G == 1 && problem.C >= 80 && problem.K <= 8 * problem.stride)
         return loads <= 1 << 21;
     if (problem.C >= 16 && problem.O >= 8) return false;
-    if (loads <= (problem.G > 1 ? 3 << 18 : 1 << 20)) return true;
+    const bool is_ieee = problem.dtype == Dtype::float32 && problem.precision == Precision::ieee;
+    if (loads <= (problem.G > 1 && !is_ieee ? 3 << 18 : 1 << 20)) return true;
     return problem.K <= 2 * problem.stride && products <= (problem.O <= 32 ? kFewProducts : 10);
 }
 
@@ -8231,7 +8232,9 @@ __device__ __forceinline__ void fill_w(const Params& params, const Place& place,
                              row_begin * Tile::kPerWord * K;
     const int second_step = params.tap_pairs ? 1 : K;
     const int across = params.fill_quads.divisor, first_step = params.fill_quads.quotient(warp);
-    const int quads = first_step < params.fill_steps ? params.m_tiles * 4 : 0;
+    // Rows of weights that no output channel needs may hold anything, but for the soundness of split sums.
+    const int filled = Tile::kIsNarrow ? (outputs + 3) / 4 : params.m_tiles * 4;
+    const int quads = first_step < params.fill_steps ? filled : 0;
 #pragma unroll 1
     for (int begin = first_step; begin < params.chunk_steps; begin += kAlong * params.fill_steps) {
         int source[kAlong];
@@ -8329,8 +8332,8 @@ __device__ __forceinline__ void fill_x(const Params& params, const Place& place,
     }
 }
 
-// Asks for the window of x before weights are brought: fill_x has few loads on its way. (fp32 .97 of the time;
-// in 16 bits, whose words are two loads each, 1.03.)
+// Asks for the window of x before weights are brought: fill_x has few loads on its way. fp32 .97 of the time,
+// in 16 bits, whose words are two loads each, 1.03.
 template <class Tile>
 __device__ __forceinline__ void prefetch_x(const Params& params, const Place& place) {
     using Element = typename Tile::Element;
@@ -8436,6 +8439,7 @@ __device__ __forceinline__ void multiply(const Params& params, const Memory& mem
         if (word >= words) return 0u;
         return params.tap_pairs && word == words - 1 && params.problem.K % 2 != 0 ? 0xFFFFu : ~0u;
     };
+    const uint2 mask = make_uint2(mask_of(last * kMmaWords + t), mask_of(last * kMmaWords + t + 4));
     const int w_pitch = params.chunk_steps * 32;
     const uint4* w = reinterpret_cast<const uint4*>(memory.w) + m_begin * w_pitch + lane;
     const uint32_t* x = memory.x + position + lane / 4;
@@ -8447,7 +8451,6 @@ __device__ __forceinline__ void multiply(const Params& params, const Memory& mem
             multiply_step<Tile, false>(w, w_pitch, x, *offsets, params.slide && step > 0, {}, m_count, x_frag,
                                        sum);
         }
-        const uint2 mask = make_uint2(mask_of(last * kMmaWords + t), mask_of(last * kMmaWords + t + 4));
         multiply_step<Tile, true>(w, w_pitch, x, *offsets, params.slide && last > 0, mask, m_count, x_frag,
                                   sum);
         w += 32;
@@ -8695,7 +8698,8 @@ Params plan_within(const Problem& problem, int64_t smem_limit, int64_t warps) {
         const int64_t share = 2 * kWarps * problem.device.sm_count / params.blocks;
         params.warps = static_cast<int32_t>(std::max(even, std::min<int64_t>(kWarps, share)));
         const int64_t width = std::min<int64_t>(round_up(span, 32), 32 * params.warps);
-        const int64_t quads = std::min<int64_t>(4 * m_tiles, params.warps);
+        const int64_t filled = Tile::kIsNarrow ? ceil_div(problem.O, 4) : 4 * m_tiles;
+        const int64_t quads = std::min<int64_t>(filled, params.warps);
         params.fill_width = plan_divisor(width);
         params.fill_rows = static_cast<int32_t>(32 * params.warps / width);
         params.fill_quads = plan_divisor(quads);
@@ -8857,10 +8861,12 @@ inline bool takes(const Problem& problem) {
 inline bool fits_fold_sm80(const Problem& any_problem) {
     const Problem problem = canonical(any_problem);
     const bool is_float = problem.dtype == Dtype::float32;
-    // In 16 bits products may be more than half empty: 20x780x157 to 325, K7 g65 70 us by direct, 24 by this.
     const bool is_tf32 = problem.precision == Precision::tf32;
-    if (problem.O < (!is_float ? 3 : is_tf32 ? 5 : 8) || !fold::takes(problem)) return false;
     const int64_t O = problem.O;
+    // Products may be more than half empty: 20x780x157 to 325, K7 g65 bf16 55 us by direct, 21 by this, in
+    // TF32 51, 23. With 4 outputs that takes long sums: bf16 14x272x1275 to 136, K21 g34 43, 24; 42x14x63902
+    // to 28, K13 g7 264, 305.
+    if (O < (!is_float ? 3 : is_tf32 ? 5 : 8) || !fold::takes(problem)) return false;
     const int64_t least_products = !is_float ? (O < 4 ? 160 : O < 5 ? 90 : O < 8 ? 16 : 10)
                                    : !is_tf32 ? 48
                                               : (O < 128 ? 24 : 10);

@@ -172,7 +172,9 @@ __device__ __forceinline__ void fill_w(const Params& params, const Place& place,
                              row_begin * Tile::kPerWord * K;
     const int second_step = params.tap_pairs ? 1 : K;
     const int across = params.fill_quads.divisor, first_step = params.fill_quads.quotient(warp);
-    const int quads = first_step < params.fill_steps ? params.m_tiles * 4 : 0;
+    // Rows of weights that no output channel needs may hold anything, but for the soundness of split sums.
+    const int filled = Tile::kIsNarrow ? (outputs + 3) / 4 : params.m_tiles * 4;
+    const int quads = first_step < params.fill_steps ? filled : 0;
 #pragma unroll 1
     for (int begin = first_step; begin < params.chunk_steps; begin += kAlong * params.fill_steps) {
         int source[kAlong];
@@ -377,6 +379,7 @@ __device__ __forceinline__ void multiply(const Params& params, const Memory& mem
         if (word >= words) return 0u;
         return params.tap_pairs && word == words - 1 && params.problem.K % 2 != 0 ? 0xFFFFu : ~0u;
     };
+    const uint2 mask = make_uint2(mask_of(last * kMmaWords + t), mask_of(last * kMmaWords + t + 4));
     const int w_pitch = params.chunk_steps * 32;
     const uint4* w = reinterpret_cast<const uint4*>(memory.w) + m_begin * w_pitch + lane;
     const uint32_t* x = memory.x + position + lane / 4;
@@ -388,7 +391,6 @@ __device__ __forceinline__ void multiply(const Params& params, const Memory& mem
             multiply_step<Tile, false>(w, w_pitch, x, *offsets, params.slide && step > 0, {}, m_count, x_frag,
                                        sum);
         }
-        const uint2 mask = make_uint2(mask_of(last * kMmaWords + t), mask_of(last * kMmaWords + t + 4));
         multiply_step<Tile, true>(w, w_pitch, x, *offsets, params.slide && last > 0, mask, m_count, x_frag,
                                   sum);
         w += 32;
@@ -636,7 +638,8 @@ Params plan_within(const Problem& problem, int64_t smem_limit, int64_t warps) {
         const int64_t share = 2 * kWarps * problem.device.sm_count / params.blocks;
         params.warps = static_cast<int32_t>(std::max(even, std::min<int64_t>(kWarps, share)));
         const int64_t width = std::min<int64_t>(round_up(span, 32), 32 * params.warps);
-        const int64_t quads = std::min<int64_t>(4 * m_tiles, params.warps);
+        const int64_t filled = Tile::kIsNarrow ? ceil_div(problem.O, 4) : 4 * m_tiles;
+        const int64_t quads = std::min<int64_t>(filled, params.warps);
         params.fill_width = plan_divisor(width);
         params.fill_rows = static_cast<int32_t>(32 * params.warps / width);
         params.fill_quads = plan_divisor(quads);
@@ -798,10 +801,12 @@ inline bool takes(const Problem& problem) {
 inline bool fits_fold_sm80(const Problem& any_problem) {
     const Problem problem = canonical(any_problem);
     const bool is_float = problem.dtype == Dtype::float32;
-    // In 16 bits products may be more than half empty: 20x780x157 to 325, K7 g65 70 us by direct, 24 by this.
     const bool is_tf32 = problem.precision == Precision::tf32;
-    if (problem.O < (!is_float ? 3 : is_tf32 ? 5 : 8) || !fold::takes(problem)) return false;
     const int64_t O = problem.O;
+    // Products may be more than half empty: 20x780x157 to 325, K7 g65 bf16 55 us by direct, 21 by this, in
+    // TF32 51, 23. With 4 outputs that takes long sums: bf16 14x272x1275 to 136, K21 g34 43, 24; 42x14x63902
+    // to 28, K13 g7 264, 305.
+    if (O < (!is_float ? 3 : is_tf32 ? 5 : 8) || !fold::takes(problem)) return false;
     const int64_t least_products = !is_float ? (O < 4 ? 160 : O < 5 ? 90 : O < 8 ? 16 : 10)
                                    : !is_tf32 ? 48
                                               : (O < 128 ? 24 : 10);

@@ -292,13 +292,13 @@ Error launch(const Problem& problem, cudaStream_t stream) {
 // to 4, K1 15, 19 and 15, 27; 19x90x16678 to 360, K1 s3 g30 84, 94 and 62, 119; 10x76x2205 to 418, K5 s3 g38
 // 14, 16 and 13, 20; 3x48x418 to 12, K22 s3 g6 6, 9 and 6, 10; 2x1488x50 to 248, K12 g124 8.5, 12 and 8.9,
 // 12; 11x527x4212 to 1, K1 48, 127; 1x66x120270 to 7, K2 25, 32 and 28, 22 (fp32 26, 64). But 40x345x696 to
-// 1380, K7 s3 g115 83, 54 and 83, 71; 7x255x37625 to 2, K10 s3 215, 140; 42x1x4392 to 36, K21 s2 24, 16 and
-// 25, 16; and of eight outputs 16x128x2000 K7 100, 21. Many samples of rows that one sample leaves short are
-// what its bound costs: 26x156x241 to 156, K19 g78 26, 16 and 28, 18.
+// 1380, K7 s3 g115 83, 54 and 83, 71; 7x255x37625 to 2, K10 s3 215, 140; 6x516x8190 to 516, K12 s8 g43 92, 86
+// and 74, 55; and of eight outputs 16x128x2000 K7 100, 21. Many samples that alone leave rows short are what
+// its bound costs: 33x40x2210 to 35, K7 g5 29, 24 and 33, 21; 42x1x4392 to 36, K21 s2 18, 15 and 19, 17.
 inline bool fits_gather(const Problem& any_problem) {
     const Problem problem = canonical(any_problem);
     if (!gather::takes(problem)) return false;
-    constexpr int64_t kFewProducts = 160;
+    constexpr int64_t kFewProducts = 300;
     const int64_t products = problem.C * problem.K;
     const int64_t loads = problem.G * ceil_div(problem.O, 8) * problem.P * products;  // of a sample
     if (problem.O <= 8 && problem.K <= std::min<int64_t>(problem.stride, 8)) return true;
@@ -307,7 +307,8 @@ inline bool fits_gather(const Problem& any_problem) {
     if (problem.O < 8 && problem.G == 1 && problem.C >= 80 && problem.K <= 8 * problem.stride)
         return loads <= 1 << 21;
     if (problem.C >= 16 && problem.O >= 8) return false;
-    if (loads <= (problem.G > 1 ? 3 << 18 : 1 << 20)) return true;
+    const bool is_ieee = problem.dtype == Dtype::float32 && problem.precision == Precision::ieee;
+    if (loads <= (problem.G > 1 && !is_ieee ? 3 << 18 : 1 << 20)) return true;
     return problem.K <= 2 * problem.stride && products <= (problem.O <= 32 ? kFewProducts : 10);
 }
 

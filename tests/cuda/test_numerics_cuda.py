@@ -56,6 +56,7 @@ EDGES = {
     "gathered, 16 outputs a thread": Problem(200, 3, 21, 300, 3, padding=(1, 1)),
     "gathered, sums in parts": Problem(3, 100, 5, 200, 9, stride=3, padding=(0, 7)),
     "gathered, one product beyond a batch": Problem(4, 13, 3, 501, 1, stride=2, groups=3),
+    "gathered, all parts by one thread": Problem(40, 2, 3, 1500, 12, groups=5),
     "small, a warp a part": Problem(2, 130, 24, 40, 5, padding=(2, 2)),
     "small, long sums": Problem(3, 320, 28, 33, 11, padding=(10, 10), dilation=2),
     "small, all parts in a warp": Problem(64, 25, 25, 700, 7, padding=(192, 192), dilation=64),
@@ -72,6 +73,10 @@ EDGES = {
     "folded, chunks of 48 channels": Problem(2, 48, 48, 499, 128, padding=(64, 64), groups=2),
     "folded, half-empty chunk": Problem(3, 25, 25, 784, 39, padding=(19, 19)),
     "folded, half-empty last block": Problem(2, 5, 130, 1030, 9, padding=(4, 4)),
+    "folded, few outputs, strided and dilated": Problem(
+        2, 12, 5, 20000, 9, stride=4, padding=(5, 3), dilation=3, groups=2
+    ),
+    "folded, few outputs, much of x a block": Problem(10, 12, 10, 2294, 15, stride=4, padding=(7, 7), groups=10),
     "folded, stride 64": Problem(2, 2, 32, 8200, 64, stride=64),
     "folded, 5000 taps": Problem(1, 1, 16, 5200, 5000),
     "depthwise, long row": Problem(1, 1, 1, 30011, 31, padding=(15, 15), groups=2),
