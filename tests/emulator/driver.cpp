@@ -355,7 +355,7 @@ static bool run_problem(const std::string& route, uint64_t seed) {
         }
     }
     const bool is_ieee = p.dtype == Dtype::float32 && p.precision == Precision::ieee;
-    const bool same_bits = !is_ieee || route == "small_sm80" || route == "depthwise";
+    const bool same_bits = !is_ieee || route == "small_sm80" || route == "depthwise" || route == "gather";
     if (p.N > 1 && chance(30) && same_bits) {
         check_last_sample_alone(between(0, 9) * element_size());
     }
