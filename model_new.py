@@ -1045,7 +1045,7 @@ constexpr const Route* kRoutes[] = {
     &kGather,        // tiny problems, taps that hardly overlap, few outputs of few positions
     &kSmallSm80,     // dense problems of few products: one launch
     &kStreamSm90,    // short sums on Hopper, bound by memory
-    &kPointwiseSm90,  // one tap on Hopper
+    &kPointwiseSm90,  // one tap on Hopper, rows of whole 16 bytes
     &kDownsampleSm90,  // three taps at a stride of 2 on Hopper
     &kSlidingSm90,  // few taps at a stride of 1 on Hopper
     &kGemmSm90,      // every other dense problem on Hopper
@@ -1674,6 +1674,19 @@ __device__ __forceinline__ bool is_sound(float sum) {
     return one.holds();
 }
 
+// Whether so few output channels of a group that products are nearly empty are worth them: decided by one
+// sample, whose result must not depend on others. ms by gemm_sm90 and by "direct", TF32: 9x187x20337 to 6, K6
+// .147, .681; 2x260x6597 to 4, K25 .084, .297; 6x278x2744 to 2, K6 s2 .021, .040; but 3x401x6873 to 3, K3 s4
+// .035, .033; of one output for one tap "direct" reads each x once.
+inline bool pays_for_few_outputs(const Problem& problem) {
+    if (problem.O * problem.K <= 8 && problem.C <= 512) return false;
+    const double windows =
+        static_cast<double>(problem.G * problem.P) * static_cast<double>(problem.C * problem.K);
+    const double products = windows * static_cast<double>(problem.O);
+    if (element_bytes(problem.dtype) == 2) return products >= 1.2e6;
+    return problem.precision == Precision::tf32 ? products >= 3e6 : windows >= 4e6;
+}
+
 // gelu or silu of one value, as PyTorch's kernels compute them.
 template <class Sum>
 __device__ __forceinline__ Sum smooth_activation(Activation activation, Sum value) {
@@ -1989,7 +2002,8 @@ __device__ __forceinline__ void add_chunk(const Vector<Element, kVector>* x, con
 #pragma unroll
             for (int i = 0; i < kStrip; ++i) {
                 const int at = i + t;
-                part[i] += w_frag.at[t] * window[(g + at / kVector) % kGroups].at[at % kVector];
+                const float x_at = window[(g + at / kVector) % kGroups].at[at % kVector];
+                part[i] = fmaf(w_frag.at[t], x_at, part[i]);
             }
         };
         // One branch a group: with one a tap the compiler would load vectors piece by piece.
@@ -2068,6 +2082,10 @@ struct OutputsParams : BlockParams {
     int32_t p_distance;  // between a thread's outputs
 };
 
+// Rounded once.
+__device__ __forceinline__ float multiply_add(float a, float b, float c) { return fmaf(a, b, c); }
+__device__ __forceinline__ double multiply_add(double a, double b, double c) { return fma(a, b, c); }
+
 // A thread has outputs of one row. `lanes` neighbours share them: lane i sums taps i, i + lanes, ... that
 // meet x.
 template <class Element>
@@ -2111,7 +2129,8 @@ __global__ void __launch_bounds__(kMaxThreads, kOutputsBlocks<Element>)
 #pragma unroll
             for (int j = 0; j < kOutputs; ++j) {
                 const uint32_t at = l + j * step_l + tap * dilation;
-                sum[j] += factor * (tap < taps && at <= most_l ? widen(x[i][j]) : Sum{});
+                const Sum value = tap < taps && at <= most_l ? widen(x[i][j]) : Sum{};
+                sum[j] = multiply_add(factor, value, sum[j]);
             }
         }
     }
@@ -2805,12 +2824,7 @@ __device__ __forceinline__ void sum_words(const Params& params, const Stage<Elem
     const int taps = params.K, dilation = params.dilation;
 #pragma unroll 1
     for (int p_first = stage.p; p_first < stage.p_end; p_first += 32 * kWords * kWordElems) {
-        float sum[kWords][kWordElems];
-#pragma unroll
-        for (int i = 0; i < kWords; ++i) {
-#pragma unroll
-            for (int j = 0; j < kWordElems; ++j) sum[i][j] = stage.bias;
-        }
+        float sum[kWords][kWordElems] = {};
         int at = p_first - stage.p + shift;
 #pragma unroll 2
         for (int k = 0; k < taps; ++k, at += dilation) {
@@ -2820,13 +2834,16 @@ __device__ __forceinline__ void sum_words(const Params& params, const Stage<Elem
 #pragma unroll
                 for (int i = 0; i < kWords; ++i) {
 #pragma unroll
-                    for (int j = 0; j < kWordElems; ++j) sum[i][j] += w * widen(x[32 * i].at[j]);
+                    for (int j = 0; j < kWordElems; ++j)
+                        sum[i][j] = fmaf(w, widen(x[32 * i].at[j]), sum[i][j]);
                 }
             } else {
 #pragma unroll
                 for (int i = 0; i < kWords; ++i) {
-                    sum[i][0] += w * widen(x[32 * i].at[kWordElems - 1]);
-                    sum[i][kWordElems - 1] += w * widen(x[32 * i + 1].at[0]);
+                    const float first = widen(x[32 * i].at[kWordElems - 1]);
+                    const float last = widen(x[32 * i + 1].at[0]);
+                    sum[i][0] = fmaf(w, first, sum[i][0]);
+                    sum[i][kWordElems - 1] = fmaf(w, last, sum[i][kWordElems - 1]);
                 }
             }
         }
@@ -2835,7 +2852,7 @@ __device__ __forceinline__ void sum_words(const Params& params, const Stage<Elem
             const int p = p_first + (32 * i + lane) * kWordElems;
             Word out;
 #pragma unroll
-            for (int j = 0; j < kWordElems; ++j) out.at[j] = narrow<Element>(sum[i][j]);
+            for (int j = 0; j < kWordElems; ++j) out.at[j] = narrow<Element>(sum[i][j] + stage.bias);
             if (p >= 0 && p + kWordElems <= stage.p_end) {
                 *reinterpret_cast<Word*>(stage.row.y + p) = out;
                 continue;
@@ -2867,9 +2884,7 @@ __device__ __forceinline__ void sum_strips(const Params& params, const Stage<Ele
     for (int p_first = stage.p; p_first < stage.p_end; p_first += kSpan) {
         Element* const span_smem = stage.x_smem + (p_first - stage.p);
         auto* const strip = reinterpret_cast<ElementVector*>(span_smem + lane * kStrip);
-        float sum[kStrip];
-#pragma unroll
-        for (int i = 0; i < kStrip; ++i) sum[i] = stage.bias;
+        float sum[kStrip] = {};
         SumVector window[kStripVectors + 1];
 #pragma unroll
         for (int i = 0; i < kStripVectors; ++i) window[i] = widen_vector(strip[i]);
@@ -2886,7 +2901,8 @@ __device__ __forceinline__ void sum_strips(const Params& params, const Stage<Ele
         for (int v = 0; v < kStripVectors; ++v) {
             ElementVector out;
 #pragma unroll
-            for (int i = 0; i < kVector; ++i) out.at[i] = narrow<Element>(sum[v * kVector + i]);
+            for (int i = 0; i < kVector; ++i)
+                out.at[i] = narrow<Element>(sum[v * kVector + i] + stage.bias);
             strip[v] = out;
         }
         if (params.activation != Activation::none) {
@@ -3000,24 +3016,23 @@ __global__ void __launch_bounds__(kMaxThreads, kRowsBlocks<kWay>)
     if (kWay == Way::words) p_begin -= misalignment<kLineBytes / sizeof(Element)>(row.y);
     if (kWay == Way::strips) p_begin -= misalignment<kWide>(row.x - params.pad_left);
     const int p_end = min(p_begin + params.segment, params.P);
-    int l = p_begin * stride - params.pad_left;
     // Through a shuffle, so that the compiler knows it is the same in the whole warp.
+    const int first_l = p_begin * stride - params.pad_left;
     const int shift =
-        kWay == Way::strips ? 0 : __shfl_sync(0xFFFFFFFF, misalignment<kWide>(row.x + l), 0);
-    l -= shift;
+        kWay == Way::strips ? 0 : __shfl_sync(0xFFFFFFFF, misalignment<kWide>(row.x + first_l), 0);
     // Of x for some positions. Words of odd taps reach one element further.
     const auto count_of = [&](int some) {
         const int reach = (taps - 1) * params.dilation;
         return shift + (min(some, positions) - 1) * stride + reach + 2;
     };
-    if (p_begin < p_end) fetch_stage(row.x, l, L, count_of(p_end - p_begin), x_smem);
+    if (p_begin < p_end) fetch_stage(row.x, first_l - shift, L, count_of(p_end - p_begin), x_smem);
     if (lane < taps) w_smem[lane] = widen(w_first);
     for (int k = lane + 32; k < taps; k += 32) w_smem[k] = widen(row.w[k]);
 #pragma unroll 1
     for (int p = p_begin; p < p_end; p += positions) {
         const int left = p_end - p - positions;
-        l += positions * stride;
         if (left > 0) {
+            const int l = (p + positions) * stride - params.pad_left - shift;
             fetch_stage(row.x, l, L, count_of(left), x_next);
             wait_for_stage<1>();
         } else {
@@ -3737,14 +3752,15 @@ inline Plan plan(const Problem& problem) {
     };
     while (sharers < kMostParts && wants_more()) sharers *= 2;
     const int64_t share = round_up(ceil_div(products, sharers), kBatch), parts = ceil_div(products, share);
-    const auto smem_bytes = [&](int64_t outputs) {
+    const auto smem_bytes = [&](int64_t outputs, bool alone) {
         const int64_t w_rows = products + kStep - 1;
-        const int64_t rows = plan.alone ? w_rows + kThreads : std::max<int64_t>(w_rows, kThreads);
+        const int64_t rows = alone ? w_rows + kThreads : std::max<int64_t>(w_rows, kThreads);
         return (round_up(outputs, 4) + rows * outputs) * 4;
     };
     // One and a half blocks a multiprocessor, and room for the sums of earlier parts.
-    plan.alone = parts > 1 && 2 * few_rows * problem.N * problem.P >= 3 * kThreads * problem.device.sm_count;
-    plan.alone = plan.alone && smem_bytes(few_outputs) <= kPlainSmemBytes;
+    const int64_t outputs = few_rows * problem.N * problem.P;  // of threads
+    plan.alone = parts > 1 && 2 * outputs >= 3 * kThreads * problem.device.sm_count &&
+                 smem_bytes(few_outputs, true) <= kPlainSmemBytes;
     if (plan.alone) sharers = 1;
     Params& params = plan.params;
     params.positions_log2 = 8;
@@ -3777,9 +3793,9 @@ inline Plan plan(const Problem& problem) {
     const int64_t p_blocks = ceil_div(problem.N * problem.P, kThreads / sharers);
     // Twice the outputs a thread where enough blocks remain: 1024x3x512 to 64, K3, bf16 150 and 77 us.
     const bool many = problem.O > kOutputs && few_rows * p_blocks >= 4 * problem.device.sm_count &&
-                      smem_bytes(2 * kOutputs) <= kPlainSmemBytes;
+                      smem_bytes(2 * kOutputs, plan.alone) <= kPlainSmemBytes;
     plan.outputs = static_cast<int32_t>(many ? 2 * kOutputs : few_outputs);
-    plan.smem_bytes = static_cast<int32_t>(smem_bytes(plan.outputs));
+    plan.smem_bytes = static_cast<int32_t>(smem_bytes(plan.outputs, plan.alone));
     plan.o_blocks = ceil_div(problem.O, plan.outputs);
     if (plan.smem_bytes <= kPlainSmemBytes && plan.o_blocks <= kMaxBlockRows && p_blocks <= kMaxBlocks)
         plan.p_blocks = p_blocks;
@@ -3831,16 +3847,24 @@ Error launch(const Problem& problem, cudaStream_t stream) {
 inline bool fits_gather(const Problem& any_problem) {
     const Problem problem = canonical(any_problem);
     if (!gather::takes(problem)) return false;
+    const bool is_ieee = problem.dtype == Dtype::float32 && problem.precision == Precision::ieee;
+    const bool is_half = element_bytes(problem.dtype) == 2;
     constexpr int64_t kFewProducts = 300;
     const int64_t products = problem.C * problem.K;
     const int64_t loads = problem.G * ceil_div(problem.O, 8) * problem.P * products;  // of a sample
     if (problem.O <= 8 && problem.K <= std::min<int64_t>(problem.stride, 8)) return true;
+    // us by this and by gemm_sm90, bf16: 43x115x716 to 6, K3 41, 14; 63x213x403 to 2, K9 61, 22.
+    if (is_half && problem.device.arch == 90 && problem.C >= 16 && problem.O < 8 &&
+        pays_for_few_outputs(problem))
+        return false;
     if (problem.O <= 8 && products >= 32 && problem.K <= std::min<int64_t>(2 * problem.stride, 8))
         return loads <= 1 << 21 || (problem.dtype == Dtype::float32 && products <= kFewProducts);
     if (problem.O < 8 && problem.G == 1 && problem.C >= 80 && problem.K <= 8 * problem.stride)
         return loads <= 1 << 21;
-    if (problem.C >= 16 && problem.O >= 8) return false;
-    const bool is_ieee = problem.dtype == Dtype::float32 && problem.precision == Precision::ieee;
+    // us by small_sm80 and by this: 1x24x75 to 96, K1 TF32 6.3, 4.9; 11x21x66 to 324, K1 s2 bf16 7.0, 5.4;
+    // 55x17x344 to 141, K2 s2 fp32 17, 11; of many samples bf16 61x34x91 to 336, K3 s2 g2 9, 14.
+    if (problem.C >= 16 && problem.O >= 8)
+        return products <= 64 && loads <= (is_ieee ? 400000 : is_half ? 50000 : 100000);
     if (loads <= (problem.G > 1 && !is_ieee ? 3 << 18 : 1 << 20)) return true;
     return problem.K <= 2 * problem.stride && products <= (problem.O <= 32 ? kFewProducts : 10);
 }
@@ -3858,7 +3882,8 @@ inline Error launch_gather(const Problem& any_problem, cudaStream_t stream) {
 #line 1 "kernels/depthwise.cuh"
 // Depthwise convolution: one input channel a group, any taps, stride and dilation, all dtypes, sm_75 and
 // later. Each element of x and y moves once; from some 60 taps on, multiply-adds bind instead. Which of five
-// kernels sums an output, and in what order, depends on nothing but one sample:
+// kernels sums an output depends on one sample, as its order of sums does; where several add taps in their
+// order, on the number of samples too:
 //
 // rows     taps that lie near each other, a warp a row (depthwise_rows.cuh)
 // sliding  many taps, a block a row or several (depthwise_sliding.cuh)
@@ -3884,8 +3909,51 @@ namespace depthwise {
 constexpr int kMaxO = 4;
 constexpr int64_t kMaxReach = 1 << 27;  // positions: sums of some of them have 32 bits
 
-// Who sums the outputs, by the numbers of one sample: the number of samples must not change the order of a
-// sum. The bounds are those of measurements on an H200 (results/findings.md).
+// Blocks of "gathered" that all run at once, two or three a multiprocessor: then it is the soonest done.
+inline bool has_few_blocks(const Problem& problem) {
+    const int64_t blocks = problem.G * ceil_div(problem.N * problem.P, gather::kThreads);
+    return 2 * blocks <= 5 * problem.device.sm_count && gather::takes(problem);
+}
+
+// Stride 1, x contiguous along l. Up to 16 taps all of these ways add in their order, "outputs" up to
+// kLaneTaps, and so do strips, words and sliding of any number: among them the number of samples may choose.
+inline Way way_of_neighbours(const Problem& problem) {
+    const int64_t K = problem.K, P = problem.P;
+    const bool is_fp32 = problem.dtype == Dtype::float32;
+    const double outputs = static_cast<double>(problem.N * problem.G * problem.O) * static_cast<double>(P);
+    const double products = outputs * static_cast<double>(K);
+    if (K <= 16 ? has_few_blocks(problem) : problem.G * P * K <= 1 << 16 && gather::takes(problem))
+        return Way::gathered;
+    // us by words and by this, bf16: 4x302x229, K4 d2 6.1, 5.5; 1x308x637, K5 d2 5.9, 5.5; but 6x45x1150, K6
+    // d9 6.2, 7.7.
+    if (K <= (is_fp32 ? 4 : kLaneTaps) && products <= 1.2e6) return Way::outputs;
+    // us by words and by this: 2x2102x614, K4 fp32 11.4, 9.9, bf16 10.8, 8.4; 1x262x53528, K10 42, 36 and 39,
+    // 25; but mamba_dw4 fp32 342, 348.
+    const bool fills_strips = is_fp32 ? K > (outputs > 1.5e7 ? 4 : 3) : K > (P >= 1024 ? 2 : 3);
+    if (problem.dilation == 1 && P >= 192 && fills_strips && K <= 128) return Way::strips;
+    if (K <= 4 && P < 48) return Way::outputs;
+    // us by words and by this: 512x128x16 to 256, K5, fp32 62 and 26, bf16 85 and 26.
+    const int64_t some = problem.O * (is_fp32 ? 1 : 2);
+    if (P <= std::min<int64_t>(16 * some, 47) && K * P <= 256 * some && gather::takes(problem))
+        return Way::gathered;
+    if (K > 32) return P < 48 ? Way::outputs : Way::sliding;
+    // Words are sooner set out to, but a short row takes a warp as long as one of 128 positions, and each tap
+    // costs them more (us by them and by sliding: 1, 8 and 64 samples of 341x58, K17 fp32 5.2, 6.0, 18.5 and
+    // 7.0, 7.1, 10.4; 1 and 64 of 341x100, K12 4.7, 16.5 and 6.4, 14.0; 1 and 64 of 445x66 to 890, K18 bf16
+    // 6.5, 67 and 7.4, 22; 2x3714x56, K8 bf16 9.6, 7.1; 2x186x55403, K18 d2 fp32 80, 95; 40x35x5358, K29 d4
+    // 47, 41).
+    const double work = static_cast<double>(problem.N * problem.G * problem.O) * static_cast<double>(K + 8);
+    if (P < 32) return Way::words;
+    if (P < 128) return work <= (is_fp32 ? 140e3 : 55e3) ? Way::words : Way::sliding;
+    if (P < 192) return K <= 8 || work <= 70e3 ? Way::words : Way::sliding;
+    if (P >= 400) return K <= 20 ? Way::words : Way::sliding;
+    if (products <= 8e6) return K <= (is_fp32 ? 24 : 12) ? Way::words : Way::sliding;
+    return K <= (is_fp32 ? 12 : 5) ? Way::words : Way::sliding;
+}
+
+// Who sums the outputs: by the numbers of one sample, but where ways add taps in the same order, as the
+// number of samples must not change the order of a sum. The bounds are those of measurements on an H200
+// (results/findings.md).
 inline Way way_of(const Problem& problem) {
     const int64_t K = problem.K, P = problem.P, stride = problem.stride;
     const int64_t common = std::gcd(stride, problem.dilation);
@@ -3894,21 +3962,14 @@ inline Way way_of(const Problem& problem) {
     if (problem.dtype == Dtype::float64) return Way::outputs;
     if (by_channel) return Way::sliding;
     if (2 * meeting_taps(problem) <= K && fits_padded(problem)) return Way::padded;
+    if (stride == 1 && problem.x_stride_l == 1) return way_of_neighbours(problem);
     // us by sliding and by this: 1x39x54, K47, padding 46 7.8, 4.7; 3x250x582, K12, stride 4 8.7, 5.8. Of
     // fewer taps others are as good, and of many samples better.
     if (K >= 5 && problem.G * P * K <= 1 << 16 && gather::takes(problem)) return Way::gathered;
     if (problem.x_stride_l != 1) return P < 64 ? Way::outputs : Way::sliding;
-    if (stride == 1) {
-        const bool fills_strips = problem.dtype == Dtype::float32 ? K > 8 : K > (P < 1024 ? 8 : 2);
-        if (problem.dilation == 1 && P >= 192 && fills_strips && K <= 128) return Way::strips;
-        if (K <= 4 && P < 128) return Way::outputs;
-        // us by words and by this: 512x128x16 to 256, K5, fp32 62 and 26, bf16 85 and 26.
-        const int64_t some = problem.O * (problem.dtype == Dtype::float32 ? 1 : 2);
-        if (P <= std::min<int64_t>(16 * some, 47) && K * P <= 256 * some && gather::takes(problem))
-            return Way::gathered;
-        if (K <= (P < 48 ? 32 : P < 128 ? 6 : P < 192 ? 8 : 12)) return Way::words;
-        return P < 48 ? Way::outputs : Way::sliding;
-    }
+    const auto outputs_or_gathered = [&] {
+        return K <= kLaneTaps && has_few_blocks(problem) ? Way::gathered : Way::outputs;
+    };
     if (common == 1 && P >= 16 && P < 64 && K > 16 && K <= 96) return Way::strided;
     if (common == 1 && P >= 64 && stride % 2 == 1 && K > (P < 512 ? 4 : 2) && K <= 32) return Way::strided;
     // us by outputs or sliding and by this, fp32 and bf16: 8x36x39071 to 72, K3 s2 58, 46 and 58, 36;
@@ -3921,15 +3982,20 @@ inline Way way_of(const Problem& problem) {
     // 16 bits of few taps come faster by 16 bytes: 9x427x8288 to 854, K2 s8 55 us by outputs, 38 by this;
     // 11x3780x1057, K3 s3 76, 62; 3x1391x16985, K4 s4 d2 97, 75.
     if (!is_fp32 && K > 1 && K <= 4 && P >= 300) return Way::strided;
-    if ((K <= 4 && (planes > 1 || P < 64)) || 2 * K <= 3 * planes) return Way::outputs;
+    if ((K <= 4 && (planes > 1 || P < 64)) || 2 * K <= 3 * planes) return outputs_or_gathered();
     if (common == 1 && P >= 64 && stride >= 8 && K <= 32) return Way::strided;
     // Few positions for as many planes: 3x41x2940, K48, stride 8 13.5 us by sliding, 6.6 by this; 4x90x16719
     // to 180, K50, stride 8 58, 34; 2x176x1182, K45 s4 d9 12, 8. But of fewer planes 5x370x1831, K38 s4 d2
     // 14, 21; 11x345x1043, K41 s4 19, 25.
     const int64_t few_positions = stride >= 8 ? 2500 : stride >= 4 ? 200 : 0;
     if (common == 1 && K >= 24 && K <= 63 && P >= 64 && P <= few_positions) return Way::strided;
-    // Too few products for setting out; of many taps even fewer, as there may be many samples.
-    if (problem.G * problem.O * P * K <= (K <= 16 ? 3 : 1) << 17) return Way::outputs;
+    // Too few products for setting out. Of few taps in one plane both ways add in their order, so that all
+    // samples' products count (us by outputs and by sliding, 1, 8 and 64 samples of 46x2132, K7 s2 d2: 5.4,
+    // 10, 36 and 6.0, 6.8, 17; but 49x146x382, K2 s2 d4 10.0, 12.6); of others one sample's.
+    const bool in_order = planes == 1 && K <= kLaneTaps;
+    const int64_t products = (in_order ? problem.N : 1) * problem.G * problem.O * P * K;
+    const int64_t few = in_order ? (K <= 4 ? 48 : 12) : planes > 1 && K <= 16 ? 3 : 1;
+    if (products <= few << 17) return outputs_or_gathered();
     if (P < 64 && K >= 192 && fits_padded(problem)) return Way::padded;
     return P < 64 && (planes > 2 || K < 16 || K > 64) ? Way::outputs : Way::sliding;
 }
@@ -5725,16 +5791,6 @@ inline Choice choose(const Problem& problem) {
 }
 
 }  // namespace sm90
-
-// Fewer than 8 output channels leave products nearly empty. Even so many and long sums are faster than by
-// "direct" (ms by this route and by that, TF32: 9x187x20337 to 6, K6 0.147 and 0.681; 2x260x6597 to 4, K25
-// 0.084 and 0.297; but 3x401x6873 to 3, K3 s4 0.035 and 0.033), unless that reads each x once. Decided by one
-// sample, whose result must not depend on others.
-inline bool pays_for_few_outputs(const Problem& problem) {
-    const double products =
-        static_cast<double>(problem.G * problem.P) * static_cast<double>(problem.C * problem.K);
-    return products >= 4e6 && (problem.O * problem.K > 8 || problem.C > 512);
-}
 
 inline bool fits_gemm_sm90(const Problem& problem) {
     constexpr int64_t kMost = int64_t{1} << 30;  // positions, channels and products are counted in 32 bits
@@ -8130,6 +8186,8 @@ struct Params {
     int32_t fill_rows;    // at once
     Divisor fill_quads;   // warps that bring weights side by side across output channels, of 4 each
     int32_t fill_steps;   // at once
+    int32_t filled_quads;  // of output channels, likewise; weights of others may be anything, but for the
+                           // soundness of split sums
     int32_t m_tiles;      // of a block
     int32_t tasks_o;      // of a block, along output channels
     int32_t tasks_p;      // of a block, along positions: neighbouring warps store neighbouring pieces of rows
@@ -8232,9 +8290,7 @@ __device__ __forceinline__ void fill_w(const Params& params, const Place& place,
                              row_begin * Tile::kPerWord * K;
     const int second_step = params.tap_pairs ? 1 : K;
     const int across = params.fill_quads.divisor, first_step = params.fill_quads.quotient(warp);
-    // Rows of weights that no output channel needs may hold anything, but for the soundness of split sums.
-    const int filled = Tile::kIsNarrow ? (outputs + 3) / 4 : params.m_tiles * 4;
-    const int quads = first_step < params.fill_steps ? filled : 0;
+    const int quads = first_step < params.fill_steps ? params.filled_quads : 0;
 #pragma unroll 1
     for (int begin = first_step; begin < params.chunk_steps; begin += kAlong * params.fill_steps) {
         int source[kAlong];
@@ -8698,8 +8754,8 @@ Params plan_within(const Problem& problem, int64_t smem_limit, int64_t warps) {
         const int64_t share = 2 * kWarps * problem.device.sm_count / params.blocks;
         params.warps = static_cast<int32_t>(std::max(even, std::min<int64_t>(kWarps, share)));
         const int64_t width = std::min<int64_t>(round_up(span, 32), 32 * params.warps);
-        const int64_t filled = Tile::kIsNarrow ? ceil_div(problem.O, 4) : 4 * m_tiles;
-        const int64_t quads = std::min<int64_t>(filled, params.warps);
+        params.filled_quads = static_cast<int32_t>(Tile::kIsNarrow ? ceil_div(problem.O, 4) : 4 * m_tiles);
+        const int64_t quads = std::min(params.filled_quads, params.warps);
         params.fill_width = plan_divisor(width);
         params.fill_rows = static_cast<int32_t>(32 * params.warps / width);
         params.fill_quads = plan_divisor(quads);
@@ -8714,7 +8770,7 @@ Params plan_within(const Problem& problem, int64_t smem_limit, int64_t warps) {
     // The whole depth, for as many output channels as leave half the room.
     for (int64_t most = kMaxMTiles; warps > 0 && most >= Tile::kMTiles; most /= 2) {
         const int64_t m_tiles = m_tiles_of(most);
-        int64_t p_tiles = std::min(std::max<int64_t>(warps / ceil_div(m_tiles, Tile::kMTiles), 1), p_total);
+        int64_t p_tiles = std::min(warps / ceil_div(m_tiles, Tile::kMTiles), p_total);
         if (!set(params.rows, m_tiles, p_tiles)) continue;
         if (most / 2 >= Tile::kMTiles && m_tiles > most / 2 &&
             4 * m_total >= 3 * round_up(m_total, m_tiles_of(most / 2)) &&
@@ -8779,16 +8835,18 @@ bool beats_direct(const Problem& problem, double words) {
     return words / words_per_cycle <= std::max(direct, stores);
 }
 
+// A problem, planned for a tile.
 template <class Tile>
 struct Launch {
-    static bool takes(const Problem& problem) {
-        const Params params = plan<Tile>(problem);
-        return params.blocks > 0 && params.blocks <= kMaxBlocks;
-    }
+    const Params params;
+
+    explicit Launch(const Problem& problem) : params(plan<Tile>(problem)) {}
+
+    bool takes() const { return params.blocks > 0 && params.blocks <= kMaxBlocks; }
 
     // Whether it does better than "direct", by one sample's numbers.
-    static bool suits(const Problem& problem) {
-        const Params params = plan<Tile>(problem);
+    bool suits() const {
+        const Problem& problem = params.problem;
         // Many weights take long to bring: worth it where many positions share them, and most taps meet x (us
         // by this route and by "direct": 8x11x792 to 72, K166, TF32 176 and 69; 5x3x593 to 104, K230, 40 and
         // 22; 19x7x87 to 17, K596 d9 all in padding, 500 and 400).
@@ -8802,10 +8860,9 @@ struct Launch {
         return beats_direct<Tile>(problem, words);
     }
 
-    static Error run(const Problem& problem, cudaStream_t stream) {
-        const Params params = plan<Tile>(problem);
+    Error run(cudaStream_t stream) const {
         const auto kernel = fold_sm80_forward_kernel<Tile>;
-        const Error error = allow_smem<fold_sm80_forward_kernel<Tile>>(problem.device);
+        const Error error = allow_smem<fold_sm80_forward_kernel<Tile>>(params.problem.device);
         if (error != nullptr) return error;
         kernel<<<static_cast<unsigned>(params.blocks), 32 * params.warps, params.smem_bytes, stream>>>(
             params);
@@ -8813,17 +8870,19 @@ struct Launch {
     }
 };
 
-// Calls Launch<Tile> of the tile that suits: the one that reads least from shared memory, but long rows where
-// three products for one hide the reads of x.
+// Calls with a Launch of the tile that suits: the one that reads least from shared memory, but long rows
+// where three products for one hide the reads of x.
 template <class Element, bool kSplit, class Call>
 auto with_tile(const Problem& problem, Call call) {
     if constexpr (kSplit) {
-        if (problem.P >= 448) return call(Launch<Tile<Element, true, 1, 16, 2>>{});
-        return call(Launch<Tile<Element, true, 1, 8, 2>>{});
+        if (problem.P >= 448) return call(Launch<Tile<Element, true, 1, 16, 2>>(problem));
+        return call(Launch<Tile<Element, true, 1, 8, 2>>(problem));
     } else {
-        using Narrow = Launch<Tile<Element, false, 1, 8, 3>>;
-        if (problem.O <= 16 && Narrow::takes(problem)) return call(Narrow{});
-        return call(Launch<Tile<Element, false, 2, 8, 2>>{});
+        if (problem.O <= 16) {
+            const Launch<Tile<Element, false, 1, 8, 3>> narrow(problem);
+            if (narrow.takes()) return call(narrow);
+        }
+        return call(Launch<Tile<Element, false, 2, 8, 2>>(problem));
     }
 }
 
@@ -8847,7 +8906,7 @@ inline bool takes(const Problem& problem) {
     if (problem.stride > 64 || problem.K > 8192 || problem.dilation > 8192 ||
         problem.K * problem.dilation > 32768)
         return false;
-    return with_launch(problem, [&](auto launch) { return launch.takes(problem); });
+    return with_launch(problem, [&](const auto& launch) { return launch.takes(); });
 }
 
 }  // namespace fold
@@ -8877,12 +8936,12 @@ inline bool fits_fold_sm80(const Problem& any_problem) {
                             static_cast<double>(problem.P);
     const double least = !is_float ? 4e5 : is_tf32 ? 3e6 : problem.G > 1 ? 4e6 : 3.2e8;
     if (products < least) return false;
-    return fold::with_launch(problem, [&](auto launch) { return launch.suits(problem); });
+    return fold::with_launch(problem, [&](const auto& launch) { return launch.suits(); });
 }
 
 inline Error launch_fold_sm80(const Problem& any_problem, cudaStream_t stream) {
     const Problem problem = canonical(any_problem);
-    return fold::with_launch(problem, [&](auto launch) { return launch.run(problem, stream); });
+    return fold::with_launch(problem, [&](const auto& launch) { return launch.run(stream); });
 }
 
 }  // namespace conv1d
@@ -9763,10 +9822,11 @@ inline bool takes(const Problem& problem) {
 }  // namespace stem
 
 // fp32, fp16 and bf16 from sm_80 on, fewer than 16 input channels a group, sums of some 80 products, and so
-// many outputs that setting out does not count (us by this route and by the next best: TF32 7x3x29308 to 602,
-// K2 138, 192; 4x1x3374 to 429, K5 s4 10.7, 7.9; fp32 convtasnet_enc 57, 77; encodec_stem, 7 products for 32
-// channels, 170, 161; 7x3x2278 to 353, K8 s3 14.1, 10.4). By one sample: its result must not depend on its
-// batch.
+// many outputs and products that setting out does not count (us by this route and by the next best: TF32
+// 7x3x29308 to 602, K2 138, 192; fp32 convtasnet_enc 57, 77; encodec_stem, 7 products for 32 channels, 170,
+// 161; 7x3x2278 to 353, K8 s3 14.1, 10.4; of less than 10 million products a sample TF32 2x9x8698 to 86, K1
+// 13.7, 8.7; 12x7x2423 to 64, K5 20, 12; but 16x5x4905 to 101, K3 18, 25). By one sample: its result must not
+// depend on its batch.
 inline bool fits_stem_sm80(const Problem& any_problem) {
     const Problem problem = canonical(any_problem);
     const int arch = problem.device.arch;
@@ -9781,7 +9841,7 @@ inline bool fits_stem_sm80(const Problem& any_problem) {
                                                     : 4;
     const int64_t products = problem.C * problem.K;
     if ((is_float && !fast) || products < least_products || outputs < 1 << 17 || problem.P < 256 ||
-        products * outputs < 5 << 20)
+        products * outputs < 10 << 20)
         return false;
     // Products may be half empty, in 16 bits three quarters: 8x4x30001 to 40, K9 in TF32 50, 40 (and to 100
     // 54, 74), in bf16 to 100 44, 65. Bringing x counts where it has many planes for the channels that there
@@ -10616,14 +10676,17 @@ inline bool fits_few_outputs(const Problem& any_problem) {
     // Of few products gather is sooner done: 2x2x86720 to 2, K3, stride 2, 6.3 us here and 5.2 there.
     if (few::takes_project(problem)) return problem.C * problem.K > 10 || !fits_gather(problem);
     const bool exact = problem.dtype == Dtype::float32 && problem.precision == Precision::ieee;
-    const bool is_long = problem.C * problem.K >= 1000 && (problem.P <= 1024 || problem.O <= (exact ? 4 : 1));
+    const bool is_half = element_bytes(problem.dtype) == 2, fits_gemm = fits_gemm_sm90(problem);
+    const int64_t products = problem.C * problem.K;
+    // In 16 bits very long ones: 9x370x252 to 6, K4 26, 12; 40x599x46 to 3, K15 65, 29; but one sample of
+    // 606x188 to 2, K17 14, 29.
+    const bool is_long = products >= (is_half && fits_gemm ? 10000 : 1000) &&
+                         (problem.P <= 1024 || problem.O <= (exact ? 4 : 1));
     // Of fewer, where the next best is "direct" or, for fp32, tensor cores (us here and by that: bf16
     // 3x280x67127 to 2, K2 105, 308; 59x29x1783 to 7, K7 35, 47; fp32 8x26x5666 to 2, K30 23, 54;
     // 37x26x33749 to 3, K5 181, 224; but fp32 by "direct" 40x56x596 to 3, K8 19, 16; bf16 by tensor cores
     // 1x63x27281 to 2, K11 s2 18, 12).
-    const bool fits_gemm = fits_gemm_sm90(problem);
-    const bool gains =
-        element_bytes(problem.dtype) == 2 ? !fits_gemm : exact && fits_gemm && problem.O <= 4;
+    const bool gains = is_half ? !fits_gemm : exact && fits_gemm && problem.O <= 4;
     if (!is_long && !(gains && problem.C >= 16 && problem.O < 8)) return false;
     // 4x225x226 to 2, K11, stride 2: 15 us there, 20 here; 15x393x11331 to 2, K7, stride 8: 106 and 178.
     return !fits_gather(problem);
@@ -11996,16 +12059,16 @@ CONV1D_SM90_16BIT_TILES(CONV1D_SM90_FOLDED)
 #line 1 "kernels/pointwise_sm90.cuh"
 // Pointwise convolution on Hopper: with one tap, y[n] = W * x[n] is a plain matrix product.
 //
-// Chosen for 16 channels a group and more. The positions of all samples lie in a line, cut into tiles. Eight
-// loader warps bring x as it lies, [channel][position], and W, K-major in swizzled rows of 128 bytes, by
-// asynchronous copies, and round or split W where it then lies. Two product warpgroups compute
-// D[position][output] = x^T * W^T by wgmma: x is operand A, from registers, into which a thread reads four
-// neighbouring positions of each of its channels; these are rows g and g + 8 of two products of 64 positions.
-// So x is rounded, split or transposed in registers only, a thread's sums are four neighbours of a row of y,
-// stored 16 bytes (of fp32) at once, and there is no packing and no workspace. fp32 runs as three products of
-// TF32 parts, of which the low ones come first, summed outside the tensor core every 16 channels; sums which
-// those do not hold (inf, NaN, very small ones) are done again by multiply-adds.
-// A sum's terms are added in the order of channels, wherever its position lies in a tile.
+// Chosen for 16 channels a group and more, and rows of x of whole 16 bytes. The positions of all samples lie
+// in a line, cut into tiles. Eight loader warps bring x as it lies, [channel][position], and W, K-major in
+// swizzled rows of 128 bytes, by asynchronous copies, and round or split W where it then lies. Two product
+// warpgroups compute D[position][output] = x^T * W^T by wgmma: x is operand A, from registers, into which a
+// thread reads four neighbouring positions of each of its channels; these are rows g and g + 8 of two
+// products of 64 positions. So x is rounded, split or transposed in registers only, a thread's sums are four
+// neighbours of a row of y, stored 16 bytes (of fp32) at once, and there is no packing and no workspace. fp32
+// runs as three products of TF32 parts, of which the low ones come first, summed outside the tensor core
+// every 16 channels; sums which those do not hold (inf, NaN, very small ones) are done again by
+// multiply-adds. A sum's terms are added in the order of channels, wherever its position lies in a tile.
 
 #include <type_traits>
 
@@ -12075,7 +12138,7 @@ struct Params {
     int32_t o_tiles;         // of one group
     int32_t tiles;           // of the whole problem
     int32_t chunks;          // of channels
-    int32_t x_copy, w_copy;  // bytes of x and of W that are copied at once
+    int32_t w_copy;          // bytes of W that are copied at once, 16 or 4; of x 16
     int32_t boxes;           // 1: the copy engine loads x and W; rows of positions begin at tiles then
     int32_t residues;        // 16 bits, boxes: how many neighbouring channels make a row of the tensor map, 1
                              // or 2, as rows begin at 16-byte pieces or between; a stage has these apart
@@ -12160,7 +12223,7 @@ struct Loader {
     const Element* w_source;  // this thread's first piece
     int32_t w_rows;           // from it on
     const Element* x_source;  // the positions that this thread copies, of its first channel
-    bool x_wanted, x_exists;  // positions that x lacks are zero; sums that y does not have are no one's
+    bool x_exists;            // else they are zero
 
     template <int kBytes>
     static __device__ __forceinline__ void copy(uint32_t target, const void* source, bool exists) {
@@ -12177,7 +12240,8 @@ struct Loader {
         if (thread % 32 == 0) ptx::mbarrier_arrive(full);
     }
 
-    // A chunk of W; zeros behind the last channel.
+    // A chunk of W; zeros behind the last channel, and, as sums of split operands must all be sound or else
+    // are looked at one by one, in rows that W lacks.
     template <int kBytes>
     __device__ __forceinline__ void load_weights(uint32_t stage) const {
         const int32_t left = channels - thread % 8 * Traits::kPieceChannels;
@@ -12186,11 +12250,12 @@ struct Loader {
         uint32_t target = stage + piece_offset();
 #pragma unroll
         for (int i = 0; i < kPieces; ++i, source += step, target += 32 * kRowBytes) {
-            if (32 * i >= w_rows) break;
+            const bool exists = 32 * i < w_rows;
+            if (Traits::kParts == 1 && !exists) break;
 #pragma unroll
             for (int j = 0; j < 16 / kBytes; ++j) {
                 constexpr int kCount = kBytes / Traits::kElementBytes;
-                copy<kBytes>(target + j * kBytes, source + j * kCount, j * kCount < left);
+                copy<kBytes>(target + j * kBytes, source + j * kCount, exists && j * kCount < left);
             }
         }
     }
@@ -12228,47 +12293,24 @@ struct Loader {
         }
     }
 
-    // A thread copies the same kCount positions, kBytes, of every kCount-th channel.
-    template <int kBytes>
-    struct Units {
-        static constexpr int kCount = kBytes / Traits::kElementBytes;
-        static constexpr int kPlane = kPositions / kCount;  // of a channel and product warpgroup
-    };
+    // A thread copies the same piece of 16 bytes of every kPiece-th channel: positions of one sample, as rows
+    // are whole pieces.
+    static constexpr int kPiece = 16 / Traits::kElementBytes;
+    static constexpr int kPlanePieces = kPositions / kPiece;  // of a channel and product warpgroup
 
-    template <int kBytes>
-    __device__ __forceinline__ void find_x(const Place& place) {
-        constexpr int kCount = Units<kBytes>::kCount, kUnits = 2 * Units<kBytes>::kPlane;
-        const Position at = find_position(params, place.q + thread % kUnits * kCount);
-        const int64_t l = at.p * problem.stride - problem.pad_left;
-        x_wanted = at.exists;
-        x_exists = l >= 0 && l < problem.L;
-        x_source = static_cast<const Element*>(problem.x) + at.n * problem.x_stride_n +
-                   (place.group * problem.C + thread / kUnits) * problem.x_stride_c + l * problem.x_stride_l;
-    }
-
-    template <int kBytes>
     __device__ __forceinline__ void load_x(uint32_t x_stage) const {
-        constexpr int kCount = Units<kBytes>::kCount, kPlane = Units<kBytes>::kPlane;
-        if (!x_wanted) return;
-        const int32_t unit = thread % (2 * kPlane), channel = thread / (2 * kPlane);
+        const int32_t unit = thread % (2 * kPlanePieces), channel = thread / (2 * kPlanePieces);
         const int32_t left = x_exists ? channels - channel : 0;
-        const int64_t step = kCount * problem.x_stride_c;
+        const int64_t step = kPiece * problem.x_stride_c;
         const Element* source = x_source;
         constexpr int kPitchBytes = Traits::pitch(1) * Traits::kElementBytes;
-        uint32_t target = x_stage + unit / kPlane * Traits::plane_bytes(1) + channel * kPitchBytes +
-                          unit % kPlane * kBytes;
+        uint32_t target = x_stage + unit / kPlanePieces * Traits::plane_bytes(1) + channel * kPitchBytes +
+                          unit % kPlanePieces * 16;
 #pragma unroll 8
-        for (int c = 0; c < Traits::kChunkChannels; c += kCount, source += step) {
-            copy<kBytes>(target, source, c < left);
-            target += kCount * kPitchBytes;
+        for (int c = 0; c < Traits::kChunkChannels; c += kPiece, source += step) {
+            copy<16>(target, source, c < left);
+            target += kPiece * kPitchBytes;
         }
-    }
-
-    template <class Run>
-    __device__ __forceinline__ void with_x_copy(Run run) const {
-        if (params.x_copy == 16) run(std::integral_constant<int, 16>{});
-        else if (params.x_copy == 8) run(std::integral_constant<int, 8>{});
-        else run(std::integral_constant<int, 4>{});
     }
 
     // Turns to the chunks of a tile.
@@ -12278,12 +12320,15 @@ struct Loader {
         w_rows = static_cast<int32_t>(problem.O) - place.o - thread / 8;
         w_source = static_cast<const Element*>(problem.w) + thread % 8 * Traits::kPieceChannels +
                    (place.group * problem.O + place.o + thread / 8) * problem.C;
-        with_x_copy([&](auto bytes) { find_x<decltype(bytes)::value>(place); });
+        const Position at = find_position(params, place.q + thread % (2 * kPlanePieces) * kPiece);
+        x_exists = at.exists;
+        x_source = static_cast<const Element*>(problem.x) + at.n * problem.x_stride_n +
+                   (place.group * problem.C + thread / (2 * kPlanePieces)) * problem.x_stride_c + at.p;
     }
 
     __device__ __forceinline__ void load_chunk(uint32_t stage) {
         const uint32_t x_stage = stage + Traits::kParts * Traits::part_bytes(kColumns);
-        with_x_copy([&](auto bytes) { load_x<decltype(bytes)::value>(x_stage); });
+        load_x(x_stage);
         if (params.w_copy == 16) load_weights<16>(stage);
         else load_weights<4>(stage);
         channels -= Traits::kChunkChannels;
@@ -12402,13 +12447,24 @@ struct Product {
         return Traits::kIsFloat ? Traits::pitch(1) * Traits::kElementBytes : pair_step;
     }
 
-    // `x` is at this lane's first channel and position.
+    // `x` is at this lane's first channel and position. First all loads: row by row, as ptxas makes some wait
+    // for others' values where they come half by half (16 bits, long sums: 1.07 of the time).
     __device__ __forceinline__ void load_fragments(Fragments& fragments, const uint8_t* x, int step) const {
+        using Loaded = std::conditional_t<Traits::kIsFloat, uint4, uint2>;
+        constexpr int kRows = Traits::kIsFloat ? 1 : 2;  // of x, for a lane's channels that neighbour
+        Loaded loaded[2][kRows];                         // of the halves of the step's channels
 #pragma unroll
-        for (int half = 0; half < 2; ++half) {  // of the step's channels
-            const uint8_t* const source = x + (2 * step + half) * 4 * channel_step();
+        for (int row = 0; row < kRows; ++row) {
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                const uint8_t* const source = x + (2 * step + half) * 4 * channel_step() + row * odd_step;
+                loaded[half][row] = *reinterpret_cast<const Loaded*>(source);
+            }
+        }
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
             if constexpr (Traits::kIsFloat) {
-                const uint4 four = *reinterpret_cast<const uint4*>(source);
+                const uint4 four = loaded[half][0];
                 const uint32_t bits[4] = {four.x, four.y, four.z, four.w};
 #pragma unroll
                 for (int i = 0; i < 4; ++i) {
@@ -12418,8 +12474,7 @@ struct Product {
                     else high = round_tf32(bits[i]);
                 }
             } else {
-                const uint2 first = *reinterpret_cast<const uint2*>(source);
-                const uint2 second = *reinterpret_cast<const uint2*>(source + odd_step);
+                const uint2 first = loaded[half][0], second = loaded[half][1];
                 fragments.part[0][0][2 * half] = __byte_perm(first.x, second.x, 0x5410);
                 fragments.part[0][0][2 * half + 1] = __byte_perm(first.x, second.x, 0x7632);
                 fragments.part[0][1][2 * half] = __byte_perm(first.y, second.y, 0x5410);
@@ -12463,9 +12518,10 @@ struct Product {
                 if constexpr (kParts == 1) {
                     multiply(sums, fragments[step % 2], w16 + 2 * step, 0, 0, accumulate);
                     accumulate = true;
-                } else {  // the high parts of two steps come after all low ones
-                    multiply(sums, fragments[step % 2], w16 + 2 * step, 1, 0, step % 2 != 0);
-                    multiply(sums, fragments[step % 2], w16 + 2 * step, 0, 1, true);
+                } else {  // the high parts of two steps come after all low ones; of these W's first, as a
+                          // descriptor waits for products that read the one before it (.96 of the time)
+                    multiply(sums, fragments[step % 2], w16 + 2 * step, 0, 1, step % 2 != 0);
+                    multiply(sums, fragments[step % 2], w16 + 2 * step, 1, 0, true);
                     if (step % 2 != 0) {
                         multiply(sums, fragments[0], w16 + 2 * step - 2, 0, 0, true);
                         multiply(sums, fragments[1], w16 + 2 * step, 0, 0, true);
@@ -12660,7 +12716,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 #endif
 }
 
-// tiles is 0 where that cannot be: rows of 16 bits are copied two at a time.
+// tiles is 0 where that cannot be.
 template <class Traits, int kColumns>
 inline Params cut(const Problem& problem) {
     Params params{};
@@ -12671,28 +12727,30 @@ inline Params cut(const Problem& problem) {
     const auto aligned = [](const void* pointer, int64_t bytes) {
         return reinterpret_cast<uintptr_t>(pointer) % bytes == 0;
     };
-    params.x_copy = params.w_copy = static_cast<int32_t>(element);
-    const bool in_rows = problem.x_stride_l == 1 && problem.stride == 1 && problem.pad_left == 0;
-    for (int32_t bytes = 2 * static_cast<int32_t>(element); bytes <= 16; bytes *= 2) {
-        if (in_rows && problem.P == problem.L && problem.P * element % bytes == 0 &&
-            problem.x_stride_c * element % bytes == 0 &&
-            (problem.N == 1 || problem.x_stride_n * element % bytes == 0) && aligned(problem.x, bytes))
-            params.x_copy = bytes;
-        if (bytes != 8 && problem.C * element % bytes == 0 && aligned(problem.w, bytes))
-            params.w_copy = bytes;
-    }
+    const auto w_in_pieces = [&](int64_t bytes) {
+        return problem.C * element % bytes == 0 && aligned(problem.w, bytes);
+    };
+    params.w_copy = w_in_pieces(16) ? 16 : w_in_pieces(4) ? 4 : 0;
+    const bool in_rows = problem.x_stride_l == 1 && problem.stride == 1 && problem.pad_left == 0 &&
+                         problem.P == problem.L;
+    // From one sample to the next too where there is none, as the choice of routes must not depend on that.
+    const auto x_in_pieces = [&](int64_t bytes) {
+        return in_rows && problem.P * element % bytes == 0 && problem.x_stride_c * element % bytes == 0 &&
+               problem.x_stride_n * element % bytes == 0 && aligned(problem.x, bytes);
+    };
+    const bool whole_pieces = x_in_pieces(16);
     // Tiles lie in one sample each then: not where too much of them would be behind its end. The driver asks
     // for strides of whole 16 bytes, not zero.
     constexpr int64_t kFar = int64_t{1} << 37;
     const int64_t whole_tiles = round_up(problem.P, kTilePositions);
     // Two channels' rows of 8 mod 16 bytes make one of whole 16.
-    const bool in_turn = !Traits::kIsFloat && params.x_copy == 8 && problem.C % 2 == 0 &&
+    const bool in_turn = !Traits::kIsFloat && !whole_pieces && x_in_pieces(8) && problem.C % 2 == 0 &&
                          problem.x_stride_c % Traits::kPieceChannels != 0 && aligned(problem.x, 16) &&
-                         (problem.N == 1 || problem.x_stride_n % Traits::kPieceChannels == 0);
-    params.boxes = (params.x_copy == 16 || in_turn) && params.w_copy == 16 &&
+                         problem.x_stride_n % Traits::kPieceChannels == 0;
+    params.boxes = (whole_pieces || in_turn) && params.w_copy == 16 &&
                    16 * (whole_tiles - problem.P) <= problem.P &&
                    problem.x_stride_c > 0 && problem.G * problem.C * problem.x_stride_c < kFar &&
-                   (problem.N == 1 || (problem.x_stride_n > 0 && problem.x_stride_n < kFar));
+                   problem.x_stride_n > 0 && problem.x_stride_n < kFar;
     params.residues = params.boxes && in_turn ? 2 : 1;
     params.line = static_cast<uint32_t>(params.boxes ? whole_tiles : problem.P);
     const int64_t tiles = ceil_div(problem.N * params.line, kTilePositions) * params.o_tiles * problem.G;
@@ -12711,7 +12769,7 @@ inline Params cut(const Problem& problem) {
     params.stages = room < kMaxStages ? room : kMaxStages;
     params.smem_bytes = params.stages * params.stage_bytes + other_bytes;
     const bool fits = tiles < kMaxBlocks / 2 && params.stages > kAhead<Traits, kColumns> &&
-                      params.x_copy >= 4 && params.w_copy >= 4;
+                      (whole_pieces || params.boxes) && params.w_copy != 0;
     params.tiles = fits ? static_cast<int32_t>(tiles) : 0;
     return params;
 }
@@ -12791,13 +12849,13 @@ inline Error launch(const Problem& problem, cudaStream_t stream) {
 
 }  // namespace pointwise_sm90
 
+// Rows of x of whole 16 bytes. Others are sooner done by gemm_sm90, with packed weights and all (us by copies
+// of 4 bytes here and by that, TF32: 38x65x1167 to 410 88, 53; 2x22x184643 to 123 131, 74; 5x35x2894 to 205
+// 19, 17).
 inline bool fits_pointwise_sm90(const Problem& problem) {
     constexpr int64_t kMost = int64_t{1} << 30;  // positions and channels are counted in 32 bits
     if (problem.device.arch != 90 || problem.dtype == Dtype::float64 || problem.K != 1) return false;
     if (problem.C < 16 || problem.O < 8 || problem.C >= kMost || problem.G * problem.O >= kMost) return false;
-    // Copied by single elements; gemm_sm90 has more tiles (7x703x300 to 216, stride 2: 0.049 ms, 0.025).
-    if (problem.stride > 1 && problem.C > 64) return false;
-    if (problem.x_stride_c == 1 && problem.L > 1) return false;  // gemm_sm90 loads along channels
     if (problem.P >= kMost || problem.N >= kMost ||
         problem.N * (problem.P + pointwise_sm90::kTilePositions) >= kMost)
         return false;
@@ -13251,8 +13309,7 @@ namespace small {
 
 constexpr int kMmaWords = 8;       // depth of one product; a word is one fp32 operand or two 16-bit ones
 constexpr int kLaneElements = 16;  // of x, and of w, that a thread loads of a chunk
-constexpr int kGranule = 32;       // elements of depth: parts are multiples, as all tiles' chunks divide it
-constexpr int kSmallGranule = 16;  // divided by those of one tile only
+constexpr int kGranule = 32;  // elements of depth: parts are multiples, as all tiles' chunks divide it
 constexpr int kMaxParts = 16;
 constexpr int kFarAway = 1 << 30;  // a position outside of every row, alone or added to one inside
 constexpr int64_t kMostPositions = int64_t{1} << 28;
@@ -13306,13 +13363,9 @@ struct Params {
     int64_t blocks;
 };
 
-// Depth of a part, decided by one sample: short sums of few outputs are cut into single chunks, long ones
-// into at most 8 parts, or 16.
+// Depth of a part, of which there are at most 8, or 16 of long sums.
 inline int64_t part_depth(const Problem& problem) {
-    const int64_t depth = problem.C * problem.K;
-    const int64_t large_tiles = problem.G * ceil_div(problem.O, 64) * ceil_div(problem.P, 64);
-    if (depth <= 8 * kSmallGranule && 2 * large_tiles < problem.device.sm_count) return kSmallGranule;
-    const int64_t granules = ceil_div(depth, kGranule);
+    const int64_t granules = ceil_div(problem.C * problem.K, kGranule);
     return ceil_div(granules, granules > 32 ? kMaxParts : kMaxParts / 2) * kGranule;
 }
 
@@ -13761,37 +13814,30 @@ Error launch_tiles(const Problem& problem, cudaStream_t stream) {
     const auto tiles_of = [&](int64_t side) {
         return problem.G * ceil_div(problem.O, side) * ceil_div(problem.N * problem.P, side);
     };
-    if (part_depth(problem) % kGranule == 0) {
-        if (tiles_of(16) * ceil_div(problem.C * problem.K, part_depth(problem)) <= 20 * sms)
-            return launch<Tile<Element, kSplit, 16, 16, 1, 1>>(problem, false, stream);
-        const bool fills_large = 3 * round_up(problem.O, 64) <= 4 * round_up(problem.O, 32);
-        if (fills_large && tiles_of(64) >= sms)
-            return launch<Tile<Element, kSplit, 32, 32, 2, 2>>(problem, true, stream);
-    }
+    const int64_t parts = ceil_div(problem.C * problem.K, part_depth(problem));
+    if (tiles_of(16) * parts <= 20 * sms)
+        return launch<Tile<Element, kSplit, 16, 16, 1, 1>>(problem, false, stream);
+    const bool fills_large = 3 * round_up(problem.O, 64) <= 4 * round_up(problem.O, 32);
+    if (fills_large && tiles_of(64) >= sms)
+        return launch<Tile<Element, kSplit, 32, 32, 2, 2>>(problem, true, stream);
     return launch<Tile<Element, kSplit, 32, 32, 1, 1>>(problem, tiles_of(32) >= 10 * sms, stream);
 }
 
 }  // namespace small
 
-constexpr int64_t kLongRow = 192;  // positions that fill tiles of pointwise_sm90 and gemm_sm90
-
-inline double products_of_sample(const Problem& problem) {
-    return static_cast<double>(problem.G * round_up(problem.O, 32)) * static_cast<double>(problem.P) *
-           static_cast<double>(problem.C * problem.K);
-}
-
-// Few products of one sample: how many samples there are must not decide. The first bound suits up to some
-// 30 samples (us by this route and by gemm_sm90, TF32: 1x988x87 to 368, K1 9.9 and 37; 7x703x300 to 216, K1
-// 17 and 25; 61x164x34 to 940, K28 76 and 58). Few outputs of rows that fill blocks by themselves are worst
-// in many samples (tcn_d64, 64 samples, TF32: 43 and 23), but not with short rows (fp32, 2x62x69 to 9, K70:
-// 19 and 74) or short sums (4x27x127186 to 24, K2: 32 and 50). Long rows that sliding_sm90 takes (1 and 16
-// samples of 29x3592 to 43, K3, fp32 8.5 and 48, by that 17 and 26) and what stream_sm90 takes (16 and 128 of
-// 64x200 to 64, K3, TF32 9 and 22, by that 12 and 17) are left to them sooner; so are long rows of 16 bits
-// with one tap that is_for_pointwise leaves (16x45x1000 to 200 30, by gemm_sm90 18; 3, 20 and 64 samples of
-// 61x300 to 300 8, 19, 47 and 11, 14, 24; 10x33x700 to 64 9 and 10). Many outputs of a sample fill
-// gemm_sm90's tiles: with half the products 280 layers take .96 of the time in TF32 and bf16, but fp32 1.03.
+// Few products of one sample: how many samples there are must not decide. On Hopper the bounds are those of
+// some 1,000 random layers of 1 to 64 samples in each mode: a sample with few outputs, or with few products
+// for few tiles. Deep sums of one sample gain most (us by this route and by gemm_sm90, TF32: 1x988x87 to 368,
+// K1 9.9, 37; 1x293x721 to 17, K1 7, 14; 1x51x1336 to 178, K8 s8 6.8, 21), those of many samples lose
+// (49x756x86 to 138, K13 s3 122, 70; 61x164x34 to 940, K28 76, 58). Few outputs of rows that fill blocks by
+// themselves are worst in many samples (tcn_d64, 64 samples, TF32: 43 and 23), but not with short rows (fp32,
+// 2x62x69 to 9, K70: 19 and 74) or short sums (4x27x127186 to 24, K2: 32 and 50). Long rows that sliding_sm90
+// takes (1 and 16 samples of 29x3592 to 43, K3, fp32 8.5 and 48, by that 17 and 26) and what stream_sm90
+// takes (16 and 128 of 64x200 to 64, K3, TF32 9 and 22, by that 12 and 17) are left to them sooner.
 inline bool is_small(const Problem& problem) {
-    const double products = products_of_sample(problem);
+    const double outputs =
+        static_cast<double>(problem.G * round_up(problem.O, 32)) * static_cast<double>(problem.P);
+    const double products = outputs * static_cast<double>(problem.C * problem.K);
     const bool hopper = problem.device.arch == 90, fills_rows = problem.P > 512;
     const bool fills_gemm =
         problem.O <= 32 && problem.G == 1 && fills_rows && problem.C * problem.K >= 128;
@@ -13799,35 +13845,16 @@ inline bool is_small(const Problem& problem) {
                         problem.stride == 1 && problem.dilation == 1;
     const bool streams = hopper && problem.G == 1 && (problem.K == 2 || problem.K == 3) && problem.C > 32 &&
                          problem.C <= 64 && problem.O > 32 && problem.O <= 128;
+    if (fills_gemm || slides || streams) return products <= 4e6;
+    if (!hopper) return products <= 30e6;
     const bool is_half = element_bytes(problem.dtype) == 2;
-    const bool is_point = hopper && problem.P >= kLongRow && problem.K == 1 && is_half;
-    const int64_t outputs = problem.G * round_up(problem.O, 32) * problem.P;
-    const bool fills_tiles = hopper && (is_half || problem.precision == Precision::tf32) && outputs > 10000;
-    return products <= (fills_gemm || slides || streams ? 4e6 : is_point ? 5e6 : fills_tiles ? 15e6 : 30e6);
-}
-
-// One tap of few channels, or of not so few products, is left to pointwise_sm90.cuh where that can copy rows.
-// us by it and by this route, TF32, bf16: 3x16x60 to 196 6.6, 6.1 and 10, 10; 64x64x996 to 25 13, 11 and 20,
-// 18; 32x119x212 to 393 15 and 43, 64x104x258 to 181 17, 18 and 42, 36. Short rows leave its tiles few and
-// partly empty: 1x112x166 to 661 11, 11 and 7, 7; 41x650x139 to 43 TF32 44, fp32 48 and 28. fp32 takes three
-// products there: 3, 20 and 64x61x300 to 300 11, 13, 23 and 8.6, 22, 56; 40x101x400 to 256 23 and 54;
-// 1x80x483 to 337 16 and 8.5; 64x256x256 to 256 33 and 72.
-inline bool is_for_pointwise(const Problem& problem) {
-    const int64_t bytes = element_bytes(problem.dtype);
-    if (problem.device.arch != 90 || problem.K != 1 || problem.stride != 1 || problem.pad_left != 0 ||
-        problem.P != problem.L || problem.x_stride_l != 1)
-        return false;
-    const auto in_pieces = [&](int64_t piece_bytes) { return problem.C * bytes % piece_bytes == 0; };
-    const bool is_long = problem.P >= kLongRow;
-    const double products = products_of_sample(problem);
-    if (bytes == 2) {
-        const bool copies = in_pieces(4) && (problem.P | problem.x_stride_c | problem.x_stride_n) % 2 == 0;
-        return copies && ((problem.C <= 64 && in_pieces(16)) || products >= (is_long ? 4e6 : 16e6));
-    }
-    if (problem.precision == Precision::ieee)
-        return (problem.C <= 32 && in_pieces(16)) ||
-               products >= (!is_long ? 16e6 : problem.C <= 128 ? 5e6 : 12e6);
-    return (problem.C <= 64 && (in_pieces(16) || is_long)) || products >= (is_long ? 4e6 : 16e6);
+    if (outputs <= 30000 && products <= (is_half ? 30e6 : 45e6)) return true;
+    // Rows of whole 16 bytes for one tap pointwise_sm90 takes; for others fp32 costs three products.
+    const bool points = problem.K == 1 && problem.stride == 1 &&
+                        problem.P * element_bytes(problem.dtype) % 16 == 0;
+    if (!is_half && problem.precision == Precision::ieee && !points) return products <= 20e6;
+    const int64_t tiles = problem.G * ceil_div(problem.O, 64) * ceil_div(problem.P, 64);
+    return tiles <= (points ? 32 : 64) && products <= (is_half ? 8.4e6 : 13e6);
 }
 
 // fp32, fp16 and bf16 from sm_80 on, 16 input channels a group and more.
@@ -13845,7 +13872,7 @@ inline bool fits_small_sm80(const Problem& any_problem) {
                         problem.C * problem.x_stride_c + reach * problem.x_stride_l < kMost &&
                         problem.C * problem.K * problem.K < (int64_t{1} << 31);
     const int64_t blocks = problem.G * ceil_div(problem.O, 16) * ceil_div(problem.N * problem.P, 16);
-    return counts && blocks <= kMaxBlocks && is_small(problem) && !is_for_pointwise(problem);
+    return counts && blocks <= kMaxBlocks && is_small(problem);
 }
 
 inline Error launch_small_sm80(const Problem& any_problem, cudaStream_t stream) {

@@ -26,6 +26,10 @@ struct OutputsParams : BlockParams {
     int32_t p_distance;  // between a thread's outputs
 };
 
+// Rounded once.
+__device__ __forceinline__ float multiply_add(float a, float b, float c) { return fmaf(a, b, c); }
+__device__ __forceinline__ double multiply_add(double a, double b, double c) { return fma(a, b, c); }
+
 // A thread has outputs of one row. `lanes` neighbours share them: lane i sums taps i, i + lanes, ... that
 // meet x.
 template <class Element>
@@ -69,7 +73,8 @@ __global__ void __launch_bounds__(kMaxThreads, kOutputsBlocks<Element>)
 #pragma unroll
             for (int j = 0; j < kOutputs; ++j) {
                 const uint32_t at = l + j * step_l + tap * dilation;
-                sum[j] += factor * (tap < taps && at <= most_l ? widen(x[i][j]) : Sum{});
+                const Sum value = tap < taps && at <= most_l ? widen(x[i][j]) : Sum{};
+                sum[j] = multiply_add(factor, value, sum[j]);
             }
         }
     }

@@ -144,7 +144,8 @@ __device__ __forceinline__ void add_chunk(const Vector<Element, kVector>* x, con
 #pragma unroll
             for (int i = 0; i < kStrip; ++i) {
                 const int at = i + t;
-                part[i] += w_frag.at[t] * window[(g + at / kVector) % kGroups].at[at % kVector];
+                const float x_at = window[(g + at / kVector) % kGroups].at[at % kVector];
+                part[i] = fmaf(w_frag.at[t], x_at, part[i]);
             }
         };
         // One branch a group: with one a tap the compiler would load vectors piece by piece.

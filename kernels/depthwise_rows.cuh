@@ -104,12 +104,7 @@ __device__ __forceinline__ void sum_words(const Params& params, const Stage<Elem
     const int taps = params.K, dilation = params.dilation;
 #pragma unroll 1
     for (int p_first = stage.p; p_first < stage.p_end; p_first += 32 * kWords * kWordElems) {
-        float sum[kWords][kWordElems];
-#pragma unroll
-        for (int i = 0; i < kWords; ++i) {
-#pragma unroll
-            for (int j = 0; j < kWordElems; ++j) sum[i][j] = stage.bias;
-        }
+        float sum[kWords][kWordElems] = {};
         int at = p_first - stage.p + shift;
 #pragma unroll 2
         for (int k = 0; k < taps; ++k, at += dilation) {
@@ -119,13 +114,16 @@ __device__ __forceinline__ void sum_words(const Params& params, const Stage<Elem
 #pragma unroll
                 for (int i = 0; i < kWords; ++i) {
 #pragma unroll
-                    for (int j = 0; j < kWordElems; ++j) sum[i][j] += w * widen(x[32 * i].at[j]);
+                    for (int j = 0; j < kWordElems; ++j)
+                        sum[i][j] = fmaf(w, widen(x[32 * i].at[j]), sum[i][j]);
                 }
             } else {
 #pragma unroll
                 for (int i = 0; i < kWords; ++i) {
-                    sum[i][0] += w * widen(x[32 * i].at[kWordElems - 1]);
-                    sum[i][kWordElems - 1] += w * widen(x[32 * i + 1].at[0]);
+                    const float first = widen(x[32 * i].at[kWordElems - 1]);
+                    const float last = widen(x[32 * i + 1].at[0]);
+                    sum[i][0] = fmaf(w, first, sum[i][0]);
+                    sum[i][kWordElems - 1] = fmaf(w, last, sum[i][kWordElems - 1]);
                 }
             }
         }
@@ -134,7 +132,7 @@ __device__ __forceinline__ void sum_words(const Params& params, const Stage<Elem
             const int p = p_first + (32 * i + lane) * kWordElems;
             Word out;
 #pragma unroll
-            for (int j = 0; j < kWordElems; ++j) out.at[j] = narrow<Element>(sum[i][j]);
+            for (int j = 0; j < kWordElems; ++j) out.at[j] = narrow<Element>(sum[i][j] + stage.bias);
             if (p >= 0 && p + kWordElems <= stage.p_end) {
                 *reinterpret_cast<Word*>(stage.row.y + p) = out;
                 continue;
@@ -166,9 +164,7 @@ __device__ __forceinline__ void sum_strips(const Params& params, const Stage<Ele
     for (int p_first = stage.p; p_first < stage.p_end; p_first += kSpan) {
         Element* const span_smem = stage.x_smem + (p_first - stage.p);
         auto* const strip = reinterpret_cast<ElementVector*>(span_smem + lane * kStrip);
-        float sum[kStrip];
-#pragma unroll
-        for (int i = 0; i < kStrip; ++i) sum[i] = stage.bias;
+        float sum[kStrip] = {};
         SumVector window[kStripVectors + 1];
 #pragma unroll
         for (int i = 0; i < kStripVectors; ++i) window[i] = widen_vector(strip[i]);
@@ -185,7 +181,8 @@ __device__ __forceinline__ void sum_strips(const Params& params, const Stage<Ele
         for (int v = 0; v < kStripVectors; ++v) {
             ElementVector out;
 #pragma unroll
-            for (int i = 0; i < kVector; ++i) out.at[i] = narrow<Element>(sum[v * kVector + i]);
+            for (int i = 0; i < kVector; ++i)
+                out.at[i] = narrow<Element>(sum[v * kVector + i] + stage.bias);
             strip[v] = out;
         }
         if (params.activation != Activation::none) {
@@ -299,24 +296,23 @@ __global__ void __launch_bounds__(kMaxThreads, kRowsBlocks<kWay>)
     if (kWay == Way::words) p_begin -= misalignment<kLineBytes / sizeof(Element)>(row.y);
     if (kWay == Way::strips) p_begin -= misalignment<kWide>(row.x - params.pad_left);
     const int p_end = min(p_begin + params.segment, params.P);
-    int l = p_begin * stride - params.pad_left;
     // Through a shuffle, so that the compiler knows it is the same in the whole warp.
+    const int first_l = p_begin * stride - params.pad_left;
     const int shift =
-        kWay == Way::strips ? 0 : __shfl_sync(0xFFFFFFFF, misalignment<kWide>(row.x + l), 0);
-    l -= shift;
+        kWay == Way::strips ? 0 : __shfl_sync(0xFFFFFFFF, misalignment<kWide>(row.x + first_l), 0);
     // Of x for some positions. Words of odd taps reach one element further.
     const auto count_of = [&](int some) {
         const int reach = (taps - 1) * params.dilation;
         return shift + (min(some, positions) - 1) * stride + reach + 2;
     };
-    if (p_begin < p_end) fetch_stage(row.x, l, L, count_of(p_end - p_begin), x_smem);
+    if (p_begin < p_end) fetch_stage(row.x, first_l - shift, L, count_of(p_end - p_begin), x_smem);
     if (lane < taps) w_smem[lane] = widen(w_first);
     for (int k = lane + 32; k < taps; k += 32) w_smem[k] = widen(row.w[k]);
 #pragma unroll 1
     for (int p = p_begin; p < p_end; p += positions) {
         const int left = p_end - p - positions;
-        l += positions * stride;
         if (left > 0) {
+            const int l = (p + positions) * stride - params.pad_left - shift;
             fetch_stage(row.x, l, L, count_of(left), x_next);
             wait_for_stage<1>();
         } else {

@@ -30,7 +30,7 @@ constexpr const Route* kRoutes[] = {
     &kGather,        // tiny problems, taps that hardly overlap, few outputs of few positions
     &kSmallSm80,     // dense problems of few products: one launch
     &kStreamSm90,    // short sums on Hopper, bound by memory
-    &kPointwiseSm90,  // one tap on Hopper
+    &kPointwiseSm90,  // one tap on Hopper, rows of whole 16 bytes
     &kDownsampleSm90,  // three taps at a stride of 2 on Hopper
     &kSlidingSm90,  // few taps at a stride of 1 on Hopper
     &kGemmSm90,      // every other dense problem on Hopper

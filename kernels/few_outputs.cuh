@@ -508,14 +508,17 @@ inline bool fits_few_outputs(const Problem& any_problem) {
     // Of few products gather is sooner done: 2x2x86720 to 2, K3, stride 2, 6.3 us here and 5.2 there.
     if (few::takes_project(problem)) return problem.C * problem.K > 10 || !fits_gather(problem);
     const bool exact = problem.dtype == Dtype::float32 && problem.precision == Precision::ieee;
-    const bool is_long = problem.C * problem.K >= 1000 && (problem.P <= 1024 || problem.O <= (exact ? 4 : 1));
+    const bool is_half = element_bytes(problem.dtype) == 2, fits_gemm = fits_gemm_sm90(problem);
+    const int64_t products = problem.C * problem.K;
+    // In 16 bits very long ones: 9x370x252 to 6, K4 26, 12; 40x599x46 to 3, K15 65, 29; but one sample of
+    // 606x188 to 2, K17 14, 29.
+    const bool is_long = products >= (is_half && fits_gemm ? 10000 : 1000) &&
+                         (problem.P <= 1024 || problem.O <= (exact ? 4 : 1));
     // Of fewer, where the next best is "direct" or, for fp32, tensor cores (us here and by that: bf16
     // 3x280x67127 to 2, K2 105, 308; 59x29x1783 to 7, K7 35, 47; fp32 8x26x5666 to 2, K30 23, 54;
     // 37x26x33749 to 3, K5 181, 224; but fp32 by "direct" 40x56x596 to 3, K8 19, 16; bf16 by tensor cores
     // 1x63x27281 to 2, K11 s2 18, 12).
-    const bool fits_gemm = fits_gemm_sm90(problem);
-    const bool gains =
-        element_bytes(problem.dtype) == 2 ? !fits_gemm : exact && fits_gemm && problem.O <= 4;
+    const bool gains = is_half ? !fits_gemm : exact && fits_gemm && problem.O <= 4;
     if (!is_long && !(gains && problem.C >= 16 && problem.O < 8)) return false;
     // 4x225x226 to 2, K11, stride 2: 15 us there, 20 here; 15x393x11331 to 2, K7, stride 8: 106 and 178.
     return !fits_gather(problem);

@@ -70,6 +70,8 @@ struct Params {
     int32_t fill_rows;    // at once
     Divisor fill_quads;   // warps that bring weights side by side across output channels, of 4 each
     int32_t fill_steps;   // at once
+    int32_t filled_quads;  // of output channels, likewise; weights of others may be anything, but for the
+                           // soundness of split sums
     int32_t m_tiles;      // of a block
     int32_t tasks_o;      // of a block, along output channels
     int32_t tasks_p;      // of a block, along positions: neighbouring warps store neighbouring pieces of rows
@@ -172,9 +174,7 @@ __device__ __forceinline__ void fill_w(const Params& params, const Place& place,
                              row_begin * Tile::kPerWord * K;
     const int second_step = params.tap_pairs ? 1 : K;
     const int across = params.fill_quads.divisor, first_step = params.fill_quads.quotient(warp);
-    // Rows of weights that no output channel needs may hold anything, but for the soundness of split sums.
-    const int filled = Tile::kIsNarrow ? (outputs + 3) / 4 : params.m_tiles * 4;
-    const int quads = first_step < params.fill_steps ? filled : 0;
+    const int quads = first_step < params.fill_steps ? params.filled_quads : 0;
 #pragma unroll 1
     for (int begin = first_step; begin < params.chunk_steps; begin += kAlong * params.fill_steps) {
         int source[kAlong];
@@ -638,8 +638,8 @@ Params plan_within(const Problem& problem, int64_t smem_limit, int64_t warps) {
         const int64_t share = 2 * kWarps * problem.device.sm_count / params.blocks;
         params.warps = static_cast<int32_t>(std::max(even, std::min<int64_t>(kWarps, share)));
         const int64_t width = std::min<int64_t>(round_up(span, 32), 32 * params.warps);
-        const int64_t filled = Tile::kIsNarrow ? ceil_div(problem.O, 4) : 4 * m_tiles;
-        const int64_t quads = std::min<int64_t>(filled, params.warps);
+        params.filled_quads = static_cast<int32_t>(Tile::kIsNarrow ? ceil_div(problem.O, 4) : 4 * m_tiles);
+        const int64_t quads = std::min(params.filled_quads, params.warps);
         params.fill_width = plan_divisor(width);
         params.fill_rows = static_cast<int32_t>(32 * params.warps / width);
         params.fill_quads = plan_divisor(quads);
@@ -654,7 +654,7 @@ Params plan_within(const Problem& problem, int64_t smem_limit, int64_t warps) {
     // The whole depth, for as many output channels as leave half the room.
     for (int64_t most = kMaxMTiles; warps > 0 && most >= Tile::kMTiles; most /= 2) {
         const int64_t m_tiles = m_tiles_of(most);
-        int64_t p_tiles = std::min(std::max<int64_t>(warps / ceil_div(m_tiles, Tile::kMTiles), 1), p_total);
+        int64_t p_tiles = std::min(warps / ceil_div(m_tiles, Tile::kMTiles), p_total);
         if (!set(params.rows, m_tiles, p_tiles)) continue;
         if (most / 2 >= Tile::kMTiles && m_tiles > most / 2 &&
             4 * m_total >= 3 * round_up(m_total, m_tiles_of(most / 2)) &&
@@ -719,16 +719,18 @@ bool beats_direct(const Problem& problem, double words) {
     return words / words_per_cycle <= std::max(direct, stores);
 }
 
+// A problem, planned for a tile.
 template <class Tile>
 struct Launch {
-    static bool takes(const Problem& problem) {
-        const Params params = plan<Tile>(problem);
-        return params.blocks > 0 && params.blocks <= kMaxBlocks;
-    }
+    const Params params;
+
+    explicit Launch(const Problem& problem) : params(plan<Tile>(problem)) {}
+
+    bool takes() const { return params.blocks > 0 && params.blocks <= kMaxBlocks; }
 
     // Whether it does better than "direct", by one sample's numbers.
-    static bool suits(const Problem& problem) {
-        const Params params = plan<Tile>(problem);
+    bool suits() const {
+        const Problem& problem = params.problem;
         // Many weights take long to bring: worth it where many positions share them, and most taps meet x (us
         // by this route and by "direct": 8x11x792 to 72, K166, TF32 176 and 69; 5x3x593 to 104, K230, 40 and
         // 22; 19x7x87 to 17, K596 d9 all in padding, 500 and 400).
@@ -742,10 +744,9 @@ struct Launch {
         return beats_direct<Tile>(problem, words);
     }
 
-    static Error run(const Problem& problem, cudaStream_t stream) {
-        const Params params = plan<Tile>(problem);
+    Error run(cudaStream_t stream) const {
         const auto kernel = fold_sm80_forward_kernel<Tile>;
-        const Error error = allow_smem<fold_sm80_forward_kernel<Tile>>(problem.device);
+        const Error error = allow_smem<fold_sm80_forward_kernel<Tile>>(params.problem.device);
         if (error != nullptr) return error;
         kernel<<<static_cast<unsigned>(params.blocks), 32 * params.warps, params.smem_bytes, stream>>>(
             params);
@@ -753,17 +754,19 @@ struct Launch {
     }
 };
 
-// Calls Launch<Tile> of the tile that suits: the one that reads least from shared memory, but long rows where
-// three products for one hide the reads of x.
+// Calls with a Launch of the tile that suits: the one that reads least from shared memory, but long rows
+// where three products for one hide the reads of x.
 template <class Element, bool kSplit, class Call>
 auto with_tile(const Problem& problem, Call call) {
     if constexpr (kSplit) {
-        if (problem.P >= 448) return call(Launch<Tile<Element, true, 1, 16, 2>>{});
-        return call(Launch<Tile<Element, true, 1, 8, 2>>{});
+        if (problem.P >= 448) return call(Launch<Tile<Element, true, 1, 16, 2>>(problem));
+        return call(Launch<Tile<Element, true, 1, 8, 2>>(problem));
     } else {
-        using Narrow = Launch<Tile<Element, false, 1, 8, 3>>;
-        if (problem.O <= 16 && Narrow::takes(problem)) return call(Narrow{});
-        return call(Launch<Tile<Element, false, 2, 8, 2>>{});
+        if (problem.O <= 16) {
+            const Launch<Tile<Element, false, 1, 8, 3>> narrow(problem);
+            if (narrow.takes()) return call(narrow);
+        }
+        return call(Launch<Tile<Element, false, 2, 8, 2>>(problem));
     }
 }
 
@@ -787,7 +790,7 @@ inline bool takes(const Problem& problem) {
     if (problem.stride > 64 || problem.K > 8192 || problem.dilation > 8192 ||
         problem.K * problem.dilation > 32768)
         return false;
-    return with_launch(problem, [&](auto launch) { return launch.takes(problem); });
+    return with_launch(problem, [&](const auto& launch) { return launch.takes(); });
 }
 
 }  // namespace fold
@@ -817,12 +820,12 @@ inline bool fits_fold_sm80(const Problem& any_problem) {
                             static_cast<double>(problem.P);
     const double least = !is_float ? 4e5 : is_tf32 ? 3e6 : problem.G > 1 ? 4e6 : 3.2e8;
     if (products < least) return false;
-    return fold::with_launch(problem, [&](auto launch) { return launch.suits(problem); });
+    return fold::with_launch(problem, [&](const auto& launch) { return launch.suits(); });
 }
 
 inline Error launch_fold_sm80(const Problem& any_problem, cudaStream_t stream) {
     const Problem problem = canonical(any_problem);
-    return fold::with_launch(problem, [&](auto launch) { return launch.run(problem, stream); });
+    return fold::with_launch(problem, [&](const auto& launch) { return launch.run(stream); });
 }
 
 }  // namespace conv1d

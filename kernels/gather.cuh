@@ -204,14 +204,15 @@ inline Plan plan(const Problem& problem) {
     };
     while (sharers < kMostParts && wants_more()) sharers *= 2;
     const int64_t share = round_up(ceil_div(products, sharers), kBatch), parts = ceil_div(products, share);
-    const auto smem_bytes = [&](int64_t outputs) {
+    const auto smem_bytes = [&](int64_t outputs, bool alone) {
         const int64_t w_rows = products + kStep - 1;
-        const int64_t rows = plan.alone ? w_rows + kThreads : std::max<int64_t>(w_rows, kThreads);
+        const int64_t rows = alone ? w_rows + kThreads : std::max<int64_t>(w_rows, kThreads);
         return (round_up(outputs, 4) + rows * outputs) * 4;
     };
     // One and a half blocks a multiprocessor, and room for the sums of earlier parts.
-    plan.alone = parts > 1 && 2 * few_rows * problem.N * problem.P >= 3 * kThreads * problem.device.sm_count;
-    plan.alone = plan.alone && smem_bytes(few_outputs) <= kPlainSmemBytes;
+    const int64_t outputs = few_rows * problem.N * problem.P;  // of threads
+    plan.alone = parts > 1 && 2 * outputs >= 3 * kThreads * problem.device.sm_count &&
+                 smem_bytes(few_outputs, true) <= kPlainSmemBytes;
     if (plan.alone) sharers = 1;
     Params& params = plan.params;
     params.positions_log2 = 8;
@@ -244,9 +245,9 @@ inline Plan plan(const Problem& problem) {
     const int64_t p_blocks = ceil_div(problem.N * problem.P, kThreads / sharers);
     // Twice the outputs a thread where enough blocks remain: 1024x3x512 to 64, K3, bf16 150 and 77 us.
     const bool many = problem.O > kOutputs && few_rows * p_blocks >= 4 * problem.device.sm_count &&
-                      smem_bytes(2 * kOutputs) <= kPlainSmemBytes;
+                      smem_bytes(2 * kOutputs, plan.alone) <= kPlainSmemBytes;
     plan.outputs = static_cast<int32_t>(many ? 2 * kOutputs : few_outputs);
-    plan.smem_bytes = static_cast<int32_t>(smem_bytes(plan.outputs));
+    plan.smem_bytes = static_cast<int32_t>(smem_bytes(plan.outputs, plan.alone));
     plan.o_blocks = ceil_div(problem.O, plan.outputs);
     if (plan.smem_bytes <= kPlainSmemBytes && plan.o_blocks <= kMaxBlockRows && p_blocks <= kMaxBlocks)
         plan.p_blocks = p_blocks;
@@ -298,16 +299,24 @@ Error launch(const Problem& problem, cudaStream_t stream) {
 inline bool fits_gather(const Problem& any_problem) {
     const Problem problem = canonical(any_problem);
     if (!gather::takes(problem)) return false;
+    const bool is_ieee = problem.dtype == Dtype::float32 && problem.precision == Precision::ieee;
+    const bool is_half = element_bytes(problem.dtype) == 2;
     constexpr int64_t kFewProducts = 300;
     const int64_t products = problem.C * problem.K;
     const int64_t loads = problem.G * ceil_div(problem.O, 8) * problem.P * products;  // of a sample
     if (problem.O <= 8 && problem.K <= std::min<int64_t>(problem.stride, 8)) return true;
+    // us by this and by gemm_sm90, bf16: 43x115x716 to 6, K3 41, 14; 63x213x403 to 2, K9 61, 22.
+    if (is_half && problem.device.arch == 90 && problem.C >= 16 && problem.O < 8 &&
+        pays_for_few_outputs(problem))
+        return false;
     if (problem.O <= 8 && products >= 32 && problem.K <= std::min<int64_t>(2 * problem.stride, 8))
         return loads <= 1 << 21 || (problem.dtype == Dtype::float32 && products <= kFewProducts);
     if (problem.O < 8 && problem.G == 1 && problem.C >= 80 && problem.K <= 8 * problem.stride)
         return loads <= 1 << 21;
-    if (problem.C >= 16 && problem.O >= 8) return false;
-    const bool is_ieee = problem.dtype == Dtype::float32 && problem.precision == Precision::ieee;
+    // us by small_sm80 and by this: 1x24x75 to 96, K1 TF32 6.3, 4.9; 11x21x66 to 324, K1 s2 bf16 7.0, 5.4;
+    // 55x17x344 to 141, K2 s2 fp32 17, 11; of many samples bf16 61x34x91 to 336, K3 s2 g2 9, 14.
+    if (problem.C >= 16 && problem.O >= 8)
+        return products <= 64 && loads <= (is_ieee ? 400000 : is_half ? 50000 : 100000);
     if (loads <= (problem.G > 1 && !is_ieee ? 3 << 18 : 1 << 20)) return true;
     return problem.K <= 2 * problem.stride && products <= (problem.O <= 32 ? kFewProducts : 10);
 }

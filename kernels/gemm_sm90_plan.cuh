@@ -550,16 +550,6 @@ inline Choice choose(const Problem& problem) {
 
 }  // namespace sm90
 
-// Fewer than 8 output channels leave products nearly empty. Even so many and long sums are faster than by
-// "direct" (ms by this route and by that, TF32: 9x187x20337 to 6, K6 0.147 and 0.681; 2x260x6597 to 4, K25
-// 0.084 and 0.297; but 3x401x6873 to 3, K3 s4 0.035 and 0.033), unless that reads each x once. Decided by one
-// sample, whose result must not depend on others.
-inline bool pays_for_few_outputs(const Problem& problem) {
-    const double products =
-        static_cast<double>(problem.G * problem.P) * static_cast<double>(problem.C * problem.K);
-    return products >= 4e6 && (problem.O * problem.K > 8 || problem.C > 512);
-}
-
 inline bool fits_gemm_sm90(const Problem& problem) {
     constexpr int64_t kMost = int64_t{1} << 30;  // positions, channels and products are counted in 32 bits
     return problem.device.arch == 90 && problem.dtype != Dtype::float64 && problem.C >= 16 &&

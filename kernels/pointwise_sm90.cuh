@@ -1,15 +1,15 @@
 // Pointwise convolution on Hopper: with one tap, y[n] = W * x[n] is a plain matrix product.
 //
-// Chosen for 16 channels a group and more. The positions of all samples lie in a line, cut into tiles. Eight
-// loader warps bring x as it lies, [channel][position], and W, K-major in swizzled rows of 128 bytes, by
-// asynchronous copies, and round or split W where it then lies. Two product warpgroups compute
-// D[position][output] = x^T * W^T by wgmma: x is operand A, from registers, into which a thread reads four
-// neighbouring positions of each of its channels; these are rows g and g + 8 of two products of 64 positions.
-// So x is rounded, split or transposed in registers only, a thread's sums are four neighbours of a row of y,
-// stored 16 bytes (of fp32) at once, and there is no packing and no workspace. fp32 runs as three products of
-// TF32 parts, of which the low ones come first, summed outside the tensor core every 16 channels; sums which
-// those do not hold (inf, NaN, very small ones) are done again by multiply-adds.
-// A sum's terms are added in the order of channels, wherever its position lies in a tile.
+// Chosen for 16 channels a group and more, and rows of x of whole 16 bytes. The positions of all samples lie
+// in a line, cut into tiles. Eight loader warps bring x as it lies, [channel][position], and W, K-major in
+// swizzled rows of 128 bytes, by asynchronous copies, and round or split W where it then lies. Two product
+// warpgroups compute D[position][output] = x^T * W^T by wgmma: x is operand A, from registers, into which a
+// thread reads four neighbouring positions of each of its channels; these are rows g and g + 8 of two
+// products of 64 positions. So x is rounded, split or transposed in registers only, a thread's sums are four
+// neighbours of a row of y, stored 16 bytes (of fp32) at once, and there is no packing and no workspace. fp32
+// runs as three products of TF32 parts, of which the low ones come first, summed outside the tensor core
+// every 16 channels; sums which those do not hold (inf, NaN, very small ones) are done again by
+// multiply-adds. A sum's terms are added in the order of channels, wherever its position lies in a tile.
 #pragma once
 #include <type_traits>
 
@@ -79,7 +79,7 @@ struct Params {
     int32_t o_tiles;         // of one group
     int32_t tiles;           // of the whole problem
     int32_t chunks;          // of channels
-    int32_t x_copy, w_copy;  // bytes of x and of W that are copied at once
+    int32_t w_copy;          // bytes of W that are copied at once, 16 or 4; of x 16
     int32_t boxes;           // 1: the copy engine loads x and W; rows of positions begin at tiles then
     int32_t residues;        // 16 bits, boxes: how many neighbouring channels make a row of the tensor map, 1
                              // or 2, as rows begin at 16-byte pieces or between; a stage has these apart
@@ -164,7 +164,7 @@ struct Loader {
     const Element* w_source;  // this thread's first piece
     int32_t w_rows;           // from it on
     const Element* x_source;  // the positions that this thread copies, of its first channel
-    bool x_wanted, x_exists;  // positions that x lacks are zero; sums that y does not have are no one's
+    bool x_exists;            // else they are zero
 
     template <int kBytes>
     static __device__ __forceinline__ void copy(uint32_t target, const void* source, bool exists) {
@@ -181,7 +181,8 @@ struct Loader {
         if (thread % 32 == 0) ptx::mbarrier_arrive(full);
     }
 
-    // A chunk of W; zeros behind the last channel.
+    // A chunk of W; zeros behind the last channel, and, as sums of split operands must all be sound or else
+    // are looked at one by one, in rows that W lacks.
     template <int kBytes>
     __device__ __forceinline__ void load_weights(uint32_t stage) const {
         const int32_t left = channels - thread % 8 * Traits::kPieceChannels;
@@ -190,11 +191,12 @@ struct Loader {
         uint32_t target = stage + piece_offset();
 #pragma unroll
         for (int i = 0; i < kPieces; ++i, source += step, target += 32 * kRowBytes) {
-            if (32 * i >= w_rows) break;
+            const bool exists = 32 * i < w_rows;
+            if (Traits::kParts == 1 && !exists) break;
 #pragma unroll
             for (int j = 0; j < 16 / kBytes; ++j) {
                 constexpr int kCount = kBytes / Traits::kElementBytes;
-                copy<kBytes>(target + j * kBytes, source + j * kCount, j * kCount < left);
+                copy<kBytes>(target + j * kBytes, source + j * kCount, exists && j * kCount < left);
             }
         }
     }
@@ -232,47 +234,24 @@ struct Loader {
         }
     }
 
-    // A thread copies the same kCount positions, kBytes, of every kCount-th channel.
-    template <int kBytes>
-    struct Units {
-        static constexpr int kCount = kBytes / Traits::kElementBytes;
-        static constexpr int kPlane = kPositions / kCount;  // of a channel and product warpgroup
-    };
+    // A thread copies the same piece of 16 bytes of every kPiece-th channel: positions of one sample, as rows
+    // are whole pieces.
+    static constexpr int kPiece = 16 / Traits::kElementBytes;
+    static constexpr int kPlanePieces = kPositions / kPiece;  // of a channel and product warpgroup
 
-    template <int kBytes>
-    __device__ __forceinline__ void find_x(const Place& place) {
-        constexpr int kCount = Units<kBytes>::kCount, kUnits = 2 * Units<kBytes>::kPlane;
-        const Position at = find_position(params, place.q + thread % kUnits * kCount);
-        const int64_t l = at.p * problem.stride - problem.pad_left;
-        x_wanted = at.exists;
-        x_exists = l >= 0 && l < problem.L;
-        x_source = static_cast<const Element*>(problem.x) + at.n * problem.x_stride_n +
-                   (place.group * problem.C + thread / kUnits) * problem.x_stride_c + l * problem.x_stride_l;
-    }
-
-    template <int kBytes>
     __device__ __forceinline__ void load_x(uint32_t x_stage) const {
-        constexpr int kCount = Units<kBytes>::kCount, kPlane = Units<kBytes>::kPlane;
-        if (!x_wanted) return;
-        const int32_t unit = thread % (2 * kPlane), channel = thread / (2 * kPlane);
+        const int32_t unit = thread % (2 * kPlanePieces), channel = thread / (2 * kPlanePieces);
         const int32_t left = x_exists ? channels - channel : 0;
-        const int64_t step = kCount * problem.x_stride_c;
+        const int64_t step = kPiece * problem.x_stride_c;
         const Element* source = x_source;
         constexpr int kPitchBytes = Traits::pitch(1) * Traits::kElementBytes;
-        uint32_t target = x_stage + unit / kPlane * Traits::plane_bytes(1) + channel * kPitchBytes +
-                          unit % kPlane * kBytes;
+        uint32_t target = x_stage + unit / kPlanePieces * Traits::plane_bytes(1) + channel * kPitchBytes +
+                          unit % kPlanePieces * 16;
 #pragma unroll 8
-        for (int c = 0; c < Traits::kChunkChannels; c += kCount, source += step) {
-            copy<kBytes>(target, source, c < left);
-            target += kCount * kPitchBytes;
+        for (int c = 0; c < Traits::kChunkChannels; c += kPiece, source += step) {
+            copy<16>(target, source, c < left);
+            target += kPiece * kPitchBytes;
         }
-    }
-
-    template <class Run>
-    __device__ __forceinline__ void with_x_copy(Run run) const {
-        if (params.x_copy == 16) run(std::integral_constant<int, 16>{});
-        else if (params.x_copy == 8) run(std::integral_constant<int, 8>{});
-        else run(std::integral_constant<int, 4>{});
     }
 
     // Turns to the chunks of a tile.
@@ -282,12 +261,15 @@ struct Loader {
         w_rows = static_cast<int32_t>(problem.O) - place.o - thread / 8;
         w_source = static_cast<const Element*>(problem.w) + thread % 8 * Traits::kPieceChannels +
                    (place.group * problem.O + place.o + thread / 8) * problem.C;
-        with_x_copy([&](auto bytes) { find_x<decltype(bytes)::value>(place); });
+        const Position at = find_position(params, place.q + thread % (2 * kPlanePieces) * kPiece);
+        x_exists = at.exists;
+        x_source = static_cast<const Element*>(problem.x) + at.n * problem.x_stride_n +
+                   (place.group * problem.C + thread / (2 * kPlanePieces)) * problem.x_stride_c + at.p;
     }
 
     __device__ __forceinline__ void load_chunk(uint32_t stage) {
         const uint32_t x_stage = stage + Traits::kParts * Traits::part_bytes(kColumns);
-        with_x_copy([&](auto bytes) { load_x<decltype(bytes)::value>(x_stage); });
+        load_x(x_stage);
         if (params.w_copy == 16) load_weights<16>(stage);
         else load_weights<4>(stage);
         channels -= Traits::kChunkChannels;
@@ -406,13 +388,24 @@ struct Product {
         return Traits::kIsFloat ? Traits::pitch(1) * Traits::kElementBytes : pair_step;
     }
 
-    // `x` is at this lane's first channel and position.
+    // `x` is at this lane's first channel and position. First all loads: row by row, as ptxas makes some wait
+    // for others' values where they come half by half (16 bits, long sums: 1.07 of the time).
     __device__ __forceinline__ void load_fragments(Fragments& fragments, const uint8_t* x, int step) const {
+        using Loaded = std::conditional_t<Traits::kIsFloat, uint4, uint2>;
+        constexpr int kRows = Traits::kIsFloat ? 1 : 2;  // of x, for a lane's channels that neighbour
+        Loaded loaded[2][kRows];                         // of the halves of the step's channels
 #pragma unroll
-        for (int half = 0; half < 2; ++half) {  // of the step's channels
-            const uint8_t* const source = x + (2 * step + half) * 4 * channel_step();
+        for (int row = 0; row < kRows; ++row) {
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                const uint8_t* const source = x + (2 * step + half) * 4 * channel_step() + row * odd_step;
+                loaded[half][row] = *reinterpret_cast<const Loaded*>(source);
+            }
+        }
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
             if constexpr (Traits::kIsFloat) {
-                const uint4 four = *reinterpret_cast<const uint4*>(source);
+                const uint4 four = loaded[half][0];
                 const uint32_t bits[4] = {four.x, four.y, four.z, four.w};
 #pragma unroll
                 for (int i = 0; i < 4; ++i) {
@@ -422,8 +415,7 @@ struct Product {
                     else high = round_tf32(bits[i]);
                 }
             } else {
-                const uint2 first = *reinterpret_cast<const uint2*>(source);
-                const uint2 second = *reinterpret_cast<const uint2*>(source + odd_step);
+                const uint2 first = loaded[half][0], second = loaded[half][1];
                 fragments.part[0][0][2 * half] = __byte_perm(first.x, second.x, 0x5410);
                 fragments.part[0][0][2 * half + 1] = __byte_perm(first.x, second.x, 0x7632);
                 fragments.part[0][1][2 * half] = __byte_perm(first.y, second.y, 0x5410);
@@ -467,9 +459,10 @@ struct Product {
                 if constexpr (kParts == 1) {
                     multiply(sums, fragments[step % 2], w16 + 2 * step, 0, 0, accumulate);
                     accumulate = true;
-                } else {  // the high parts of two steps come after all low ones
-                    multiply(sums, fragments[step % 2], w16 + 2 * step, 1, 0, step % 2 != 0);
-                    multiply(sums, fragments[step % 2], w16 + 2 * step, 0, 1, true);
+                } else {  // the high parts of two steps come after all low ones; of these W's first, as a
+                          // descriptor waits for products that read the one before it (.96 of the time)
+                    multiply(sums, fragments[step % 2], w16 + 2 * step, 0, 1, step % 2 != 0);
+                    multiply(sums, fragments[step % 2], w16 + 2 * step, 1, 0, true);
                     if (step % 2 != 0) {
                         multiply(sums, fragments[0], w16 + 2 * step - 2, 0, 0, true);
                         multiply(sums, fragments[1], w16 + 2 * step, 0, 0, true);
@@ -664,7 +657,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 #endif
 }
 
-// tiles is 0 where that cannot be: rows of 16 bits are copied two at a time.
+// tiles is 0 where that cannot be.
 template <class Traits, int kColumns>
 inline Params cut(const Problem& problem) {
     Params params{};
@@ -675,28 +668,30 @@ inline Params cut(const Problem& problem) {
     const auto aligned = [](const void* pointer, int64_t bytes) {
         return reinterpret_cast<uintptr_t>(pointer) % bytes == 0;
     };
-    params.x_copy = params.w_copy = static_cast<int32_t>(element);
-    const bool in_rows = problem.x_stride_l == 1 && problem.stride == 1 && problem.pad_left == 0;
-    for (int32_t bytes = 2 * static_cast<int32_t>(element); bytes <= 16; bytes *= 2) {
-        if (in_rows && problem.P == problem.L && problem.P * element % bytes == 0 &&
-            problem.x_stride_c * element % bytes == 0 &&
-            (problem.N == 1 || problem.x_stride_n * element % bytes == 0) && aligned(problem.x, bytes))
-            params.x_copy = bytes;
-        if (bytes != 8 && problem.C * element % bytes == 0 && aligned(problem.w, bytes))
-            params.w_copy = bytes;
-    }
+    const auto w_in_pieces = [&](int64_t bytes) {
+        return problem.C * element % bytes == 0 && aligned(problem.w, bytes);
+    };
+    params.w_copy = w_in_pieces(16) ? 16 : w_in_pieces(4) ? 4 : 0;
+    const bool in_rows = problem.x_stride_l == 1 && problem.stride == 1 && problem.pad_left == 0 &&
+                         problem.P == problem.L;
+    // From one sample to the next too where there is none, as the choice of routes must not depend on that.
+    const auto x_in_pieces = [&](int64_t bytes) {
+        return in_rows && problem.P * element % bytes == 0 && problem.x_stride_c * element % bytes == 0 &&
+               problem.x_stride_n * element % bytes == 0 && aligned(problem.x, bytes);
+    };
+    const bool whole_pieces = x_in_pieces(16);
     // Tiles lie in one sample each then: not where too much of them would be behind its end. The driver asks
     // for strides of whole 16 bytes, not zero.
     constexpr int64_t kFar = int64_t{1} << 37;
     const int64_t whole_tiles = round_up(problem.P, kTilePositions);
     // Two channels' rows of 8 mod 16 bytes make one of whole 16.
-    const bool in_turn = !Traits::kIsFloat && params.x_copy == 8 && problem.C % 2 == 0 &&
+    const bool in_turn = !Traits::kIsFloat && !whole_pieces && x_in_pieces(8) && problem.C % 2 == 0 &&
                          problem.x_stride_c % Traits::kPieceChannels != 0 && aligned(problem.x, 16) &&
-                         (problem.N == 1 || problem.x_stride_n % Traits::kPieceChannels == 0);
-    params.boxes = (params.x_copy == 16 || in_turn) && params.w_copy == 16 &&
+                         problem.x_stride_n % Traits::kPieceChannels == 0;
+    params.boxes = (whole_pieces || in_turn) && params.w_copy == 16 &&
                    16 * (whole_tiles - problem.P) <= problem.P &&
                    problem.x_stride_c > 0 && problem.G * problem.C * problem.x_stride_c < kFar &&
-                   (problem.N == 1 || (problem.x_stride_n > 0 && problem.x_stride_n < kFar));
+                   problem.x_stride_n > 0 && problem.x_stride_n < kFar;
     params.residues = params.boxes && in_turn ? 2 : 1;
     params.line = static_cast<uint32_t>(params.boxes ? whole_tiles : problem.P);
     const int64_t tiles = ceil_div(problem.N * params.line, kTilePositions) * params.o_tiles * problem.G;
@@ -715,7 +710,7 @@ inline Params cut(const Problem& problem) {
     params.stages = room < kMaxStages ? room : kMaxStages;
     params.smem_bytes = params.stages * params.stage_bytes + other_bytes;
     const bool fits = tiles < kMaxBlocks / 2 && params.stages > kAhead<Traits, kColumns> &&
-                      params.x_copy >= 4 && params.w_copy >= 4;
+                      (whole_pieces || params.boxes) && params.w_copy != 0;
     params.tiles = fits ? static_cast<int32_t>(tiles) : 0;
     return params;
 }
@@ -795,13 +790,13 @@ inline Error launch(const Problem& problem, cudaStream_t stream) {
 
 }  // namespace pointwise_sm90
 
+// Rows of x of whole 16 bytes. Others are sooner done by gemm_sm90, with packed weights and all (us by copies
+// of 4 bytes here and by that, TF32: 38x65x1167 to 410 88, 53; 2x22x184643 to 123 131, 74; 5x35x2894 to 205
+// 19, 17).
 inline bool fits_pointwise_sm90(const Problem& problem) {
     constexpr int64_t kMost = int64_t{1} << 30;  // positions and channels are counted in 32 bits
     if (problem.device.arch != 90 || problem.dtype == Dtype::float64 || problem.K != 1) return false;
     if (problem.C < 16 || problem.O < 8 || problem.C >= kMost || problem.G * problem.O >= kMost) return false;
-    // Copied by single elements; gemm_sm90 has more tiles (7x703x300 to 216, stride 2: 0.049 ms, 0.025).
-    if (problem.stride > 1 && problem.C > 64) return false;
-    if (problem.x_stride_c == 1 && problem.L > 1) return false;  // gemm_sm90 loads along channels
     if (problem.P >= kMost || problem.N >= kMost ||
         problem.N * (problem.P + pointwise_sm90::kTilePositions) >= kMost)
         return false;

@@ -23,8 +23,7 @@ namespace small {
 
 constexpr int kMmaWords = 8;       // depth of one product; a word is one fp32 operand or two 16-bit ones
 constexpr int kLaneElements = 16;  // of x, and of w, that a thread loads of a chunk
-constexpr int kGranule = 32;       // elements of depth: parts are multiples, as all tiles' chunks divide it
-constexpr int kSmallGranule = 16;  // divided by those of one tile only
+constexpr int kGranule = 32;  // elements of depth: parts are multiples, as all tiles' chunks divide it
 constexpr int kMaxParts = 16;
 constexpr int kFarAway = 1 << 30;  // a position outside of every row, alone or added to one inside
 constexpr int64_t kMostPositions = int64_t{1} << 28;
@@ -78,13 +77,9 @@ struct Params {
     int64_t blocks;
 };
 
-// Depth of a part, decided by one sample: short sums of few outputs are cut into single chunks, long ones
-// into at most 8 parts, or 16.
+// Depth of a part, of which there are at most 8, or 16 of long sums.
 inline int64_t part_depth(const Problem& problem) {
-    const int64_t depth = problem.C * problem.K;
-    const int64_t large_tiles = problem.G * ceil_div(problem.O, 64) * ceil_div(problem.P, 64);
-    if (depth <= 8 * kSmallGranule && 2 * large_tiles < problem.device.sm_count) return kSmallGranule;
-    const int64_t granules = ceil_div(depth, kGranule);
+    const int64_t granules = ceil_div(problem.C * problem.K, kGranule);
     return ceil_div(granules, granules > 32 ? kMaxParts : kMaxParts / 2) * kGranule;
 }
 
@@ -533,37 +528,30 @@ Error launch_tiles(const Problem& problem, cudaStream_t stream) {
     const auto tiles_of = [&](int64_t side) {
         return problem.G * ceil_div(problem.O, side) * ceil_div(problem.N * problem.P, side);
     };
-    if (part_depth(problem) % kGranule == 0) {
-        if (tiles_of(16) * ceil_div(problem.C * problem.K, part_depth(problem)) <= 20 * sms)
-            return launch<Tile<Element, kSplit, 16, 16, 1, 1>>(problem, false, stream);
-        const bool fills_large = 3 * round_up(problem.O, 64) <= 4 * round_up(problem.O, 32);
-        if (fills_large && tiles_of(64) >= sms)
-            return launch<Tile<Element, kSplit, 32, 32, 2, 2>>(problem, true, stream);
-    }
+    const int64_t parts = ceil_div(problem.C * problem.K, part_depth(problem));
+    if (tiles_of(16) * parts <= 20 * sms)
+        return launch<Tile<Element, kSplit, 16, 16, 1, 1>>(problem, false, stream);
+    const bool fills_large = 3 * round_up(problem.O, 64) <= 4 * round_up(problem.O, 32);
+    if (fills_large && tiles_of(64) >= sms)
+        return launch<Tile<Element, kSplit, 32, 32, 2, 2>>(problem, true, stream);
     return launch<Tile<Element, kSplit, 32, 32, 1, 1>>(problem, tiles_of(32) >= 10 * sms, stream);
 }
 
 }  // namespace small
 
-constexpr int64_t kLongRow = 192;  // positions that fill tiles of pointwise_sm90 and gemm_sm90
-
-inline double products_of_sample(const Problem& problem) {
-    return static_cast<double>(problem.G * round_up(problem.O, 32)) * static_cast<double>(problem.P) *
-           static_cast<double>(problem.C * problem.K);
-}
-
-// Few products of one sample: how many samples there are must not decide. The first bound suits up to some
-// 30 samples (us by this route and by gemm_sm90, TF32: 1x988x87 to 368, K1 9.9 and 37; 7x703x300 to 216, K1
-// 17 and 25; 61x164x34 to 940, K28 76 and 58). Few outputs of rows that fill blocks by themselves are worst
-// in many samples (tcn_d64, 64 samples, TF32: 43 and 23), but not with short rows (fp32, 2x62x69 to 9, K70:
-// 19 and 74) or short sums (4x27x127186 to 24, K2: 32 and 50). Long rows that sliding_sm90 takes (1 and 16
-// samples of 29x3592 to 43, K3, fp32 8.5 and 48, by that 17 and 26) and what stream_sm90 takes (16 and 128 of
-// 64x200 to 64, K3, TF32 9 and 22, by that 12 and 17) are left to them sooner; so are long rows of 16 bits
-// with one tap that is_for_pointwise leaves (16x45x1000 to 200 30, by gemm_sm90 18; 3, 20 and 64 samples of
-// 61x300 to 300 8, 19, 47 and 11, 14, 24; 10x33x700 to 64 9 and 10). Many outputs of a sample fill
-// gemm_sm90's tiles: with half the products 280 layers take .96 of the time in TF32 and bf16, but fp32 1.03.
+// Few products of one sample: how many samples there are must not decide. On Hopper the bounds are those of
+// some 1,000 random layers of 1 to 64 samples in each mode: a sample with few outputs, or with few products
+// for few tiles. Deep sums of one sample gain most (us by this route and by gemm_sm90, TF32: 1x988x87 to 368,
+// K1 9.9, 37; 1x293x721 to 17, K1 7, 14; 1x51x1336 to 178, K8 s8 6.8, 21), those of many samples lose
+// (49x756x86 to 138, K13 s3 122, 70; 61x164x34 to 940, K28 76, 58). Few outputs of rows that fill blocks by
+// themselves are worst in many samples (tcn_d64, 64 samples, TF32: 43 and 23), but not with short rows (fp32,
+// 2x62x69 to 9, K70: 19 and 74) or short sums (4x27x127186 to 24, K2: 32 and 50). Long rows that sliding_sm90
+// takes (1 and 16 samples of 29x3592 to 43, K3, fp32 8.5 and 48, by that 17 and 26) and what stream_sm90
+// takes (16 and 128 of 64x200 to 64, K3, TF32 9 and 22, by that 12 and 17) are left to them sooner.
 inline bool is_small(const Problem& problem) {
-    const double products = products_of_sample(problem);
+    const double outputs =
+        static_cast<double>(problem.G * round_up(problem.O, 32)) * static_cast<double>(problem.P);
+    const double products = outputs * static_cast<double>(problem.C * problem.K);
     const bool hopper = problem.device.arch == 90, fills_rows = problem.P > 512;
     const bool fills_gemm =
         problem.O <= 32 && problem.G == 1 && fills_rows && problem.C * problem.K >= 128;
@@ -571,35 +559,16 @@ inline bool is_small(const Problem& problem) {
                         problem.stride == 1 && problem.dilation == 1;
     const bool streams = hopper && problem.G == 1 && (problem.K == 2 || problem.K == 3) && problem.C > 32 &&
                          problem.C <= 64 && problem.O > 32 && problem.O <= 128;
+    if (fills_gemm || slides || streams) return products <= 4e6;
+    if (!hopper) return products <= 30e6;
     const bool is_half = element_bytes(problem.dtype) == 2;
-    const bool is_point = hopper && problem.P >= kLongRow && problem.K == 1 && is_half;
-    const int64_t outputs = problem.G * round_up(problem.O, 32) * problem.P;
-    const bool fills_tiles = hopper && (is_half || problem.precision == Precision::tf32) && outputs > 10000;
-    return products <= (fills_gemm || slides || streams ? 4e6 : is_point ? 5e6 : fills_tiles ? 15e6 : 30e6);
-}
-
-// One tap of few channels, or of not so few products, is left to pointwise_sm90.cuh where that can copy rows.
-// us by it and by this route, TF32, bf16: 3x16x60 to 196 6.6, 6.1 and 10, 10; 64x64x996 to 25 13, 11 and 20,
-// 18; 32x119x212 to 393 15 and 43, 64x104x258 to 181 17, 18 and 42, 36. Short rows leave its tiles few and
-// partly empty: 1x112x166 to 661 11, 11 and 7, 7; 41x650x139 to 43 TF32 44, fp32 48 and 28. fp32 takes three
-// products there: 3, 20 and 64x61x300 to 300 11, 13, 23 and 8.6, 22, 56; 40x101x400 to 256 23 and 54;
-// 1x80x483 to 337 16 and 8.5; 64x256x256 to 256 33 and 72.
-inline bool is_for_pointwise(const Problem& problem) {
-    const int64_t bytes = element_bytes(problem.dtype);
-    if (problem.device.arch != 90 || problem.K != 1 || problem.stride != 1 || problem.pad_left != 0 ||
-        problem.P != problem.L || problem.x_stride_l != 1)
-        return false;
-    const auto in_pieces = [&](int64_t piece_bytes) { return problem.C * bytes % piece_bytes == 0; };
-    const bool is_long = problem.P >= kLongRow;
-    const double products = products_of_sample(problem);
-    if (bytes == 2) {
-        const bool copies = in_pieces(4) && (problem.P | problem.x_stride_c | problem.x_stride_n) % 2 == 0;
-        return copies && ((problem.C <= 64 && in_pieces(16)) || products >= (is_long ? 4e6 : 16e6));
-    }
-    if (problem.precision == Precision::ieee)
-        return (problem.C <= 32 && in_pieces(16)) ||
-               products >= (!is_long ? 16e6 : problem.C <= 128 ? 5e6 : 12e6);
-    return (problem.C <= 64 && (in_pieces(16) || is_long)) || products >= (is_long ? 4e6 : 16e6);
+    if (outputs <= 30000 && products <= (is_half ? 30e6 : 45e6)) return true;
+    // Rows of whole 16 bytes for one tap pointwise_sm90 takes; for others fp32 costs three products.
+    const bool points = problem.K == 1 && problem.stride == 1 &&
+                        problem.P * element_bytes(problem.dtype) % 16 == 0;
+    if (!is_half && problem.precision == Precision::ieee && !points) return products <= 20e6;
+    const int64_t tiles = problem.G * ceil_div(problem.O, 64) * ceil_div(problem.P, 64);
+    return tiles <= (points ? 32 : 64) && products <= (is_half ? 8.4e6 : 13e6);
 }
 
 // fp32, fp16 and bf16 from sm_80 on, 16 input channels a group and more.
@@ -617,7 +586,7 @@ inline bool fits_small_sm80(const Problem& any_problem) {
                         problem.C * problem.x_stride_c + reach * problem.x_stride_l < kMost &&
                         problem.C * problem.K * problem.K < (int64_t{1} << 31);
     const int64_t blocks = problem.G * ceil_div(problem.O, 16) * ceil_div(problem.N * problem.P, 16);
-    return counts && blocks <= kMaxBlocks && is_small(problem) && !is_for_pointwise(problem);
+    return counts && blocks <= kMaxBlocks && is_small(problem);
 }
 
 inline Error launch_small_sm80(const Problem& any_problem, cudaStream_t stream) {

@@ -872,10 +872,11 @@ inline bool takes(const Problem& problem) {
 }  // namespace stem
 
 // fp32, fp16 and bf16 from sm_80 on, fewer than 16 input channels a group, sums of some 80 products, and so
-// many outputs that setting out does not count (us by this route and by the next best: TF32 7x3x29308 to 602,
-// K2 138, 192; 4x1x3374 to 429, K5 s4 10.7, 7.9; fp32 convtasnet_enc 57, 77; encodec_stem, 7 products for 32
-// channels, 170, 161; 7x3x2278 to 353, K8 s3 14.1, 10.4). By one sample: its result must not depend on its
-// batch.
+// many outputs and products that setting out does not count (us by this route and by the next best: TF32
+// 7x3x29308 to 602, K2 138, 192; fp32 convtasnet_enc 57, 77; encodec_stem, 7 products for 32 channels, 170,
+// 161; 7x3x2278 to 353, K8 s3 14.1, 10.4; of less than 10 million products a sample TF32 2x9x8698 to 86, K1
+// 13.7, 8.7; 12x7x2423 to 64, K5 20, 12; but 16x5x4905 to 101, K3 18, 25). By one sample: its result must not
+// depend on its batch.
 inline bool fits_stem_sm80(const Problem& any_problem) {
     const Problem problem = canonical(any_problem);
     const int arch = problem.device.arch;
@@ -890,7 +891,7 @@ inline bool fits_stem_sm80(const Problem& any_problem) {
                                                     : 4;
     const int64_t products = problem.C * problem.K;
     if ((is_float && !fast) || products < least_products || outputs < 1 << 17 || problem.P < 256 ||
-        products * outputs < 5 << 20)
+        products * outputs < 10 << 20)
         return false;
     // Products may be half empty, in 16 bits three quarters: 8x4x30001 to 40, K9 in TF32 50, 40 (and to 100
     // 54, 74), in bf16 to 100 44, 65. Bringing x counts where it has many planes for the channels that there

@@ -162,6 +162,19 @@ __device__ __forceinline__ bool is_sound(float sum) {
     return one.holds();
 }
 
+// Whether so few output channels of a group that products are nearly empty are worth them: decided by one
+// sample, whose result must not depend on others. ms by gemm_sm90 and by "direct", TF32: 9x187x20337 to 6, K6
+// .147, .681; 2x260x6597 to 4, K25 .084, .297; 6x278x2744 to 2, K6 s2 .021, .040; but 3x401x6873 to 3, K3 s4
+// .035, .033; of one output for one tap "direct" reads each x once.
+inline bool pays_for_few_outputs(const Problem& problem) {
+    if (problem.O * problem.K <= 8 && problem.C <= 512) return false;
+    const double windows =
+        static_cast<double>(problem.G * problem.P) * static_cast<double>(problem.C * problem.K);
+    const double products = windows * static_cast<double>(problem.O);
+    if (element_bytes(problem.dtype) == 2) return products >= 1.2e6;
+    return problem.precision == Precision::tf32 ? products >= 3e6 : windows >= 4e6;
+}
+
 // gelu or silu of one value, as PyTorch's kernels compute them.
 template <class Sum>
 __device__ __forceinline__ Sum smooth_activation(Activation activation, Sum value) {

@@ -34,6 +34,16 @@ PROBLEMS = {
     "depthwise, strided": Problem(3, 1, 1, 3001, 9, stride=2, padding=(4, 4), groups=64),
 }
 
+# One sample is summed by another kernel than all.
+SWITCHED = {
+    "depthwise, short rows": Problem(64, 1, 1, 100, 12, groups=341),
+    "depthwise, short rows, two outputs": Problem(64, 1, 2, 66, 18, groups=445),
+    "depthwise, few taps": Problem(64, 1, 1, 315, 4, padding=(1, 1), groups=40),
+    "depthwise, taps apart": Problem(64, 1, 1, 500, 8, dilation=4, groups=50),
+    "depthwise, one plane": Problem(64, 1, 1, 2132, 7, stride=2, dilation=2, groups=46),
+    "depthwise, many outputs": Problem(40, 1, 1, 4096, 4, padding=(3, 0), groups=100),
+}
+
 
 def pytest_generate_tests(metafunc):
     if "route" in metafunc.fixturenames:
@@ -116,6 +126,19 @@ def test_a_sample_does_not_depend_on_its_batch(model_new, route, mode):
                 assert torch.equal(alone, whole[n : n + 1])
             unbatched = model_new._conv1d_ops.conv1d_by(route, x[0], *rest)
             assert torch.equal(unbatched, whole[0])
+
+
+@pytest.mark.parametrize("problem", SWITCHED)
+@pytest.mark.parametrize("mode", MODES)
+def test_kernels_that_the_batch_chooses_give_the_same_bits(model_new, problem, mode):
+    dtype, allowed = MODES[mode]
+    x, *rest = SWITCHED[problem].arguments(dtype)
+    with tf32(allowed):
+        whole = model_new._conv1d_ops.conv1d(x, *rest)
+        for count in [1, 2, 7]:
+            for n in [0, len(x) - count]:
+                part = model_new._conv1d_ops.conv1d(x[n : n + count], *rest)
+                assert torch.equal(part, whole[n : n + count]), (count, n)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -8,7 +8,6 @@ namespace {
 
 struct Counts {
     int problems = 0, boxes = 0, in_turn = 0, shared = 0, direct = 0, wide = 0, activated = 0;
-    int copies[3] = {};  // of 4, 8 and 16 bytes
 } counts;
 
 // False where the random numbers make no small, valid problem.
@@ -21,21 +20,16 @@ bool run_problem(uint64_t seed, Random& random) {
     problem.C = random.chance(0.5) ? 16 * random.range(1, 12) : random.range(16, 200);
     problem.O = random.chance(0.3) ? 64 * random.range(1, 5) : random.range(8, 300);
     problem.K = problem.stride = problem.dilation = 1;
-    if (random.chance(0.2)) problem.stride = random.range(2, 8);
-    problem.P = random.chance(0.2) ? random.range(1, 20) : random.range(1, 400);
-    if (random.chance(0.6)) problem.P = round_up(problem.P, 4 << random.range(0, 1));
+    problem.P = round_up(random.chance(0.2) ? random.range(1, 20) : random.range(1, 400),
+                         4 << random.range(0, 1));
     if (random.chance(0.4)) problem.P = 256 - 4 * random.range(0, 3);
     // Blocks that may share x, with more stages of it than shared memory has.
     const bool shares = random.chance(0.15);
     if (shares) {
-        problem.G = problem.stride = 1, problem.P = 256 - 4 * random.range(0, 1);
+        problem.G = 1, problem.P = 256 - 4 * random.range(0, 1);
         problem.C = 16 * random.range(8, 12), problem.O = 128 * random.range(1, 2);
     }
-    problem.pad_left = shares || random.chance(0.9) ? 0 : random.range(0, 5);
-    const int64_t pad_right = shares || random.chance(0.9) ? 0 : random.range(0, 5);
-    problem.L = (problem.P - 1) * problem.stride + 1 - problem.pad_left - pad_right;
-    if (problem.stride > 1) problem.L += random.range(0, problem.stride - 1);
-    if (problem.L < 1) return false;
+    problem.L = problem.P;
     const double work = static_cast<double>(problem.N * problem.G * round_up(problem.O, 128)) *
                         static_cast<double>(round_up(problem.P, 32) * round_up(problem.C, 64));
     if (work > 3e7) return false;
@@ -53,15 +47,14 @@ bool run_problem(uint64_t seed, Random& random) {
         const int64_t alignments[] = {element, 2 * element, 16, 16, 32, 256};
         return memory.take(elements * element, alignments[random.range(0, 5)], random.chance(0.8));
     };
-    // x contiguous, every second position, with rows apart, or one sample for all.
+    // x contiguous, with rows apart, or one sample for all.
     const int64_t channels = problem.G * problem.C;
-    const int64_t layout = random.chance(0.5) ? 0 : random.range(1, 3);
-    problem.x_stride_l = layout == 1 ? 2 : 1;
-    const int64_t row = (problem.L - 1) * problem.x_stride_l + 1 + (layout == 2 ? random.range(0, 8) : 0);
-    problem.x_stride_c = row;
-    problem.x_stride_n = layout == 3 || problem.N == 1 ? 0 : row * channels;
-    const int64_t x_elements = (problem.N - 1) * problem.x_stride_n + (channels - 1) * problem.x_stride_c +
-                               (problem.L - 1) * problem.x_stride_l + 1;
+    const int64_t layout = random.chance(0.5) ? 0 : random.range(1, 2);
+    problem.x_stride_l = 1;
+    problem.x_stride_c = problem.L + (layout == 1 ? 4 * random.range(0, 4) : 0);
+    problem.x_stride_n = layout == 2 ? 0 : problem.x_stride_c * channels;
+    const int64_t x_elements =
+        (problem.N - 1) * problem.x_stride_n + (channels - 1) * problem.x_stride_c + problem.L;
     Tensor x{take(x_elements), mode};
     Tensor w{take(problem.G * problem.O * problem.C), mode};
     Tensor bias{random.chance(0.5) ? take(problem.G * problem.O) : nullptr, mode};
@@ -92,16 +85,14 @@ bool run_problem(uint64_t seed, Random& random) {
         char text[600];
         std::snprintf(text, sizeof text,
                       "seed %" PRIu64
-                      ": mode %d columns=%d N=%d G=%d C=%d O=%d L=%d P=%d stride=%d pad_left=%d "
-                      "layout=%d activation=%d bias=%d special=%d blocks<=%d tiles=%d chunks=%d stages=%d x_copy=%d "
+                      ": mode %d columns=%d N=%d G=%d C=%d O=%d L=%d "
+                      "layout=%d activation=%d bias=%d special=%d blocks<=%d tiles=%d chunks=%d stages=%d "
                       "w_copy=%d boxes=%d residues=%d cluster=%d direct=%d",
                       seed, static_cast<int>(mode), wide ? 128 : 64, static_cast<int>(problem.N),
                       static_cast<int>(problem.G), static_cast<int>(problem.C), static_cast<int>(problem.O),
-                      static_cast<int>(problem.L), static_cast<int>(problem.P),
-                      static_cast<int>(problem.stride), static_cast<int>(problem.pad_left),
-                      static_cast<int>(layout), static_cast<int>(problem.activation), bias.data != nullptr,
+                      static_cast<int>(problem.L), static_cast<int>(layout), static_cast<int>(problem.activation), bias.data != nullptr,
                       special, problem.device.sm_count, params.tiles, params.chunks, params.stages,
-                      params.x_copy, params.w_copy, params.boxes, params.residues, params.cluster,
+                      params.w_copy, params.boxes, params.residues, params.cluster,
                       params.y_direct);
         emulator::about = text;
         emulator::schedule = random_schedule(random);
@@ -115,7 +106,6 @@ bool run_problem(uint64_t seed, Random& random) {
         counts.shared += params.cluster > 1;
         counts.direct += params.y_direct;
         counts.wide += wide;
-        for (int i = 0; i < 3; ++i) counts.copies[i] += params.x_copy == 4 << i;
     });
     compare(problem, mode, false);
     ++counts.problems;
@@ -139,8 +129,7 @@ int main(int argc, char** argv) {
         }
     }
     const auto& counts = conv1d::counts;
-    std::printf("problems=%d boxes=%d in_turn=%d shared=%d direct=%d wide=%d activated=%d "
-                "copy4=%d copy8=%d copy16=%d\n",
+    std::printf("problems=%d boxes=%d in_turn=%d shared=%d direct=%d wide=%d activated=%d\n",
                 counts.problems, counts.boxes, counts.in_turn, counts.shared, counts.direct, counts.wide,
-                counts.activated, counts.copies[0], counts.copies[1], counts.copies[2]);
+                counts.activated);
 }
