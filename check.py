@@ -305,7 +305,9 @@ def judge_window(layer, mode, data, outputs, window):
     accumulated = accumulation_error(mode, layer.terms)
     # Both operands' rounding, uniform in +-2^-11 at worst, at six standard deviations
     walk = 6 * (2 / 3) ** 0.5 * 2.0 ** -11 if mode == "tf32" else 0
-    each = (4 * accumulated + walk) * size + 1.01 * torch.finfo(MODES[mode]).eps / 2 * reference.abs()
+    spaced = torch.finfo(MODES[mode])  # below the smallest normal number as at it
+    rounded = 1.01 * spaced.eps / 2 * reference.abs().clamp_min(spaced.tiny)
+    each = (4 * accumulated + walk) * size + rounded
     total = 1.1 * ideal_error + accumulated * size.norm() * (reference.numel() / layer.Cout) ** 0.5
 
     errors = [window.of(output) - reference for output in outputs]

@@ -95,6 +95,7 @@ def test_tf32_rounding_is_to_nearest_with_ties_to_even():
 # --------------------------------------------------------------------- nothing right is called wrong
 
 @hypothesis.given(layers, st.sampled_from(list(check.MODES)))
+@hypothesis.example(check.Layer("drawn", 1, 3, 33, 9, 1, 1, 0, 1, 3, False), "fp16")  # subnormal results
 @hypothesis.settings(deadline=None, max_examples=200)
 def test_a_correctly_rounded_result_passes(layer, mode):
     assert verdict(convolve, mode, layer)[0]
