@@ -305,9 +305,10 @@ def judge_window(layer, mode, data, outputs, window):
     accumulated = accumulation_error(mode, layer.terms)
     # Both operands' rounding, uniform in +-2^-11 at worst, at six standard deviations
     walk = 6 * (2 / 3) ** 0.5 * 2.0 ** -11 if mode == "tf32" else 0
-    spaced = torch.finfo(MODES[mode])  # below the smallest normal number as at it
-    rounded = 1.01 * spaced.eps / 2 * reference.abs().clamp_min(spaced.tiny)
-    each = (4 * accumulated + walk) * size + rounded
+    finfo = torch.finfo(MODES[mode])
+    # Subnormal numbers lie as far apart as the smallest normal ones
+    rounding = 1.01 * finfo.eps / 2 * reference.abs().clamp_min(finfo.tiny)
+    each = (4 * accumulated + walk) * size + rounding
     total = 1.1 * ideal_error + accumulated * size.norm() * (reference.numel() / layer.Cout) ** 0.5
 
     errors = [window.of(output) - reference for output in outputs]

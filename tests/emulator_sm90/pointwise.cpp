@@ -90,10 +90,10 @@ bool run_problem(uint64_t seed, Random& random) {
                       "w_copy=%d boxes=%d residues=%d cluster=%d direct=%d",
                       seed, static_cast<int>(mode), wide ? 128 : 64, static_cast<int>(problem.N),
                       static_cast<int>(problem.G), static_cast<int>(problem.C), static_cast<int>(problem.O),
-                      static_cast<int>(problem.L), static_cast<int>(layout), static_cast<int>(problem.activation), bias.data != nullptr,
-                      special, problem.device.sm_count, params.tiles, params.chunks, params.stages,
-                      params.w_copy, params.boxes, params.residues, params.cluster,
-                      params.y_direct);
+                      static_cast<int>(problem.L), static_cast<int>(layout),
+                      static_cast<int>(problem.activation), bias.data != nullptr, special,
+                      problem.device.sm_count, params.tiles, params.chunks, params.stages, params.w_copy,
+                      params.boxes, params.residues, params.cluster, params.y_direct);
         emulator::about = text;
         emulator::schedule = random_schedule(random);
         Error error = nullptr;
