@@ -320,7 +320,7 @@ def _conv1d_compile(name, folder, cpp_flags, cuda_flags, codes, home):
 
         units = [unit for unit in _conv1d_units if home or not unit.endswith(".cu")]
         # Ninja begins them in this order: those that take longest must not be among the last.
-        shortest = "conv1d.cu", "gemm_sm80.cu", "cpu.cpp", "toeplitz.cu", "small.cu", "downsample_sm90.cu"
+        shortest = "conv1d.cu conv1d.cpp cpu.cpp downsample_sm90.cu gemm_sm80.cu small.cu toeplitz.cu".split()
         units.sort(key=lambda unit: unit in shortest)
         for unit in units:
             with open(f"{folder}/{unit}", "w") as file:
@@ -523,10 +523,154 @@ extern "C" conv1d::Plan conv1d_cuda_plan(const conv1d::Problem* problem, const c
 // Enqueues row `route`, which must fit, on `stream` (a cudaStream_t) of the current device; does not wait.
 extern "C" conv1d::Error conv1d_cuda_launch(const conv1d::Problem* problem, int32_t route, void* stream);
 ''',
+"binding.h": r'''
+#line 1 "kernels/binding.h"
+// What the binding's units share: names, at::conv1d with one more argument, and the op itself.
+
+
+
+#define AT_PER_OPERATOR_HEADERS  // torch's headers read no operator's that is not named: a tenth of the time
+#include <optional>
+
+#include <ATen/core/Tensor.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <torch/library.h>
+
+#define CONV1D_STRING(name) #name
+#define CONV1D_QUALIFIED(name) CONV1D_STRING(name) "::conv1d"
+
+// One macro level more than torch's, so that the extension's name is expanded first.
+#define CONV1D_LIBRARY(name, m) TORCH_LIBRARY(name, m)
+#define CONV1D_LIBRARY_IMPL(name, key, m) TORCH_LIBRARY_IMPL(name, key, m)
+
+namespace conv1d {
+namespace binding {
+
+using at::IntArrayRef;
+using at::Tensor;
+using c10::SymInt;
+using c10::SymIntArrayRef;
+using OptionalTensor = std::optional<Tensor>;
+using OptionalInt = std::optional<SymInt>;
+using OptionalName = std::optional<c10::string_view>;
+
+constexpr const char* kOpName = CONV1D_QUALIFIED(TORCH_EXTENSION_NAME);
+
+// at::conv1d knows one padding for both sides: what one side has more is put into a copy of x first.
+struct SymmetricPadding {
+    Tensor x;
+    SymInt padding;  // both sides of `x`
+    SymInt left;     // positions put in front of the original x
+    bool padded;     // whether `x` is such a copy
+
+    SymmetricPadding(const Tensor& original, const SymInt& pad_left, const SymInt& pad_right);
+};
+
+// None for dtypes that the kernels do not know.
+std::optional<Dtype> kernel_dtype(at::ScalarType type);
+
+Tensor activate(Tensor y, const OptionalName& name);
+
+// `pad_right` is `padding` where it is not given.
+Tensor pytorch_conv1d(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, SymInt stride,
+                      SymInt padding, SymInt dilation, SymInt groups, OptionalName activation,
+                      OptionalInt pad_right);
+
+// What the autograd, autocast, Meta and functorch kernels redispatch to.
+inline const auto& conv1d_op() {
+    static const auto op =
+        c10::Dispatcher::singleton().findSchemaOrThrow(kOpName, "").typed<decltype(pytorch_conv1d)>();
+    return op;
+}
+
+}  // namespace binding
+}  // namespace conv1d
+''',
+"autograd.cpp": r'''
+#line 1 "kernels/autograd.cpp"
+// The op under autograd: PyTorch's own derivatives, and no graph where none is wanted.
+
+
+#include <array>
+#include <vector>
+
+#include <ATen/ops/convolution_backward.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+namespace {
+
+using namespace conv1d::binding;
+
+class Conv1dFunction : public torch::autograd::Function<Conv1dFunction> {
+public:
+    static constexpr bool is_traceable =
+        true;  // for compiled autograd: backward depends on what was saved alone
+
+    static Tensor forward(torch::autograd::AutogradContext* ctx, const Tensor& x, const Tensor& weight,
+                          const OptionalTensor& bias, const SymInt& stride, const SymInt& padding,
+                          const SymInt& dilation, const SymInt& groups, const OptionalInt& pad_right) {
+        const at::AutoDispatchBelowADInplaceOrView below_autograd;
+        Tensor y =
+            conv1d_op().call(x, weight, bias, stride, padding, dilation, groups, std::nullopt, pad_right);
+        ctx->save_for_backward({x, weight});
+        ctx->saved_data["numbers"] =
+            std::vector<SymInt>{stride, dilation, padding, pad_right.value_or(padding), groups};
+        ctx->saved_data["has_bias"] = bias.has_value();
+        return y;
+    }
+
+    static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
+                                                   const torch::autograd::variable_list& grads) {
+        const auto saved = ctx->get_saved_variables();
+        const Tensor& x = saved[0];
+        const Tensor& weight = saved[1];
+        const auto numbers = ctx->saved_data["numbers"].toSymIntVector();
+        const bool batched = x.dim() == 3;
+        const bool has_bias = ctx->saved_data["has_bias"].toBool();
+        const std::array<bool, 3> wanted = {ctx->needs_input_grad(0), ctx->needs_input_grad(1),
+                                            has_bias && ctx->needs_input_grad(2)};
+        const std::vector<SymInt> bias_sizes = {weight.sym_size(0)};
+        const SymmetricPadding symmetric(batched ? x : x.unsqueeze(0), numbers[2], numbers[3]);
+        auto [x_grad, weight_grad, bias_grad] = at::convolution_backward_symint(
+            batched ? grads[0] : grads[0].unsqueeze(0), symmetric.x, weight, SymIntArrayRef(bias_sizes),
+            numbers[0], symmetric.padding, numbers[1], false, SymInt(0), numbers[4], wanted);
+        if (x_grad.defined()) {
+            if (symmetric.padded) x_grad = x_grad.narrow_symint(2, symmetric.left, x.sym_size(-1));
+            if (!batched) x_grad = x_grad.squeeze(0);
+        }
+        return {x_grad, weight_grad, bias_grad, Tensor(), Tensor(), Tensor(), Tensor(), Tensor()};
+    }
+};
+
+// Under a functorch transform, or with a forward-mode tangent, PyTorch's convolution knows all the
+// derivatives.
+bool transformed(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
+    return c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::FuncTorchDynamicLayerBackMode) ||
+           x._fw_grad(0).defined() || weight._fw_grad(0).defined() || (bias && bias->_fw_grad(0).defined());
+}
+
+Tensor conv1d_autograd(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, SymInt stride,
+                       SymInt padding, SymInt dilation, SymInt groups, OptionalName activation,
+                       OptionalInt pad_right) {
+    // Complex convolutions are differentiable only as at::conv1d takes them apart.
+    if (transformed(x, weight, bias) || !kernel_dtype(x.scalar_type()))
+        return pytorch_conv1d(x, weight, bias, stride, padding, dilation, groups, activation, pad_right);
+    if (at::GradMode::is_enabled() &&
+        (x.requires_grad() || weight.requires_grad() || (bias && bias->requires_grad())))
+        return activate(Conv1dFunction::apply(x, weight, bias, stride, padding, dilation, groups, pad_right),
+                        activation);
+    const at::AutoDispatchBelowADInplaceOrView below_autograd;
+    return conv1d_op().call(x, weight, bias, stride, padding, dilation, groups, activation, pad_right);
+}
+
+CONV1D_LIBRARY_IMPL(TORCH_EXTENSION_NAME, Autograd, m) { m.impl("conv1d", conv1d_autograd); }
+
+}  // namespace
+''',
 "conv1d.cpp": r'''
 #line 1 "kernels/conv1d.cpp"
-// The binding: the op's schema and what it does under each dispatch key. This file and python.cpp alone know
-// torch.
+// The binding: the op's schema and what it does under each dispatch key. This file, autograd.cpp and
+// python.cpp alone know torch.
 //
 // A valid float problem runs on our kernels. Everything else goes to at::conv1d: invalid calls (so that the
 // error is PyTorch's own), integer and complex dtypes, empty tensors, other devices, functorch transforms
@@ -537,10 +681,8 @@ extern "C" conv1d::Error conv1d_cuda_launch(const conv1d::Problem* problem, int3
 // that torch has loaded.
 
 
-#define AT_PER_OPERATOR_HEADERS  // torch's headers read no operator's that is not named: a tenth of the time
 #include <algorithm>
 #include <array>
-#include <optional>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -550,12 +692,9 @@ extern "C" conv1d::Error conv1d_cuda_launch(const conv1d::Problem* problem, int3
 #include <ATen/Parallel.h>
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/conv1d.h>
-#include <ATen/ops/convolution_backward.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/relu.h>
 #include <ATen/ops/silu.h>
-#include <torch/csrc/autograd/custom_function.h>
-#include <torch/library.h>
 
 #ifdef CONV1D_WITH_CUDA
 #include <ATen/cuda/EmptyTensor.h>
@@ -572,39 +711,7 @@ TORCH_API Tensor cached_cast(ScalarType dtype, const Tensor& x, DeviceType devic
 
 namespace {
 
-using at::IntArrayRef;
-using at::Tensor;
-using c10::SymInt;
-using c10::SymIntArrayRef;
-using OptionalTensor = std::optional<Tensor>;
-using OptionalInt = std::optional<SymInt>;
-using OptionalName = std::optional<c10::string_view>;
-
-#define CONV1D_STRING(name) #name
-#define CONV1D_QUALIFIED(name) CONV1D_STRING(name) "::conv1d"
-constexpr const char* kOpName = CONV1D_QUALIFIED(TORCH_EXTENSION_NAME);
-
-constexpr const char* kCpuRoute = "cpu";
-constexpr const char* kPytorchRoute = "pytorch";
-
-// at::conv1d knows one padding for both sides: what one side has more is put into a copy of x first.
-struct SymmetricPadding {
-    Tensor x;
-    SymInt padding;  // both sides of `x`
-    SymInt left;     // positions put in front of the original x
-    bool padded;     // whether `x` is such a copy
-
-    SymmetricPadding(const Tensor& original, const SymInt& pad_left, const SymInt& pad_right)
-        : x(original),
-          padding(pad_left.min(pad_right)),
-          left(pad_left - padding),
-          padded(pad_left != pad_right) {
-        if (padded) {
-            const std::array<SymInt, 2> extra = {left, pad_right - padding};
-            x = at::constant_pad_nd_symint(original, extra, 0);
-        }
-    }
-};
+using namespace conv1d::binding;
 
 struct NamedActivation {
     const char* name;
@@ -634,12 +741,27 @@ conv1d::Activation activation_named(const OptionalName& name) {
                       *name, "'");
 }
 
-Tensor activate(Tensor y, const OptionalName& name) {
-    const conv1d::Activation activation = activation_named(name);
-    return activation == conv1d::Activation::none ? y : activation_row(activation).of(y);
+}  // namespace
+
+namespace conv1d {
+namespace binding {
+
+SymmetricPadding::SymmetricPadding(const Tensor& original, const SymInt& pad_left, const SymInt& pad_right)
+    : x(original),
+      padding(pad_left.min(pad_right)),
+      left(pad_left - padding),
+      padded(pad_left != pad_right) {
+    if (padded) {
+        const std::array<SymInt, 2> extra = {left, pad_right - padding};
+        x = at::constant_pad_nd_symint(original, extra, 0);
+    }
 }
 
-// `pad_right` is `padding` where it is not given.
+Tensor activate(Tensor y, const OptionalName& name) {
+    const Activation activation = activation_named(name);
+    return activation == Activation::none ? y : activation_row(activation).of(y);
+}
+
 Tensor pytorch_conv1d(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, SymInt stride,
                       SymInt padding, SymInt dilation, SymInt groups, OptionalName activation,
                       OptionalInt pad_right) {
@@ -650,15 +772,23 @@ Tensor pytorch_conv1d(const Tensor& x, const Tensor& weight, const OptionalTenso
                     activation);
 }
 
-std::optional<conv1d::Dtype> kernel_dtype(at::ScalarType type) {
+std::optional<Dtype> kernel_dtype(at::ScalarType type) {
     switch (type) {
-        case at::kFloat: return conv1d::Dtype::float32;
-        case at::kDouble: return conv1d::Dtype::float64;
-        case at::kHalf: return conv1d::Dtype::float16;
-        case at::kBFloat16: return conv1d::Dtype::bfloat16;
+        case at::kFloat: return Dtype::float32;
+        case at::kDouble: return Dtype::float64;
+        case at::kHalf: return Dtype::float16;
+        case at::kBFloat16: return Dtype::bfloat16;
         default: return std::nullopt;
     }
 }
+
+}  // namespace binding
+}  // namespace conv1d
+
+namespace {
+
+constexpr const char* kCpuRoute = "cpu";
+constexpr const char* kPytorchRoute = "pytorch";
 
 int64_t number(const SymInt& value) { return value.guard_int(__FILE__, __LINE__); }
 
@@ -812,75 +942,6 @@ Tensor conv1d_cuda(const Tensor& x, const Tensor& weight, const OptionalTensor& 
 
 #endif
 
-// What the autograd, autocast, Meta and functorch kernels redispatch to.
-const auto& conv1d_op() {
-    static const auto op =
-        c10::Dispatcher::singleton().findSchemaOrThrow(kOpName, "").typed<decltype(pytorch_conv1d)>();
-    return op;
-}
-
-class Conv1dFunction : public torch::autograd::Function<Conv1dFunction> {
-public:
-    static constexpr bool is_traceable =
-        true;  // for compiled autograd: backward depends on what was saved alone
-
-    static Tensor forward(torch::autograd::AutogradContext* ctx, const Tensor& x, const Tensor& weight,
-                          const OptionalTensor& bias, const SymInt& stride, const SymInt& padding,
-                          const SymInt& dilation, const SymInt& groups, const OptionalInt& pad_right) {
-        const at::AutoDispatchBelowADInplaceOrView below_autograd;
-        Tensor y =
-            conv1d_op().call(x, weight, bias, stride, padding, dilation, groups, std::nullopt, pad_right);
-        ctx->save_for_backward({x, weight});
-        ctx->saved_data["numbers"] =
-            std::vector<SymInt>{stride, dilation, padding, pad_right.value_or(padding), groups};
-        ctx->saved_data["has_bias"] = bias.has_value();
-        return y;
-    }
-
-    static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
-                                                   const torch::autograd::variable_list& grads) {
-        const auto saved = ctx->get_saved_variables();
-        const Tensor& x = saved[0];
-        const Tensor& weight = saved[1];
-        const auto numbers = ctx->saved_data["numbers"].toSymIntVector();
-        const bool batched = x.dim() == 3;
-        const bool has_bias = ctx->saved_data["has_bias"].toBool();
-        const std::array<bool, 3> wanted = {ctx->needs_input_grad(0), ctx->needs_input_grad(1),
-                                            has_bias && ctx->needs_input_grad(2)};
-        const std::vector<SymInt> bias_sizes = {weight.sym_size(0)};
-        const SymmetricPadding symmetric(batched ? x : x.unsqueeze(0), numbers[2], numbers[3]);
-        auto [x_grad, weight_grad, bias_grad] = at::convolution_backward_symint(
-            batched ? grads[0] : grads[0].unsqueeze(0), symmetric.x, weight, SymIntArrayRef(bias_sizes),
-            numbers[0], symmetric.padding, numbers[1], false, SymInt(0), numbers[4], wanted);
-        if (x_grad.defined()) {
-            if (symmetric.padded) x_grad = x_grad.narrow_symint(2, symmetric.left, x.sym_size(-1));
-            if (!batched) x_grad = x_grad.squeeze(0);
-        }
-        return {x_grad, weight_grad, bias_grad, Tensor(), Tensor(), Tensor(), Tensor(), Tensor()};
-    }
-};
-
-// Under a functorch transform, or with a forward-mode tangent, PyTorch's convolution knows all the
-// derivatives.
-bool transformed(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
-    return c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::FuncTorchDynamicLayerBackMode) ||
-           x._fw_grad(0).defined() || weight._fw_grad(0).defined() || (bias && bias->_fw_grad(0).defined());
-}
-
-Tensor conv1d_autograd(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, SymInt stride,
-                       SymInt padding, SymInt dilation, SymInt groups, OptionalName activation,
-                       OptionalInt pad_right) {
-    // Complex convolutions are differentiable only as at::conv1d takes them apart.
-    if (transformed(x, weight, bias) || !kernel_dtype(x.scalar_type()))
-        return pytorch_conv1d(x, weight, bias, stride, padding, dilation, groups, activation, pad_right);
-    if (at::GradMode::is_enabled() &&
-        (x.requires_grad() || weight.requires_grad() || (bias && bias->requires_grad())))
-        return activate(Conv1dFunction::apply(x, weight, bias, stride, padding, dilation, groups, pad_right),
-                        activation);
-    const at::AutoDispatchBelowADInplaceOrView below_autograd;
-    return conv1d_op().call(x, weight, bias, stride, padding, dilation, groups, activation, pad_right);
-}
-
 template <c10::DispatchKey kKey, at::DeviceType kDevice>
 Tensor conv1d_autocast(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, SymInt stride,
                        SymInt padding, SymInt dilation, SymInt groups, OptionalName activation,
@@ -973,10 +1034,6 @@ Tensor conv1d_by(const std::string& route, const Tensor& x, const Tensor& weight
     "SymInt[1] stride=1, SymInt[1] padding=0, SymInt[1] dilation=1, SymInt groups=1, " \
     "str? activation=None"
 
-// One macro level more than torch's, so that the extension's name is expanded first.
-#define CONV1D_LIBRARY(name, m) TORCH_LIBRARY(name, m)
-#define CONV1D_LIBRARY_IMPL(name, key, m) TORCH_LIBRARY_IMPL(name, key, m)
-
 CONV1D_LIBRARY(TORCH_EXTENSION_NAME, m) {
     // Numbers, not lists: each list costs a call from Python 0.4 us.
     m.def("conv1d(" CONV1D_OPERANDS
@@ -1001,7 +1058,6 @@ CONV1D_LIBRARY_IMPL(TORCH_EXTENSION_NAME, CompositeExplicitAutograd, m) {
     m.impl("conv1d", pytorch_conv1d);  // Meta and the devices that are not ours
 }
 CONV1D_LIBRARY_IMPL(TORCH_EXTENSION_NAME, FuncTorchBatched, m) { m.impl("conv1d", pytorch_conv1d); }
-CONV1D_LIBRARY_IMPL(TORCH_EXTENSION_NAME, Autograd, m) { m.impl("conv1d", conv1d_autograd); }
 CONV1D_LIBRARY_IMPL(TORCH_EXTENSION_NAME, AutocastCUDA, m) {
     m.impl("conv1d", conv1d_autocast<c10::DispatchKey::AutocastCUDA, at::kCUDA>);
 }
@@ -3544,15 +3600,11 @@ inline SlidingParams plan_sliding(const Problem& problem) {
 }  // namespace depthwise
 }  // namespace conv1d
 ''',
-"gather.cuh": r'''
-#line 1 "kernels/gather.cuh"
-// Few products an output: each thread gathers its own x, for one position of kO output channels. Long sums
-// are added up from parts, which threads share where outputs are few. Nothing is staged but weights, and what
-// a thread does before its first load is kept short, so that tiny problems take little more than a launch,
-// and strides that pass most of x by cost no more than what they read.
+"gather_plan.cuh": r'''
+#line 1 "kernels/gather_plan.cuh"
+// How route "gather" (gather.cuh) cuts a problem, and which problems it takes.
 
 #include <algorithm>
-#include <type_traits>
 
 
 
@@ -3566,7 +3618,8 @@ constexpr int kBatchW = 4;           // and of w
 constexpr int kOutputs = 8;          // of a thread, or twice as many
 constexpr int kMostParts = 32;
 constexpr int kStep = 4;             // products between two looks at the end; zeros follow the last weight
-constexpr int64_t kChain = 1024;     // products that one thread sums in a line, about
+constexpr int64_t kChain = 1024;     // products that one thread sums in a line, about,
+constexpr int64_t kShortChain = 16;  // and that it does sum so where they are all
 
 // A block is [part][position]: threads side by side, and those that share a position's products. What the
 // kernel reads, and no more, in the order in which it does: each new 64 bytes of parameters take 0.1 us.
@@ -3600,144 +3653,6 @@ struct Plan {
     int32_t smem_bytes;
 };
 
-// kAlone: there are so many outputs that each thread sums all parts of its own.
-template <class Element, int kO, bool kAlone>
-__global__ void __launch_bounds__(kThreads, kUnboundBlocks)
-    gather_kernel(const __grid_constant__ Params params) {
-    extern __shared__ __align__(16) unsigned char smem[];
-    const int32_t thread = threadIdx.x, products = params.products;
-    float* const bias_smem = reinterpret_cast<float*>(smem);  // [kO]
-    float* const w_smem = bias_smem + round_up(kO, 4);  // [product][kO]; later sums, [part][kO][position]
-    const int32_t part = thread >> params.positions_log2, position = thread - (part << params.positions_log2);
-    const int64_t index = (int64_t{blockIdx.x} << params.positions_log2) + position;
-    const int64_t n = params.samples.quotient(index);
-    const auto p = static_cast<int32_t>(index - n * params.samples.row.divisor);
-    const bool active = n < params.N;
-    const uint32_t o_begin = blockIdx.y * kO, channel = blockIdx.z * params.channels + o_begin;
-    const int32_t outputs = min(static_cast<int32_t>(params.channels - o_begin), kO);
-
-    // Weights and bias, then x: all on their way before any is waited for.
-    const Element* const w = static_cast<const Element*>(params.w) +
-                             static_cast<uint64_t>(channel) * static_cast<uint32_t>(products);
-    const int32_t known = outputs * products;
-    const Element w_first = thread < known ? w[thread] : Element{};
-    float bias = 0.0f;
-    if (params.bias != nullptr && thread < outputs)
-        bias = widen(static_cast<const Element*>(params.bias)[channel + thread]);
-
-    const int64_t row = params.samples.row.divisor;
-    Element* const y = static_cast<Element*>(params.y) + n * params.y_sample_step +
-                       static_cast<uint64_t>(channel) * row + p;
-
-    // The thread's products, by channel and tap.
-    const int32_t begin = min(part * params.share, products);
-    const int32_t last = kAlone ? products : min(begin + params.share, products);
-    const int32_t end = active ? last : begin;
-    const int32_t first_row = params.taps.quotient(begin), taps = params.taps.divisor;
-    const int32_t l_begin = p * params.stride - params.pad_left;
-    int32_t tap = begin - first_row * taps;
-    int32_t l = l_begin + tap * params.dilation;
-    const Element* x = static_cast<const Element*>(params.x) + n * params.sample_step +
-                       int64_t{blockIdx.z} * params.group_step + int64_t{first_row} * params.row_step +
-                       int64_t{l} * params.l_step;
-    Element value[kBatch];
-    const auto load = [&](int32_t left) {
-#pragma unroll
-        for (int i = 0; i < kBatch; ++i) value[i] = Element{};
-#pragma unroll
-        for (int i = 0; i < kBatch; ++i) {
-            if (i == kBatch / 2 && i >= left) break;
-            const bool inside = i < left && static_cast<uint32_t>(l) < static_cast<uint32_t>(params.length);
-            if (inside) value[i] = *x;
-            const bool is_last = ++tap == taps;
-            x += is_last ? params.turn_step : params.tap_step;
-            l = is_last ? l_begin : l + params.dilation;
-            if (is_last) tap = 0;
-        }
-    };
-    load(end - begin);
-
-    if (thread < kO) bias_smem[thread] = bias;
-    if (thread < (kStep - 1) * kO) w_smem[kO * products + thread] = 0.0f;
-    const auto store_w = [&](int32_t at, Element w_value) {
-        const int32_t o = kO == 1 ? 0 : params.products_of_channel.quotient(at);
-        if (at < kO * products) w_smem[(at - o * products) * kO + o] = widen(w_value);
-    };
-    store_w(thread, w_first);
-#pragma unroll 1
-    for (int32_t first = thread + kThreads; first < kO * products; first += kBatchW * kThreads) {
-        Element w_value[kBatchW];
-#pragma unroll
-        for (int i = 0; i < kBatchW; ++i) {
-            const int32_t at = first + i * kThreads;
-            w_value[i] = at < known ? w[at] : Element{};
-        }
-#pragma unroll
-        for (int i = 0; i < kBatchW; ++i) store_w(first + i * kThreads, w_value[i]);
-    }
-    __syncthreads();
-
-    // The sum of the part at hand, which ends before product `part_end`. A thread that sums several adds up
-    // those before in shared memory, behind the weights: registers would cost a block in four.
-    float sum[kO] = {};
-    float* const total_smem = w_smem + (products + kStep - 1) * kO + thread;
-    int32_t part_end = params.share;
-    const auto add_total = [&] {
-#pragma unroll
-        for (int o = 0; o < kO; ++o) {
-            if (part_end > params.share) sum[o] += total_smem[o * kThreads];
-        }
-    };
-#pragma unroll 1
-    for (int32_t first = begin; first < end; first += kBatch) {
-        if (kAlone && first == part_end) {
-            add_total();
-#pragma unroll
-            for (int o = 0; o < kO; ++o) total_smem[o * kThreads] = sum[o], sum[o] = 0.0f;
-            part_end += params.share;
-        }
-        float wide[kBatch];
-#pragma unroll
-        for (int i = 0; i < kBatch; ++i) wide[i] = widen(value[i]);
-        if (first + kBatch < end) load(end - first - kBatch);
-#pragma unroll
-        for (int i = 0; i < kBatch; ++i) {
-            if (i % kStep == 0 && first + i >= end) break;
-            const auto w_frag = *reinterpret_cast<const Vector<float, kO>*>(w_smem + (first + i) * kO);
-#pragma unroll
-            for (int o = 0; o < kO; ++o) sum[o] = fmaf(w_frag.at[o], wide[i], sum[o]);
-        }
-    }
-    if (kAlone) add_total();
-
-    if (params.shared_parts == 1 && params.activation == Activation::none) {
-        const auto bias_frag = *reinterpret_cast<const Vector<float, kO>*>(bias_smem);
-        Element* target = y;
-#pragma unroll
-        for (int o = 0; o < kO; ++o, target += row) {
-            if (active && o < outputs) *target = narrow<Element>(sum[o] + bias_frag.at[o]);
-        }
-        return;
-    }
-    __syncthreads();  // weights have been read
-    const int32_t step_log2 = params.positions_log2;
-#pragma unroll
-    for (int o = 0; o < kO; ++o) w_smem[((part * kO + o) << step_log2) + position] = sum[o];
-    __syncthreads();
-    if (!active) return;
-#pragma unroll 1
-    for (int o = part; o < outputs; o += kThreads >> step_log2) {
-        float total = w_smem[(o << step_log2) + position];
-#pragma unroll 4
-        for (int i = 1; i < params.shared_parts; ++i)
-            total += w_smem[((i * kO + o) << step_log2) + position];
-        total += bias_smem[o];
-        y[o * row] = params.activation == Activation::none
-                         ? narrow<Element>(total)
-                         : activate<Element, true>(params.activation, total);
-    }
-}
-
 // N does not decide parts, which order the sums, but whether threads share them.
 inline Plan plan(const Problem& problem) {
     Plan plan{};
@@ -3748,7 +3663,7 @@ inline Plan plan(const Problem& problem) {
     const auto wants_more = [&] {
         const int64_t p_blocks = ceil_div(problem.P * sharers, kThreads);
         return products > kChain * sharers ||
-               (products > 16 * sharers && few_rows * p_blocks < 2 * problem.device.sm_count);
+               (products > kShortChain * sharers && few_rows * p_blocks < 2 * problem.device.sm_count);
     };
     while (sharers < kMostParts && wants_more()) sharers *= 2;
     const int64_t share = round_up(ceil_div(products, sharers), kBatch), parts = ceil_div(products, share);
@@ -3814,26 +3729,6 @@ inline bool takes(const Problem& problem) {
            problem.G * problem.O < kMost && problem.C * problem.K < kMost && plan(problem).p_blocks > 0;
 }
 
-template <class Element>
-Error launch(const Problem& problem, cudaStream_t stream) {
-    const Plan plan = gather::plan(problem);
-    const dim3 blocks(static_cast<unsigned>(plan.p_blocks), static_cast<unsigned>(plan.o_blocks),
-                      static_cast<unsigned>(problem.G));
-    const auto run = [&](auto* kernel) {
-        kernel<<<blocks, kThreads, plan.smem_bytes, stream>>>(plan.params);
-        return launch_error();
-    };
-    const auto run_outputs = [&](auto outputs) {
-        constexpr int kO = decltype(outputs)::value;
-        return plan.alone ? run(gather_kernel<Element, kO, true>) : run(gather_kernel<Element, kO, false>);
-    };
-    if (plan.outputs == 1) return run_outputs(std::integral_constant<int, 1>{});
-    if (plan.outputs == 2) return run_outputs(std::integral_constant<int, 2>{});
-    if (plan.outputs == 4) return run_outputs(std::integral_constant<int, 4>{});
-    if (plan.outputs == kOutputs) return run_outputs(std::integral_constant<int, kOutputs>{});
-    return run_outputs(std::integral_constant<int, 2 * kOutputs>{});
-}
-
 }  // namespace gather
 
 // Tiny problems, taps that hardly overlap, and few outputs of long sums over few positions. us by this route
@@ -3847,34 +3742,25 @@ Error launch(const Problem& problem, cudaStream_t stream) {
 inline bool fits_gather(const Problem& any_problem) {
     const Problem problem = canonical(any_problem);
     if (!gather::takes(problem)) return false;
-    const bool is_ieee = problem.dtype == Dtype::float32 && problem.precision == Precision::ieee;
-    const bool is_half = element_bytes(problem.dtype) == 2;
     constexpr int64_t kFewProducts = 300;
     const int64_t products = problem.C * problem.K;
     const int64_t loads = problem.G * ceil_div(problem.O, 8) * problem.P * products;  // of a sample
     if (problem.O <= 8 && problem.K <= std::min<int64_t>(problem.stride, 8)) return true;
     // us by this and by gemm_sm90, bf16: 43x115x716 to 6, K3 41, 14; 63x213x403 to 2, K9 61, 22.
-    if (is_half && problem.device.arch == 90 && problem.C >= 16 && problem.O < 8 &&
+    if (element_bytes(problem.dtype) == 2 && problem.device.arch == 90 && problem.C >= 16 && problem.O < 8 &&
         pays_for_few_outputs(problem))
         return false;
     if (problem.O <= 8 && products >= 32 && problem.K <= std::min<int64_t>(2 * problem.stride, 8))
         return loads <= 1 << 21 || (problem.dtype == Dtype::float32 && products <= kFewProducts);
     if (problem.O < 8 && problem.G == 1 && problem.C >= 80 && problem.K <= 8 * problem.stride)
         return loads <= 1 << 21;
-    // us by small_sm80 and by this: 1x24x75 to 96, K1 TF32 6.3, 4.9; 11x21x66 to 324, K1 s2 bf16 7.0, 5.4;
-    // 55x17x344 to 141, K2 s2 fp32 17, 11; of many samples bf16 61x34x91 to 336, K3 s2 g2 9, 14.
-    if (problem.C >= 16 && problem.O >= 8)
-        return products <= 64 && loads <= (is_ieee ? 400000 : is_half ? 50000 : 100000);
+    if (problem.C >= 16 && problem.O >= 8) return false;
+    const bool is_ieee = problem.dtype == Dtype::float32 && problem.precision == Precision::ieee;
     if (loads <= (problem.G > 1 && !is_ieee ? 3 << 18 : 1 << 20)) return true;
     return problem.K <= 2 * problem.stride && products <= (problem.O <= 32 ? kFewProducts : 10);
 }
 
-inline Error launch_gather(const Problem& any_problem, cudaStream_t stream) {
-    const Problem problem = canonical(any_problem);
-    if (problem.dtype == Dtype::float16) return gather::launch<__half>(problem, stream);
-    if (problem.dtype == Dtype::bfloat16) return gather::launch<__nv_bfloat16>(problem, stream);
-    return gather::launch<float>(problem, stream);
-}
+Error launch_gather(const Problem& any_problem, cudaStream_t stream);  // gather.cuh, for other routes too
 
 }  // namespace conv1d
 ''',
@@ -3915,14 +3801,15 @@ inline bool has_few_blocks(const Problem& problem) {
     return 2 * blocks <= 5 * problem.device.sm_count && gather::takes(problem);
 }
 
-// Stride 1, x contiguous along l. Up to 16 taps all of these ways add in their order, "outputs" up to
-// kLaneTaps, and so do strips, words and sliding of any number: among them the number of samples may choose.
+// Stride 1, x contiguous along l. Taps are added in their order by "gathered" up to gather::kShortChain, by
+// "outputs" up to kLaneTaps, and by strips, words and sliding: among them the number of samples may choose.
 inline Way way_of_neighbours(const Problem& problem) {
     const int64_t K = problem.K, P = problem.P;
     const bool is_fp32 = problem.dtype == Dtype::float32;
     const double outputs = static_cast<double>(problem.N * problem.G * problem.O) * static_cast<double>(P);
     const double products = outputs * static_cast<double>(K);
-    if (K <= 16 ? has_few_blocks(problem) : problem.G * P * K <= 1 << 16 && gather::takes(problem))
+    if (K <= gather::kShortChain ? has_few_blocks(problem)
+                                 : problem.G * P * K <= 1 << 16 && gather::takes(problem))
         return Way::gathered;
     // us by words and by this, bf16: 4x302x229, K4 d2 6.1, 5.5; 1x308x637, K5 d2 5.9, 5.5; but 6x45x1150, K6
     // d9 6.2, 7.7.
@@ -4038,7 +3925,7 @@ Error launch_element(const Problem& problem, cudaStream_t stream) {
         if (way == Way::words) return launch_rows<Element, Way::words>(problem, rows, stream);
         if (way == Way::strided) return launch_rows<Element, Way::strided>(problem, rows, stream);
         if (way == Way::padded) return launch_padded<Element>(problem, stream);
-        if (way == Way::gathered) return gather::launch<Element>(problem, stream);
+        if (way == Way::gathered) return launch_gather(problem, stream);
         if (way == Way::sliding) {
             const SlidingParams params = plan_sliding(problem);
             if (params.threads_per_row.divisor > 0) {
@@ -8112,6 +7999,864 @@ inline Error launch_downsample_sm90(const Problem& problem, cudaStream_t stream)
 const conv1d::Route conv1d::kDownsampleSm90 = {"downsample_sm90", fits_downsample_sm90,
                                                workspace_downsample_sm90, launch_downsample_sm90};
 ''',
+"few_outputs_project.cuh": r'''
+#line 1 "kernels/few_outputs_project.cuh"
+// "project": few outputs of few taps (O*K <= kRows). t[o, k, l] = sum over c of w[o, c, k] * x[c, l], which
+// reads each x once; then y[o, p] = sum over k of t[o, k, l], through shared memory. Of fp32 a thread has
+// some positions l, and multiplies in fp32; of 16 bits a warp has 256, and multiplies by tensor cores, x
+// being transposed on the way from shared memory.
+
+#include <algorithm>
+
+
+
+
+
+
+namespace conv1d {
+namespace few {
+
+constexpr int kRows = 8;           // of t, at most: (o, k)
+template <class Element>
+constexpr int kProjectThreads = sizeof(Element) == 2 ? 64 : 128;
+constexpr int64_t kMostChannels = 1024;  // whose weights of all rows share a block's memory with x
+constexpr int kStageChannels = 16;       // 16 bits: of a stage of x, as many as a product sums
+constexpr int kRowPad = 4;  // of t, so that lanes that hold several rows meet in no bank
+template <class Element>
+constexpr int kThreadL = 16 / sizeof(Element);  // neighbours that a thread loads
+constexpr int kAhead = 16;                      // fp32: channels that are on their way
+
+struct ProjectParams {
+    Problem problem;
+    int32_t threads;
+    int32_t tile_p;  // output positions of a block
+    int64_t p_tiles, tiles;
+    size_t smem_bytes;
+};
+
+// What a block works on, and where its thread's x begins.
+template <class Element>
+struct ProjectPlace {
+    int64_t n, g, p_begin;
+    int32_t lead;  // positions between the block's first one, which is aligned, and the first that y needs
+    bool in;       // whether the thread's positions lie in the row: all do, or none
+    const Element* x;
+
+    __device__ __forceinline__ explicit ProjectPlace(const ProjectParams& params) {
+        const Problem& problem = params.problem;
+        const uint32_t sample = blockIdx.x / static_cast<uint32_t>(params.p_tiles);
+        n = sample / static_cast<uint32_t>(problem.G);
+        g = sample - n * problem.G;
+        p_begin = (blockIdx.x - sample * params.p_tiles) * params.tile_p;
+        const int64_t l_needed = p_begin * problem.stride - problem.pad_left;
+        lead = static_cast<int32_t>(l_needed & (kThreadL<Element> - 1));
+        const int64_t l = l_needed - lead + static_cast<int64_t>(threadIdx.x) * kThreadL<Element>;
+        in = static_cast<uint64_t>(l) < static_cast<uint64_t>(problem.L);
+        x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n +
+            g * problem.C * problem.x_stride_c + (in ? l : 0);
+    }
+};
+
+// y from t, whose rows are `pitch` apart.
+template <class Element>
+__device__ __forceinline__ void sum_taps(const ProjectParams& params, const ProjectPlace<Element>& place,
+                                         const float* t_smem, int32_t pitch) {
+    const Problem& problem = params.problem;
+    const int32_t taps = static_cast<int32_t>(problem.K), stride = static_cast<int32_t>(problem.stride);
+    const int32_t tap_step = pitch + static_cast<int32_t>(problem.dilation);  // from a tap to the next
+    const int32_t outputs = static_cast<int32_t>(min(problem.P - place.p_begin, int64_t{params.tile_p}));
+    for (int32_t o = 0; o < problem.O; ++o) {
+        const int64_t channel = place.g * problem.O + o;
+        float bias = 0;
+        if (problem.bias != nullptr) bias = widen(static_cast<const Element*>(problem.bias)[channel]);
+        Element* y = static_cast<Element*>(problem.y) +
+                     (place.n * problem.G * problem.O + channel) * problem.P + place.p_begin;
+#pragma unroll 4
+        for (int32_t p = threadIdx.x; p < outputs; p += params.threads) {
+            const float* t = t_smem + o * taps * pitch + p * stride + place.lead;
+            float total = 0;
+            for (int32_t k = 0; k < taps; ++k) total += t[k * tap_step];
+            y[p] = problem.activation == Activation::none
+                       ? narrow<Element>(total + bias)
+                       : activate<Element, true>(problem.activation, total + bias);
+        }
+    }
+}
+
+template <class Element>
+__global__ void __launch_bounds__(kProjectThreads<Element>, 4)
+    few_outputs_project_kernel(const __grid_constant__ ProjectParams params) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+    constexpr int kCount = kThreadL<Element>;
+    using Values = Vector<Element, kCount>;
+    extern __shared__ __align__(16) unsigned char smem[];
+    const Problem& problem = params.problem;
+    const int32_t tile_l = kCount * params.threads;
+    const int32_t channels = static_cast<int32_t>(problem.C), taps = static_cast<int32_t>(problem.K);
+    const int32_t rows = static_cast<int32_t>(problem.O) * taps;
+    const int32_t w_count = channels * kRows;
+    float* const w_smem = reinterpret_cast<float*>(smem);  // [channel][kRows]
+    float* const t_smem = w_smem + w_count;                // [row][tile_l], and before that x
+    ProjectPlace<Element> place(params);
+    // Each thread copies for itself, kAhead channels ahead, what only it reads.
+    auto* const ring = reinterpret_cast<Values*>(t_smem) + threadIdx.x;  // [kAhead][threads]
+    const auto copy = [&](int32_t c, int32_t slot) {
+        const bool exists = place.in && c < channels;
+        ptx::cp_async_16(ptx::smem_address(ring + slot * params.threads), place.x, exists ? 16 : 0);
+        ptx::cp_async_commit_group();
+        if (c + 1 < channels) place.x += problem.x_stride_c;
+    };
+#pragma unroll 1
+    for (int32_t c = 0; c < kAhead; ++c) copy(c, c);
+    const Element* const w = static_cast<const Element*>(problem.w) + place.g * rows * channels;
+    for (int32_t i = threadIdx.x; i < w_count; i += params.threads) {
+        const int32_t c = i / kRows, row = i % kRows;
+        const int32_t o = row / taps, k = row - o * taps;
+        w_smem[i] = row < rows ? w[(o * channels + c) * taps + k] : 0;
+    }
+    __syncthreads();
+
+    float sum[kRows][kCount] = {};
+    int32_t slot = 0;
+#pragma unroll 1
+    for (int32_t c = 0; c < channels; ++c) {
+        ptx::cp_async_wait_group<kAhead - 1>();
+        const Values values = ring[slot * params.threads];
+#pragma unroll
+        for (int row = 0; row < kRows; row += 4) {
+            const auto w_frag = *reinterpret_cast<const Vector<float, 4>*>(w_smem + c * kRows + row);
+#pragma unroll
+            for (int v = 0; v < 4; ++v) {
+#pragma unroll
+                for (int j = 0; j < kCount; ++j) sum[row + v][j] += w_frag.at[v] * values.at[j];
+            }
+        }
+        copy(c + kAhead, slot);
+        slot = slot + 1 < kAhead ? slot + 1 : 0;
+    }
+    ptx::cp_async_wait_all();
+    __syncthreads();  // t may lie where x lay
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+        if (i >= rows) break;
+        Values piece;
+#pragma unroll
+        for (int j = 0; j < kCount; ++j) piece.at[j] = sum[i][j];
+        reinterpret_cast<Values*>(t_smem + i * tile_l)[threadIdx.x] = piece;
+    }
+    __syncthreads();
+    sum_taps(params, place, t_smem, tile_l);
+#endif
+}
+
+// Small blocks of one stage, so that others have theirs on the way while one multiplies or stores (two
+// stages and half as many blocks: hifigan_post 46 us instead of 44). A stage holds kStageChannels rows of a
+// warp's x, of 32 pieces of 16 bytes; piece i of row c lies at i ^ c % 8, so that the 8 rows of a matrix
+// meet in no bank.
+template <class Element>
+__global__ void __launch_bounds__(kProjectThreads<Element>, 7)
+    few_outputs_project_16bit_kernel(const __grid_constant__ ProjectParams params) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+    constexpr int kRowBytes = 512, kStageBytes = kStageChannels * kRowBytes;
+    constexpr int kTiles = 16;  // of 16 positions, a product each
+    extern __shared__ __align__(16) unsigned char smem[];
+    const Problem& problem = params.problem;
+    const int32_t pitch = kThreadL<Element> * params.threads + kRowPad;
+    const int32_t channels = static_cast<int32_t>(problem.C), taps = static_cast<int32_t>(problem.K);
+    const int32_t rows = static_cast<int32_t>(problem.O) * taps;
+    const int32_t stages = (channels + kStageChannels - 1) / kStageChannels;
+    Element* const w_smem = reinterpret_cast<Element*>(smem);  // [stage][lane][4]: its b of a product
+    const int32_t w_count = stages * kStageChannels * kRows;
+    unsigned char* const x_smem = smem + w_count * sizeof(Element);  // [warp], and later t
+    ProjectPlace<Element> place(params);
+    const int32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const uint32_t stage = ptx::smem_address(x_smem) + warp * kStageBytes;
+    int32_t c_next = 0;
+    const auto copy = [&] {
+#pragma unroll
+        for (int i = 0; i < kStageChannels; ++i) {
+            const bool exists = place.in && c_next < channels;
+            ptx::cp_async_16(stage + i * kRowBytes + ((lane ^ i % 8) * 16), place.x, exists ? 16 : 0);
+            if (++c_next < channels) place.x += problem.x_stride_c;
+        }
+        ptx::cp_async_commit_group();
+    };
+    copy();
+    const Element* const w = static_cast<const Element*>(problem.w) + place.g * rows * channels;
+    for (int32_t i = threadIdx.x; i < w_count; i += params.threads) {
+        const int32_t c = i / kRows, row = i % kRows;
+        const int32_t o = row / taps, k = row - o * taps;
+        const int32_t to_lane = row * 4 + c % 8 / 2, word = c % kStageChannels / 8;
+        const bool exists = row < rows && c < channels;
+        w_smem[((c / kStageChannels * 32 + to_lane) * 2 + word) * 2 + c % 2] =
+            exists ? w[(o * channels + c) * taps + k] : narrow<Element>(0);
+    }
+    __syncthreads();
+
+    // The row of a matrix whose address this lane gives: matrices are 8 channels by 8 positions, first the
+    // two of the first 8 channels.
+    const int32_t channel = lane / 16 * 8 + lane % 8, piece = lane / 8 % 2;
+    const uint32_t x_row = stage + channel * kRowBytes;
+    float sum[kTiles][4] = {};
+#pragma unroll 1
+    for (int32_t s = 0; s < stages; ++s) {
+        ptx::cp_async_wait_group<0>();
+        __syncwarp();
+        const uint2 b = reinterpret_cast<const uint2*>(w_smem)[s * 32 + lane];
+#pragma unroll
+        for (int tile = 0; tile < kTiles; ++tile) {
+            uint32_t words[4];
+            ptx::ldmatrix_x4_trans(words, x_row + (((2 * tile + piece) ^ channel % 8) * 16));
+            const uint4 a = {words[0], words[1], words[2], words[3]};
+            ptx::mma<Element>(sum[tile], a, b);
+        }
+        __syncwarp();  // x has been read by all lanes
+        copy();
+    }
+    ptx::cp_async_wait_all();
+    __syncthreads();  // t may lie where x lay
+    float* const t_smem = reinterpret_cast<float*>(x_smem);  // [row][pitch]
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            const int32_t row = lane % 4 * 2 + i % 2;
+            const int32_t position = warp * 256 + tile * 16 + i / 2 * 8 + lane / 4;
+            if (row < rows) t_smem[row * pitch + position] = sum[tile][i];
+        }
+    }
+    __syncthreads();
+    sum_taps(params, place, t_smem, pitch);
+#endif
+}
+
+// tiles is 0 where the problem does not suit.
+template <class Element>
+ProjectParams plan_project(const Problem& problem) {
+    constexpr bool k16Bit = sizeof(Element) == 2;
+    ProjectParams params{};
+    params.problem = problem;
+    if (problem.O > kRows || problem.K > kRows || problem.O * problem.K > kRows ||
+        problem.C > kMostChannels || problem.stride > problem.K || problem.dilation > 512) {
+        return params;
+    }
+    const auto in_vectors = [](int64_t count) { return count % kThreadL<Element> == 0; };
+    if (problem.device.arch < 80 || problem.x_stride_l != 1 || !in_vectors(problem.L) ||
+        !in_vectors(problem.x_stride_c) || !in_vectors(problem.x_stride_n) ||
+        reinterpret_cast<uintptr_t>(problem.x) % 16 != 0) {
+        return params;
+    }
+    const int64_t span = (problem.K - 1) * problem.dilation + kThreadL<Element> - 1;
+    const int64_t most_bytes = k16Bit ? problem.device.smem_bytes : kPlainSmemBytes;
+    const auto set = [&](int64_t threads) {
+        const int64_t tile_l = threads * kThreadL<Element>;
+        params.threads = static_cast<int32_t>(threads);
+        params.tile_p = static_cast<int32_t>(tile_l > span ? (tile_l - 1 - span) / problem.stride + 1 : 0);
+        const int64_t t_bytes = problem.O * problem.K * (tile_l + kRowPad) * sizeof(float);
+        const int64_t x_bytes = threads * 16 * (k16Bit ? kStageChannels : kAhead);
+        const int64_t w_count = (k16Bit ? round_up(problem.C, kStageChannels) : problem.C) * kRows;
+        params.smem_bytes = w_count * sizeof(Element) + std::max(t_bytes, x_bytes);
+        if (static_cast<int64_t>(params.smem_bytes) > most_bytes || 2 * span > tile_l) return false;
+        params.p_tiles = ceil_div(problem.P, params.tile_p);
+        params.tiles = params.p_tiles * problem.G * problem.N;
+        if (params.tiles > kMaxBlocks) params.tiles = 0;
+        return params.tiles > 0;
+    };
+    // The largest block that fits, or a smaller one where that leaves multiprocessors without work or is much
+    // longer than a row.
+    int64_t threads = kProjectThreads<Element>;
+    while (threads > 64 && !set(threads)) threads /= 2;
+    if (!set(threads)) {
+        params.tiles = 0;
+        return params;
+    }
+    while (threads > 64 && 8 * span <= threads * kThreadL<Element> &&
+           (params.tiles < 4 * problem.device.sm_count || 2 * problem.P < params.tile_p))
+        set(threads /= 2);
+    // Rows much shorter than the smallest block: the general kernel, which counts through samples.
+    if (2 * problem.P < params.tile_p) params.tiles = 0;
+    return params;
+}
+
+template <class Element>
+Error launch_project(const ProjectParams& params, cudaStream_t stream) {
+    const auto blocks = static_cast<unsigned>(params.tiles);
+    if constexpr (sizeof(Element) == 4) {
+        few_outputs_project_kernel<Element>
+            <<<blocks, params.threads, params.smem_bytes, stream>>>(params);
+    } else {
+        const Error error = allow_smem<few_outputs_project_16bit_kernel<Element>>(params.problem.device);
+        if (error != nullptr) return error;
+        few_outputs_project_16bit_kernel<Element>
+            <<<blocks, params.threads, params.smem_bytes, stream>>>(params);
+    }
+    return launch_error();
+}
+
+}  // namespace few
+}  // namespace conv1d
+''',
+"few_outputs.cuh": r'''
+#line 1 "kernels/few_outputs.cuh"
+// One to eight output channels a group: bound by reading x. "project", for few taps, reads each x once.
+
+#include <algorithm>
+#include <numeric>
+#include <type_traits>
+
+
+
+
+
+
+
+
+
+namespace conv1d {
+namespace few {
+
+// A window of x in shared memory, a few steps ahead of the products; the block's weights lie there
+// throughout. A thread computes all outputs of kThreadP positions, 32 apart; warps share the positions and
+// the products of a step. Where a sample has few positions, blocks share the reduction too: their sums meet
+// in the workspace.
+//
+// x lies in rows as in memory, in pieces of 16 bytes at their alignment ("pieces"). Of fp32 whose stride
+// would let lanes meet in a bank, it lies in planes of positions `stride` apart: tap k reads plane k % cycle,
+// from row k / cycle * turn on.
+constexpr int kWarps = 8;
+constexpr int kThreads = 32 * kWarps;
+constexpr int kStages = 4;
+constexpr int64_t kChannelBytes = 12288;  // of one channel's window, at most
+constexpr int64_t kStageBytes = 12288;    // of a step's, about
+constexpr int64_t kWeights = 4096;        // of a block
+constexpr int64_t kChain = 1024;          // products that one thread sums in a line
+
+template <class Element_, int kO_, int kThreadP_>
+struct Tile {
+    using Element = Element_;
+    static constexpr int kO = kO_;
+    static constexpr int kThreadP = kThreadP_;
+    static constexpr int kWarpP = 32 * kThreadP;
+    static constexpr int kPiece = 16 / sizeof(Element);  // elements
+    static constexpr int kBlocks = kO * kThreadP > 16 ? 2 : 3;  // that registers are shared by
+};
+
+struct Params {
+    Problem problem;
+    int32_t p_shift, warps_k;  // of a block: 2^p_shift warps side by side; warps_k share the same positions
+    int32_t channels, taps;    // of a step: more than one channel only with all taps
+    int32_t tap_steps;         // of one channel
+    int32_t steps, split_steps;  // of all, and of a block
+    int32_t splits;
+    bool in_planes;
+    int32_t k_parts, c_parts;  // the warps that share products share taps, and channels
+    int32_t items;             // of one channel: pieces, or elements
+    Divisor fill_width;        // threads that fill one channel
+    int32_t fill_channels;     // that are filled at once
+    int32_t share_taps;        // of a part
+    Divisor planes;
+    Divisor cycle;             // more than all taps where x lies in pieces
+    int32_t turn, plane_step; // in elements
+    int32_t position_step;    // elements from a position to the next
+    int32_t channel_bytes, stage_bytes, w_bytes;
+    int64_t p_tiles, blocks;
+    size_t smem_bytes;
+};
+
+// Where a step begins.
+struct Step {
+    int32_t channel, tap;
+
+    __device__ __forceinline__ void advance(const Params& params) {
+        tap += params.taps;
+        if (tap < params.problem.K) return;
+        tap = 0;
+        channel += params.channels;
+    }
+    __device__ __forceinline__ int32_t channels(const Params& params) const {
+        return min(params.channels, static_cast<int32_t>(params.problem.C) - channel);
+    }
+    __device__ __forceinline__ int32_t taps(const Params& params) const {
+        return min(params.taps, static_cast<int32_t>(params.problem.K) - tap);
+    }
+};
+
+// Starts to bring a step's x; `x` is position 0 of the group's first channel, `l_begin` what tap 0 of the
+// block's first position reads.
+template <class Tile>
+__device__ __forceinline__ void fill_x(const Params& params, const Step& step, int32_t l_begin,
+                                       const typename Tile::Element* x, unsigned char* stage) {
+    using Element = typename Tile::Element;
+    const Problem& problem = params.problem;
+    const int32_t l_step = l_begin + step.tap * static_cast<int32_t>(problem.dilation);
+    const int32_t L = static_cast<int32_t>(problem.L), channels = step.channels(params);
+    const int32_t width = params.fill_width.divisor, at_once = params.fill_channels;
+    const int32_t first = params.fill_width.quotient(threadIdx.x);
+    if (first >= at_once) return;
+    const Element* row = x + (step.channel + static_cast<int64_t>(first)) * problem.x_stride_c;
+    uint32_t target = ptx::smem_address(stage) + first * params.channel_bytes;
+#pragma unroll 1
+    for (int32_t c = first; c < channels; c += at_once) {
+        const int32_t shift = misalignment<Tile::kPiece>(row + l_step);
+#pragma unroll 1
+        for (int32_t i = threadIdx.x - first * width; i < params.items; i += width) {
+            if (sizeof(Element) == 4 && params.in_planes) {
+                const int32_t r = params.planes.quotient(i), plane = i - r * params.planes.divisor;
+                const int32_t l = l_step + r * static_cast<int32_t>(problem.stride) +
+                                  plane * static_cast<int32_t>(problem.dilation);
+                const bool inside = l >= 0 && l < L;
+                ptx::cp_async<4>(target + (plane * params.plane_step + r) * 4, row + (inside ? l : 0),
+                                 inside ? 4 : 0);
+                continue;
+            }
+            const int32_t l = l_step - shift + i * Tile::kPiece;
+            const bool inside = l >= 0 && l + Tile::kPiece <= L;
+            if (inside || l + Tile::kPiece <= 0 || l >= L) {
+                ptx::cp_async_16(target + i * 16, row + l, inside ? 16 : 0);
+            } else {  // the row begins or ends inside this piece
+                Element* const elements =
+                    reinterpret_cast<Element*>(stage + c * params.channel_bytes) + i * Tile::kPiece;
+#pragma unroll 1
+                for (int j = 0; j < Tile::kPiece; ++j)
+                    elements[j] = l + j >= 0 && l + j < L ? row[l + j] : Element{};
+            }
+        }
+        row += at_once * problem.x_stride_c;
+        target += at_once * params.channel_bytes;
+    }
+}
+
+// Brings the weights of all products of a block: those of neighbouring steps are neighbours.
+template <class Tile>
+__device__ __forceinline__ void fill_w(const Params& params, int64_t g, int32_t begin, int32_t end,
+                                       float* w_smem) {
+    using Element = typename Tile::Element;
+    constexpr int kBatch = 8 / Tile::kO;  // products whose weights are loaded at once
+    const int32_t O = static_cast<int32_t>(params.problem.O);
+    const int32_t all = static_cast<int32_t>(params.problem.C * params.problem.K);
+    const Element* const w = static_cast<const Element*>(params.problem.w) + g * O * all;
+#pragma unroll 1
+    for (int32_t product = begin + threadIdx.x; product < end; product += kBatch * kThreads) {
+        Element weight[kBatch][Tile::kO];
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) {
+#pragma unroll
+            for (int o = 0; o < Tile::kO; ++o) {
+                const bool counts = product + i * kThreads < end && o < O;
+                weight[i][o] = counts ? w[static_cast<int64_t>(o) * all + product + i * kThreads] : Element{};
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) {
+            Vector<float, Tile::kO> wide;
+#pragma unroll
+            for (int o = 0; o < Tile::kO; ++o) wide.at[o] = widen(weight[i][o]);
+            float* const target = w_smem + (product - begin + i * kThreads) * Tile::kO;
+            if (product + i * kThreads < end) *reinterpret_cast<Vector<float, Tile::kO>*>(target) = wide;
+        }
+    }
+}
+
+// sum += this warp's share of a step's products; taps outside [tap_begin, tap_end) meet no x.
+template <class Tile>
+__device__ __forceinline__ void multiply(const Params& params, const Step& step, const unsigned char* stage,
+                                         const float* w_smem, int32_t x_shift, int32_t part_k, int32_t part_c,
+                                         int32_t tap_begin, int32_t tap_end,
+                                         const int32_t (&offset)[Tile::kThreadP],
+                                         float (&sum)[Tile::kO][Tile::kThreadP]) {
+    using Element = typename Tile::Element;
+    const int32_t taps = step.taps(params), channels = step.channels(params);
+    const int32_t first = max(part_k * params.share_taps, tap_begin - step.tap);
+    const int32_t last = min(min((part_k + 1) * params.share_taps, taps), tap_end - step.tap);
+    if (part_c >= params.c_parts || first >= last) return;
+    const uint32_t turns = params.cycle.quotient(first), first_phase = first - turns * params.cycle.divisor;
+    const int32_t wrap = params.turn - static_cast<int32_t>(params.cycle.divisor) * params.plane_step;
+    stage += (first_phase * params.plane_step + turns * params.turn) * sizeof(Element);
+#pragma unroll 1
+    for (int32_t c = part_c; c < channels; c += params.c_parts) {
+        // As fill_x has it.
+        const int32_t stride_c = static_cast<int32_t>(params.problem.x_stride_c);
+        const int32_t shift =
+            params.in_planes ? 0 : (x_shift + (step.channel + c) * stride_c) & (Tile::kPiece - 1);
+        const Element* x_row = reinterpret_cast<const Element*>(stage + c * params.channel_bytes) + shift;
+        const float* w_row = w_smem + (c * taps + first) * Tile::kO;
+        uint32_t phase = first_phase;
+#pragma unroll 2
+        for (int32_t tap = first; tap < last; ++tap) {
+            const auto w_frag = *reinterpret_cast<const Vector<float, Tile::kO>*>(w_row);
+            float x_frag[Tile::kThreadP];
+#pragma unroll
+            for (int j = 0; j < Tile::kThreadP; ++j) x_frag[j] = widen(x_row[offset[j]]);
+#pragma unroll
+            for (int o = 0; o < Tile::kO; ++o) {
+#pragma unroll
+                for (int j = 0; j < Tile::kThreadP; ++j) sum[o][j] += w_frag.at[o] * x_frag[j];
+            }
+            w_row += Tile::kO;
+            x_row += params.plane_step;
+            if (++phase == params.cycle.divisor) {
+                phase = 0;
+                x_row += wrap;
+            }
+        }
+    }
+}
+
+template <class Element>
+__device__ __forceinline__ void store_output(const Problem& problem, int64_t channel, int64_t index,
+                                             float value) {
+    if (problem.bias != nullptr) value += widen(static_cast<const Element*>(problem.bias)[channel]);
+    static_cast<Element*>(problem.y)[index] = problem.activation == Activation::none
+                                                  ? narrow<Element>(value)
+                                                  : activate<Element, true>(problem.activation, value);
+}
+
+template <class Tile>
+__global__ void __launch_bounds__(kThreads, Tile::kBlocks)
+    few_outputs_forward_kernel(const __grid_constant__ Params params) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+    using Element = typename Tile::Element;
+    extern __shared__ __align__(16) unsigned char smem[];
+    float* const w_smem = reinterpret_cast<float*>(smem);  // [product][kO]
+    unsigned char* const x_smem = smem + params.w_bytes;   // [stage][channel], then the warps' sums
+
+    const Problem& problem = params.problem;
+    const int32_t K = static_cast<int32_t>(problem.K), C = static_cast<int32_t>(problem.C);
+    const int32_t O = static_cast<int32_t>(problem.O), P = static_cast<int32_t>(problem.P);
+    const int32_t stride = static_cast<int32_t>(problem.stride);
+    const int32_t dilation = static_cast<int32_t>(problem.dilation);
+    const uint32_t tile = blockIdx.x / static_cast<uint32_t>(params.splits);
+    const int32_t split = blockIdx.x - tile * params.splits;
+    const uint32_t sample = tile / static_cast<uint32_t>(params.p_tiles);
+    const int64_t n = sample / static_cast<uint32_t>(problem.G), g = sample - n * problem.G;
+    const int32_t tile_p = Tile::kWarpP << params.p_shift;
+    const int32_t p_begin = (tile - sample * static_cast<int32_t>(params.p_tiles)) * tile_p;
+    const int32_t l_begin = p_begin * stride - static_cast<int32_t>(problem.pad_left);
+    const Element* const x =
+        static_cast<const Element*>(problem.x) + n * problem.x_stride_n + g * C * problem.x_stride_c;
+
+    // The block's steps, and its taps that meet x.
+    const int32_t first_step = split * params.split_steps;
+    const int32_t steps = min(params.split_steps, params.steps - first_step);
+    const int32_t first_group = first_step / params.tap_steps;
+    Step step{first_group * params.channels, (first_step - first_group * params.tap_steps) * params.taps};
+    const int32_t l_last = l_begin + (min(tile_p, P - p_begin) - 1) * stride;
+    const int32_t tap_begin = l_last < 0 ? (-l_last + dilation - 1) / dilation : 0;
+    const int32_t beyond = static_cast<int32_t>(problem.L) - l_begin;  // the first tap of which is outside
+    const int32_t tap_end = beyond <= 0 ? 0 : min(K, (beyond - 1) / dilation + 1);
+    const auto meets = [&](const Step& some) {
+        return some.tap < tap_end && some.tap + params.taps > tap_begin;
+    };
+
+    Step ahead = step;
+    int32_t ahead_index = 0;
+    // The products of neighbouring steps are neighbours in w.
+    const int32_t first_product = step.channel * K + step.tap;
+    const int32_t next_step = first_step + steps, next_group = next_step / params.tap_steps;
+    const int32_t next_tap = (next_step - next_group * params.tap_steps) * params.taps;
+    const int32_t last_product = min(next_group * params.channels * K + next_tap, C * K);
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const int32_t warp_k = warp >> params.p_shift;
+    const int32_t part_c = warp_k / params.k_parts, part_k = warp_k - part_c * params.k_parts;
+    const int warp_p = (warp & ((1 << params.p_shift) - 1)) * Tile::kWarpP;
+    const int live = max(0, min((P - p_begin - warp_p + 31) / 32, Tile::kThreadP));
+    const int32_t x_shift = misalignment<Tile::kPiece>(x) + l_begin;
+    const int32_t thread_x = (warp_p + lane) * params.position_step * static_cast<int32_t>(sizeof(Element));
+    int32_t offset[Tile::kThreadP];  // of its positions; those that nobody needs read what the first does
+#pragma unroll
+    for (int j = 0; j < Tile::kThreadP; ++j) offset[j] = j < live ? 32 * j * params.position_step : 0;
+    float sum[Tile::kO][Tile::kThreadP] = {};
+#pragma unroll 1
+    for (int32_t i = 1 - kStages; i < steps; ++i) {
+        if (i >= 0) {
+            ptx::cp_async_wait_group<kStages - 2>();
+            __syncthreads();  // this step's x is there, that of the step before has been read
+        }
+        if (ahead_index < steps && meets(ahead))
+            fill_x<Tile>(params, ahead, l_begin, x, x_smem + ahead_index % kStages * params.stage_bytes);
+        ptx::cp_async_commit_group();
+        ahead.advance(params);
+        ++ahead_index;
+        if (i == -1) fill_w<Tile>(params, g, first_product, last_product, w_smem);
+        if (i < 0) continue;
+        if (live > 0 && meets(step)) {
+            const float* const step_w = w_smem + (step.channel * K + step.tap - first_product) * Tile::kO;
+            multiply<Tile>(params, step, x_smem + i % kStages * params.stage_bytes + thread_x, step_w,
+                           x_shift + step.tap * dilation, part_k, part_c, tap_begin, tap_end, offset, sum);
+        }
+        step.advance(params);
+    }
+    ptx::cp_async_wait_all();
+    __syncthreads();  // all x has been read
+
+    float* const sums = reinterpret_cast<float*>(x_smem);  // [warp][kO][kWarpP]
+#pragma unroll
+    for (int o = 0; o < Tile::kO; ++o) {
+#pragma unroll
+        for (int j = 0; j < Tile::kThreadP; ++j)
+            sums[(warp * Tile::kO + o) * Tile::kWarpP + 32 * j + lane] = sum[o][j];
+    }
+    __syncthreads();
+#pragma unroll 1
+    for (int32_t i = threadIdx.x; i < O * tile_p; i += kThreads) {
+        const int32_t o = i / Tile::kWarpP >> params.p_shift, p = i - o * tile_p;
+        if (p_begin + p >= P) continue;
+        const float* const part =
+            sums + (p / Tile::kWarpP * Tile::kO + o) * Tile::kWarpP + p % Tile::kWarpP;
+        float value = 0.0f;
+#pragma unroll 2
+        for (int32_t warp_k = 0; warp_k < params.warps_k; ++warp_k)
+            value += part[(warp_k << params.p_shift) * Tile::kO * Tile::kWarpP];
+        const int64_t channel = g * O + o;
+        const int64_t index = (n * problem.G * O + channel) * P + p_begin + p;
+        if (params.splits == 1) {
+            store_output<Element>(problem, channel, index, value);
+        } else {
+            const int64_t outputs = problem.N * problem.G * O * P;
+            static_cast<float*>(problem.workspace)[split * outputs + index] = value;
+        }
+    }
+#endif
+}
+
+// y from the blocks' sums.
+template <class Element>
+__global__ void __launch_bounds__(kThreads)
+    few_outputs_finish_kernel(const __grid_constant__ Problem problem, int32_t splits) {
+    const int64_t outputs = problem.N * problem.G * problem.O * problem.P;
+    const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+    if (index >= outputs) return;
+    const float* const part = static_cast<const float*>(problem.workspace) + index;
+    float value = 0.0f;
+#pragma unroll 8
+    for (int32_t split = 0; split < splits; ++split) value += part[split * outputs];
+    store_output<Element>(problem, index / problem.P % (problem.G * problem.O), index, value);
+}
+
+// blocks is 0 where the problem does not suit. Nothing here depends on N: the order of sums must not.
+template <class Tile>
+Params plan(const Problem& problem) {
+    using Element = typename Tile::Element;
+    Params params{};
+    params.problem = problem;
+    constexpr int64_t kMost = int64_t{1} << 28;  // positions and offsets are counted in 32 bits
+    if (problem.device.arch < 80 || problem.O > Tile::kO || (problem.x_stride_l != 1 && problem.L > 1) ||
+        problem.L > kMost || problem.P * problem.stride > kMost || problem.K * problem.dilation > kMost ||
+        problem.pad_left > kMost || problem.C * problem.K > kMost || problem.G * problem.O > kMost ||
+        problem.stride > 4096)
+        return params;
+    const int64_t stride = problem.stride, dilation = problem.dilation, K = problem.K;
+    const int64_t common = std::gcd(stride, dilation);
+    // Few taps do not repay copies of single elements, unless most of x is left out.
+    params.in_planes = sizeof(Element) == 4 && (stride % 2 == 0 ? K > 8 || stride > 8 : stride > 8);
+    const int64_t cycle = params.in_planes ? stride / common : K + 1;
+    const int64_t planes = params.in_planes ? std::min(cycle, K) : 1;
+    params.cycle = plan_divisor(cycle);
+    params.planes = plan_divisor(planes);
+    params.turn = static_cast<int32_t>(dilation / common);
+    params.position_step = static_cast<int32_t>(params.in_planes ? 1 : stride);
+
+    int64_t rows, plane_rows, channel_bytes, items;
+    const auto lay_out = [&](int64_t taps) {
+        if (params.in_planes) {
+            const int64_t needed = rows + (taps - 1) / cycle * params.turn;
+            // Neighbours in x, which fall into different planes, fall into different banks.
+            plane_rows = planes == 1 ? needed : needed + (ceil_div(32, planes) + 31 * needed) % 32;
+            items = needed * planes;
+            channel_bytes = round_up(planes * plane_rows * sizeof(Element), 16);
+        } else {
+            const int64_t span = (rows - 1) * stride + (taps - 1) * dilation + 1;
+            items = ceil_div(span + Tile::kPiece - 1, Tile::kPiece);
+            channel_bytes = 16 * items;
+        }
+    };
+    // Few warps along a row, for many to share its products, but each should have some products and each
+    // multiprocessor some blocks.
+    int64_t warps_p = kWarps, most_products = 0, taps = 0;
+    for (;; warps_p /= 2) {
+        rows = std::min(warps_p * Tile::kWarpP, round_up(problem.P, 32));
+        most_products = std::min(kWeights / Tile::kO, kChain * (kWarps / warps_p));
+        for (int64_t tap_steps = 1;; ++tap_steps) {
+            taps = ceil_div(K, tap_steps);
+            lay_out(taps);
+            if (taps == 1 || (channel_bytes <= kChannelBytes && taps <= most_products)) break;
+        }
+        if (warps_p == 1) break;
+        const bool too_wide = warps_p * Tile::kWarpP >= 2 * problem.P || channel_bytes > kChannelBytes;
+        const bool few_blocks = ceil_div(problem.P, rows) * problem.G < 2 * problem.device.sm_count;
+        const bool few_products = problem.C * K < 3 * (kWarps / warps_p);
+        if (!too_wide && (!few_blocks || few_products)) break;
+    }
+    if (channel_bytes > kChannelBytes || items > 4096) return params;
+    while (1 << params.p_shift < warps_p) ++params.p_shift;
+    params.warps_k = static_cast<int32_t>(kWarps / warps_p);
+    params.taps = static_cast<int32_t>(taps);
+    params.items = static_cast<int32_t>(items);
+    params.fill_width = plan_divisor(ceil_div(items, ceil_div(items, 64)));
+    params.fill_channels = static_cast<int32_t>(kThreads / params.fill_width.divisor);
+    params.plane_step = static_cast<int32_t>(params.in_planes ? plane_rows : dilation);
+    params.channel_bytes = static_cast<int32_t>(channel_bytes);
+
+    int64_t channels = taps < K ? 1 : std::min(problem.C, std::max<int64_t>(1, kStageBytes / channel_bytes));
+    channels = std::max<int64_t>(1, std::min(channels, most_products / taps));
+    channels = ceil_div(problem.C, ceil_div(problem.C, channels));
+    const int64_t steps = ceil_div(problem.C, channels) * ceil_div(K, taps);
+    params.channels = static_cast<int32_t>(channels);
+    int64_t least_share = INT64_MAX;
+    for (int64_t k_parts = 1; k_parts <= params.warps_k; ++k_parts) {
+        const int64_t c_parts = params.warps_k / k_parts;
+        const int64_t share = ceil_div(channels, c_parts) * ceil_div(taps, k_parts);
+        if (share >= least_share) continue;
+        least_share = share;
+        params.k_parts = static_cast<int32_t>(k_parts);
+        params.c_parts = static_cast<int32_t>(c_parts);
+        params.share_taps = static_cast<int32_t>(ceil_div(taps, k_parts));
+    }
+    params.steps = static_cast<int32_t>(steps);
+    params.tap_steps = static_cast<int32_t>(ceil_div(K, taps));
+    params.p_tiles = ceil_div(problem.P, warps_p * Tile::kWarpP);
+    const int64_t step_products = channels * taps;
+    const int64_t wanted = ceil_div(2 * problem.device.sm_count, params.p_tiles * problem.G);
+    const int64_t least = ceil_div(64 * params.warps_k, step_products);
+    const int64_t most = std::max<int64_t>(1, most_products / step_products);
+    const int64_t split_steps = std::min(most, std::max(least, ceil_div(steps, wanted)));
+    params.splits = static_cast<int32_t>(ceil_div(steps, split_steps));
+    params.split_steps = static_cast<int32_t>(ceil_div(steps, params.splits));
+    params.splits = static_cast<int32_t>(ceil_div(steps, params.split_steps));
+
+    params.stage_bytes = static_cast<int32_t>(channels * channel_bytes);
+    const int64_t weights = std::min(params.split_steps * step_products, problem.C * K) * Tile::kO;
+    params.w_bytes = static_cast<int32_t>(round_up(weights * sizeof(float), 16));
+    const int64_t stages = std::min<int64_t>(kStages, params.split_steps);
+    const int64_t sum_bytes = kWarps * Tile::kO * Tile::kWarpP * sizeof(float);
+    params.smem_bytes = params.w_bytes + std::max(stages * params.stage_bytes, sum_bytes);
+    const int64_t blocks = params.p_tiles * problem.G * problem.N * params.splits;
+    const int64_t outputs = problem.N * problem.G * problem.O * problem.P;
+    if (blocks <= kMaxBlocks && outputs / kThreads < kMaxBlocks) params.blocks = blocks;
+    return params;
+}
+
+template <class Tile>
+Error launch(const Problem& problem, cudaStream_t stream) {
+    const Params params = plan<Tile>(problem);
+    const Error error = allow_smem<few_outputs_forward_kernel<Tile>>(problem.device);
+    if (error != nullptr) return error;
+    few_outputs_forward_kernel<Tile>
+        <<<static_cast<unsigned>(params.blocks), kThreads, params.smem_bytes, stream>>>(params);
+    if (params.splits > 1) {
+        const int64_t outputs = problem.N * problem.G * problem.O * problem.P;
+        using Element = typename Tile::Element;
+        const int32_t splits = params.splits;
+        few_outputs_finish_kernel<Element>
+            <<<static_cast<unsigned>(ceil_div(outputs, kThreads)), kThreads, 0, stream>>>(problem, splits);
+    }
+    return launch_error();
+}
+
+// Calls call(Tile) of the tile that suits.
+template <class Call>
+auto with_tile(const Problem& problem, Call call) {
+    const auto with_element = [&](auto element) {
+        using Element = decltype(element);
+        const auto with_positions = [&](auto positions) {
+            constexpr int kThreadP = decltype(positions)::value;
+            if (problem.O == 1) return call(Tile<Element, 1, kThreadP>{});
+            if (problem.O == 2) return call(Tile<Element, 2, kThreadP>{});
+            if (problem.O <= 4) return call(Tile<Element, 4, kThreadP>{});
+            return call(Tile<Element, 8, kThreadP>{});
+        };
+        // Weights are read once for all positions of a thread; but short sums rather fill multiprocessors.
+        if (problem.P <= (problem.C * problem.K <= 256 ? 512 : 64))
+            return with_positions(std::integral_constant<int, 1>{});
+        return with_positions(std::integral_constant<int, 4>{});
+    };
+    if (problem.dtype == Dtype::float16) return with_element(__half{});
+    if (problem.dtype == Dtype::bfloat16) return with_element(__nv_bfloat16{});
+    return with_element(float{});
+}
+
+// "project" where one thread can load 16 bytes of each row that it needs, and a sample alone fills half the
+// multiprocessors.
+inline bool takes_project(const Problem& problem) {
+    Problem sample = problem;
+    sample.N = 1;
+    const auto takes = [&](auto element) {
+        const ProjectParams params = plan_project<decltype(element)>(problem);
+        const ProjectParams alone = plan_project<decltype(element)>(sample);
+        return params.tiles > 0 && 2 * alone.tiles >= problem.device.sm_count;
+    };
+    return problem.dtype == Dtype::float32 ? takes(float{}) : takes(__half{});
+}
+
+// What the kernels can compute; `problem` is canonical.
+inline bool takes(const Problem& problem) {
+    if (problem.dtype == Dtype::float64 || problem.O > 8) return false;
+    if (takes_project(problem)) return true;
+    if (problem.device.arch < 80) return false;
+    return with_tile(problem, [&](auto tile) { return plan<decltype(tile)>(problem).blocks > 0; });
+}
+
+}  // namespace few
+
+// Besides "project": sums of very many products, where rows are short, or where tensor cores would be nearly
+// empty (fp32 needs three products there). ms by this route and by the next best: 2x706x59 to 4, K16 bf16
+// .018 and .160, fp32 .018 and .140; 3x192x37538 to 3, K11 fp32 .149 and .227, but bf16 .156 and .065;
+// 11x65x6545 to 5, K4 bf16 .033 and .018.
+inline bool fits_few_outputs(const Problem& any_problem) {
+    const Problem problem = canonical(any_problem);
+    if (!few::takes(problem)) return false;
+    // Of few products gather is sooner done: 2x2x86720 to 2, K3, stride 2, 6.3 us here and 5.2 there.
+    if (few::takes_project(problem)) return problem.C * problem.K > 10 || !fits_gather(problem);
+    const bool exact = problem.dtype == Dtype::float32 && problem.precision == Precision::ieee;
+    const bool is_half = element_bytes(problem.dtype) == 2;
+    const bool fits_gemm = (is_half || exact) && fits_gemm_sm90(problem);
+    const int64_t products = problem.C * problem.K;
+    // In 16 bits very long ones: 9x370x252 to 6, K4 26, 12; 40x599x46 to 3, K15 65, 29; but one sample of
+    // 606x188 to 2, K17 14, 29.
+    const bool is_long = products >= (is_half && fits_gemm ? 10000 : 1000) &&
+                         (problem.P <= 1024 || problem.O <= (exact ? 4 : 1));
+    // Of fewer, where the next best is "direct" or, for fp32, tensor cores (us here and by that: bf16
+    // 3x280x67127 to 2, K2 105, 308; 59x29x1783 to 7, K7 35, 47; fp32 8x26x5666 to 2, K30 23, 54;
+    // 37x26x33749 to 3, K5 181, 224; but fp32 by "direct" 40x56x596 to 3, K8 19, 16; bf16 by tensor cores
+    // 1x63x27281 to 2, K11 s2 18, 12).
+    const bool gains = is_half ? !fits_gemm : exact && fits_gemm && problem.O <= 4;
+    if (!is_long && !(gains && problem.C >= 16 && problem.O < 8)) return false;
+    // 4x225x226 to 2, K11, stride 2: 15 us there, 20 here; 15x393x11331 to 2, K7, stride 8: 106 and 178.
+    return !fits_gather(problem);
+}
+
+inline size_t workspace_few_outputs(const Problem& any_problem) {
+    const Problem problem = canonical(any_problem);
+    if (few::takes_project(problem)) return 0;
+    return few::with_tile(problem, [&](auto tile) -> size_t {
+        const int32_t splits = few::plan<decltype(tile)>(problem).splits;
+        if (splits == 1) return 0;
+        return splits * sizeof(float) * problem.N * problem.G * problem.O * problem.P;
+    });
+}
+
+inline Error launch_few_outputs(const Problem& any_problem, cudaStream_t stream) {
+    const Problem problem = canonical(any_problem);
+    return few::with_tile(problem, [&](auto tile) {
+        using Tile = decltype(tile);
+        using Element = typename Tile::Element;
+        if (few::takes_project(problem))
+            return few::launch_project<Element>(few::plan_project<Element>(problem), stream);
+        return few::launch<Tile>(problem, stream);
+    });
+}
+
+}  // namespace conv1d
+''',
+"few_outputs.cu": r'''
+#line 1 "kernels/few_outputs.cu"
+// The translation unit of route "few_outputs".
+
+
+
+const conv1d::Route conv1d::kFewOutputs = {"few_outputs", fits_few_outputs, workspace_few_outputs,
+                                           launch_few_outputs};
+''',
 "fold.cuh": r'''
 #line 1 "kernels/fold.cuh"
 // Groups of few channels on tensor cores, sm_80 and later: an implicit GEMM with mma.sync whose depth is the
@@ -8946,1784 +9691,206 @@ inline Error launch_fold_sm80(const Problem& any_problem, cudaStream_t stream) {
 
 }  // namespace conv1d
 ''',
-"stem.cuh": r'''
-#line 1 "kernels/stem.cuh"
-// Short sums of few channels on tensor cores, sm_80 and later, bound by the stores of y: TF32, fp16, bf16,
-// and fp32 at full accuracy as three products of fp16 parts. Stems of audio and genome models.
-//
-// Operands are as in fold.cuh: D[channel][position] by mma.sync, depth the folded (channel, tap) index in
-// words of 4 bytes. A block has some channels and a span of positions. Its weights lie in shared memory as
-// products read them, x as [row of words][l mod stride][l / stride]: a tap of any stride and dilation is a
-// shift. Columns of products are dealt so that a lane holds 16 bytes of a row of y.
-//
-// A warp's job is 16 channels by 512 bytes of their rows, staged and stored by one bulk copy a row. The warps
-// of a block, and then blocks, have neighbouring pieces of the same rows: stores are the faster the longer
-// their pieces are and the fewer rows are written at once. Where sums are long, shared memory binds instead:
-// then a job is 32 channels, whose products share x in registers, and is stored from there.
-//
-// Channels of a job are `classes` apart, so that their rows of y begin alike within a sector of 32 bytes, and
-// positions count from there: all stores but the ends of rows fill whole sectors.
-
-#include <algorithm>
-#include <cstring>
-#include <numeric>
-#include <type_traits>
+"fold.cu": r'''
+#line 1 "kernels/fold.cu"
+// The translation unit of route "fold_sm80".
 
 
 
-
-
-
-namespace conv1d {
-namespace stem {
-
-constexpr int kWarps = 8;
-constexpr int kThreads = 32 * kWarps;
-constexpr int kMmaWords = 8;      // depth of one product
-constexpr int kMTileO = 16;       // output channels of one product
-constexpr int kPieceBytes = 512;  // of a row of y, of a job
-constexpr int kStagedBytes = kWarps * kMTileO * kPieceBytes;
-constexpr int kMostTiles = 12;    // of 16 channels, of a block
-constexpr int kMostPieces = 8;    // of rows, of a block; x is brought for each block
-constexpr int kLongPieces = 4;    // likewise, of long sums: their stores need what is left as L1 cache
-constexpr int kLongRowPieces = 16;  // from which a row is long enough for them
-constexpr int kSetOutJobs = 6;    // that a warp does in the time that setting out takes
-constexpr int kSectorBytes = 32;
-constexpr int kMaxWords = 80;     // of depth
-constexpr int kBlocks = 2;        // that share a multiprocessor of 228 KB
-// Likewise, and its registers. With two, ptxas for sm_100 and later spills some.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
-constexpr int kLaunchBlocks = 1;
-#else
-constexpr int kLaunchBlocks = kBlocks;
-#endif
-
-// kSplit: each fp32 operand is two fp16 numbers, scaled by a power of two: high + low / 2^11.
-template <class Element_, bool kSplit_>
-struct Tile {
-    using Element = Element_;
-    using Operand = std::conditional_t<kSplit_, __half, Element_>;  // of products
-    static constexpr bool kSplit = kSplit_;
-    static constexpr int kParts = kSplit ? 2 : 1;
-    static constexpr int kPerWord = 4 / sizeof(Operand);
-    static constexpr int kVector = 16 / sizeof(Element);  // positions that a lane stages at once
-    static constexpr int kNTiles = kVector / 2;           // of 8 positions, whose columns that takes
-    static constexpr int kGroup = 8 * kNTiles;            // positions: 64 bytes of a row of y
-    static constexpr int kChunk = 2 * kGroup;
-    static constexpr int kPiece = kPieceBytes / sizeof(Element);
-    static constexpr int kBatch = kSplit ? 8 : kPerWord == 1 ? 11 : 14;  // words in flight, of a thread
-    static constexpr int kBlockTiles = kSplit ? kMostTiles : 8;  // of 16 channels, of a block, at most
-    static constexpr int kMaxSteps = kPerWord == 1 ? 10 : 5;     // products in the depth
-    static constexpr int kLongSteps = kPerWord == 1 ? 8 : 5;     // likewise, where a job is 32 channels
-
-    // For so many the kernel has code.
-    static constexpr int round_steps(int64_t steps) {
-        for (const int held : {1, 2, 4, kLongSteps})
-            if (steps <= held) return held;
-        return kMaxSteps;
-    }
-};
-
-struct Params {
-    Problem problem;
-    bool tap_pairs;       // a word is two taps of one channel, not two channels of one tap
-    int32_t rows;         // of words in shared memory
-    int32_t words;        // of depth
-    Divisor row_words;    // K, or K / 2 for tap pairs, whose last tap, where K is odd, has row 1 for itself
-    int32_t steps;        // products in the depth
-    Divisor stride;
-    Divisor positions;    // of x, that a block reads
-    int32_t plane_slots;  // of one row and one residue of l modulo the stride
-    int32_t x_slots;      // of one part of x
-    int32_t zeros;        // behind them, as many as a job has positions: for what the last step lacks
-    int32_t part_slots;   // from one part to the next
-    int32_t second_rows;  // that have a second element in their words
-    int32_t row_bytes, l_bytes, second_bytes;  // in x, from row to row, position to position, to the second
-    int32_t align;        // elements that phases count to
-    int32_t classes;      // from a job's channel to its next
-    int64_t row_step;     // likewise, in elements of y
-    int32_t m_tiles;      // of 16 channels, of a job
-    int32_t tiles;        // of a job's channels, of a group
-    int32_t block_tiles;  // likewise, of a block
-    int32_t span;         // positions of a block
-    Divisor pieces;       // of 512 bytes of a row, of a block
-    int32_t p_step;       // where a job is 32 channels, from its chunk to its next: others have those between
-    int32_t p_blocks, o_blocks;
-    int32_t replicas;     // blocks that share the places of some channels
-    int32_t staged_bytes, smem_bytes;
-    int64_t blocks;
-
-    // Which of a channel's weights a word of the depth holds, -1 for none.
-    template <int kPerWord>
-    __device__ __forceinline__ int2 elements_of(int word) const {
-        if (word >= words) return int2{-1, -1};
-        if (kPerWord == 1) return int2{word, -1};
-        const int K = static_cast<int>(problem.K);
-        if (tap_pairs) return int2{2 * word, 2 * word + 1 < K ? 2 * word + 1 : -1};
-        const int row = row_words.quotient(word), first = word + row * K;
-        return int2{first, 2 * row + 1 < problem.C ? first + K : -1};
-    }
-    // Where x of a word of the depth lies for position 0, and whether it moves along with positions: what
-    // the last step lacks is zeros.
-    __device__ __forceinline__ int2 slot_of(int word) const {
-        if (word >= words) return int2{x_slots, 0};
-        const uint32_t row = row_words.quotient(word);
-        const uint32_t tap = tap_pairs ? 2 * word : word - row * row_words.divisor;
-        const uint32_t offset = tap * static_cast<uint32_t>(problem.dilation);
-        const uint32_t shift = stride.quotient(offset);
-        return int2{static_cast<int>(((row - shift) * stride.divisor + offset) * plane_slots + shift), -1};
-    }
-};
-
-struct WarpRanges {
-    uint2 of[kWarps];
-};
-
-// The channels of a job.
-struct Rows {
-    void* y;        // of the first one
-    int32_t o;      // the first one
-    int32_t count;  // that exist
-    int32_t phase;  // how far behind a sector their rows of y begin
-};
-
-// What a block keeps beside weights, x and y.
-struct alignas(16) Tables {
-    WarpRanges ranges;
-    int2 slots[kMaxWords];
-    int2 elements[kMaxWords];
-    float2 finish[kMostTiles * kMTileO];  // {factor, bias} of a row's sums
-    Rows rows[kMostTiles];                // of each tile
-    int32_t suit[kMostTiles];             // whether their weights are sums of two parts
-    float x_unscale;                      // 0 where x is not
-};
-
-// Shared memory of a block, as a warp sees it.
-struct Shared {
-    unsigned char* staged;  // what it stores next, 16 rows of 512 bytes
-    Tables* tables;
-    uint4* weights;  // [tile of 16 channels][step][part][lane]
-    uint32_t* x;     // [part], each [row of words][l mod stride][l / stride] and zeros
-};
-
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-
-// An operand's high and low part, of a value already scaled.
-struct Parts {
-    __half high, low;
-};
-__device__ __forceinline__ Parts split(float value) {
-    const __half high = __float2half_rn(value);
-    return {high, __float2half_rn((value - __half2float(high)) * 2048.0f)};
-}
-
-template <class Element>
-__device__ __forceinline__ uint32_t pack(Element first, Element second) {
-    const Element pair[2] = {first, second};
-    uint32_t bits;
-    memcpy(&bits, pair, 4);
-    return bits;
-}
-
-// Words of products from elements: {high, low} where they are split, else the first alone.
-template <class Tile>
-__device__ __forceinline__ uint2 operand_words(const typename Tile::Element (&value)[Tile::kPerWord],
-                                               float scale) {
-    if constexpr (Tile::kSplit) {
-        const Parts first = split(value[0] * scale), second = split(value[1] * scale);
-        return make_uint2(pack(first.high, second.high), pack(first.low, second.low));
-    } else if constexpr (Tile::kPerWord == 2) {
-        return make_uint2(pack(value[0], value[1]), 0);
-    } else {
-        return make_uint2(round_tf32(__float_as_uint(value[0])), 0);
-    }
-}
-
-// The largest and the smallest magnitude but zero among fp32 operands, as bits.
-constexpr uint32_t kInfinity = 0x7F800000;
-struct Range {
-    uint32_t largest, smallest;
-
-    __device__ __forceinline__ void add(float value) {
-        const uint32_t bits = __float_as_uint(value) & 0x7FFFFFFF;
-        largest = max(largest, bits);
-        smallest = min(smallest, bits == 0 ? smallest : bits);
-    }
-    // Whether two fp16 numbers hold 22 bits of each operand, once the largest is scaled to 2^14..2^15.
-    __device__ __forceinline__ bool suits() const {
-        const int high = largest >> 23, low = smallest >> 23;
-        return largest == 0 || (high <= 127 + 60 && high >= 127 - 40 && high - low <= 26);
-    }
-    __device__ __forceinline__ float scale() const {
-        return largest == 0 ? 1.0f : __uint_as_float((127 + 14 + 127 - (largest >> 23)) << 23);
-    }
-    __device__ __forceinline__ float unscale() const {
-        return largest == 0 ? 1.0f : __uint_as_float(((largest >> 23) - 14) << 23);
-    }
-};
-
-// Calls use(slot, value) for the words of x that a block reads, zeros outside 0 <= l < L.
-template <class Tile, class Use>
-__device__ __forceinline__ void for_words(const Params& params, const typename Tile::Element* x,
-                                          int64_t l_begin, Use use) {
-    using Element = typename Tile::Element;
-    const Problem& problem = params.problem;
-    const uint32_t positions = params.positions.divisor, items = params.rows * positions;
-    // Where a row of x begins and ends, counted from l_begin; how far on the second element of a word lies.
-    constexpr int64_t kMost = 1 << 30;
-    const int row_begin = static_cast<int>(min(max(-l_begin, -kMost), kMost));
-    const int row_end = static_cast<int>(min(max(problem.L - l_begin, -kMost), kMost));
-    const uint32_t inside = max(row_end - row_begin, 0);
-    const int lag = params.tap_pairs ? static_cast<int>(problem.dilation) : 0;
-    const auto* const bytes = reinterpret_cast<const unsigned char*>(x + l_begin * problem.x_stride_l);
-#pragma unroll 1
-    for (uint32_t begin = ptx::anew(threadIdx.x); begin < items; begin += Tile::kBatch * kThreads) {
-        // Set here, or the compiler would carry what a break leaves unset around the loop, and spill.
-        Element value[Tile::kBatch][Tile::kPerWord] = {};
-        uint32_t slot[Tile::kBatch] = {};
-        const uint32_t left = items - begin / kThreads * kThreads;
-#pragma unroll
-        for (int i = 0; i < Tile::kBatch; ++i) {
-            if (i * kThreads >= left) break;
-            const uint32_t item = begin + i * kThreads;
-            const int row = params.positions.quotient(item);
-            const int offset = item - row * positions;
-            const uint32_t shift = params.stride.quotient(offset);
-            slot[i] = ((row - shift) * params.stride.divisor + offset) * params.plane_slots + shift;
-            const auto* const source =
-                reinterpret_cast<const Element*>(bytes + (row * params.row_bytes + offset * params.l_bytes));
-            const bool exists = item < items;
-            value[i][0] = exists && static_cast<uint32_t>(offset - row_begin) < inside ? *source : Element{};
-            if constexpr (Tile::kPerWord == 2) {
-                const auto* const second = reinterpret_cast<const Element*>(
-                    reinterpret_cast<const unsigned char*>(source) + params.second_bytes);
-                const bool has_second = exists && row < params.second_rows &&
-                                        static_cast<uint32_t>(offset + lag - row_begin) < inside;
-                value[i][1] = has_second ? *second : Element{};
-            }
-        }
-#pragma unroll
-        for (int i = 0; i < Tile::kBatch; ++i) {
-            if (i * kThreads >= left) break;
-            if (begin + i * kThreads < items) use(slot[i], value[i]);
-        }
-    }
-}
-
-// The range of what all threads have seen.
-__device__ __forceinline__ Range block_range(Range range, WarpRanges& warps_smem) {
-    range.largest = __reduce_max_sync(0xFFFFFFFF, range.largest);
-    range.smallest = __reduce_min_sync(0xFFFFFFFF, range.smallest);
-    if (threadIdx.x % 32 == 0) warps_smem.of[threadIdx.x / 32] = make_uint2(range.largest, range.smallest);
-    __syncthreads();
-#pragma unroll
-    for (int warp = 0; warp < kWarps; ++warp) {
-        range.largest = max(range.largest, warps_smem.of[warp].x);
-        range.smallest = min(range.smallest, warps_smem.of[warp].y);
-    }
-    return range;
-}
-
-// The first channel of the group's `tile`th job, whose channels are `classes` apart.
-__device__ __forceinline__ int first_channel(const Params& params, int tile) {
-    const int before = tile / params.classes;
-    return tile + before * (params.m_tiles * kMTileO - 1) * params.classes;
-}
-
-// One warp: the operands A of 16 channels from o_begin on, in the order in which lanes hold them, as
-// [step][part][lane], and what becomes of the channels' sums. Returns whether they have two parts.
-template <class Tile>
-__device__ __forceinline__ bool load_weights(const Params& params, int64_t g, int o_begin,
-                                             const int2* elements_smem, uint4* weights_smem,
-                                             float2* finish_smem) {
-    using Element = typename Tile::Element;
-    const Problem& problem = params.problem;
-    const int lane = threadIdx.x % 32;
-    const int K = static_cast<int>(problem.K);
-    const int row_elements = static_cast<int>(problem.C) * K;
-    const Element* const w = static_cast<const Element*>(problem.w) + g * problem.O * row_elements;
-    int row_offset[2];  // channels past the last have its weights, and go nowhere
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-        const int row = half * 8 + lane / 4;
-        const int64_t o = min(int64_t{o_begin + row * params.classes}, problem.O - 1);
-        row_offset[half] = static_cast<int>(o) * row_elements;
-        if (lane % 4 == 0) {
-            const Element* const bias = static_cast<const Element*>(problem.bias) + g * problem.O + o;
-            finish_smem[row] = make_float2(1.0f, problem.bias != nullptr ? widen(*bias) : 0.0f);
-        }
-    }
-    // Words of step i / 4: rows lane / 4 and that + 8, word lane % 4 of the step and that + 4.
-    Element value[4 * Tile::kMaxSteps][Tile::kPerWord];
-#pragma unroll
-    for (int i = 0; i < 4 * Tile::kMaxSteps; ++i) {
-        const int2 element = elements_smem[i / 2 * 4 + lane % 4];
-        const Element* const row = w + row_offset[i % 2];
-        value[i][0] = element.x >= 0 ? row[element.x] : Element{};
-        if constexpr (Tile::kPerWord == 2) value[i][1] = element.y >= 0 ? row[element.y] : Element{};
-    }
-    bool suit = true;
-    float scale[2] = {};
-    if constexpr (Tile::kSplit) {
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-            Range range = {0, kInfinity};
-#pragma unroll
-            for (int i = half; i < 4 * Tile::kMaxSteps; i += 2) {
-                range.add(value[i][0]);
-                range.add(value[i][1]);
-            }
-#pragma unroll
-            for (int other = 1; other < 4; other *= 2) {
-                range.largest = max(range.largest, __shfl_xor_sync(0xFFFFFFFF, range.largest, other));
-                range.smallest = min(range.smallest, __shfl_xor_sync(0xFFFFFFFF, range.smallest, other));
-            }
-            suit = suit && range.suits();
-            scale[half] = range.scale();
-            if (lane % 4 == 0) finish_smem[half * 8 + lane / 4].x = range.unscale();
-        }
-        suit = __all_sync(0xFFFFFFFF, suit);
-    }
-#pragma unroll
-    for (int step = 0; step < Tile::kMaxSteps; ++step) {
-        if (step >= params.steps) break;
-        uint2 word[4];
-#pragma unroll
-        for (int i = 0; i < 4; ++i) word[i] = operand_words<Tile>(value[4 * step + i], scale[i % 2]);
-        uint4* const target = weights_smem + step * Tile::kParts * 32 + lane;
-        target[0] = make_uint4(word[0].x, word[1].x, word[2].x, word[3].x);
-        if constexpr (Tile::kSplit) target[32] = make_uint4(word[0].y, word[1].y, word[2].y, word[3].y);
-    }
-    return suit;
-}
-
-// A piece of the rows of some channels, `classes` apart.
-template <class Element>
-struct Piece {
-    Element* y;      // of the first channel, at the first position
-    int rows;        // channels that exist
-    int begin, end;  // positions that exist
-};
-
-// Two neighbours of a row of y, rounded.
-template <class Element>
-__device__ __forceinline__ uint32_t round_pair(float first, float second) {
-    return pack(narrow<Element>(first), narrow<Element>(second));
-}
-
-// A lane's 16 bytes of rows lane / 4 + 8 * i, of the group of a piece from p on: y is where the first goes.
-template <int kCount, class Element>
-__device__ __forceinline__ void store_vectors(const Params& params, const Piece<Element>& piece, int p,
-                                              const uint4 (&vectors)[kCount], Element* y) {
-    constexpr int kVector = 16 / sizeof(Element);
-    const int lane = ptx::anew(threadIdx.x % 32), row = lane / 4, column = p + lane % 4 * kVector;
-    if (p >= piece.begin && p + 4 * kVector <= piece.end && piece.rows == 8 * kCount) {
-#pragma unroll
-        for (int i = 0; i < kCount; ++i) ptx::st_global(y + i * 8 * params.row_step, vectors[i]);
-        return;
-    }
-#pragma unroll
-    for (int i = 0; i < kCount; ++i) {
-        Element elements[kVector];
-        memcpy(elements, &vectors[i], 16);
-#pragma unroll
-        for (int j = 0; j < kVector; ++j) {
-            const bool exists = column + j >= piece.begin && column + j < piece.end;
-            if (exists && row + 8 * i < piece.rows) y[i * 8 * params.row_step + j] = elements[j];
-        }
-    }
-}
-
-// One warp: the sums of a tile of kMTiles * 16 channels, by a piece from `at` on in the block. Those of 16
-// channels are staged, 512 bytes a row; those of 32 go to y, 64 bytes of a row at a time.
-template <class Tile, int kSteps, int kMTiles>
-__device__ __forceinline__ void multiply(const Params& params, const Shared& shared,
-                                         const Piece<typename Tile::Element>& piece, int tile, int at) {
-    using Element = typename Tile::Element;
-    using Operand = typename Tile::Operand;
-    constexpr int kGroups = kMTiles == 1 ? 2 : 1;  // whose sums are held at once
-    const int p_step = kMTiles == 1 ? Tile::kChunk : params.p_step;
-    const int lane = ptx::anew(threadIdx.x % 32);
-    const Tables& tables = *shared.tables;
-    const uint4* const tile_weights = shared.weights + tile * kMTiles * kSteps * Tile::kParts * 32 + lane;
-    const int position = at + params.align - 1 - tables.rows[tile].phase;
-    uint4 weights[kSteps][kMTiles][Tile::kParts];
-    const uint32_t* x[kSteps][2];  // where this lane's words of operand B lie for the first column
-#pragma unroll
-    for (int step = 0; step < kSteps; ++step) {
-#pragma unroll
-        for (int i = 0; i < kMTiles * Tile::kParts; ++i) {
-            const int m = i / Tile::kParts, part = i % Tile::kParts;
-            weights[step][m][part] = tile_weights[((m * kSteps + step) * Tile::kParts + part) * 32];
-        }
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-            const int2 slot = tables.slots[step * kMmaWords + i * 4 + lane % 4];
-            x[step][i] = shared.x + slot.x + (slot.y & position) + lane / 4 * Tile::kNTiles;
-        }
-    }
-    float2 finish[2 * kMTiles];
-#pragma unroll
-    for (int i = 0; i < 2 * kMTiles; ++i) {
-        finish[i] = tables.finish[tile * kMTiles * kMTileO + lane / 4 + 8 * i];
-        if constexpr (Tile::kSplit) finish[i].x *= tables.x_unscale;
-    }
-    // Neighbouring rows lie in the same banks: odd ones stage their second group first.
-    const bool is_odd = lane / 4 % 2 != 0;
-    uint32_t target = ptx::smem_address(shared.staged) + lane / 4 * kPieceBytes + lane % 4 * 16;
-    Element* y = piece.y + lane / 4 * params.row_step + lane % 4 * Tile::kVector;
-#pragma unroll 1
-    for (int p = 0; p < piece.end; p += p_step) {
-#pragma unroll
-        for (int held = 0; held < 2; held += kGroups) {
-            float sum[kGroups][kMTiles][Tile::kNTiles][4] = {};
-            float cross[kGroups][kMTiles][Tile::kNTiles][4] = {};
-#pragma unroll
-            for (int step = 0; step < kSteps; ++step) {
-#pragma unroll
-                for (int i = 0; i < kGroups * Tile::kNTiles; ++i) {
-                    const int group = i / Tile::kNTiles, n = i % Tile::kNTiles;
-                    const int column = (held + group) * Tile::kGroup + n;
-                    const uint2 x_frag = make_uint2(x[step][0][column], x[step][1][column]);
-                    uint2 x_low = make_uint2(0, 0);
-                    if constexpr (Tile::kSplit) {
-                        const uint32_t* const low[2] = {x[step][0] + params.part_slots,
-                                                        x[step][1] + params.part_slots};
-                        x_low = make_uint2(low[0][column], low[1][column]);
-                    }
-#pragma unroll
-                    for (int m = 0; m < kMTiles; ++m) {
-                        ptx::mma<Operand>(sum[group][m][n], weights[step][m][0], x_frag);
-                        if constexpr (Tile::kSplit) {
-                            ptx::mma<Operand>(cross[group][m][n], weights[step][m][0], x_low);
-                            ptx::mma<Operand>(cross[group][m][n], weights[step][m][1], x_frag);
-                        }
-                    }
-                }
-            }
-            uint4 out[kGroups][2 * kMTiles];
-#pragma unroll
-            for (int i = 0; i < kGroups * 2 * kMTiles; ++i) {
-                const int group = i / (2 * kMTiles), half = i % (2 * kMTiles);
-                const auto total = [&](int column) {
-                    const int n = column % Tile::kNTiles, part = half % 2 * 2 + column / Tile::kNTiles;
-                    float value = sum[group][half / 2][n][part];
-                    if constexpr (Tile::kSplit)
-                        value = (value + cross[group][half / 2][n][part] * (1.0f / 2048)) * finish[half].x;
-                    return value + finish[half].y;
-                };
-                uint32_t word[4];
-#pragma unroll
-                for (int j = 0; j < 4; ++j) {
-                    if constexpr (sizeof(Element) == 4) word[j] = __float_as_uint(total(j));
-                    else word[j] = round_pair<Element>(total(2 * j), total(2 * j + 1));
-                }
-                out[group][half] = make_uint4(word[0], word[1], word[2], word[3]);
-            }
-            if constexpr (kMTiles == 1) {
-#pragma unroll
-                for (int half = 0; half < 2; ++half) {
-                    const uint4 first = is_odd ? out[1][half] : out[0][half];
-                    const uint4 second = is_odd ? out[0][half] : out[1][half];
-                    const uint32_t row = target + half * 8 * kPieceBytes;
-                    ptx::st_shared(row + (is_odd ? 64 : 0), first);
-                    ptx::st_shared(row + (is_odd ? 0 : 64), second);
-                }
-            } else {
-                store_vectors<2 * kMTiles>(params, piece, p + held * Tile::kGroup, out[0],
-                                           y + held * Tile::kGroup);
-            }
-        }
-        target += 128;
-        y += p_step;
-#pragma unroll
-        for (int step = 0; step < kSteps; ++step) {
-            x[step][0] += p_step;
-            x[step][1] += p_step;
-        }
-    }
-}
-
-// One warp: stores what it has staged, and activates it before. From sm_90 on by bulk copies, which read it
-// later: ptx::cp_async_bulk_wait_read.
-template <class Tile>
-__device__ __forceinline__ void store(const Params& params, const Piece<typename Tile::Element>& piece,
-                                      unsigned char* staged) {
-    using Element = typename Tile::Element;
-    constexpr int kVector = Tile::kVector;
-    const Problem& problem = params.problem;
-    const int lane = ptx::anew(threadIdx.x % 32), row = lane % kMTileO;
-    __syncwarp();  // all sums are staged
-    if (problem.activation != Activation::none)
-        activate_staged(problem.activation, reinterpret_cast<Element*>(staged), kMTileO * Tile::kPiece);
-    // The part of the piece that is whole vectors.
-    const int first = min((piece.begin + kVector - 1) / kVector * kVector, piece.end);
-    const int last = max(piece.end / kVector * kVector, first);
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
-    ptx::fence_proxy_async();
-    __syncwarp();
-    if (lane < piece.rows && lane < kMTileO && first < last) {
-        ptx::cp_async_bulk_store(reinterpret_cast<uint64_t>(piece.y + lane * params.row_step + first),
-                                 ptx::smem_address(staged) + lane * kPieceBytes + first * sizeof(Element),
-                                 (last - first) * sizeof(Element));
-    }
-    ptx::cp_async_bulk_commit();
-#else
-    for (int i = 0; i < piece.rows; ++i) {
-        const int column = lane * kVector;
-        const uint4 vector = reinterpret_cast<const uint4*>(staged + i * kPieceBytes)[lane];
-        if (column >= first && column < last) ptx::st_global(piece.y + i * params.row_step + column, vector);
-    }
-#endif
-    if (row < piece.rows) {  // a lane has one end of a row
-        const bool is_head = lane < kMTileO;
-        const int end = is_head ? first : piece.end;
-        for (int column = is_head ? piece.begin : last; column < end; ++column)
-            piece.y[row * params.row_step + column] =
-                reinterpret_cast<const Element*>(staged)[row * Tile::kPiece + column];
-    }
-}
-
-// One warp: the same outputs in plain multiply-adds, for operands that are not sums of two parts. The piece
-// begins at position p_begin.
-__device__ __noinline__ void compute_exactly(const Params& params, Piece<float> piece, int n, int g, int o,
-                                             int64_t p_begin) {
-    const Problem& problem = params.problem;
-#pragma unroll 1
-    for (int row = 0; row < piece.rows; ++row, piece.y += params.row_step) {
-#pragma unroll 1
-        for (int i = piece.begin + threadIdx.x % 32; i < piece.end; i += 32)
-            piece.y[i] = finish_exactly(problem, n, g, o + row * params.classes, p_begin + i);
-    }
-}
-
-// The group of a block's channels, and which of its tiles they begin with.
-struct Channels {
-    int g, tile_begin;
-};
-__device__ __forceinline__ Channels channels_of(const Params& params) {
-    const uint32_t o_blocks = params.o_blocks, sets = o_blocks * static_cast<uint32_t>(params.problem.G);
-    const uint32_t set = static_cast<uint32_t>(ptx::anew(blockIdx.x)) % sets, g = set / o_blocks;
-    return {static_cast<int>(g), static_cast<int>((set - g * o_blocks) * params.block_tiles)};
-}
-
-// Brings what a block needs of x, from the first position that any phase begins at.
-template <class Tile>
-__device__ __forceinline__ void bring_x(const Params& params, const Shared& shared, int n, int g,
-                                        int64_t block_p) {
-    using Element = typename Tile::Element;
-    const Problem& problem = params.problem;
-    const int64_t l_begin = (block_p - (params.align - 1)) * problem.stride - problem.pad_left;
-    const Element* const x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n +
-                             g * problem.C * problem.x_stride_c;
-    if constexpr (Tile::kSplit) {  // as it is, until its range is known
-        Range range = {0, kInfinity};
-        for_words<Tile>(params, x, l_begin, [&](int slot, const Element(&value)[2]) {
-            range.add(value[0]);
-            range.add(value[1]);
-            shared.x[slot] = __float_as_uint(value[0]);
-            shared.x[params.part_slots + slot] = __float_as_uint(value[1]);
-        });
-        range = block_range(range, shared.tables->ranges);
-        const float scale = range.scale();
-        if (threadIdx.x == 0) shared.tables->x_unscale = range.suits() ? range.unscale() : 0.0f;
-#pragma unroll 4
-        for (int slot = threadIdx.x; slot < params.x_slots; slot += kThreads) {
-            uint32_t* const high = shared.x + slot;
-            uint32_t* const low = high + params.part_slots;
-            const float value[2] = {__uint_as_float(*high), __uint_as_float(*low)};
-            const uint2 words = operand_words<Tile>(value, scale);
-            *high = words.x;
-            *low = words.y;
-        }
-    } else {
-        for_words<Tile>(params, x, l_begin, [&](int slot, const Element(&value)[Tile::kPerWord]) {
-            shared.x[slot] = operand_words<Tile>(value, 1.0f).x;
-        });
-    }
-}
-
-// The piece of a job's rows from `at` on in a block that begins at position block_p.
-template <class Tile>
-__device__ __forceinline__ Piece<typename Tile::Element> piece_of(const Params& params, const Rows& rows,
-                                                                  int64_t block_p, int at, int most) {
-    using Element = typename Tile::Element;
-    const int64_t p_begin = block_p + at - rows.phase;
-    const int end = static_cast<int>(min(params.problem.P - p_begin, int64_t{most}));
-    return {static_cast<Element*>(rows.y) + p_begin, rows.count, p_begin < 0 ? static_cast<int>(-p_begin) : 0,
-            end};
-}
-
-// Computes and stores what a block has of one place.
-template <class Tile>
-__device__ __forceinline__ void run_jobs(const Params& params, const Shared& shared, int n, int g,
-                                         int64_t block_p) {
-    using Element = typename Tile::Element;
-    constexpr int kMost = Tile::kMaxSteps, kLongSteps = Tile::kLongSteps;
-    const int warp = ptx::anew(threadIdx.x / 32);
-    if constexpr (!Tile::kSplit) {
-        if (params.m_tiles == 2) {  // a job for each warp
-            const int warps_p = params.p_step / Tile::kChunk, tile = warp / warps_p;
-            const int at = warp % warps_p * Tile::kChunk;
-            if (tile >= params.block_tiles) return;
-            const Rows& rows = shared.tables->rows[tile];
-            const Piece<Element> piece = piece_of<Tile>(params, rows, block_p, at, params.span - at);
-            if (piece.rows <= 0) return;
-            if (params.steps == 4) multiply<Tile, 4, 2>(params, shared, piece, tile, at);
-            else multiply<Tile, kLongSteps, 2>(params, shared, piece, tile, at);
-            return;
-        }
-    }
-    const int jobs = params.block_tiles * static_cast<int>(params.pieces.divisor);
-#pragma unroll 1
-    for (int job = warp; job < jobs; job += kWarps) {
-        const int tile = params.pieces.quotient(job);
-        const int at = (job - tile * static_cast<int>(params.pieces.divisor)) * Tile::kPiece;
-        const Rows& rows = shared.tables->rows[tile];
-        const Piece<Element> piece = piece_of<Tile>(params, rows, block_p, at, Tile::kPiece);
-        if (piece.rows <= 0 || piece.end <= 0) continue;
-        if constexpr (Tile::kSplit) {
-            if (shared.tables->x_unscale == 0.0f || !shared.tables->suit[tile]) {
-                compute_exactly(params, piece, n, g, rows.o, block_p + at - rows.phase);
-                continue;
-            }
-        }
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
-        ptx::cp_async_bulk_wait_read<0>();
-#endif
-        __syncwarp();  // what was staged has been read
-        if (params.steps == 1) multiply<Tile, 1, 1>(params, shared, piece, tile, at);
-        else if (params.steps == 2) multiply<Tile, 2, 1>(params, shared, piece, tile, at);
-        else if (params.steps == 4) multiply<Tile, 4, 1>(params, shared, piece, tile, at);
-        else if (params.steps == kLongSteps) multiply<Tile, kLongSteps, 1>(params, shared, piece, tile, at);
-        else if constexpr (kMost > kLongSteps) multiply<Tile, kMost, 1>(params, shared, piece, tile, at);
-        store<Tile>(params, piece, shared.staged);
-    }
-}
-
-#endif  // sm_80
-
-template <class Tile>
-__global__ void __launch_bounds__(kThreads, kLaunchBlocks)
-    stem_sm80_forward_kernel(const __grid_constant__ Params params) {
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-    using Element = typename Tile::Element;
-    extern __shared__ __align__(16) unsigned char smem[];
-    const int warp = threadIdx.x / 32;
-    const int m_vectors = params.steps * Tile::kParts * 32;
-    Shared shared;
-    // Bulk copies from between multiples of 128 bytes would take half as long again.
-    shared.staged = smem + warp * kMTileO * kPieceBytes;
-    shared.tables = reinterpret_cast<Tables*>(smem + params.staged_bytes);
-    shared.weights = reinterpret_cast<uint4*>(shared.tables + 1);
-    shared.x = reinterpret_cast<uint32_t*>(shared.weights + params.block_tiles * params.m_tiles * m_vectors);
-    Tables& tables = *shared.tables;
-    const Problem& problem = params.problem;
-
-    if (threadIdx.x < kMaxWords) {
-        tables.slots[threadIdx.x] = params.slot_of(threadIdx.x);
-        tables.elements[threadIdx.x] = params.elements_of<Tile::kPerWord>(threadIdx.x);
-    }
-    for (int i = threadIdx.x; i < params.zeros; i += kThreads) {
-#pragma unroll
-        for (int part = 0; part < Tile::kParts; ++part)
-            shared.x[part * params.part_slots + params.x_slots + i] = 0;
-    }
-    __syncthreads();
-    const Channels own = channels_of(params);
-#pragma unroll 1
-    for (int i = warp; i < params.block_tiles * params.m_tiles; i += kWarps) {
-        const int tile = i / params.m_tiles, m = i - tile * params.m_tiles;
-        const int o = first_channel(params, own.tile_begin + tile) + m * kMTileO * params.classes;
-        const bool suit = load_weights<Tile>(params, own.g, o, tables.elements,
-                                             shared.weights + i * m_vectors, tables.finish + i * kMTileO);
-        if (Tile::kSplit && threadIdx.x % 32 == 0) tables.suit[tile] = suit;
-    }
-
-    // A block keeps its channels; of long sums it moves over places: samples and spans of positions.
-    const uint32_t places = static_cast<uint32_t>(problem.N * params.p_blocks);
-#pragma unroll 1
-    for (uint32_t place = blockIdx.x / (params.o_blocks * static_cast<uint32_t>(problem.G)); place < places;
-         place = Tile::kSplit ? places : place + params.replicas) {
-        const int n = place / static_cast<uint32_t>(params.p_blocks);
-        const int64_t block_p = int64_t{place - n * static_cast<uint32_t>(params.p_blocks)} * params.span;
-        const Channels channels = channels_of(params);
-        __syncthreads();  // x and rows of the place before have been read
-        if (threadIdx.x < params.block_tiles) {
-            const int o = first_channel(params, channels.tile_begin + threadIdx.x);
-            Element* const y = static_cast<Element*>(problem.y) +
-                               ((int64_t{n} * problem.G + channels.g) * problem.O + o) * problem.P;
-            const int left = static_cast<int>(problem.O) - o;
-            const int phase = static_cast<int>(reinterpret_cast<uintptr_t>(y) / sizeof(Element));
-            tables.rows[threadIdx.x] = {
-                y, o, min((left + params.classes - 1) / params.classes, params.m_tiles * kMTileO),
-                phase & (params.align - 1)};
-        }
-        bring_x<Tile>(params, shared, n, channels.g, block_p);
-        __syncthreads();
-        run_jobs<Tile>(params, shared, n, channels.g, block_p);
-    }
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
-    ptx::cp_async_bulk_wait_read<0>();  // shared memory outlives its readers
-#endif
-#endif
-}
-
-// Rows of y so far apart begin at the same place of a sector.
-inline int64_t row_classes(const Problem& problem) {
-    const int64_t align = kSectorBytes / element_bytes(problem.dtype);
-    return align / std::gcd(align, problem.P);
-}
-
-// So many slots that lanes, which read neighbouring planes, meet in few banks: positions of a product are
-// kNTiles apart.
-template <class Tile>
-int64_t padded_plane(int64_t slots) {
-    return Tile::kNTiles == 4 ? round_up(slots - 1, 4) + 1 : round_up(slots - 16, 32) + 16;
-}
-
-// blocks is 0 where the problem does not suit.
-template <class Tile>
-Params plan(const Problem& problem) {
-    Params params{};
-    params.problem = problem;
-    const int64_t reach = (problem.K - 1) * problem.dilation + 1;
-    if (problem.C >= 16 || problem.C * problem.K > Tile::kMaxSteps * kMmaWords * Tile::kPerWord ||
-        problem.O * problem.C * problem.K > kMaxBlocks || problem.stride > 64 || reach > 4096)
-        return params;
-    params.tap_pairs = Tile::kPerWord == 2 && problem.C == 1 && problem.K > 1;
-    const int64_t row_words = params.tap_pairs ? problem.K / 2 : problem.K;
-    params.rows =
-        static_cast<int32_t>(params.tap_pairs ? 1 + problem.K % 2 : ceil_div(problem.C, Tile::kPerWord));
-    params.words = static_cast<int32_t>(params.tap_pairs ? ceil_div(problem.K, 2) : params.rows * problem.K);
-    params.row_words = plan_divisor(row_words);
-    const int64_t steps = ceil_div(params.words, kMmaWords);
-    if (steps > Tile::kMaxSteps) return params;
-    params.steps = Tile::round_steps(steps);
-    params.stride = plan_divisor(problem.stride);
-
-    params.align = static_cast<int32_t>(kSectorBytes / sizeof(typename Tile::Element));
-    params.classes = static_cast<int32_t>(row_classes(problem));
-    params.row_step = params.classes * problem.P;
-    // Of long sums and long rows a job is 32 channels, if all have so many. Weights of split operands would
-    // take too many registers, and activations are staged.
-    const bool is_long = params.steps > 2 && params.steps <= Tile::kLongSteps && !Tile::kSplit &&
-                         problem.activation == Activation::none &&
-                         problem.P >= kLongRowPieces * Tile::kPiece &&
-                         problem.O % (2 * kMTileO * params.classes) == 0;
-    params.m_tiles = is_long ? 2 : 1;
-    params.staged_bytes = is_long ? 0 : kStagedBytes;
-    params.tiles = static_cast<int32_t>(
-        params.classes * ceil_div(ceil_div(problem.O, params.classes), params.m_tiles * kMTileO));
-    constexpr int64_t kBytes = sizeof(typename Tile::Element);
-    const int64_t second = params.tap_pairs ? problem.dilation * problem.x_stride_l : problem.x_stride_c;
-    const int64_t row_step = params.tap_pairs ? 0 : Tile::kPerWord * problem.x_stride_c;
-    params.second_rows = static_cast<int32_t>(params.tap_pairs ? 1 : problem.C / 2);
-    params.second_bytes = static_cast<int32_t>(second * kBytes);
-    params.row_bytes = static_cast<int32_t>(row_step * kBytes);
-    params.l_bytes = static_cast<int32_t>(problem.x_stride_l * kBytes);
-
-    // Rows of whole sectors all begin where y does.
-    const int64_t y_phase = reinterpret_cast<uintptr_t>(problem.y) / kBytes % params.align;
-    const int64_t most_phase = problem.P % params.align == 0 ? y_phase : params.align - 1;
-    const int64_t row_pieces = ceil_div(problem.P + most_phase, Tile::kPiece);
-    const int64_t planes = params.rows * problem.stride;
-    const int64_t tile_bytes = params.m_tiles * params.steps * Tile::kParts * 512;
-    const int64_t sharers = problem.device.smem_bytes > 200 << 10 ? kBlocks : 1;
-    const int64_t share = (problem.device.smem_bytes + 1024) / sharers - 1024;
-    const int64_t fixed_bytes = static_cast<int64_t>(sizeof(Tables)) + params.staged_bytes;
-    // As many jobs a block as shared memory allows. Its positions must not depend on the number of samples:
-    // split operands are scaled by what a block has of x.
-    int64_t most_jobs = 0, most_tiles = 0, x_bytes = 0;
-    const int64_t block_pieces = std::min<int64_t>(row_pieces, is_long ? kLongPieces : kMostPieces);
-    for (int64_t most = block_pieces; most > 0; --most) {
-        const int64_t p_blocks = ceil_div(row_pieces, most), pieces = ceil_div(row_pieces, p_blocks);
-        const int64_t positions = (pieces * Tile::kPiece + params.align - 2) * problem.stride + reach;
-        const int64_t plane_slots = padded_plane<Tile>(ceil_div(positions, problem.stride));
-        const int64_t zeros = is_long ? pieces * Tile::kPiece : Tile::kPiece;
-        const int64_t part_slots = round_up(planes * plane_slots + zeros, 4);
-        const int64_t bytes = part_slots * Tile::kParts * 4;
-        const int64_t tiles = std::min({(share - fixed_bytes - bytes) / tile_bytes,
-                                        int64_t{Tile::kBlockTiles / params.m_tiles}, int64_t{params.tiles}});
-        const int64_t items = params.rows * positions + Tile::kBatch * kThreads;
-        const int64_t x_reach = (params.rows * row_step + items * problem.x_stride_l + second) * kBytes;
-        if (std::max(items * positions, x_reach) > kMaxBlocks || tiles * pieces <= most_jobs) continue;
-        most_jobs = tiles * pieces;
-        most_tiles = tiles;
-        x_bytes = bytes;
-        params.positions = plan_divisor(positions);
-        params.plane_slots = static_cast<int32_t>(plane_slots);
-        params.x_slots = static_cast<int32_t>(planes * plane_slots);
-        params.zeros = static_cast<int32_t>(zeros);
-        params.part_slots = static_cast<int32_t>(part_slots);
-        params.span = static_cast<int32_t>(pieces * Tile::kPiece);
-        params.p_blocks = static_cast<int32_t>(p_blocks);
-    }
-    if (most_jobs == 0) return params;
-    // In rounds of as many blocks as run at once, each of which takes as long as its jobs and setting out.
-    const int64_t slots = sharers * problem.device.sm_count, pieces = params.span / Tile::kPiece;
-    const int64_t places = problem.N * params.p_blocks;
-    int64_t best = INT64_MAX;
-    for (int64_t tiles = most_tiles; tiles > 0; --tiles) {
-        if (is_long && kWarps % tiles != 0) continue;
-        const int64_t o_blocks = ceil_div(params.tiles, tiles), sets = o_blocks * problem.G;
-        // Blocks of long sums keep their weights: all that fit at once, each with as many places.
-        const int64_t most = is_long ? std::max(slots / sets, int64_t{1}) : places;
-        const int64_t replicas = ceil_div(places, ceil_div(places, most)), blocks = sets * replicas;
-        const int64_t jobs = ceil_div(tiles * pieces * params.m_tiles, kWarps);  // of a warp
-        const int64_t cost = ceil_div(sets * places, slots) * (jobs + kSetOutJobs);
-        if (blocks > kMaxBlocks || places > kMaxBlocks / 2 || cost >= best) continue;
-        best = cost;
-        params.block_tiles = static_cast<int32_t>(tiles);
-        params.o_blocks = static_cast<int32_t>(o_blocks);
-        params.replicas = static_cast<int32_t>(replicas);
-        params.blocks = blocks;
-    }
-    if (params.blocks == 0) return params;
-    params.pieces = plan_divisor(pieces);
-    params.p_step = static_cast<int32_t>(is_long ? kWarps / params.block_tiles * Tile::kChunk : Tile::kChunk);
-    params.smem_bytes = static_cast<int32_t>(fixed_bytes + params.block_tiles * tile_bytes + x_bytes);
-    return params;
-}
-
-template <class Tile>
-struct Launch {
-    static bool fits(const Problem& problem) { return plan<Tile>(problem).blocks > 0; }
-
-    static Error run(const Problem& problem, cudaStream_t stream) {
-        const Params params = plan<Tile>(problem);
-        const Error error = allow_smem<stem_sm80_forward_kernel<Tile>>(problem.device);
-        if (error != nullptr) return error;
-        stem_sm80_forward_kernel<Tile>
-            <<<static_cast<unsigned>(params.blocks), kThreads, params.smem_bytes, stream>>>(params);
-        return launch_error();
-    }
-};
-
-template <class Call>
-auto with_launch(const Problem& problem, Call call) {
-    switch (problem.dtype) {
-        case Dtype::float16:
-            return call(Launch<Tile<__half, false>>{});
-        case Dtype::bfloat16:
-            return call(Launch<Tile<__nv_bfloat16, false>>{});
-        default:
-            if (problem.precision == Precision::tf32) return call(Launch<Tile<float, false>>{});
-            return call(Launch<Tile<float, true>>{});
-    }
-}
-
-// What the kernel can compute; `problem` is canonical.
-inline bool takes(const Problem& problem) {
-    if (problem.dtype == Dtype::float64 || problem.device.arch < 80) return false;
-    return with_launch(problem, [&](auto launch) { return launch.fits(problem); });
-}
-
-}  // namespace stem
-
-// fp32, fp16 and bf16 from sm_80 on, fewer than 16 input channels a group, sums of some 80 products, and so
-// many outputs and products that setting out does not count (us by this route and by the next best: TF32
-// 7x3x29308 to 602, K2 138, 192; fp32 convtasnet_enc 57, 77; encodec_stem, 7 products for 32 channels, 170,
-// 161; 7x3x2278 to 353, K8 s3 14.1, 10.4; of less than 10 million products a sample TF32 2x9x8698 to 86, K1
-// 13.7, 8.7; 12x7x2423 to 64, K5 20, 12; but 16x5x4905 to 101, K3 18, 25). By one sample: its result must not
-// depend on its batch.
-inline bool fits_stem_sm80(const Problem& any_problem) {
-    const Problem problem = canonical(any_problem);
-    const int arch = problem.device.arch;
-    const bool is_float = problem.dtype == Dtype::float32;
-    const bool is_split = is_float && problem.precision != Precision::tf32;
-    const bool fast = arch == 80 || (arch >= 90 && arch < 120);  // others do TF32 at the rate of FFMA
-    const int64_t outputs = problem.G * problem.O * problem.P;
-    const bool has_few = outputs < 3 << 17;
-    const int64_t least_products = !is_float        ? (has_few ? 7 : 4)
-                                   : has_few        ? (is_split ? 32 : 16)
-                                   : problem.O < 64 ? (is_split ? 10 : 7)
-                                                    : 4;
-    const int64_t products = problem.C * problem.K;
-    if ((is_float && !fast) || products < least_products || outputs < 1 << 17 || problem.P < 256 ||
-        products * outputs < 10 << 20)
-        return false;
-    // Products may be half empty, in 16 bits three quarters: 8x4x30001 to 40, K9 in TF32 50, 40 (and to 100
-    // 54, 74), in bf16 to 100 44, 65. Bringing x counts where it has many planes for the channels that there
-    // are: TF32 31x7x110903 to 62, K5 s8 359, 125; 4x2x441000 to 64, K8 s4 58, 69.
-    const int64_t least_rows = stem::kMTileO / (is_float ? 2 : 4) * stem::row_classes(problem);
-    return problem.O >= std::max(least_rows, 4 * problem.C * problem.stride) && stem::takes(problem);
-}
-
-inline Error launch_stem_sm80(const Problem& any_problem, cudaStream_t stream) {
-    const Problem problem = canonical(any_problem);
-    return stem::with_launch(problem, [&](auto launch) { return launch.run(problem, stream); });
-}
-
-}  // namespace conv1d
-''',
-"few_channels.cu": r'''
-#line 1 "kernels/few_channels.cu"
-// The translation unit of the routes for fewer than 16 channels a group: "stem_sm80", "fold_sm80".
-
-
-
-
-const conv1d::Route conv1d::kStemSm80 = {"stem_sm80", fits_stem_sm80, no_workspace, launch_stem_sm80};
 const conv1d::Route conv1d::kFoldSm80 = {"fold_sm80", fits_fold_sm80, no_workspace, launch_fold_sm80};
 ''',
-"few_outputs_project.cuh": r'''
-#line 1 "kernels/few_outputs_project.cuh"
-// "project": few outputs of few taps (O*K <= kRows). t[o, k, l] = sum over c of w[o, c, k] * x[c, l], which
-// reads each x once; then y[o, p] = sum over k of t[o, k, l], through shared memory. Of fp32 a thread has
-// some positions l, and multiplies in fp32; of 16 bits a warp has 256, and multiplies by tensor cores, x
-// being transposed on the way from shared memory.
+"gather.cuh": r'''
+#line 1 "kernels/gather.cuh"
+// Few products an output: each thread gathers its own x, for one position of kO output channels. Long sums
+// are added up from parts, which threads share where outputs are few. Nothing is staged but weights, and what
+// a thread does before its first load is kept short, so that tiny problems take little more than a launch,
+// and strides that pass most of x by cost no more than what they read.
 
-#include <algorithm>
-
-
-
-
-
-
-namespace conv1d {
-namespace few {
-
-constexpr int kRows = 8;           // of t, at most: (o, k)
-template <class Element>
-constexpr int kProjectThreads = sizeof(Element) == 2 ? 64 : 128;
-constexpr int64_t kMostChannels = 1024;  // whose weights of all rows share a block's memory with x
-constexpr int kStageChannels = 16;       // 16 bits: of a stage of x, as many as a product sums
-constexpr int kRowPad = 4;  // of t, so that lanes that hold several rows meet in no bank
-template <class Element>
-constexpr int kThreadL = 16 / sizeof(Element);  // neighbours that a thread loads
-constexpr int kAhead = 16;                      // fp32: channels that are on their way
-
-struct ProjectParams {
-    Problem problem;
-    int32_t threads;
-    int32_t tile_p;  // output positions of a block
-    int64_t p_tiles, tiles;
-    size_t smem_bytes;
-};
-
-// What a block works on, and where its thread's x begins.
-template <class Element>
-struct ProjectPlace {
-    int64_t n, g, p_begin;
-    int32_t lead;  // positions between the block's first one, which is aligned, and the first that y needs
-    bool in;       // whether the thread's positions lie in the row: all do, or none
-    const Element* x;
-
-    __device__ __forceinline__ explicit ProjectPlace(const ProjectParams& params) {
-        const Problem& problem = params.problem;
-        const uint32_t sample = blockIdx.x / static_cast<uint32_t>(params.p_tiles);
-        n = sample / static_cast<uint32_t>(problem.G);
-        g = sample - n * problem.G;
-        p_begin = (blockIdx.x - sample * params.p_tiles) * params.tile_p;
-        const int64_t l_needed = p_begin * problem.stride - problem.pad_left;
-        lead = static_cast<int32_t>(l_needed & (kThreadL<Element> - 1));
-        const int64_t l = l_needed - lead + static_cast<int64_t>(threadIdx.x) * kThreadL<Element>;
-        in = static_cast<uint64_t>(l) < static_cast<uint64_t>(problem.L);
-        x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n +
-            g * problem.C * problem.x_stride_c + (in ? l : 0);
-    }
-};
-
-// y from t, whose rows are `pitch` apart.
-template <class Element>
-__device__ __forceinline__ void sum_taps(const ProjectParams& params, const ProjectPlace<Element>& place,
-                                         const float* t_smem, int32_t pitch) {
-    const Problem& problem = params.problem;
-    const int32_t taps = static_cast<int32_t>(problem.K), stride = static_cast<int32_t>(problem.stride);
-    const int32_t tap_step = pitch + static_cast<int32_t>(problem.dilation);  // from a tap to the next
-    const int32_t outputs = static_cast<int32_t>(min(problem.P - place.p_begin, int64_t{params.tile_p}));
-    for (int32_t o = 0; o < problem.O; ++o) {
-        const int64_t channel = place.g * problem.O + o;
-        float bias = 0;
-        if (problem.bias != nullptr) bias = widen(static_cast<const Element*>(problem.bias)[channel]);
-        Element* y = static_cast<Element*>(problem.y) +
-                     (place.n * problem.G * problem.O + channel) * problem.P + place.p_begin;
-#pragma unroll 4
-        for (int32_t p = threadIdx.x; p < outputs; p += params.threads) {
-            const float* t = t_smem + o * taps * pitch + p * stride + place.lead;
-            float total = 0;
-            for (int32_t k = 0; k < taps; ++k) total += t[k * tap_step];
-            y[p] = problem.activation == Activation::none
-                       ? narrow<Element>(total + bias)
-                       : activate<Element, true>(problem.activation, total + bias);
-        }
-    }
-}
-
-template <class Element>
-__global__ void __launch_bounds__(kProjectThreads<Element>, 4)
-    few_outputs_project_kernel(const __grid_constant__ ProjectParams params) {
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-    constexpr int kCount = kThreadL<Element>;
-    using Values = Vector<Element, kCount>;
-    extern __shared__ __align__(16) unsigned char smem[];
-    const Problem& problem = params.problem;
-    const int32_t tile_l = kCount * params.threads;
-    const int32_t channels = static_cast<int32_t>(problem.C), taps = static_cast<int32_t>(problem.K);
-    const int32_t rows = static_cast<int32_t>(problem.O) * taps;
-    const int32_t w_count = channels * kRows;
-    float* const w_smem = reinterpret_cast<float*>(smem);  // [channel][kRows]
-    float* const t_smem = w_smem + w_count;                // [row][tile_l], and before that x
-    ProjectPlace<Element> place(params);
-    // Each thread copies for itself, kAhead channels ahead, what only it reads.
-    auto* const ring = reinterpret_cast<Values*>(t_smem) + threadIdx.x;  // [kAhead][threads]
-    const auto copy = [&](int32_t c, int32_t slot) {
-        const bool exists = place.in && c < channels;
-        ptx::cp_async_16(ptx::smem_address(ring + slot * params.threads), place.x, exists ? 16 : 0);
-        ptx::cp_async_commit_group();
-        if (c + 1 < channels) place.x += problem.x_stride_c;
-    };
-#pragma unroll 1
-    for (int32_t c = 0; c < kAhead; ++c) copy(c, c);
-    const Element* const w = static_cast<const Element*>(problem.w) + place.g * rows * channels;
-    for (int32_t i = threadIdx.x; i < w_count; i += params.threads) {
-        const int32_t c = i / kRows, row = i % kRows;
-        const int32_t o = row / taps, k = row - o * taps;
-        w_smem[i] = row < rows ? w[(o * channels + c) * taps + k] : 0;
-    }
-    __syncthreads();
-
-    float sum[kRows][kCount] = {};
-    int32_t slot = 0;
-#pragma unroll 1
-    for (int32_t c = 0; c < channels; ++c) {
-        ptx::cp_async_wait_group<kAhead - 1>();
-        const Values values = ring[slot * params.threads];
-#pragma unroll
-        for (int row = 0; row < kRows; row += 4) {
-            const auto w_frag = *reinterpret_cast<const Vector<float, 4>*>(w_smem + c * kRows + row);
-#pragma unroll
-            for (int v = 0; v < 4; ++v) {
-#pragma unroll
-                for (int j = 0; j < kCount; ++j) sum[row + v][j] += w_frag.at[v] * values.at[j];
-            }
-        }
-        copy(c + kAhead, slot);
-        slot = slot + 1 < kAhead ? slot + 1 : 0;
-    }
-    ptx::cp_async_wait_all();
-    __syncthreads();  // t may lie where x lay
-#pragma unroll
-    for (int i = 0; i < kRows; ++i) {
-        if (i >= rows) break;
-        Values piece;
-#pragma unroll
-        for (int j = 0; j < kCount; ++j) piece.at[j] = sum[i][j];
-        reinterpret_cast<Values*>(t_smem + i * tile_l)[threadIdx.x] = piece;
-    }
-    __syncthreads();
-    sum_taps(params, place, t_smem, tile_l);
-#endif
-}
-
-// Small blocks of one stage, so that others have theirs on the way while one multiplies or stores (two
-// stages and half as many blocks: hifigan_post 46 us instead of 44). A stage holds kStageChannels rows of a
-// warp's x, of 32 pieces of 16 bytes; piece i of row c lies at i ^ c % 8, so that the 8 rows of a matrix
-// meet in no bank.
-template <class Element>
-__global__ void __launch_bounds__(kProjectThreads<Element>, 7)
-    few_outputs_project_16bit_kernel(const __grid_constant__ ProjectParams params) {
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-    constexpr int kRowBytes = 512, kStageBytes = kStageChannels * kRowBytes;
-    constexpr int kTiles = 16;  // of 16 positions, a product each
-    extern __shared__ __align__(16) unsigned char smem[];
-    const Problem& problem = params.problem;
-    const int32_t pitch = kThreadL<Element> * params.threads + kRowPad;
-    const int32_t channels = static_cast<int32_t>(problem.C), taps = static_cast<int32_t>(problem.K);
-    const int32_t rows = static_cast<int32_t>(problem.O) * taps;
-    const int32_t stages = (channels + kStageChannels - 1) / kStageChannels;
-    Element* const w_smem = reinterpret_cast<Element*>(smem);  // [stage][lane][4]: its b of a product
-    const int32_t w_count = stages * kStageChannels * kRows;
-    unsigned char* const x_smem = smem + w_count * sizeof(Element);  // [warp], and later t
-    ProjectPlace<Element> place(params);
-    const int32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const uint32_t stage = ptx::smem_address(x_smem) + warp * kStageBytes;
-    int32_t c_next = 0;
-    const auto copy = [&] {
-#pragma unroll
-        for (int i = 0; i < kStageChannels; ++i) {
-            const bool exists = place.in && c_next < channels;
-            ptx::cp_async_16(stage + i * kRowBytes + ((lane ^ i % 8) * 16), place.x, exists ? 16 : 0);
-            if (++c_next < channels) place.x += problem.x_stride_c;
-        }
-        ptx::cp_async_commit_group();
-    };
-    copy();
-    const Element* const w = static_cast<const Element*>(problem.w) + place.g * rows * channels;
-    for (int32_t i = threadIdx.x; i < w_count; i += params.threads) {
-        const int32_t c = i / kRows, row = i % kRows;
-        const int32_t o = row / taps, k = row - o * taps;
-        const int32_t to_lane = row * 4 + c % 8 / 2, word = c % kStageChannels / 8;
-        const bool exists = row < rows && c < channels;
-        w_smem[((c / kStageChannels * 32 + to_lane) * 2 + word) * 2 + c % 2] =
-            exists ? w[(o * channels + c) * taps + k] : narrow<Element>(0);
-    }
-    __syncthreads();
-
-    // The row of a matrix whose address this lane gives: matrices are 8 channels by 8 positions, first the
-    // two of the first 8 channels.
-    const int32_t channel = lane / 16 * 8 + lane % 8, piece = lane / 8 % 2;
-    const uint32_t x_row = stage + channel * kRowBytes;
-    float sum[kTiles][4] = {};
-#pragma unroll 1
-    for (int32_t s = 0; s < stages; ++s) {
-        ptx::cp_async_wait_group<0>();
-        __syncwarp();
-        const uint2 b = reinterpret_cast<const uint2*>(w_smem)[s * 32 + lane];
-#pragma unroll
-        for (int tile = 0; tile < kTiles; ++tile) {
-            uint32_t words[4];
-            ptx::ldmatrix_x4_trans(words, x_row + (((2 * tile + piece) ^ channel % 8) * 16));
-            const uint4 a = {words[0], words[1], words[2], words[3]};
-            ptx::mma<Element>(sum[tile], a, b);
-        }
-        __syncwarp();  // x has been read by all lanes
-        copy();
-    }
-    ptx::cp_async_wait_all();
-    __syncthreads();  // t may lie where x lay
-    float* const t_smem = reinterpret_cast<float*>(x_smem);  // [row][pitch]
-#pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            const int32_t row = lane % 4 * 2 + i % 2;
-            const int32_t position = warp * 256 + tile * 16 + i / 2 * 8 + lane / 4;
-            if (row < rows) t_smem[row * pitch + position] = sum[tile][i];
-        }
-    }
-    __syncthreads();
-    sum_taps(params, place, t_smem, pitch);
-#endif
-}
-
-// tiles is 0 where the problem does not suit.
-template <class Element>
-ProjectParams plan_project(const Problem& problem) {
-    constexpr bool k16Bit = sizeof(Element) == 2;
-    ProjectParams params{};
-    params.problem = problem;
-    if (problem.O > kRows || problem.K > kRows || problem.O * problem.K > kRows ||
-        problem.C > kMostChannels || problem.stride > problem.K || problem.dilation > 512) {
-        return params;
-    }
-    const auto in_vectors = [](int64_t count) { return count % kThreadL<Element> == 0; };
-    if (problem.device.arch < 80 || problem.x_stride_l != 1 || !in_vectors(problem.L) ||
-        !in_vectors(problem.x_stride_c) || !in_vectors(problem.x_stride_n) ||
-        reinterpret_cast<uintptr_t>(problem.x) % 16 != 0) {
-        return params;
-    }
-    const int64_t span = (problem.K - 1) * problem.dilation + kThreadL<Element> - 1;
-    const int64_t most_bytes = k16Bit ? problem.device.smem_bytes : kPlainSmemBytes;
-    const auto set = [&](int64_t threads) {
-        const int64_t tile_l = threads * kThreadL<Element>;
-        params.threads = static_cast<int32_t>(threads);
-        params.tile_p = static_cast<int32_t>(tile_l > span ? (tile_l - 1 - span) / problem.stride + 1 : 0);
-        const int64_t t_bytes = problem.O * problem.K * (tile_l + kRowPad) * sizeof(float);
-        const int64_t x_bytes = threads * 16 * (k16Bit ? kStageChannels : kAhead);
-        const int64_t w_count = (k16Bit ? round_up(problem.C, kStageChannels) : problem.C) * kRows;
-        params.smem_bytes = w_count * sizeof(Element) + std::max(t_bytes, x_bytes);
-        if (static_cast<int64_t>(params.smem_bytes) > most_bytes || 2 * span > tile_l) return false;
-        params.p_tiles = ceil_div(problem.P, params.tile_p);
-        params.tiles = params.p_tiles * problem.G * problem.N;
-        if (params.tiles > kMaxBlocks) params.tiles = 0;
-        return params.tiles > 0;
-    };
-    // The largest block that fits, or a smaller one where that leaves multiprocessors without work or is much
-    // longer than a row.
-    int64_t threads = kProjectThreads<Element>;
-    while (threads > 64 && !set(threads)) threads /= 2;
-    if (!set(threads)) {
-        params.tiles = 0;
-        return params;
-    }
-    while (threads > 64 && 8 * span <= threads * kThreadL<Element> &&
-           (params.tiles < 4 * problem.device.sm_count || 2 * problem.P < params.tile_p))
-        set(threads /= 2);
-    // Rows much shorter than the smallest block: the general kernel, which counts through samples.
-    if (2 * problem.P < params.tile_p) params.tiles = 0;
-    return params;
-}
-
-template <class Element>
-Error launch_project(const ProjectParams& params, cudaStream_t stream) {
-    const auto blocks = static_cast<unsigned>(params.tiles);
-    if constexpr (sizeof(Element) == 4) {
-        few_outputs_project_kernel<Element>
-            <<<blocks, params.threads, params.smem_bytes, stream>>>(params);
-    } else {
-        const Error error = allow_smem<few_outputs_project_16bit_kernel<Element>>(params.problem.device);
-        if (error != nullptr) return error;
-        few_outputs_project_16bit_kernel<Element>
-            <<<blocks, params.threads, params.smem_bytes, stream>>>(params);
-    }
-    return launch_error();
-}
-
-}  // namespace few
-}  // namespace conv1d
-''',
-"few_outputs.cuh": r'''
-#line 1 "kernels/few_outputs.cuh"
-// One to eight output channels a group: bound by reading x. "project", for few taps, reads each x once.
-
-#include <algorithm>
-#include <numeric>
 #include <type_traits>
 
 
 
 
 
-
-
-
-
 namespace conv1d {
-namespace few {
+namespace gather {
 
-// A window of x in shared memory, a few steps ahead of the products; the block's weights lie there
-// throughout. A thread computes all outputs of kThreadP positions, 32 apart; warps share the positions and
-// the products of a step. Where a sample has few positions, blocks share the reduction too: their sums meet
-// in the workspace.
-//
-// x lies in rows as in memory, in pieces of 16 bytes at their alignment ("pieces"). Of fp32 whose stride
-// would let lanes meet in a bank, it lies in planes of positions `stride` apart: tap k reads plane k % cycle,
-// from row k / cycle * turn on.
-constexpr int kWarps = 8;
-constexpr int kThreads = 32 * kWarps;
-constexpr int kStages = 4;
-constexpr int64_t kChannelBytes = 12288;  // of one channel's window, at most
-constexpr int64_t kStageBytes = 12288;    // of a step's, about
-constexpr int64_t kWeights = 4096;        // of a block
-constexpr int64_t kChain = 1024;          // products that one thread sums in a line
-
-template <class Element_, int kO_, int kThreadP_>
-struct Tile {
-    using Element = Element_;
-    static constexpr int kO = kO_;
-    static constexpr int kThreadP = kThreadP_;
-    static constexpr int kWarpP = 32 * kThreadP;
-    static constexpr int kPiece = 16 / sizeof(Element);  // elements
-    static constexpr int kBlocks = kO * kThreadP > 16 ? 2 : 3;  // that registers are shared by
-};
-
-struct Params {
-    Problem problem;
-    int32_t p_shift, warps_k;  // of a block: 2^p_shift warps side by side; warps_k share the same positions
-    int32_t channels, taps;    // of a step: more than one channel only with all taps
-    int32_t tap_steps;         // of one channel
-    int32_t steps, split_steps;  // of all, and of a block
-    int32_t splits;
-    bool in_planes;
-    int32_t k_parts, c_parts;  // the warps that share products share taps, and channels
-    int32_t items;             // of one channel: pieces, or elements
-    Divisor fill_width;        // threads that fill one channel
-    int32_t fill_channels;     // that are filled at once
-    int32_t share_taps;        // of a part
-    Divisor planes;
-    Divisor cycle;             // more than all taps where x lies in pieces
-    int32_t turn, plane_step; // in elements
-    int32_t position_step;    // elements from a position to the next
-    int32_t channel_bytes, stage_bytes, w_bytes;
-    int64_t p_tiles, blocks;
-    size_t smem_bytes;
-};
-
-// Where a step begins.
-struct Step {
-    int32_t channel, tap;
-
-    __device__ __forceinline__ void advance(const Params& params) {
-        tap += params.taps;
-        if (tap < params.problem.K) return;
-        tap = 0;
-        channel += params.channels;
-    }
-    __device__ __forceinline__ int32_t channels(const Params& params) const {
-        return min(params.channels, static_cast<int32_t>(params.problem.C) - channel);
-    }
-    __device__ __forceinline__ int32_t taps(const Params& params) const {
-        return min(params.taps, static_cast<int32_t>(params.problem.K) - tap);
-    }
-};
-
-// Starts to bring a step's x; `x` is position 0 of the group's first channel, `l_begin` what tap 0 of the
-// block's first position reads.
-template <class Tile>
-__device__ __forceinline__ void fill_x(const Params& params, const Step& step, int32_t l_begin,
-                                       const typename Tile::Element* x, unsigned char* stage) {
-    using Element = typename Tile::Element;
-    const Problem& problem = params.problem;
-    const int32_t l_step = l_begin + step.tap * static_cast<int32_t>(problem.dilation);
-    const int32_t L = static_cast<int32_t>(problem.L), channels = step.channels(params);
-    const int32_t width = params.fill_width.divisor, at_once = params.fill_channels;
-    const int32_t first = params.fill_width.quotient(threadIdx.x);
-    if (first >= at_once) return;
-    const Element* row = x + (step.channel + static_cast<int64_t>(first)) * problem.x_stride_c;
-    uint32_t target = ptx::smem_address(stage) + first * params.channel_bytes;
-#pragma unroll 1
-    for (int32_t c = first; c < channels; c += at_once) {
-        const int32_t shift = misalignment<Tile::kPiece>(row + l_step);
-#pragma unroll 1
-        for (int32_t i = threadIdx.x - first * width; i < params.items; i += width) {
-            if (sizeof(Element) == 4 && params.in_planes) {
-                const int32_t r = params.planes.quotient(i), plane = i - r * params.planes.divisor;
-                const int32_t l = l_step + r * static_cast<int32_t>(problem.stride) +
-                                  plane * static_cast<int32_t>(problem.dilation);
-                const bool inside = l >= 0 && l < L;
-                ptx::cp_async<4>(target + (plane * params.plane_step + r) * 4, row + (inside ? l : 0),
-                                 inside ? 4 : 0);
-                continue;
-            }
-            const int32_t l = l_step - shift + i * Tile::kPiece;
-            const bool inside = l >= 0 && l + Tile::kPiece <= L;
-            if (inside || l + Tile::kPiece <= 0 || l >= L) {
-                ptx::cp_async_16(target + i * 16, row + l, inside ? 16 : 0);
-            } else {  // the row begins or ends inside this piece
-                Element* const elements =
-                    reinterpret_cast<Element*>(stage + c * params.channel_bytes) + i * Tile::kPiece;
-#pragma unroll 1
-                for (int j = 0; j < Tile::kPiece; ++j)
-                    elements[j] = l + j >= 0 && l + j < L ? row[l + j] : Element{};
-            }
-        }
-        row += at_once * problem.x_stride_c;
-        target += at_once * params.channel_bytes;
-    }
-}
-
-// Brings the weights of all products of a block: those of neighbouring steps are neighbours.
-template <class Tile>
-__device__ __forceinline__ void fill_w(const Params& params, int64_t g, int32_t begin, int32_t end,
-                                       float* w_smem) {
-    using Element = typename Tile::Element;
-    constexpr int kBatch = 8 / Tile::kO;  // products whose weights are loaded at once
-    const int32_t O = static_cast<int32_t>(params.problem.O);
-    const int32_t all = static_cast<int32_t>(params.problem.C * params.problem.K);
-    const Element* const w = static_cast<const Element*>(params.problem.w) + g * O * all;
-#pragma unroll 1
-    for (int32_t product = begin + threadIdx.x; product < end; product += kBatch * kThreads) {
-        Element weight[kBatch][Tile::kO];
-#pragma unroll
-        for (int i = 0; i < kBatch; ++i) {
-#pragma unroll
-            for (int o = 0; o < Tile::kO; ++o) {
-                const bool counts = product + i * kThreads < end && o < O;
-                weight[i][o] = counts ? w[static_cast<int64_t>(o) * all + product + i * kThreads] : Element{};
-            }
-        }
-#pragma unroll
-        for (int i = 0; i < kBatch; ++i) {
-            Vector<float, Tile::kO> wide;
-#pragma unroll
-            for (int o = 0; o < Tile::kO; ++o) wide.at[o] = widen(weight[i][o]);
-            float* const target = w_smem + (product - begin + i * kThreads) * Tile::kO;
-            if (product + i * kThreads < end) *reinterpret_cast<Vector<float, Tile::kO>*>(target) = wide;
-        }
-    }
-}
-
-// sum += this warp's share of a step's products; taps outside [tap_begin, tap_end) meet no x.
-template <class Tile>
-__device__ __forceinline__ void multiply(const Params& params, const Step& step, const unsigned char* stage,
-                                         const float* w_smem, int32_t x_shift, int32_t part_k, int32_t part_c,
-                                         int32_t tap_begin, int32_t tap_end,
-                                         const int32_t (&offset)[Tile::kThreadP],
-                                         float (&sum)[Tile::kO][Tile::kThreadP]) {
-    using Element = typename Tile::Element;
-    const int32_t taps = step.taps(params), channels = step.channels(params);
-    const int32_t first = max(part_k * params.share_taps, tap_begin - step.tap);
-    const int32_t last = min(min((part_k + 1) * params.share_taps, taps), tap_end - step.tap);
-    if (part_c >= params.c_parts || first >= last) return;
-    const uint32_t turns = params.cycle.quotient(first), first_phase = first - turns * params.cycle.divisor;
-    const int32_t wrap = params.turn - static_cast<int32_t>(params.cycle.divisor) * params.plane_step;
-    stage += (first_phase * params.plane_step + turns * params.turn) * sizeof(Element);
-#pragma unroll 1
-    for (int32_t c = part_c; c < channels; c += params.c_parts) {
-        // As fill_x has it.
-        const int32_t stride_c = static_cast<int32_t>(params.problem.x_stride_c);
-        const int32_t shift =
-            params.in_planes ? 0 : (x_shift + (step.channel + c) * stride_c) & (Tile::kPiece - 1);
-        const Element* x_row = reinterpret_cast<const Element*>(stage + c * params.channel_bytes) + shift;
-        const float* w_row = w_smem + (c * taps + first) * Tile::kO;
-        uint32_t phase = first_phase;
-#pragma unroll 2
-        for (int32_t tap = first; tap < last; ++tap) {
-            const auto w_frag = *reinterpret_cast<const Vector<float, Tile::kO>*>(w_row);
-            float x_frag[Tile::kThreadP];
-#pragma unroll
-            for (int j = 0; j < Tile::kThreadP; ++j) x_frag[j] = widen(x_row[offset[j]]);
-#pragma unroll
-            for (int o = 0; o < Tile::kO; ++o) {
-#pragma unroll
-                for (int j = 0; j < Tile::kThreadP; ++j) sum[o][j] += w_frag.at[o] * x_frag[j];
-            }
-            w_row += Tile::kO;
-            x_row += params.plane_step;
-            if (++phase == params.cycle.divisor) {
-                phase = 0;
-                x_row += wrap;
-            }
-        }
-    }
-}
-
-template <class Element>
-__device__ __forceinline__ void store_output(const Problem& problem, int64_t channel, int64_t index,
-                                             float value) {
-    if (problem.bias != nullptr) value += widen(static_cast<const Element*>(problem.bias)[channel]);
-    static_cast<Element*>(problem.y)[index] = problem.activation == Activation::none
-                                                  ? narrow<Element>(value)
-                                                  : activate<Element, true>(problem.activation, value);
-}
-
-template <class Tile>
-__global__ void __launch_bounds__(kThreads, Tile::kBlocks)
-    few_outputs_forward_kernel(const __grid_constant__ Params params) {
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-    using Element = typename Tile::Element;
+// kAlone: there are so many outputs that each thread sums all parts of its own.
+template <class Element, int kO, bool kAlone>
+__global__ void __launch_bounds__(kThreads, kUnboundBlocks)
+    gather_kernel(const __grid_constant__ Params params) {
     extern __shared__ __align__(16) unsigned char smem[];
-    float* const w_smem = reinterpret_cast<float*>(smem);  // [product][kO]
-    unsigned char* const x_smem = smem + params.w_bytes;   // [stage][channel], then the warps' sums
+    const int32_t thread = threadIdx.x, products = params.products;
+    float* const bias_smem = reinterpret_cast<float*>(smem);  // [kO]
+    float* const w_smem = bias_smem + round_up(kO, 4);  // [product][kO]; later sums, [part][kO][position]
+    const int32_t part = thread >> params.positions_log2, position = thread - (part << params.positions_log2);
+    const int64_t index = (int64_t{blockIdx.x} << params.positions_log2) + position;
+    const int64_t n = params.samples.quotient(index);
+    const auto p = static_cast<int32_t>(index - n * params.samples.row.divisor);
+    const bool active = n < params.N;
+    const uint32_t o_begin = blockIdx.y * kO, channel = blockIdx.z * params.channels + o_begin;
+    const int32_t outputs = min(static_cast<int32_t>(params.channels - o_begin), kO);
 
-    const Problem& problem = params.problem;
-    const int32_t K = static_cast<int32_t>(problem.K), C = static_cast<int32_t>(problem.C);
-    const int32_t O = static_cast<int32_t>(problem.O), P = static_cast<int32_t>(problem.P);
-    const int32_t stride = static_cast<int32_t>(problem.stride);
-    const int32_t dilation = static_cast<int32_t>(problem.dilation);
-    const uint32_t tile = blockIdx.x / static_cast<uint32_t>(params.splits);
-    const int32_t split = blockIdx.x - tile * params.splits;
-    const uint32_t sample = tile / static_cast<uint32_t>(params.p_tiles);
-    const int64_t n = sample / static_cast<uint32_t>(problem.G), g = sample - n * problem.G;
-    const int32_t tile_p = Tile::kWarpP << params.p_shift;
-    const int32_t p_begin = (tile - sample * static_cast<int32_t>(params.p_tiles)) * tile_p;
-    const int32_t l_begin = p_begin * stride - static_cast<int32_t>(problem.pad_left);
-    const Element* const x =
-        static_cast<const Element*>(problem.x) + n * problem.x_stride_n + g * C * problem.x_stride_c;
+    // Weights and bias, then x: all on their way before any is waited for.
+    const Element* const w = static_cast<const Element*>(params.w) +
+                             static_cast<uint64_t>(channel) * static_cast<uint32_t>(products);
+    const int32_t known = outputs * products;
+    const Element w_first = thread < known ? w[thread] : Element{};
+    float bias = 0.0f;
+    if (params.bias != nullptr && thread < outputs)
+        bias = widen(static_cast<const Element*>(params.bias)[channel + thread]);
 
-    // The block's steps, and its taps that meet x.
-    const int32_t first_step = split * params.split_steps;
-    const int32_t steps = min(params.split_steps, params.steps - first_step);
-    const int32_t first_group = first_step / params.tap_steps;
-    Step step{first_group * params.channels, (first_step - first_group * params.tap_steps) * params.taps};
-    const int32_t l_last = l_begin + (min(tile_p, P - p_begin) - 1) * stride;
-    const int32_t tap_begin = l_last < 0 ? (-l_last + dilation - 1) / dilation : 0;
-    const int32_t beyond = static_cast<int32_t>(problem.L) - l_begin;  // the first tap of which is outside
-    const int32_t tap_end = beyond <= 0 ? 0 : min(K, (beyond - 1) / dilation + 1);
-    const auto meets = [&](const Step& some) {
-        return some.tap < tap_end && some.tap + params.taps > tap_begin;
+    const int64_t row = params.samples.row.divisor;
+    Element* const y = static_cast<Element*>(params.y) + n * params.y_sample_step +
+                       static_cast<uint64_t>(channel) * row + p;
+
+    // The thread's products, by channel and tap.
+    const int32_t begin = min(part * params.share, products);
+    const int32_t last = kAlone ? products : min(begin + params.share, products);
+    const int32_t end = active ? last : begin;
+    const int32_t first_row = params.taps.quotient(begin), taps = params.taps.divisor;
+    const int32_t l_begin = p * params.stride - params.pad_left;
+    int32_t tap = begin - first_row * taps;
+    int32_t l = l_begin + tap * params.dilation;
+    const Element* x = static_cast<const Element*>(params.x) + n * params.sample_step +
+                       int64_t{blockIdx.z} * params.group_step + int64_t{first_row} * params.row_step +
+                       int64_t{l} * params.l_step;
+    Element value[kBatch];
+    const auto load = [&](int32_t left) {
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) value[i] = Element{};
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) {
+            if (i == kBatch / 2 && i >= left) break;
+            const bool inside = i < left && static_cast<uint32_t>(l) < static_cast<uint32_t>(params.length);
+            if (inside) value[i] = *x;
+            const bool is_last = ++tap == taps;
+            x += is_last ? params.turn_step : params.tap_step;
+            l = is_last ? l_begin : l + params.dilation;
+            if (is_last) tap = 0;
+        }
     };
+    load(end - begin);
 
-    Step ahead = step;
-    int32_t ahead_index = 0;
-    // The products of neighbouring steps are neighbours in w.
-    const int32_t first_product = step.channel * K + step.tap;
-    const int32_t next_step = first_step + steps, next_group = next_step / params.tap_steps;
-    const int32_t next_tap = (next_step - next_group * params.tap_steps) * params.taps;
-    const int32_t last_product = min(next_group * params.channels * K + next_tap, C * K);
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const int32_t warp_k = warp >> params.p_shift;
-    const int32_t part_c = warp_k / params.k_parts, part_k = warp_k - part_c * params.k_parts;
-    const int warp_p = (warp & ((1 << params.p_shift) - 1)) * Tile::kWarpP;
-    const int live = max(0, min((P - p_begin - warp_p + 31) / 32, Tile::kThreadP));
-    const int32_t x_shift = misalignment<Tile::kPiece>(x) + l_begin;
-    const int32_t thread_x = (warp_p + lane) * params.position_step * static_cast<int32_t>(sizeof(Element));
-    int32_t offset[Tile::kThreadP];  // of its positions; those that nobody needs read what the first does
-#pragma unroll
-    for (int j = 0; j < Tile::kThreadP; ++j) offset[j] = j < live ? 32 * j * params.position_step : 0;
-    float sum[Tile::kO][Tile::kThreadP] = {};
+    if (thread < kO) bias_smem[thread] = bias;
+    if (thread < (kStep - 1) * kO) w_smem[kO * products + thread] = 0.0f;
+    const auto store_w = [&](int32_t at, Element w_value) {
+        const int32_t o = kO == 1 ? 0 : params.products_of_channel.quotient(at);
+        if (at < kO * products) w_smem[(at - o * products) * kO + o] = widen(w_value);
+    };
+    store_w(thread, w_first);
 #pragma unroll 1
-    for (int32_t i = 1 - kStages; i < steps; ++i) {
-        if (i >= 0) {
-            ptx::cp_async_wait_group<kStages - 2>();
-            __syncthreads();  // this step's x is there, that of the step before has been read
-        }
-        if (ahead_index < steps && meets(ahead))
-            fill_x<Tile>(params, ahead, l_begin, x, x_smem + ahead_index % kStages * params.stage_bytes);
-        ptx::cp_async_commit_group();
-        ahead.advance(params);
-        ++ahead_index;
-        if (i == -1) fill_w<Tile>(params, g, first_product, last_product, w_smem);
-        if (i < 0) continue;
-        if (live > 0 && meets(step)) {
-            const float* const step_w = w_smem + (step.channel * K + step.tap - first_product) * Tile::kO;
-            multiply<Tile>(params, step, x_smem + i % kStages * params.stage_bytes + thread_x, step_w,
-                           x_shift + step.tap * dilation, part_k, part_c, tap_begin, tap_end, offset, sum);
-        }
-        step.advance(params);
-    }
-    ptx::cp_async_wait_all();
-    __syncthreads();  // all x has been read
-
-    float* const sums = reinterpret_cast<float*>(x_smem);  // [warp][kO][kWarpP]
+    for (int32_t first = thread + kThreads; first < kO * products; first += kBatchW * kThreads) {
+        Element w_value[kBatchW];
 #pragma unroll
-    for (int o = 0; o < Tile::kO; ++o) {
+        for (int i = 0; i < kBatchW; ++i) {
+            const int32_t at = first + i * kThreads;
+            w_value[i] = at < known ? w[at] : Element{};
+        }
 #pragma unroll
-        for (int j = 0; j < Tile::kThreadP; ++j)
-            sums[(warp * Tile::kO + o) * Tile::kWarpP + 32 * j + lane] = sum[o][j];
+        for (int i = 0; i < kBatchW; ++i) store_w(first + i * kThreads, w_value[i]);
     }
     __syncthreads();
+
+    // The sum of the part at hand, which ends before product `part_end`. A thread that sums several adds up
+    // those before in shared memory, behind the weights: registers would cost a block in four.
+    float sum[kO] = {};
+    float* const total_smem = w_smem + (products + kStep - 1) * kO + thread;
+    int32_t part_end = params.share;
+    const auto add_total = [&] {
+#pragma unroll
+        for (int o = 0; o < kO; ++o) {
+            if (part_end > params.share) sum[o] += total_smem[o * kThreads];
+        }
+    };
 #pragma unroll 1
-    for (int32_t i = threadIdx.x; i < O * tile_p; i += kThreads) {
-        const int32_t o = i / Tile::kWarpP >> params.p_shift, p = i - o * tile_p;
-        if (p_begin + p >= P) continue;
-        const float* const part =
-            sums + (p / Tile::kWarpP * Tile::kO + o) * Tile::kWarpP + p % Tile::kWarpP;
-        float value = 0.0f;
-#pragma unroll 2
-        for (int32_t warp_k = 0; warp_k < params.warps_k; ++warp_k)
-            value += part[(warp_k << params.p_shift) * Tile::kO * Tile::kWarpP];
-        const int64_t channel = g * O + o;
-        const int64_t index = (n * problem.G * O + channel) * P + p_begin + p;
-        if (params.splits == 1) {
-            store_output<Element>(problem, channel, index, value);
-        } else {
-            const int64_t outputs = problem.N * problem.G * O * P;
-            static_cast<float*>(problem.workspace)[split * outputs + index] = value;
+    for (int32_t first = begin; first < end; first += kBatch) {
+        if (kAlone && first == part_end) {
+            add_total();
+#pragma unroll
+            for (int o = 0; o < kO; ++o) total_smem[o * kThreads] = sum[o], sum[o] = 0.0f;
+            part_end += params.share;
+        }
+        float wide[kBatch];
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) wide[i] = widen(value[i]);
+        if (first + kBatch < end) load(end - first - kBatch);
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) {
+            if (i % kStep == 0 && first + i >= end) break;
+            const auto w_frag = *reinterpret_cast<const Vector<float, kO>*>(w_smem + (first + i) * kO);
+#pragma unroll
+            for (int o = 0; o < kO; ++o) sum[o] = fmaf(w_frag.at[o], wide[i], sum[o]);
         }
     }
-#endif
+    if (kAlone) add_total();
+
+    if (params.shared_parts == 1 && params.activation == Activation::none) {
+        const auto bias_frag = *reinterpret_cast<const Vector<float, kO>*>(bias_smem);
+        Element* target = y;
+#pragma unroll
+        for (int o = 0; o < kO; ++o, target += row) {
+            if (active && o < outputs) *target = narrow<Element>(sum[o] + bias_frag.at[o]);
+        }
+        return;
+    }
+    __syncthreads();  // weights have been read
+    const int32_t step_log2 = params.positions_log2;
+#pragma unroll
+    for (int o = 0; o < kO; ++o) w_smem[((part * kO + o) << step_log2) + position] = sum[o];
+    __syncthreads();
+    if (!active) return;
+#pragma unroll 1
+    for (int o = part; o < outputs; o += kThreads >> step_log2) {
+        float total = w_smem[(o << step_log2) + position];
+#pragma unroll 4
+        for (int i = 1; i < params.shared_parts; ++i)
+            total += w_smem[((i * kO + o) << step_log2) + position];
+        total += bias_smem[o];
+        y[o * row] = params.activation == Activation::none
+                         ? narrow<Element>(total)
+                         : activate<Element, true>(params.activation, total);
+    }
 }
 
-// y from the blocks' sums.
 template <class Element>
-__global__ void __launch_bounds__(kThreads)
-    few_outputs_finish_kernel(const __grid_constant__ Problem problem, int32_t splits) {
-    const int64_t outputs = problem.N * problem.G * problem.O * problem.P;
-    const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-    if (index >= outputs) return;
-    const float* const part = static_cast<const float*>(problem.workspace) + index;
-    float value = 0.0f;
-#pragma unroll 8
-    for (int32_t split = 0; split < splits; ++split) value += part[split * outputs];
-    store_output<Element>(problem, index / problem.P % (problem.G * problem.O), index, value);
-}
-
-// blocks is 0 where the problem does not suit. Nothing here depends on N: the order of sums must not.
-template <class Tile>
-Params plan(const Problem& problem) {
-    using Element = typename Tile::Element;
-    Params params{};
-    params.problem = problem;
-    constexpr int64_t kMost = int64_t{1} << 28;  // positions and offsets are counted in 32 bits
-    if (problem.device.arch < 80 || problem.O > Tile::kO || (problem.x_stride_l != 1 && problem.L > 1) ||
-        problem.L > kMost || problem.P * problem.stride > kMost || problem.K * problem.dilation > kMost ||
-        problem.pad_left > kMost || problem.C * problem.K > kMost || problem.G * problem.O > kMost ||
-        problem.stride > 4096)
-        return params;
-    const int64_t stride = problem.stride, dilation = problem.dilation, K = problem.K;
-    const int64_t common = std::gcd(stride, dilation);
-    // Few taps do not repay copies of single elements, unless most of x is left out.
-    params.in_planes = sizeof(Element) == 4 && (stride % 2 == 0 ? K > 8 || stride > 8 : stride > 8);
-    const int64_t cycle = params.in_planes ? stride / common : K + 1;
-    const int64_t planes = params.in_planes ? std::min(cycle, K) : 1;
-    params.cycle = plan_divisor(cycle);
-    params.planes = plan_divisor(planes);
-    params.turn = static_cast<int32_t>(dilation / common);
-    params.position_step = static_cast<int32_t>(params.in_planes ? 1 : stride);
-
-    int64_t rows, plane_rows, channel_bytes, items;
-    const auto lay_out = [&](int64_t taps) {
-        if (params.in_planes) {
-            const int64_t needed = rows + (taps - 1) / cycle * params.turn;
-            // Neighbours in x, which fall into different planes, fall into different banks.
-            plane_rows = planes == 1 ? needed : needed + (ceil_div(32, planes) + 31 * needed) % 32;
-            items = needed * planes;
-            channel_bytes = round_up(planes * plane_rows * sizeof(Element), 16);
-        } else {
-            const int64_t span = (rows - 1) * stride + (taps - 1) * dilation + 1;
-            items = ceil_div(span + Tile::kPiece - 1, Tile::kPiece);
-            channel_bytes = 16 * items;
-        }
-    };
-    // Few warps along a row, for many to share its products, but each should have some products and each
-    // multiprocessor some blocks.
-    int64_t warps_p = kWarps, most_products = 0, taps = 0;
-    for (;; warps_p /= 2) {
-        rows = std::min(warps_p * Tile::kWarpP, round_up(problem.P, 32));
-        most_products = std::min(kWeights / Tile::kO, kChain * (kWarps / warps_p));
-        for (int64_t tap_steps = 1;; ++tap_steps) {
-            taps = ceil_div(K, tap_steps);
-            lay_out(taps);
-            if (taps == 1 || (channel_bytes <= kChannelBytes && taps <= most_products)) break;
-        }
-        if (warps_p == 1) break;
-        const bool too_wide = warps_p * Tile::kWarpP >= 2 * problem.P || channel_bytes > kChannelBytes;
-        const bool few_blocks = ceil_div(problem.P, rows) * problem.G < 2 * problem.device.sm_count;
-        const bool few_products = problem.C * K < 3 * (kWarps / warps_p);
-        if (!too_wide && (!few_blocks || few_products)) break;
-    }
-    if (channel_bytes > kChannelBytes || items > 4096) return params;
-    while (1 << params.p_shift < warps_p) ++params.p_shift;
-    params.warps_k = static_cast<int32_t>(kWarps / warps_p);
-    params.taps = static_cast<int32_t>(taps);
-    params.items = static_cast<int32_t>(items);
-    params.fill_width = plan_divisor(ceil_div(items, ceil_div(items, 64)));
-    params.fill_channels = static_cast<int32_t>(kThreads / params.fill_width.divisor);
-    params.plane_step = static_cast<int32_t>(params.in_planes ? plane_rows : dilation);
-    params.channel_bytes = static_cast<int32_t>(channel_bytes);
-
-    int64_t channels = taps < K ? 1 : std::min(problem.C, std::max<int64_t>(1, kStageBytes / channel_bytes));
-    channels = std::max<int64_t>(1, std::min(channels, most_products / taps));
-    channels = ceil_div(problem.C, ceil_div(problem.C, channels));
-    const int64_t steps = ceil_div(problem.C, channels) * ceil_div(K, taps);
-    params.channels = static_cast<int32_t>(channels);
-    int64_t least_share = INT64_MAX;
-    for (int64_t k_parts = 1; k_parts <= params.warps_k; ++k_parts) {
-        const int64_t c_parts = params.warps_k / k_parts;
-        const int64_t share = ceil_div(channels, c_parts) * ceil_div(taps, k_parts);
-        if (share >= least_share) continue;
-        least_share = share;
-        params.k_parts = static_cast<int32_t>(k_parts);
-        params.c_parts = static_cast<int32_t>(c_parts);
-        params.share_taps = static_cast<int32_t>(ceil_div(taps, k_parts));
-    }
-    params.steps = static_cast<int32_t>(steps);
-    params.tap_steps = static_cast<int32_t>(ceil_div(K, taps));
-    params.p_tiles = ceil_div(problem.P, warps_p * Tile::kWarpP);
-    const int64_t step_products = channels * taps;
-    const int64_t wanted = ceil_div(2 * problem.device.sm_count, params.p_tiles * problem.G);
-    const int64_t least = ceil_div(64 * params.warps_k, step_products);
-    const int64_t most = std::max<int64_t>(1, most_products / step_products);
-    const int64_t split_steps = std::min(most, std::max(least, ceil_div(steps, wanted)));
-    params.splits = static_cast<int32_t>(ceil_div(steps, split_steps));
-    params.split_steps = static_cast<int32_t>(ceil_div(steps, params.splits));
-    params.splits = static_cast<int32_t>(ceil_div(steps, params.split_steps));
-
-    params.stage_bytes = static_cast<int32_t>(channels * channel_bytes);
-    const int64_t weights = std::min(params.split_steps * step_products, problem.C * K) * Tile::kO;
-    params.w_bytes = static_cast<int32_t>(round_up(weights * sizeof(float), 16));
-    const int64_t stages = std::min<int64_t>(kStages, params.split_steps);
-    const int64_t sum_bytes = kWarps * Tile::kO * Tile::kWarpP * sizeof(float);
-    params.smem_bytes = params.w_bytes + std::max(stages * params.stage_bytes, sum_bytes);
-    const int64_t blocks = params.p_tiles * problem.G * problem.N * params.splits;
-    const int64_t outputs = problem.N * problem.G * problem.O * problem.P;
-    if (blocks <= kMaxBlocks && outputs / kThreads < kMaxBlocks) params.blocks = blocks;
-    return params;
-}
-
-template <class Tile>
 Error launch(const Problem& problem, cudaStream_t stream) {
-    const Params params = plan<Tile>(problem);
-    const Error error = allow_smem<few_outputs_forward_kernel<Tile>>(problem.device);
-    if (error != nullptr) return error;
-    few_outputs_forward_kernel<Tile>
-        <<<static_cast<unsigned>(params.blocks), kThreads, params.smem_bytes, stream>>>(params);
-    if (params.splits > 1) {
-        const int64_t outputs = problem.N * problem.G * problem.O * problem.P;
-        using Element = typename Tile::Element;
-        const int32_t splits = params.splits;
-        few_outputs_finish_kernel<Element>
-            <<<static_cast<unsigned>(ceil_div(outputs, kThreads)), kThreads, 0, stream>>>(problem, splits);
-    }
-    return launch_error();
-}
-
-// Calls call(Tile) of the tile that suits.
-template <class Call>
-auto with_tile(const Problem& problem, Call call) {
-    const auto with_element = [&](auto element) {
-        using Element = decltype(element);
-        const auto with_positions = [&](auto positions) {
-            constexpr int kThreadP = decltype(positions)::value;
-            if (problem.O == 1) return call(Tile<Element, 1, kThreadP>{});
-            if (problem.O == 2) return call(Tile<Element, 2, kThreadP>{});
-            if (problem.O <= 4) return call(Tile<Element, 4, kThreadP>{});
-            return call(Tile<Element, 8, kThreadP>{});
-        };
-        // Weights are read once for all positions of a thread; but short sums rather fill multiprocessors.
-        if (problem.P <= (problem.C * problem.K <= 256 ? 512 : 64))
-            return with_positions(std::integral_constant<int, 1>{});
-        return with_positions(std::integral_constant<int, 4>{});
+    const Plan plan = gather::plan(problem);
+    const dim3 blocks(static_cast<unsigned>(plan.p_blocks), static_cast<unsigned>(plan.o_blocks),
+                      static_cast<unsigned>(problem.G));
+    const auto run = [&](auto* kernel) {
+        kernel<<<blocks, kThreads, plan.smem_bytes, stream>>>(plan.params);
+        return launch_error();
     };
-    if (problem.dtype == Dtype::float16) return with_element(__half{});
-    if (problem.dtype == Dtype::bfloat16) return with_element(__nv_bfloat16{});
-    return with_element(float{});
-}
-
-// "project" where one thread can load 16 bytes of each row that it needs, and a sample alone fills half the
-// multiprocessors.
-inline bool takes_project(const Problem& problem) {
-    Problem sample = problem;
-    sample.N = 1;
-    const auto takes = [&](auto element) {
-        const ProjectParams params = plan_project<decltype(element)>(problem);
-        const ProjectParams alone = plan_project<decltype(element)>(sample);
-        return params.tiles > 0 && 2 * alone.tiles >= problem.device.sm_count;
+    const auto run_outputs = [&](auto outputs) {
+        constexpr int kO = decltype(outputs)::value;
+        return plan.alone ? run(gather_kernel<Element, kO, true>) : run(gather_kernel<Element, kO, false>);
     };
-    return problem.dtype == Dtype::float32 ? takes(float{}) : takes(__half{});
+    if (plan.outputs == 1) return run_outputs(std::integral_constant<int, 1>{});
+    if (plan.outputs == 2) return run_outputs(std::integral_constant<int, 2>{});
+    if (plan.outputs == 4) return run_outputs(std::integral_constant<int, 4>{});
+    if (plan.outputs == kOutputs) return run_outputs(std::integral_constant<int, kOutputs>{});
+    return run_outputs(std::integral_constant<int, 2 * kOutputs>{});
 }
 
-// What the kernels can compute; `problem` is canonical.
-inline bool takes(const Problem& problem) {
-    if (problem.dtype == Dtype::float64 || problem.O > 8) return false;
-    if (takes_project(problem)) return true;
-    if (problem.device.arch < 80) return false;
-    return with_tile(problem, [&](auto tile) { return plan<decltype(tile)>(problem).blocks > 0; });
-}
+}  // namespace gather
 
-}  // namespace few
-
-// Besides "project": sums of very many products, where rows are short, or where tensor cores would be nearly
-// empty (fp32 needs three products there). ms by this route and by the next best: 2x706x59 to 4, K16 bf16
-// .018 and .160, fp32 .018 and .140; 3x192x37538 to 3, K11 fp32 .149 and .227, but bf16 .156 and .065;
-// 11x65x6545 to 5, K4 bf16 .033 and .018.
-inline bool fits_few_outputs(const Problem& any_problem) {
+// Not inline: the kernels are compiled once, in gather.cu.
+Error launch_gather(const Problem& any_problem, cudaStream_t stream) {
     const Problem problem = canonical(any_problem);
-    if (!few::takes(problem)) return false;
-    // Of few products gather is sooner done: 2x2x86720 to 2, K3, stride 2, 6.3 us here and 5.2 there.
-    if (few::takes_project(problem)) return problem.C * problem.K > 10 || !fits_gather(problem);
-    const bool exact = problem.dtype == Dtype::float32 && problem.precision == Precision::ieee;
-    const bool is_half = element_bytes(problem.dtype) == 2, fits_gemm = fits_gemm_sm90(problem);
-    const int64_t products = problem.C * problem.K;
-    // In 16 bits very long ones: 9x370x252 to 6, K4 26, 12; 40x599x46 to 3, K15 65, 29; but one sample of
-    // 606x188 to 2, K17 14, 29.
-    const bool is_long = products >= (is_half && fits_gemm ? 10000 : 1000) &&
-                         (problem.P <= 1024 || problem.O <= (exact ? 4 : 1));
-    // Of fewer, where the next best is "direct" or, for fp32, tensor cores (us here and by that: bf16
-    // 3x280x67127 to 2, K2 105, 308; 59x29x1783 to 7, K7 35, 47; fp32 8x26x5666 to 2, K30 23, 54;
-    // 37x26x33749 to 3, K5 181, 224; but fp32 by "direct" 40x56x596 to 3, K8 19, 16; bf16 by tensor cores
-    // 1x63x27281 to 2, K11 s2 18, 12).
-    const bool gains = is_half ? !fits_gemm : exact && fits_gemm && problem.O <= 4;
-    if (!is_long && !(gains && problem.C >= 16 && problem.O < 8)) return false;
-    // 4x225x226 to 2, K11, stride 2: 15 us there, 20 here; 15x393x11331 to 2, K7, stride 8: 106 and 178.
-    return !fits_gather(problem);
-}
-
-inline size_t workspace_few_outputs(const Problem& any_problem) {
-    const Problem problem = canonical(any_problem);
-    if (few::takes_project(problem)) return 0;
-    return few::with_tile(problem, [&](auto tile) -> size_t {
-        const int32_t splits = few::plan<decltype(tile)>(problem).splits;
-        if (splits == 1) return 0;
-        return splits * sizeof(float) * problem.N * problem.G * problem.O * problem.P;
-    });
-}
-
-inline Error launch_few_outputs(const Problem& any_problem, cudaStream_t stream) {
-    const Problem problem = canonical(any_problem);
-    return few::with_tile(problem, [&](auto tile) {
-        using Tile = decltype(tile);
-        using Element = typename Tile::Element;
-        if (few::takes_project(problem))
-            return few::launch_project<Element>(few::plan_project<Element>(problem), stream);
-        return few::launch<Tile>(problem, stream);
-    });
+    if (problem.dtype == Dtype::float16) return gather::launch<__half>(problem, stream);
+    if (problem.dtype == Dtype::bfloat16) return gather::launch<__nv_bfloat16>(problem, stream);
+    return gather::launch<float>(problem, stream);
 }
 
 }  // namespace conv1d
 ''',
-"few_outputs.cu": r'''
-#line 1 "kernels/few_outputs.cu"
-// The translation unit of routes "few_outputs" and "gather", of which the first asks what the second takes.
+"gather.cu": r'''
+#line 1 "kernels/gather.cu"
+// The translation unit of route "gather".
 
 
 
-
-const conv1d::Route conv1d::kFewOutputs = {"few_outputs", fits_few_outputs, workspace_few_outputs,
-                                           launch_few_outputs};
 const conv1d::Route conv1d::kGather = {"gather", fits_gather, no_workspace, launch_gather};
 ''',
 "gemm_sm80.cuh": r'''
@@ -13293,8 +12460,9 @@ CONV1D_SM90_SLIDES_OF_FIVE(template)
 //
 // The depth is cut into parts. Each is summed by itself, then their sums are added in order. So a team of
 // warps may take one part or all of them, and tiles may have any size: how many samples there are decides
-// that, but no bit of the result. Few outputs: a warp a part, 16 x 16 outputs. Many: all parts, 64 x 64
-// outputs of four warps. Cost: x is gathered once per 16, 32 or 64 output channels and tap, through L1.
+// that, but no bit of the result. Few outputs: a warp a part, 16 x 16 outputs or 32 x 32. Many: two warps
+// for all parts of those, or four for 64 x 64. Cost: x is gathered once per 16, 32 or 64 output channels and
+// tap, through L1.
 
 #include <cstring>
 #include <type_traits>
@@ -13314,8 +12482,9 @@ constexpr int kMaxParts = 16;
 constexpr int kFarAway = 1 << 30;  // a position outside of every row, alone or added to one inside
 constexpr int64_t kMostPositions = int64_t{1} << 28;
 
-// A team of warps shares the chunks of its parts. kSplit: each fp32 operand is a high and a low number, and
-// three products of those make one.
+// A team is a warp with a part of its own (or, where shared memory has no room for a block of these, with all
+// parts), or some warps, alone in a block, that share each chunk of all parts. kSplit: each fp32 operand is a
+// high and a low number, and three products of those make one.
 template <class Element_, bool kSplit_, int kWarpO_, int kWarpP_, int kTeamWarpsO_, int kTeamWarpsP_>
 struct Tile {
     using Element = Element_;
@@ -13343,8 +12512,10 @@ struct Tile {
     static constexpr int kSumPitch = kP + 8;  // floats; pairs of 4 rows fall into all banks
     static constexpr int kTeamWords = kStages * kStageWords + kO * kSumPitch;  // of shared memory
     static constexpr int kTeamBytes = 4 * kTeamWords + kTeamWarps * kWarpElements * 8;  // with the tables
-    // That share a multiprocessor; four of the split large tile would spill registers.
-    static constexpr int kBlocks = kTeamWarps == 1 ? 1 : kSplit ? 3 : 4;
+    // That share a multiprocessor, where a block is one team: as many as spill no registers.
+    static constexpr int kBlocks = kTeamWarps == 1   ? 1
+                                   : kTeamWarps == 2 ? (kPerWord == 2 ? 10 : 8)
+                                                     : (kSplit ? 3 : 4);
     static_assert(kGranule % kElements == 0, "parts must have whole chunks");
     static_assert(kO * kElements / kTeamThreads == kLaneElements, "a thread loads as much of w as of x");
 };
@@ -13633,9 +12804,9 @@ __device__ __forceinline__ void add_part(bool first, float (&sum)[Tile::kMTiles]
 #pragma unroll
         for (int n = 0; n < Tile::kNTiles; ++n) {
             float (&fragment)[4] = sum[m / 2][n];
-            const float2 before = first ? make_float2(0, 0) : targets[4 * n];
-            targets[4 * n] =
-                make_float2(before.x + fragment[m % 2 * 2], before.y + fragment[m % 2 * 2 + 1]);
+            float2 part = make_float2(fragment[m % 2 * 2], fragment[m % 2 * 2 + 1]);
+            if (!first) part = make_float2(targets[4 * n].x + part.x, targets[4 * n].y + part.y);
+            targets[4 * n] = part;
             fragment[m % 2 * 2] = fragment[m % 2 * 2 + 1] = 0;
         }
     }
@@ -13681,7 +12852,6 @@ __global__ void __launch_bounds__(Tile::kMaxThreads, Tile::kBlocks)
     });
     ptx::settle(source.x);  // else each element's address would be computed from problem.x anew
 
-    // Of the warp's outputs, one channel a lane; loaded now, as it takes a while, where there is a register.
     constexpr bool kEarlyBias = !Tile::kSplit && Tile::kTeamWarps == 1;
     const int warp_o = warp / Tile::kTeamWarpsP * Tile::kWarpO;
     const int64_t channel = g * problem.O + o_begin + warp_o;
@@ -13691,7 +12861,6 @@ __global__ void __launch_bounds__(Tile::kMaxThreads, Tile::kBlocks)
     };
     Element lane_bias{};
     if constexpr (kEarlyBias) lane_bias = load_bias();
-
     Element* const y =
         static_cast<Element*>(problem.y) + (n * problem.G * problem.O + channel) * problem.P + p;
 
@@ -13734,19 +12903,26 @@ __global__ void __launch_bounds__(Tile::kMaxThreads, Tile::kBlocks)
     const float* const column = totals + warp_o * Tile::kSumPitch + lane_column;
     Soundness soundness;
     const auto write = [&](auto activated) {
-        constexpr int kUnroll = decltype(activated)::value ? 1 : 4;
+        constexpr int kUnroll = decltype(activated)::value ? 1 : 8;
+        Element* target = y + (team * Tile::kLaneRows + lane_row) * problem.P;
+        const int64_t step = int64_t{teams} * Tile::kLaneRows * problem.P;
 #pragma unroll kUnroll
         for (int begin = team * Tile::kLaneRows; begin < rows; begin += teams * Tile::kLaneRows) {
             const int row = begin + lane_row;
             float total = column[row * Tile::kSumPitch];
+            if (teams > 1) {
 #pragma unroll
-            for (int i = 1; i < Tile::kMaxTeams; ++i) {
-                if (i < teams) total += column[i * Tile::kTeamWords + row * Tile::kSumPitch];
+                for (int i = 1; i < Tile::kMaxTeams; ++i) {
+                    if (i < teams) total += column[i * Tile::kTeamWords + row * Tile::kSumPitch];
+                }
             }
             total += __shfl_sync(0xFFFFFFFF, widen(lane_bias), row);
-            if (source.l == kFarAway || row >= rows) continue;
-            if constexpr (Tile::kSplit) soundness.add(total);
-            y[row * problem.P] = finish<Element, decltype(activated)::value>(problem, total);
+            const bool exists = source.l != kFarAway && row < rows;
+            if constexpr (Tile::kSplit) soundness.add(exists ? total : 1.0f);
+            // Without a branch: one for each row would cost as much as all else here.
+            const Element value = finish<Element, decltype(activated)::value>(problem, total);
+            if (exists) *target = value;
+            target += step;
         }
     };
     if (problem.activation == Activation::none) write(std::false_type{});
@@ -13769,7 +12945,7 @@ __global__ void __launch_bounds__(Tile::kMaxThreads, Tile::kBlocks)
 }
 
 template <class Tile>
-Params plan(const Problem& problem, bool all_parts) {
+Params plan(const Problem& problem) {
     using Element = typename Tile::Element;
     Params params{};
     params.problem = problem;
@@ -13785,8 +12961,8 @@ Params plan(const Problem& problem, bool all_parts) {
     params.chunks = static_cast<int32_t>(ceil_div(depth, Tile::kElements));
     params.part_chunks = static_cast<int32_t>(part_depth(problem) / Tile::kElements);
     const int64_t parts = ceil_div(params.chunks, params.part_chunks);
-    params.teams = all_parts || parts * Tile::kTeamBytes > problem.device.smem_bytes
-                       ? 1 : static_cast<int32_t>(parts);
+    const bool share = parts <= Tile::kMaxTeams && parts * Tile::kTeamBytes <= problem.device.smem_bytes;
+    params.teams = share ? static_cast<int32_t>(parts) : 1;
     params.o_tiles = plan_index_divisor(ceil_div(problem.O, Tile::kO));
     params.groups = plan_index_divisor(problem.G);
     params.samples = plan_sample_divisor(problem.N, problem.P);
@@ -13795,8 +12971,8 @@ Params plan(const Problem& problem, bool all_parts) {
 }
 
 template <class Tile>
-Error launch(const Problem& problem, bool all_parts, cudaStream_t stream) {
-    const Params params = plan<Tile>(problem, all_parts);
+Error launch(const Problem& problem, cudaStream_t stream) {
+    const Params params = plan<Tile>(problem);
     const auto blocks = static_cast<unsigned>(params.blocks);
     const Error error = allow_smem<small_sm80_forward_kernel<Tile>>(problem.device);
     if (error != nullptr) return error;
@@ -13805,9 +12981,10 @@ Error launch(const Problem& problem, bool all_parts, cudaStream_t stream) {
     return launch_error();
 }
 
-// Takes the tile that suits, of those that give the same bits. Small ones, with a warp a part, as long as all
-// warps run at once; from some ten tiles a multiprocessor on, a warp for all parts; large ones where at most
-// a quarter of them is empty for it (24x300x493 to 356, K5 s4 g4: 29 us, not 44).
+// Takes the tile that suits, of those that give the same bits, by how 825 random layers ran in each mode with
+// all of them: a warp a part as long as few run (16 x 16 outputs) or tiles are few (32 x 32), which two parts
+// do not pay for; large tiles from one and a half a multiprocessor on, where at most a quarter of them is
+// empty for it (24x300x493 to 356, K5 s4 g4: 29 us, not 44).
 template <class Element, bool kSplit>
 Error launch_tiles(const Problem& problem, cudaStream_t stream) {
     const int64_t sms = problem.device.sm_count;
@@ -13815,12 +12992,14 @@ Error launch_tiles(const Problem& problem, cudaStream_t stream) {
         return problem.G * ceil_div(problem.O, side) * ceil_div(problem.N * problem.P, side);
     };
     const int64_t parts = ceil_div(problem.C * problem.K, part_depth(problem));
-    if (tiles_of(16) * parts <= 20 * sms)
-        return launch<Tile<Element, kSplit, 16, 16, 1, 1>>(problem, false, stream);
+    if (parts > 1 && tiles_of(16) * parts <= 20 * sms)
+        return launch<Tile<Element, kSplit, 16, 16, 1, 1>>(problem, stream);
+    if (parts > 3 && tiles_of(32) <= 4 * sms)
+        return launch<Tile<Element, kSplit, 32, 32, 1, 1>>(problem, stream);
     const bool fills_large = 3 * round_up(problem.O, 64) <= 4 * round_up(problem.O, 32);
-    if (fills_large && tiles_of(64) >= sms)
-        return launch<Tile<Element, kSplit, 32, 32, 2, 2>>(problem, true, stream);
-    return launch<Tile<Element, kSplit, 32, 32, 1, 1>>(problem, tiles_of(32) >= 10 * sms, stream);
+    if (fills_large && 2 * tiles_of(64) >= 3 * sms)
+        return launch<Tile<Element, kSplit, 32, 32, 2, 2>>(problem, stream);
+    return launch<Tile<Element, kSplit, 32, 16, 1, 2>>(problem, stream);
 }
 
 }  // namespace small
@@ -13845,14 +13024,17 @@ inline bool is_small(const Problem& problem) {
                         problem.stride == 1 && problem.dilation == 1;
     const bool streams = hopper && problem.G == 1 && (problem.K == 2 || problem.K == 3) && problem.C > 32 &&
                          problem.C <= 64 && problem.O > 32 && problem.O <= 128;
-    if (fills_gemm || slides || streams) return products <= 4e6;
-    if (!hopper) return products <= 30e6;
+    if (slides || streams) return products <= 4e6;
+    if (!hopper) return products <= (fills_gemm ? 4e6 : 30e6);
     const bool is_half = element_bytes(problem.dtype) == 2;
+    const bool is_ieee = !is_half && problem.precision == Precision::ieee;
+    if (fills_gemm) return products <= (is_ieee ? 24e6 : 18e6);
     if (outputs <= 30000 && products <= (is_half ? 30e6 : 45e6)) return true;
     // Rows of whole 16 bytes for one tap pointwise_sm90 takes; for others fp32 costs three products.
     const bool points = problem.K == 1 && problem.stride == 1 &&
                         problem.P * element_bytes(problem.dtype) % 16 == 0;
-    if (!is_half && problem.precision == Precision::ieee && !points) return products <= 20e6;
+    if (problem.K == 1 && !points) return products <= (is_ieee ? 45e6 : 28e6);
+    if (is_ieee && !points) return products <= 30e6;
     const int64_t tiles = problem.G * ceil_div(problem.O, 64) * ceil_div(problem.P, 64);
     return tiles <= (points ? 32 : 64) && products <= (is_half ? 8.4e6 : 13e6);
 }
@@ -13898,6 +13080,925 @@ inline Error launch_small_sm80(const Problem& any_problem, cudaStream_t stream) 
 
 
 const conv1d::Route conv1d::kSmallSm80 = {"small_sm80", fits_small_sm80, no_workspace, launch_small_sm80};
+''',
+"stem.cuh": r'''
+#line 1 "kernels/stem.cuh"
+// Short sums of few channels on tensor cores, sm_80 and later, bound by the stores of y: TF32, fp16, bf16,
+// and fp32 at full accuracy as three products of fp16 parts. Stems of audio and genome models.
+//
+// Operands are as in fold.cuh: D[channel][position] by mma.sync, depth the folded (channel, tap) index in
+// words of 4 bytes. A block has some channels and a span of positions. Its weights lie in shared memory as
+// products read them, x as [row of words][l mod stride][l / stride]: a tap of any stride and dilation is a
+// shift. Columns of products are dealt so that a lane holds 16 bytes of a row of y.
+//
+// A warp's job is 16 channels by 512 bytes of their rows, staged and stored by one bulk copy a row. The warps
+// of a block, and then blocks, have neighbouring pieces of the same rows: stores are the faster the longer
+// their pieces are and the fewer rows are written at once. Where sums are long, shared memory binds instead:
+// then a job is 32 channels, whose products share x in registers, and is stored from there.
+//
+// Channels of a job are `classes` apart, so that their rows of y begin alike within a sector of 32 bytes, and
+// positions count from there: all stores but the ends of rows fill whole sectors.
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+#include <type_traits>
+
+
+
+
+
+
+namespace conv1d {
+namespace stem {
+
+constexpr int kWarps = 8;
+constexpr int kThreads = 32 * kWarps;
+constexpr int kMmaWords = 8;      // depth of one product
+constexpr int kMTileO = 16;       // output channels of one product
+constexpr int kPieceBytes = 512;  // of a row of y, of a job
+constexpr int kStagedBytes = kWarps * kMTileO * kPieceBytes;
+constexpr int kMostTiles = 12;    // of 16 channels, of a block
+constexpr int kMostPieces = 8;    // of rows, of a block; x is brought for each block
+constexpr int kLongPieces = 4;    // likewise, of long sums: their stores need what is left as L1 cache
+constexpr int kLongRowPieces = 16;  // from which a row is long enough for them
+constexpr int kSetOutJobs = 6;    // that a warp does in the time that setting out takes
+constexpr int kSectorBytes = 32;
+constexpr int kMaxWords = 80;     // of depth
+constexpr int kBlocks = 2;        // that share a multiprocessor of 228 KB
+// Likewise, and its registers. With two, ptxas for sm_100 and later spills some.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+constexpr int kLaunchBlocks = 1;
+#else
+constexpr int kLaunchBlocks = kBlocks;
+#endif
+
+// kSplit: each fp32 operand is two fp16 numbers, scaled by a power of two: high + low / 2^11.
+template <class Element_, bool kSplit_>
+struct Tile {
+    using Element = Element_;
+    using Operand = std::conditional_t<kSplit_, __half, Element_>;  // of products
+    static constexpr bool kSplit = kSplit_;
+    static constexpr int kParts = kSplit ? 2 : 1;
+    static constexpr int kPerWord = 4 / sizeof(Operand);
+    static constexpr int kVector = 16 / sizeof(Element);  // positions that a lane stages at once
+    static constexpr int kNTiles = kVector / 2;           // of 8 positions, whose columns that takes
+    static constexpr int kGroup = 8 * kNTiles;            // positions: 64 bytes of a row of y
+    static constexpr int kChunk = 2 * kGroup;
+    static constexpr int kPiece = kPieceBytes / sizeof(Element);
+    static constexpr int kBatch = kSplit ? 8 : kPerWord == 1 ? 11 : 14;  // words in flight, of a thread
+    static constexpr int kBlockTiles = kSplit ? kMostTiles : 8;  // of 16 channels, of a block, at most
+    static constexpr int kMaxSteps = kPerWord == 1 ? 10 : 5;     // products in the depth
+    static constexpr int kLongSteps = kPerWord == 1 ? 8 : 5;     // likewise, where a job is 32 channels
+
+    // For so many the kernel has code.
+    static constexpr int round_steps(int64_t steps) {
+        for (const int held : {1, 2, 4, kLongSteps})
+            if (steps <= held) return held;
+        return kMaxSteps;
+    }
+};
+
+struct Params {
+    Problem problem;
+    bool tap_pairs;       // a word is two taps of one channel, not two channels of one tap
+    int32_t rows;         // of words in shared memory
+    int32_t words;        // of depth
+    Divisor row_words;    // K, or K / 2 for tap pairs, whose last tap, where K is odd, has row 1 for itself
+    int32_t steps;        // products in the depth
+    Divisor stride;
+    Divisor positions;    // of x, that a block reads
+    int32_t plane_slots;  // of one row and one residue of l modulo the stride
+    int32_t x_slots;      // of one part of x
+    int32_t zeros;        // behind them, as many as a job has positions: for what the last step lacks
+    int32_t part_slots;   // from one part to the next
+    int32_t second_rows;  // that have a second element in their words
+    int32_t row_bytes, l_bytes, second_bytes;  // in x, from row to row, position to position, to the second
+    int32_t align;        // elements that phases count to
+    int32_t classes;      // from a job's channel to its next
+    int64_t row_step;     // likewise, in elements of y
+    int32_t m_tiles;      // of 16 channels, of a job
+    int32_t tiles;        // of a job's channels, of a group
+    int32_t block_tiles;  // likewise, of a block
+    int32_t span;         // positions of a block
+    Divisor pieces;       // of 512 bytes of a row, of a block
+    int32_t p_step;       // where a job is 32 channels, from its chunk to its next: others have those between
+    int32_t p_blocks, o_blocks;
+    int32_t replicas;     // blocks that share the places of some channels
+    int32_t staged_bytes, smem_bytes;
+    int64_t blocks;
+
+    // Which of a channel's weights a word of the depth holds, -1 for none.
+    template <int kPerWord>
+    __device__ __forceinline__ int2 elements_of(int word) const {
+        if (word >= words) return int2{-1, -1};
+        if (kPerWord == 1) return int2{word, -1};
+        const int K = static_cast<int>(problem.K);
+        if (tap_pairs) return int2{2 * word, 2 * word + 1 < K ? 2 * word + 1 : -1};
+        const int row = row_words.quotient(word), first = word + row * K;
+        return int2{first, 2 * row + 1 < problem.C ? first + K : -1};
+    }
+    // Where x of a word of the depth lies for position 0, and whether it moves along with positions: what
+    // the last step lacks is zeros.
+    __device__ __forceinline__ int2 slot_of(int word) const {
+        if (word >= words) return int2{x_slots, 0};
+        const uint32_t row = row_words.quotient(word);
+        const uint32_t tap = tap_pairs ? 2 * word : word - row * row_words.divisor;
+        const uint32_t offset = tap * static_cast<uint32_t>(problem.dilation);
+        const uint32_t shift = stride.quotient(offset);
+        return int2{static_cast<int>(((row - shift) * stride.divisor + offset) * plane_slots + shift), -1};
+    }
+};
+
+struct WarpRanges {
+    uint2 of[kWarps];
+};
+
+// The channels of a job.
+struct Rows {
+    void* y;        // of the first one
+    int32_t o;      // the first one
+    int32_t count;  // that exist
+    int32_t phase;  // how far behind a sector their rows of y begin
+};
+
+// What a block keeps beside weights, x and y.
+struct alignas(16) Tables {
+    WarpRanges ranges;
+    int2 slots[kMaxWords];
+    int2 elements[kMaxWords];
+    float2 finish[kMostTiles * kMTileO];  // {factor, bias} of a row's sums
+    Rows rows[kMostTiles];                // of each tile
+    int32_t suit[kMostTiles];             // whether their weights are sums of two parts
+    float x_unscale;                      // 0 where x is not
+};
+
+// Shared memory of a block, as a warp sees it.
+struct Shared {
+    unsigned char* staged;  // what it stores next, 16 rows of 512 bytes
+    Tables* tables;
+    uint4* weights;  // [tile of 16 channels][step][part][lane]
+    uint32_t* x;     // [part], each [row of words][l mod stride][l / stride] and zeros
+};
+
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+
+// An operand's high and low part, of a value already scaled.
+struct Parts {
+    __half high, low;
+};
+__device__ __forceinline__ Parts split(float value) {
+    const __half high = __float2half_rn(value);
+    return {high, __float2half_rn((value - __half2float(high)) * 2048.0f)};
+}
+
+template <class Element>
+__device__ __forceinline__ uint32_t pack(Element first, Element second) {
+    const Element pair[2] = {first, second};
+    uint32_t bits;
+    memcpy(&bits, pair, 4);
+    return bits;
+}
+
+// Words of products from elements: {high, low} where they are split, else the first alone.
+template <class Tile>
+__device__ __forceinline__ uint2 operand_words(const typename Tile::Element (&value)[Tile::kPerWord],
+                                               float scale) {
+    if constexpr (Tile::kSplit) {
+        const Parts first = split(value[0] * scale), second = split(value[1] * scale);
+        return make_uint2(pack(first.high, second.high), pack(first.low, second.low));
+    } else if constexpr (Tile::kPerWord == 2) {
+        return make_uint2(pack(value[0], value[1]), 0);
+    } else {
+        return make_uint2(round_tf32(__float_as_uint(value[0])), 0);
+    }
+}
+
+// The largest and the smallest magnitude but zero among fp32 operands, as bits.
+constexpr uint32_t kInfinity = 0x7F800000;
+struct Range {
+    uint32_t largest, smallest;
+
+    __device__ __forceinline__ void add(float value) {
+        const uint32_t bits = __float_as_uint(value) & 0x7FFFFFFF;
+        largest = max(largest, bits);
+        smallest = min(smallest, bits == 0 ? smallest : bits);
+    }
+    // Whether two fp16 numbers hold 22 bits of each operand, once the largest is scaled to 2^14..2^15.
+    __device__ __forceinline__ bool suits() const {
+        const int high = largest >> 23, low = smallest >> 23;
+        return largest == 0 || (high <= 127 + 60 && high >= 127 - 40 && high - low <= 26);
+    }
+    __device__ __forceinline__ float scale() const {
+        return largest == 0 ? 1.0f : __uint_as_float((127 + 14 + 127 - (largest >> 23)) << 23);
+    }
+    __device__ __forceinline__ float unscale() const {
+        return largest == 0 ? 1.0f : __uint_as_float(((largest >> 23) - 14) << 23);
+    }
+};
+
+// Calls use(slot, value) for the words of x that a block reads, zeros outside 0 <= l < L.
+template <class Tile, class Use>
+__device__ __forceinline__ void for_words(const Params& params, const typename Tile::Element* x,
+                                          int64_t l_begin, Use use) {
+    using Element = typename Tile::Element;
+    const Problem& problem = params.problem;
+    const uint32_t positions = params.positions.divisor, items = params.rows * positions;
+    // Where a row of x begins and ends, counted from l_begin; how far on the second element of a word lies.
+    constexpr int64_t kMost = 1 << 30;
+    const int row_begin = static_cast<int>(min(max(-l_begin, -kMost), kMost));
+    const int row_end = static_cast<int>(min(max(problem.L - l_begin, -kMost), kMost));
+    const uint32_t inside = max(row_end - row_begin, 0);
+    const int lag = params.tap_pairs ? static_cast<int>(problem.dilation) : 0;
+    const auto* const bytes = reinterpret_cast<const unsigned char*>(x + l_begin * problem.x_stride_l);
+#pragma unroll 1
+    for (uint32_t begin = ptx::anew(threadIdx.x); begin < items; begin += Tile::kBatch * kThreads) {
+        // Set here, or the compiler would carry what a break leaves unset around the loop, and spill.
+        Element value[Tile::kBatch][Tile::kPerWord] = {};
+        uint32_t slot[Tile::kBatch] = {};
+        const uint32_t left = items - begin / kThreads * kThreads;
+#pragma unroll
+        for (int i = 0; i < Tile::kBatch; ++i) {
+            if (i * kThreads >= left) break;
+            const uint32_t item = begin + i * kThreads;
+            const int row = params.positions.quotient(item);
+            const int offset = item - row * positions;
+            const uint32_t shift = params.stride.quotient(offset);
+            slot[i] = ((row - shift) * params.stride.divisor + offset) * params.plane_slots + shift;
+            const auto* const source =
+                reinterpret_cast<const Element*>(bytes + (row * params.row_bytes + offset * params.l_bytes));
+            const bool exists = item < items;
+            value[i][0] = exists && static_cast<uint32_t>(offset - row_begin) < inside ? *source : Element{};
+            if constexpr (Tile::kPerWord == 2) {
+                const auto* const second = reinterpret_cast<const Element*>(
+                    reinterpret_cast<const unsigned char*>(source) + params.second_bytes);
+                const bool has_second = exists && row < params.second_rows &&
+                                        static_cast<uint32_t>(offset + lag - row_begin) < inside;
+                value[i][1] = has_second ? *second : Element{};
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < Tile::kBatch; ++i) {
+            if (i * kThreads >= left) break;
+            if (begin + i * kThreads < items) use(slot[i], value[i]);
+        }
+    }
+}
+
+// The range of what all threads have seen.
+__device__ __forceinline__ Range block_range(Range range, WarpRanges& warps_smem) {
+    range.largest = __reduce_max_sync(0xFFFFFFFF, range.largest);
+    range.smallest = __reduce_min_sync(0xFFFFFFFF, range.smallest);
+    if (threadIdx.x % 32 == 0) warps_smem.of[threadIdx.x / 32] = make_uint2(range.largest, range.smallest);
+    __syncthreads();
+#pragma unroll
+    for (int warp = 0; warp < kWarps; ++warp) {
+        range.largest = max(range.largest, warps_smem.of[warp].x);
+        range.smallest = min(range.smallest, warps_smem.of[warp].y);
+    }
+    return range;
+}
+
+// The first channel of the group's `tile`th job, whose channels are `classes` apart.
+__device__ __forceinline__ int first_channel(const Params& params, int tile) {
+    const int before = tile / params.classes;
+    return tile + before * (params.m_tiles * kMTileO - 1) * params.classes;
+}
+
+// One warp: the operands A of 16 channels from o_begin on, in the order in which lanes hold them, as
+// [step][part][lane], and what becomes of the channels' sums. Returns whether they have two parts.
+template <class Tile>
+__device__ __forceinline__ bool load_weights(const Params& params, int64_t g, int o_begin,
+                                             const int2* elements_smem, uint4* weights_smem,
+                                             float2* finish_smem) {
+    using Element = typename Tile::Element;
+    const Problem& problem = params.problem;
+    const int lane = threadIdx.x % 32;
+    const int K = static_cast<int>(problem.K);
+    const int row_elements = static_cast<int>(problem.C) * K;
+    const Element* const w = static_cast<const Element*>(problem.w) + g * problem.O * row_elements;
+    int row_offset[2];  // channels past the last have its weights, and go nowhere
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        const int row = half * 8 + lane / 4;
+        const int64_t o = min(int64_t{o_begin + row * params.classes}, problem.O - 1);
+        row_offset[half] = static_cast<int>(o) * row_elements;
+        if (lane % 4 == 0) {
+            const Element* const bias = static_cast<const Element*>(problem.bias) + g * problem.O + o;
+            finish_smem[row] = make_float2(1.0f, problem.bias != nullptr ? widen(*bias) : 0.0f);
+        }
+    }
+    // Words of step i / 4: rows lane / 4 and that + 8, word lane % 4 of the step and that + 4.
+    Element value[4 * Tile::kMaxSteps][Tile::kPerWord];
+#pragma unroll
+    for (int i = 0; i < 4 * Tile::kMaxSteps; ++i) {
+        const int2 element = elements_smem[i / 2 * 4 + lane % 4];
+        const Element* const row = w + row_offset[i % 2];
+        value[i][0] = element.x >= 0 ? row[element.x] : Element{};
+        if constexpr (Tile::kPerWord == 2) value[i][1] = element.y >= 0 ? row[element.y] : Element{};
+    }
+    bool suit = true;
+    float scale[2] = {};
+    if constexpr (Tile::kSplit) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            Range range = {0, kInfinity};
+#pragma unroll
+            for (int i = half; i < 4 * Tile::kMaxSteps; i += 2) {
+                range.add(value[i][0]);
+                range.add(value[i][1]);
+            }
+#pragma unroll
+            for (int other = 1; other < 4; other *= 2) {
+                range.largest = max(range.largest, __shfl_xor_sync(0xFFFFFFFF, range.largest, other));
+                range.smallest = min(range.smallest, __shfl_xor_sync(0xFFFFFFFF, range.smallest, other));
+            }
+            suit = suit && range.suits();
+            scale[half] = range.scale();
+            if (lane % 4 == 0) finish_smem[half * 8 + lane / 4].x = range.unscale();
+        }
+        suit = __all_sync(0xFFFFFFFF, suit);
+    }
+#pragma unroll
+    for (int step = 0; step < Tile::kMaxSteps; ++step) {
+        if (step >= params.steps) break;
+        uint2 word[4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) word[i] = operand_words<Tile>(value[4 * step + i], scale[i % 2]);
+        uint4* const target = weights_smem + step * Tile::kParts * 32 + lane;
+        target[0] = make_uint4(word[0].x, word[1].x, word[2].x, word[3].x);
+        if constexpr (Tile::kSplit) target[32] = make_uint4(word[0].y, word[1].y, word[2].y, word[3].y);
+    }
+    return suit;
+}
+
+// A piece of the rows of some channels, `classes` apart.
+template <class Element>
+struct Piece {
+    Element* y;      // of the first channel, at the first position
+    int rows;        // channels that exist
+    int begin, end;  // positions that exist
+};
+
+// Two neighbours of a row of y, rounded.
+template <class Element>
+__device__ __forceinline__ uint32_t round_pair(float first, float second) {
+    return pack(narrow<Element>(first), narrow<Element>(second));
+}
+
+// A lane's 16 bytes of rows lane / 4 + 8 * i, of the group of a piece from p on: y is where the first goes.
+template <int kCount, class Element>
+__device__ __forceinline__ void store_vectors(const Params& params, const Piece<Element>& piece, int p,
+                                              const uint4 (&vectors)[kCount], Element* y) {
+    constexpr int kVector = 16 / sizeof(Element);
+    const int lane = ptx::anew(threadIdx.x % 32), row = lane / 4, column = p + lane % 4 * kVector;
+    if (p >= piece.begin && p + 4 * kVector <= piece.end && piece.rows == 8 * kCount) {
+#pragma unroll
+        for (int i = 0; i < kCount; ++i) ptx::st_global(y + i * 8 * params.row_step, vectors[i]);
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+        Element elements[kVector];
+        memcpy(elements, &vectors[i], 16);
+#pragma unroll
+        for (int j = 0; j < kVector; ++j) {
+            const bool exists = column + j >= piece.begin && column + j < piece.end;
+            if (exists && row + 8 * i < piece.rows) y[i * 8 * params.row_step + j] = elements[j];
+        }
+    }
+}
+
+// One warp: the sums of a tile of kMTiles * 16 channels, by a piece from `at` on in the block. Those of 16
+// channels are staged, 512 bytes a row; those of 32 go to y, 64 bytes of a row at a time.
+template <class Tile, int kSteps, int kMTiles>
+__device__ __forceinline__ void multiply(const Params& params, const Shared& shared,
+                                         const Piece<typename Tile::Element>& piece, int tile, int at) {
+    using Element = typename Tile::Element;
+    using Operand = typename Tile::Operand;
+    constexpr int kGroups = kMTiles == 1 ? 2 : 1;  // whose sums are held at once
+    const int p_step = kMTiles == 1 ? Tile::kChunk : params.p_step;
+    const int lane = ptx::anew(threadIdx.x % 32);
+    const Tables& tables = *shared.tables;
+    const uint4* const tile_weights = shared.weights + tile * kMTiles * kSteps * Tile::kParts * 32 + lane;
+    const int position = at + params.align - 1 - tables.rows[tile].phase;
+    uint4 weights[kSteps][kMTiles][Tile::kParts];
+    const uint32_t* x[kSteps][2];  // where this lane's words of operand B lie for the first column
+#pragma unroll
+    for (int step = 0; step < kSteps; ++step) {
+#pragma unroll
+        for (int i = 0; i < kMTiles * Tile::kParts; ++i) {
+            const int m = i / Tile::kParts, part = i % Tile::kParts;
+            weights[step][m][part] = tile_weights[((m * kSteps + step) * Tile::kParts + part) * 32];
+        }
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+            const int2 slot = tables.slots[step * kMmaWords + i * 4 + lane % 4];
+            x[step][i] = shared.x + slot.x + (slot.y & position) + lane / 4 * Tile::kNTiles;
+        }
+    }
+    float2 finish[2 * kMTiles];
+#pragma unroll
+    for (int i = 0; i < 2 * kMTiles; ++i) {
+        finish[i] = tables.finish[tile * kMTiles * kMTileO + lane / 4 + 8 * i];
+        if constexpr (Tile::kSplit) finish[i].x *= tables.x_unscale;
+    }
+    // Neighbouring rows lie in the same banks: odd ones stage their second group first.
+    const bool is_odd = lane / 4 % 2 != 0;
+    uint32_t target = ptx::smem_address(shared.staged) + lane / 4 * kPieceBytes + lane % 4 * 16;
+    Element* y = piece.y + lane / 4 * params.row_step + lane % 4 * Tile::kVector;
+#pragma unroll 1
+    for (int p = 0; p < piece.end; p += p_step) {
+#pragma unroll
+        for (int held = 0; held < 2; held += kGroups) {
+            float sum[kGroups][kMTiles][Tile::kNTiles][4] = {};
+            float cross[kGroups][kMTiles][Tile::kNTiles][4] = {};
+#pragma unroll
+            for (int step = 0; step < kSteps; ++step) {
+#pragma unroll
+                for (int i = 0; i < kGroups * Tile::kNTiles; ++i) {
+                    const int group = i / Tile::kNTiles, n = i % Tile::kNTiles;
+                    const int column = (held + group) * Tile::kGroup + n;
+                    const uint2 x_frag = make_uint2(x[step][0][column], x[step][1][column]);
+                    uint2 x_low = make_uint2(0, 0);
+                    if constexpr (Tile::kSplit) {
+                        const uint32_t* const low[2] = {x[step][0] + params.part_slots,
+                                                        x[step][1] + params.part_slots};
+                        x_low = make_uint2(low[0][column], low[1][column]);
+                    }
+#pragma unroll
+                    for (int m = 0; m < kMTiles; ++m) {
+                        ptx::mma<Operand>(sum[group][m][n], weights[step][m][0], x_frag);
+                        if constexpr (Tile::kSplit) {
+                            ptx::mma<Operand>(cross[group][m][n], weights[step][m][0], x_low);
+                            ptx::mma<Operand>(cross[group][m][n], weights[step][m][1], x_frag);
+                        }
+                    }
+                }
+            }
+            uint4 out[kGroups][2 * kMTiles];
+#pragma unroll
+            for (int i = 0; i < kGroups * 2 * kMTiles; ++i) {
+                const int group = i / (2 * kMTiles), half = i % (2 * kMTiles);
+                const auto total = [&](int column) {
+                    const int n = column % Tile::kNTiles, part = half % 2 * 2 + column / Tile::kNTiles;
+                    float value = sum[group][half / 2][n][part];
+                    if constexpr (Tile::kSplit)
+                        value = (value + cross[group][half / 2][n][part] * (1.0f / 2048)) * finish[half].x;
+                    return value + finish[half].y;
+                };
+                uint32_t word[4];
+#pragma unroll
+                for (int j = 0; j < 4; ++j) {
+                    if constexpr (sizeof(Element) == 4) word[j] = __float_as_uint(total(j));
+                    else word[j] = round_pair<Element>(total(2 * j), total(2 * j + 1));
+                }
+                out[group][half] = make_uint4(word[0], word[1], word[2], word[3]);
+            }
+            if constexpr (kMTiles == 1) {
+#pragma unroll
+                for (int half = 0; half < 2; ++half) {
+                    const uint4 first = is_odd ? out[1][half] : out[0][half];
+                    const uint4 second = is_odd ? out[0][half] : out[1][half];
+                    const uint32_t row = target + half * 8 * kPieceBytes;
+                    ptx::st_shared(row + (is_odd ? 64 : 0), first);
+                    ptx::st_shared(row + (is_odd ? 0 : 64), second);
+                }
+            } else {
+                store_vectors<2 * kMTiles>(params, piece, p + held * Tile::kGroup, out[0],
+                                           y + held * Tile::kGroup);
+            }
+        }
+        target += 128;
+        y += p_step;
+#pragma unroll
+        for (int step = 0; step < kSteps; ++step) {
+            x[step][0] += p_step;
+            x[step][1] += p_step;
+        }
+    }
+}
+
+// One warp: stores what it has staged, and activates it before. From sm_90 on by bulk copies, which read it
+// later: ptx::cp_async_bulk_wait_read.
+template <class Tile>
+__device__ __forceinline__ void store(const Params& params, const Piece<typename Tile::Element>& piece,
+                                      unsigned char* staged) {
+    using Element = typename Tile::Element;
+    constexpr int kVector = Tile::kVector;
+    const Problem& problem = params.problem;
+    const int lane = ptx::anew(threadIdx.x % 32), row = lane % kMTileO;
+    __syncwarp();  // all sums are staged
+    if (problem.activation != Activation::none)
+        activate_staged(problem.activation, reinterpret_cast<Element*>(staged), kMTileO * Tile::kPiece);
+    // The part of the piece that is whole vectors.
+    const int first = min((piece.begin + kVector - 1) / kVector * kVector, piece.end);
+    const int last = max(piece.end / kVector * kVector, first);
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+    ptx::fence_proxy_async();
+    __syncwarp();
+    if (lane < piece.rows && lane < kMTileO && first < last) {
+        ptx::cp_async_bulk_store(reinterpret_cast<uint64_t>(piece.y + lane * params.row_step + first),
+                                 ptx::smem_address(staged) + lane * kPieceBytes + first * sizeof(Element),
+                                 (last - first) * sizeof(Element));
+    }
+    ptx::cp_async_bulk_commit();
+#else
+    for (int i = 0; i < piece.rows; ++i) {
+        const int column = lane * kVector;
+        const uint4 vector = reinterpret_cast<const uint4*>(staged + i * kPieceBytes)[lane];
+        if (column >= first && column < last) ptx::st_global(piece.y + i * params.row_step + column, vector);
+    }
+#endif
+    if (row < piece.rows) {  // a lane has one end of a row
+        const bool is_head = lane < kMTileO;
+        const int end = is_head ? first : piece.end;
+        for (int column = is_head ? piece.begin : last; column < end; ++column)
+            piece.y[row * params.row_step + column] =
+                reinterpret_cast<const Element*>(staged)[row * Tile::kPiece + column];
+    }
+}
+
+// One warp: the same outputs in plain multiply-adds, for operands that are not sums of two parts. The piece
+// begins at position p_begin.
+__device__ __noinline__ void compute_exactly(const Params& params, Piece<float> piece, int n, int g, int o,
+                                             int64_t p_begin) {
+    const Problem& problem = params.problem;
+#pragma unroll 1
+    for (int row = 0; row < piece.rows; ++row, piece.y += params.row_step) {
+#pragma unroll 1
+        for (int i = piece.begin + threadIdx.x % 32; i < piece.end; i += 32)
+            piece.y[i] = finish_exactly(problem, n, g, o + row * params.classes, p_begin + i);
+    }
+}
+
+// The group of a block's channels, and which of its tiles they begin with.
+struct Channels {
+    int g, tile_begin;
+};
+__device__ __forceinline__ Channels channels_of(const Params& params) {
+    const uint32_t o_blocks = params.o_blocks, sets = o_blocks * static_cast<uint32_t>(params.problem.G);
+    const uint32_t set = static_cast<uint32_t>(ptx::anew(blockIdx.x)) % sets, g = set / o_blocks;
+    return {static_cast<int>(g), static_cast<int>((set - g * o_blocks) * params.block_tiles)};
+}
+
+// Brings what a block needs of x, from the first position that any phase begins at.
+template <class Tile>
+__device__ __forceinline__ void bring_x(const Params& params, const Shared& shared, int n, int g,
+                                        int64_t block_p) {
+    using Element = typename Tile::Element;
+    const Problem& problem = params.problem;
+    const int64_t l_begin = (block_p - (params.align - 1)) * problem.stride - problem.pad_left;
+    const Element* const x = static_cast<const Element*>(problem.x) + n * problem.x_stride_n +
+                             g * problem.C * problem.x_stride_c;
+    if constexpr (Tile::kSplit) {  // as it is, until its range is known
+        Range range = {0, kInfinity};
+        for_words<Tile>(params, x, l_begin, [&](int slot, const Element(&value)[2]) {
+            range.add(value[0]);
+            range.add(value[1]);
+            shared.x[slot] = __float_as_uint(value[0]);
+            shared.x[params.part_slots + slot] = __float_as_uint(value[1]);
+        });
+        range = block_range(range, shared.tables->ranges);
+        const float scale = range.scale();
+        if (threadIdx.x == 0) shared.tables->x_unscale = range.suits() ? range.unscale() : 0.0f;
+#pragma unroll 4
+        for (int slot = threadIdx.x; slot < params.x_slots; slot += kThreads) {
+            uint32_t* const high = shared.x + slot;
+            uint32_t* const low = high + params.part_slots;
+            const float value[2] = {__uint_as_float(*high), __uint_as_float(*low)};
+            const uint2 words = operand_words<Tile>(value, scale);
+            *high = words.x;
+            *low = words.y;
+        }
+    } else {
+        for_words<Tile>(params, x, l_begin, [&](int slot, const Element(&value)[Tile::kPerWord]) {
+            shared.x[slot] = operand_words<Tile>(value, 1.0f).x;
+        });
+    }
+}
+
+// The piece of a job's rows from `at` on in a block that begins at position block_p.
+template <class Tile>
+__device__ __forceinline__ Piece<typename Tile::Element> piece_of(const Params& params, const Rows& rows,
+                                                                  int64_t block_p, int at, int most) {
+    using Element = typename Tile::Element;
+    const int64_t p_begin = block_p + at - rows.phase;
+    const int end = static_cast<int>(min(params.problem.P - p_begin, int64_t{most}));
+    return {static_cast<Element*>(rows.y) + p_begin, rows.count, p_begin < 0 ? static_cast<int>(-p_begin) : 0,
+            end};
+}
+
+// Computes and stores what a block has of one place.
+template <class Tile>
+__device__ __forceinline__ void run_jobs(const Params& params, const Shared& shared, int n, int g,
+                                         int64_t block_p) {
+    using Element = typename Tile::Element;
+    constexpr int kMost = Tile::kMaxSteps, kLongSteps = Tile::kLongSteps;
+    const int warp = ptx::anew(threadIdx.x / 32);
+    if constexpr (!Tile::kSplit) {
+        if (params.m_tiles == 2) {  // a job for each warp
+            const int warps_p = params.p_step / Tile::kChunk, tile = warp / warps_p;
+            const int at = warp % warps_p * Tile::kChunk;
+            if (tile >= params.block_tiles) return;
+            const Rows& rows = shared.tables->rows[tile];
+            const Piece<Element> piece = piece_of<Tile>(params, rows, block_p, at, params.span - at);
+            if (piece.rows <= 0) return;
+            if (params.steps == 4) multiply<Tile, 4, 2>(params, shared, piece, tile, at);
+            else multiply<Tile, kLongSteps, 2>(params, shared, piece, tile, at);
+            return;
+        }
+    }
+    const int jobs = params.block_tiles * static_cast<int>(params.pieces.divisor);
+#pragma unroll 1
+    for (int job = warp; job < jobs; job += kWarps) {
+        const int tile = params.pieces.quotient(job);
+        const int at = (job - tile * static_cast<int>(params.pieces.divisor)) * Tile::kPiece;
+        const Rows& rows = shared.tables->rows[tile];
+        const Piece<Element> piece = piece_of<Tile>(params, rows, block_p, at, Tile::kPiece);
+        if (piece.rows <= 0 || piece.end <= 0) continue;
+        if constexpr (Tile::kSplit) {
+            if (shared.tables->x_unscale == 0.0f || !shared.tables->suit[tile]) {
+                compute_exactly(params, piece, n, g, rows.o, block_p + at - rows.phase);
+                continue;
+            }
+        }
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+        ptx::cp_async_bulk_wait_read<0>();
+#endif
+        __syncwarp();  // what was staged has been read
+        if (params.steps == 1) multiply<Tile, 1, 1>(params, shared, piece, tile, at);
+        else if (params.steps == 2) multiply<Tile, 2, 1>(params, shared, piece, tile, at);
+        else if (params.steps == 4) multiply<Tile, 4, 1>(params, shared, piece, tile, at);
+        else if (params.steps == kLongSteps) multiply<Tile, kLongSteps, 1>(params, shared, piece, tile, at);
+        else if constexpr (kMost > kLongSteps) multiply<Tile, kMost, 1>(params, shared, piece, tile, at);
+        store<Tile>(params, piece, shared.staged);
+    }
+}
+
+#endif  // sm_80
+
+template <class Tile>
+__global__ void __launch_bounds__(kThreads, kLaunchBlocks)
+    stem_sm80_forward_kernel(const __grid_constant__ Params params) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+    using Element = typename Tile::Element;
+    extern __shared__ __align__(16) unsigned char smem[];
+    const int warp = threadIdx.x / 32;
+    const int m_vectors = params.steps * Tile::kParts * 32;
+    Shared shared;
+    // Bulk copies from between multiples of 128 bytes would take half as long again.
+    shared.staged = smem + warp * kMTileO * kPieceBytes;
+    shared.tables = reinterpret_cast<Tables*>(smem + params.staged_bytes);
+    shared.weights = reinterpret_cast<uint4*>(shared.tables + 1);
+    shared.x = reinterpret_cast<uint32_t*>(shared.weights + params.block_tiles * params.m_tiles * m_vectors);
+    Tables& tables = *shared.tables;
+    const Problem& problem = params.problem;
+
+    if (threadIdx.x < kMaxWords) {
+        tables.slots[threadIdx.x] = params.slot_of(threadIdx.x);
+        tables.elements[threadIdx.x] = params.elements_of<Tile::kPerWord>(threadIdx.x);
+    }
+    for (int i = threadIdx.x; i < params.zeros; i += kThreads) {
+#pragma unroll
+        for (int part = 0; part < Tile::kParts; ++part)
+            shared.x[part * params.part_slots + params.x_slots + i] = 0;
+    }
+    __syncthreads();
+    const Channels own = channels_of(params);
+#pragma unroll 1
+    for (int i = warp; i < params.block_tiles * params.m_tiles; i += kWarps) {
+        const int tile = i / params.m_tiles, m = i - tile * params.m_tiles;
+        const int o = first_channel(params, own.tile_begin + tile) + m * kMTileO * params.classes;
+        const bool suit = load_weights<Tile>(params, own.g, o, tables.elements,
+                                             shared.weights + i * m_vectors, tables.finish + i * kMTileO);
+        if (Tile::kSplit && threadIdx.x % 32 == 0) tables.suit[tile] = suit;
+    }
+
+    // A block keeps its channels; of long sums it moves over places: samples and spans of positions.
+    const uint32_t places = static_cast<uint32_t>(problem.N * params.p_blocks);
+#pragma unroll 1
+    for (uint32_t place = blockIdx.x / (params.o_blocks * static_cast<uint32_t>(problem.G)); place < places;
+         place = Tile::kSplit ? places : place + params.replicas) {
+        const int n = place / static_cast<uint32_t>(params.p_blocks);
+        const int64_t block_p = int64_t{place - n * static_cast<uint32_t>(params.p_blocks)} * params.span;
+        const Channels channels = channels_of(params);
+        __syncthreads();  // x and rows of the place before have been read
+        if (threadIdx.x < params.block_tiles) {
+            const int o = first_channel(params, channels.tile_begin + threadIdx.x);
+            Element* const y = static_cast<Element*>(problem.y) +
+                               ((int64_t{n} * problem.G + channels.g) * problem.O + o) * problem.P;
+            const int left = static_cast<int>(problem.O) - o;
+            const int phase = static_cast<int>(reinterpret_cast<uintptr_t>(y) / sizeof(Element));
+            tables.rows[threadIdx.x] = {
+                y, o, min((left + params.classes - 1) / params.classes, params.m_tiles * kMTileO),
+                phase & (params.align - 1)};
+        }
+        bring_x<Tile>(params, shared, n, channels.g, block_p);
+        __syncthreads();
+        run_jobs<Tile>(params, shared, n, channels.g, block_p);
+    }
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+    ptx::cp_async_bulk_wait_read<0>();  // shared memory outlives its readers
+#endif
+#endif
+}
+
+// Rows of y so far apart begin at the same place of a sector.
+inline int64_t row_classes(const Problem& problem) {
+    const int64_t align = kSectorBytes / element_bytes(problem.dtype);
+    return align / std::gcd(align, problem.P);
+}
+
+// So many slots that lanes, which read neighbouring planes, meet in few banks: positions of a product are
+// kNTiles apart.
+template <class Tile>
+int64_t padded_plane(int64_t slots) {
+    return Tile::kNTiles == 4 ? round_up(slots - 1, 4) + 1 : round_up(slots - 16, 32) + 16;
+}
+
+// blocks is 0 where the problem does not suit.
+template <class Tile>
+Params plan(const Problem& problem) {
+    Params params{};
+    params.problem = problem;
+    const int64_t reach = (problem.K - 1) * problem.dilation + 1;
+    if (problem.C >= 16 || problem.C * problem.K > Tile::kMaxSteps * kMmaWords * Tile::kPerWord ||
+        problem.O * problem.C * problem.K > kMaxBlocks || problem.stride > 64 || reach > 4096)
+        return params;
+    params.tap_pairs = Tile::kPerWord == 2 && problem.C == 1 && problem.K > 1;
+    const int64_t row_words = params.tap_pairs ? problem.K / 2 : problem.K;
+    params.rows =
+        static_cast<int32_t>(params.tap_pairs ? 1 + problem.K % 2 : ceil_div(problem.C, Tile::kPerWord));
+    params.words = static_cast<int32_t>(params.tap_pairs ? ceil_div(problem.K, 2) : params.rows * problem.K);
+    params.row_words = plan_divisor(row_words);
+    const int64_t steps = ceil_div(params.words, kMmaWords);
+    if (steps > Tile::kMaxSteps) return params;
+    params.steps = Tile::round_steps(steps);
+    params.stride = plan_divisor(problem.stride);
+
+    params.align = static_cast<int32_t>(kSectorBytes / sizeof(typename Tile::Element));
+    params.classes = static_cast<int32_t>(row_classes(problem));
+    params.row_step = params.classes * problem.P;
+    // Of long sums and long rows a job is 32 channels, if all have so many. Weights of split operands would
+    // take too many registers, and activations are staged.
+    const bool is_long = params.steps > 2 && params.steps <= Tile::kLongSteps && !Tile::kSplit &&
+                         problem.activation == Activation::none &&
+                         problem.P >= kLongRowPieces * Tile::kPiece &&
+                         problem.O % (2 * kMTileO * params.classes) == 0;
+    params.m_tiles = is_long ? 2 : 1;
+    params.staged_bytes = is_long ? 0 : kStagedBytes;
+    params.tiles = static_cast<int32_t>(
+        params.classes * ceil_div(ceil_div(problem.O, params.classes), params.m_tiles * kMTileO));
+    constexpr int64_t kBytes = sizeof(typename Tile::Element);
+    const int64_t second = params.tap_pairs ? problem.dilation * problem.x_stride_l : problem.x_stride_c;
+    const int64_t row_step = params.tap_pairs ? 0 : Tile::kPerWord * problem.x_stride_c;
+    params.second_rows = static_cast<int32_t>(params.tap_pairs ? 1 : problem.C / 2);
+    params.second_bytes = static_cast<int32_t>(second * kBytes);
+    params.row_bytes = static_cast<int32_t>(row_step * kBytes);
+    params.l_bytes = static_cast<int32_t>(problem.x_stride_l * kBytes);
+
+    // Rows of whole sectors all begin where y does.
+    const int64_t y_phase = reinterpret_cast<uintptr_t>(problem.y) / kBytes % params.align;
+    const int64_t most_phase = problem.P % params.align == 0 ? y_phase : params.align - 1;
+    const int64_t row_pieces = ceil_div(problem.P + most_phase, Tile::kPiece);
+    const int64_t planes = params.rows * problem.stride;
+    const int64_t tile_bytes = params.m_tiles * params.steps * Tile::kParts * 512;
+    const int64_t sharers = problem.device.smem_bytes > 200 << 10 ? kBlocks : 1;
+    const int64_t share = (problem.device.smem_bytes + 1024) / sharers - 1024;
+    const int64_t fixed_bytes = static_cast<int64_t>(sizeof(Tables)) + params.staged_bytes;
+    // As many jobs a block as shared memory allows. Its positions must not depend on the number of samples:
+    // split operands are scaled by what a block has of x.
+    int64_t most_jobs = 0, most_tiles = 0, x_bytes = 0;
+    const int64_t block_pieces = std::min<int64_t>(row_pieces, is_long ? kLongPieces : kMostPieces);
+    for (int64_t most = block_pieces; most > 0; --most) {
+        const int64_t p_blocks = ceil_div(row_pieces, most), pieces = ceil_div(row_pieces, p_blocks);
+        const int64_t positions = (pieces * Tile::kPiece + params.align - 2) * problem.stride + reach;
+        const int64_t plane_slots = padded_plane<Tile>(ceil_div(positions, problem.stride));
+        const int64_t zeros = is_long ? pieces * Tile::kPiece : Tile::kPiece;
+        const int64_t part_slots = round_up(planes * plane_slots + zeros, 4);
+        const int64_t bytes = part_slots * Tile::kParts * 4;
+        const int64_t tiles = std::min({(share - fixed_bytes - bytes) / tile_bytes,
+                                        int64_t{Tile::kBlockTiles / params.m_tiles}, int64_t{params.tiles}});
+        const int64_t items = params.rows * positions + Tile::kBatch * kThreads;
+        const int64_t x_reach = (params.rows * row_step + items * problem.x_stride_l + second) * kBytes;
+        if (std::max(items * positions, x_reach) > kMaxBlocks || tiles * pieces <= most_jobs) continue;
+        most_jobs = tiles * pieces;
+        most_tiles = tiles;
+        x_bytes = bytes;
+        params.positions = plan_divisor(positions);
+        params.plane_slots = static_cast<int32_t>(plane_slots);
+        params.x_slots = static_cast<int32_t>(planes * plane_slots);
+        params.zeros = static_cast<int32_t>(zeros);
+        params.part_slots = static_cast<int32_t>(part_slots);
+        params.span = static_cast<int32_t>(pieces * Tile::kPiece);
+        params.p_blocks = static_cast<int32_t>(p_blocks);
+    }
+    if (most_jobs == 0) return params;
+    // In rounds of as many blocks as run at once, each of which takes as long as its jobs and setting out.
+    const int64_t slots = sharers * problem.device.sm_count, pieces = params.span / Tile::kPiece;
+    const int64_t places = problem.N * params.p_blocks;
+    int64_t best = INT64_MAX;
+    for (int64_t tiles = most_tiles; tiles > 0; --tiles) {
+        if (is_long && kWarps % tiles != 0) continue;
+        const int64_t o_blocks = ceil_div(params.tiles, tiles), sets = o_blocks * problem.G;
+        // Blocks of long sums keep their weights: all that fit at once, each with as many places.
+        const int64_t most = is_long ? std::max(slots / sets, int64_t{1}) : places;
+        const int64_t replicas = ceil_div(places, ceil_div(places, most)), blocks = sets * replicas;
+        const int64_t jobs = ceil_div(tiles * pieces * params.m_tiles, kWarps);  // of a warp
+        const int64_t cost = ceil_div(sets * places, slots) * (jobs + kSetOutJobs);
+        if (blocks > kMaxBlocks || places > kMaxBlocks / 2 || cost >= best) continue;
+        best = cost;
+        params.block_tiles = static_cast<int32_t>(tiles);
+        params.o_blocks = static_cast<int32_t>(o_blocks);
+        params.replicas = static_cast<int32_t>(replicas);
+        params.blocks = blocks;
+    }
+    if (params.blocks == 0) return params;
+    params.pieces = plan_divisor(pieces);
+    params.p_step = static_cast<int32_t>(is_long ? kWarps / params.block_tiles * Tile::kChunk : Tile::kChunk);
+    params.smem_bytes = static_cast<int32_t>(fixed_bytes + params.block_tiles * tile_bytes + x_bytes);
+    return params;
+}
+
+template <class Tile>
+struct Launch {
+    static bool fits(const Problem& problem) { return plan<Tile>(problem).blocks > 0; }
+
+    static Error run(const Problem& problem, cudaStream_t stream) {
+        const Params params = plan<Tile>(problem);
+        const Error error = allow_smem<stem_sm80_forward_kernel<Tile>>(problem.device);
+        if (error != nullptr) return error;
+        stem_sm80_forward_kernel<Tile>
+            <<<static_cast<unsigned>(params.blocks), kThreads, params.smem_bytes, stream>>>(params);
+        return launch_error();
+    }
+};
+
+template <class Call>
+auto with_launch(const Problem& problem, Call call) {
+    switch (problem.dtype) {
+        case Dtype::float16:
+            return call(Launch<Tile<__half, false>>{});
+        case Dtype::bfloat16:
+            return call(Launch<Tile<__nv_bfloat16, false>>{});
+        default:
+            if (problem.precision == Precision::tf32) return call(Launch<Tile<float, false>>{});
+            return call(Launch<Tile<float, true>>{});
+    }
+}
+
+// What the kernel can compute; `problem` is canonical.
+inline bool takes(const Problem& problem) {
+    if (problem.dtype == Dtype::float64 || problem.device.arch < 80) return false;
+    return with_launch(problem, [&](auto launch) { return launch.fits(problem); });
+}
+
+}  // namespace stem
+
+// fp32, fp16 and bf16 from sm_80 on, fewer than 16 input channels a group, sums of some 80 products, and so
+// many outputs and products that setting out does not count (us by this route and by the next best: TF32
+// 7x3x29308 to 602, K2 138, 192; fp32 convtasnet_enc 57, 77; encodec_stem, 7 products for 32 channels, 170,
+// 161; 7x3x2278 to 353, K8 s3 14.1, 10.4; of less than 10 million products a sample TF32 2x9x8698 to 86, K1
+// 13.7, 8.7; 12x7x2423 to 64, K5 20, 12; but 16x5x4905 to 101, K3 18, 25). By one sample: its result must not
+// depend on its batch.
+inline bool fits_stem_sm80(const Problem& any_problem) {
+    const Problem problem = canonical(any_problem);
+    const int arch = problem.device.arch;
+    const bool is_float = problem.dtype == Dtype::float32;
+    const bool is_split = is_float && problem.precision != Precision::tf32;
+    const bool fast = arch == 80 || (arch >= 90 && arch < 120);  // others do TF32 at the rate of FFMA
+    const int64_t outputs = problem.G * problem.O * problem.P;
+    const bool has_few = outputs < 3 << 17;
+    const int64_t least_products = !is_float        ? (has_few ? 7 : 4)
+                                   : has_few        ? (is_split ? 32 : 16)
+                                   : problem.O < 64 ? (is_split ? 10 : 7)
+                                                    : 4;
+    const int64_t products = problem.C * problem.K;
+    if ((is_float && !fast) || products < least_products || outputs < 1 << 17 || problem.P < 256 ||
+        products * outputs < 10 << 20)
+        return false;
+    // Products may be half empty, in 16 bits three quarters: 8x4x30001 to 40, K9 in TF32 50, 40 (and to 100
+    // 54, 74), in bf16 to 100 44, 65. Bringing x counts where it has many planes for the channels that there
+    // are: TF32 31x7x110903 to 62, K5 s8 359, 125; 4x2x441000 to 64, K8 s4 58, 69.
+    const int64_t least_rows = stem::kMTileO / (is_float ? 2 : 4) * stem::row_classes(problem);
+    return problem.O >= std::max(least_rows, 4 * problem.C * problem.stride) && stem::takes(problem);
+}
+
+inline Error launch_stem_sm80(const Problem& any_problem, cudaStream_t stream) {
+    const Problem problem = canonical(any_problem);
+    return stem::with_launch(problem, [&](auto launch) { return launch.run(problem, stream); });
+}
+
+}  // namespace conv1d
+''',
+"stem.cu": r'''
+#line 1 "kernels/stem.cu"
+// The translation unit of route "stem_sm80".
+
+
+
+const conv1d::Route conv1d::kStemSm80 = {"stem_sm80", fits_stem_sm80, no_workspace, launch_stem_sm80};
 ''',
 "stream_sm90_plan.cuh": r'''
 #line 1 "kernels/stream_sm90_plan.cuh"
@@ -15961,8 +16062,14 @@ const conv1d::Route conv1d::kToeplitzSm90 = {"toeplitz_sm90", fits_toeplitz_sm90
 ''',
 }
 _conv1d_units = {
+    "autograd.cpp": [
+        "problem.h",
+        "binding.h",
+        "autograd.cpp",
+    ],
     "conv1d.cpp": [
         "problem.h",
+        "binding.h",
         "conv1d.cpp",
     ],
     "conv1d.cu": [
@@ -15984,7 +16091,7 @@ _conv1d_units = {
         "ptx.cuh",
         "depthwise_rows.cuh",
         "depthwise_sliding.cuh",
-        "gather.cuh",
+        "gather_plan.cuh",
         "depthwise.cuh",
         "dispatch.cuh",
         "depthwise.cu",
@@ -16015,29 +16122,36 @@ _conv1d_units = {
         "dispatch.cuh",
         "downsample_sm90.cu",
     ],
-    "few_channels.cu": [
-        "problem.h",
-        "tile.cuh",
-        "gather.cuh",
-        "mma.cuh",
-        "ptx.cuh",
-        "fold.cuh",
-        "stem.cuh",
-        "dispatch.cuh",
-        "few_channels.cu",
-    ],
     "few_outputs.cu": [
         "mma.cuh",
         "problem.h",
         "ptx.cuh",
         "tile.cuh",
         "few_outputs_project.cuh",
-        "gather.cuh",
+        "gather_plan.cuh",
         "wgmma.cuh",
         "gemm_sm90_plan.cuh",
         "few_outputs.cuh",
         "dispatch.cuh",
         "few_outputs.cu",
+    ],
+    "fold.cu": [
+        "problem.h",
+        "tile.cuh",
+        "gather_plan.cuh",
+        "mma.cuh",
+        "ptx.cuh",
+        "fold.cuh",
+        "dispatch.cuh",
+        "fold.cu",
+    ],
+    "gather.cu": [
+        "problem.h",
+        "tile.cuh",
+        "gather_plan.cuh",
+        "gather.cuh",
+        "dispatch.cuh",
+        "gather.cu",
     ],
     "gemm_sm80.cu": [
         "mma.cuh",
@@ -16184,6 +16298,15 @@ _conv1d_units = {
         "small.cuh",
         "dispatch.cuh",
         "small.cu",
+    ],
+    "stem.cu": [
+        "mma.cuh",
+        "problem.h",
+        "ptx.cuh",
+        "tile.cuh",
+        "stem.cuh",
+        "dispatch.cuh",
+        "stem.cu",
     ],
     "stream_sm90.cu": [
         "problem.h",

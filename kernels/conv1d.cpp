@@ -1,5 +1,5 @@
-// The binding: the op's schema and what it does under each dispatch key. This file and python.cpp alone know
-// torch.
+// The binding: the op's schema and what it does under each dispatch key. This file, autograd.cpp and
+// python.cpp alone know torch.
 //
 // A valid float problem runs on our kernels. Everything else goes to at::conv1d: invalid calls (so that the
 // error is PyTorch's own), integer and complex dtypes, empty tensors, other devices, functorch transforms
@@ -8,12 +8,10 @@
 // Built with -fvisibility=hidden, so that two revisions of this file share nothing in one process, and with
 // -fopenmp, which at::parallel_for needs. Nothing links an OpenMP runtime: its symbols come from the one
 // that torch has loaded.
-#include "problem.h"
+#include "binding.h"
 
-#define AT_PER_OPERATOR_HEADERS  // torch's headers read no operator's that is not named: a tenth of the time
 #include <algorithm>
 #include <array>
-#include <optional>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -23,12 +21,9 @@
 #include <ATen/Parallel.h>
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/conv1d.h>
-#include <ATen/ops/convolution_backward.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/relu.h>
 #include <ATen/ops/silu.h>
-#include <torch/csrc/autograd/custom_function.h>
-#include <torch/library.h>
 
 #ifdef CONV1D_WITH_CUDA
 #include <ATen/cuda/EmptyTensor.h>
@@ -45,39 +40,7 @@ TORCH_API Tensor cached_cast(ScalarType dtype, const Tensor& x, DeviceType devic
 
 namespace {
 
-using at::IntArrayRef;
-using at::Tensor;
-using c10::SymInt;
-using c10::SymIntArrayRef;
-using OptionalTensor = std::optional<Tensor>;
-using OptionalInt = std::optional<SymInt>;
-using OptionalName = std::optional<c10::string_view>;
-
-#define CONV1D_STRING(name) #name
-#define CONV1D_QUALIFIED(name) CONV1D_STRING(name) "::conv1d"
-constexpr const char* kOpName = CONV1D_QUALIFIED(TORCH_EXTENSION_NAME);
-
-constexpr const char* kCpuRoute = "cpu";
-constexpr const char* kPytorchRoute = "pytorch";
-
-// at::conv1d knows one padding for both sides: what one side has more is put into a copy of x first.
-struct SymmetricPadding {
-    Tensor x;
-    SymInt padding;  // both sides of `x`
-    SymInt left;     // positions put in front of the original x
-    bool padded;     // whether `x` is such a copy
-
-    SymmetricPadding(const Tensor& original, const SymInt& pad_left, const SymInt& pad_right)
-        : x(original),
-          padding(pad_left.min(pad_right)),
-          left(pad_left - padding),
-          padded(pad_left != pad_right) {
-        if (padded) {
-            const std::array<SymInt, 2> extra = {left, pad_right - padding};
-            x = at::constant_pad_nd_symint(original, extra, 0);
-        }
-    }
-};
+using namespace conv1d::binding;
 
 struct NamedActivation {
     const char* name;
@@ -107,12 +70,27 @@ conv1d::Activation activation_named(const OptionalName& name) {
                       *name, "'");
 }
 
-Tensor activate(Tensor y, const OptionalName& name) {
-    const conv1d::Activation activation = activation_named(name);
-    return activation == conv1d::Activation::none ? y : activation_row(activation).of(y);
+}  // namespace
+
+namespace conv1d {
+namespace binding {
+
+SymmetricPadding::SymmetricPadding(const Tensor& original, const SymInt& pad_left, const SymInt& pad_right)
+    : x(original),
+      padding(pad_left.min(pad_right)),
+      left(pad_left - padding),
+      padded(pad_left != pad_right) {
+    if (padded) {
+        const std::array<SymInt, 2> extra = {left, pad_right - padding};
+        x = at::constant_pad_nd_symint(original, extra, 0);
+    }
 }
 
-// `pad_right` is `padding` where it is not given.
+Tensor activate(Tensor y, const OptionalName& name) {
+    const Activation activation = activation_named(name);
+    return activation == Activation::none ? y : activation_row(activation).of(y);
+}
+
 Tensor pytorch_conv1d(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, SymInt stride,
                       SymInt padding, SymInt dilation, SymInt groups, OptionalName activation,
                       OptionalInt pad_right) {
@@ -123,15 +101,23 @@ Tensor pytorch_conv1d(const Tensor& x, const Tensor& weight, const OptionalTenso
                     activation);
 }
 
-std::optional<conv1d::Dtype> kernel_dtype(at::ScalarType type) {
+std::optional<Dtype> kernel_dtype(at::ScalarType type) {
     switch (type) {
-        case at::kFloat: return conv1d::Dtype::float32;
-        case at::kDouble: return conv1d::Dtype::float64;
-        case at::kHalf: return conv1d::Dtype::float16;
-        case at::kBFloat16: return conv1d::Dtype::bfloat16;
+        case at::kFloat: return Dtype::float32;
+        case at::kDouble: return Dtype::float64;
+        case at::kHalf: return Dtype::float16;
+        case at::kBFloat16: return Dtype::bfloat16;
         default: return std::nullopt;
     }
 }
+
+}  // namespace binding
+}  // namespace conv1d
+
+namespace {
+
+constexpr const char* kCpuRoute = "cpu";
+constexpr const char* kPytorchRoute = "pytorch";
 
 int64_t number(const SymInt& value) { return value.guard_int(__FILE__, __LINE__); }
 
@@ -285,75 +271,6 @@ Tensor conv1d_cuda(const Tensor& x, const Tensor& weight, const OptionalTensor& 
 
 #endif
 
-// What the autograd, autocast, Meta and functorch kernels redispatch to.
-const auto& conv1d_op() {
-    static const auto op =
-        c10::Dispatcher::singleton().findSchemaOrThrow(kOpName, "").typed<decltype(pytorch_conv1d)>();
-    return op;
-}
-
-class Conv1dFunction : public torch::autograd::Function<Conv1dFunction> {
-public:
-    static constexpr bool is_traceable =
-        true;  // for compiled autograd: backward depends on what was saved alone
-
-    static Tensor forward(torch::autograd::AutogradContext* ctx, const Tensor& x, const Tensor& weight,
-                          const OptionalTensor& bias, const SymInt& stride, const SymInt& padding,
-                          const SymInt& dilation, const SymInt& groups, const OptionalInt& pad_right) {
-        const at::AutoDispatchBelowADInplaceOrView below_autograd;
-        Tensor y =
-            conv1d_op().call(x, weight, bias, stride, padding, dilation, groups, std::nullopt, pad_right);
-        ctx->save_for_backward({x, weight});
-        ctx->saved_data["numbers"] =
-            std::vector<SymInt>{stride, dilation, padding, pad_right.value_or(padding), groups};
-        ctx->saved_data["has_bias"] = bias.has_value();
-        return y;
-    }
-
-    static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
-                                                   const torch::autograd::variable_list& grads) {
-        const auto saved = ctx->get_saved_variables();
-        const Tensor& x = saved[0];
-        const Tensor& weight = saved[1];
-        const auto numbers = ctx->saved_data["numbers"].toSymIntVector();
-        const bool batched = x.dim() == 3;
-        const bool has_bias = ctx->saved_data["has_bias"].toBool();
-        const std::array<bool, 3> wanted = {ctx->needs_input_grad(0), ctx->needs_input_grad(1),
-                                            has_bias && ctx->needs_input_grad(2)};
-        const std::vector<SymInt> bias_sizes = {weight.sym_size(0)};
-        const SymmetricPadding symmetric(batched ? x : x.unsqueeze(0), numbers[2], numbers[3]);
-        auto [x_grad, weight_grad, bias_grad] = at::convolution_backward_symint(
-            batched ? grads[0] : grads[0].unsqueeze(0), symmetric.x, weight, SymIntArrayRef(bias_sizes),
-            numbers[0], symmetric.padding, numbers[1], false, SymInt(0), numbers[4], wanted);
-        if (x_grad.defined()) {
-            if (symmetric.padded) x_grad = x_grad.narrow_symint(2, symmetric.left, x.sym_size(-1));
-            if (!batched) x_grad = x_grad.squeeze(0);
-        }
-        return {x_grad, weight_grad, bias_grad, Tensor(), Tensor(), Tensor(), Tensor(), Tensor()};
-    }
-};
-
-// Under a functorch transform, or with a forward-mode tangent, PyTorch's convolution knows all the
-// derivatives.
-bool transformed(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
-    return c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::FuncTorchDynamicLayerBackMode) ||
-           x._fw_grad(0).defined() || weight._fw_grad(0).defined() || (bias && bias->_fw_grad(0).defined());
-}
-
-Tensor conv1d_autograd(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, SymInt stride,
-                       SymInt padding, SymInt dilation, SymInt groups, OptionalName activation,
-                       OptionalInt pad_right) {
-    // Complex convolutions are differentiable only as at::conv1d takes them apart.
-    if (transformed(x, weight, bias) || !kernel_dtype(x.scalar_type()))
-        return pytorch_conv1d(x, weight, bias, stride, padding, dilation, groups, activation, pad_right);
-    if (at::GradMode::is_enabled() &&
-        (x.requires_grad() || weight.requires_grad() || (bias && bias->requires_grad())))
-        return activate(Conv1dFunction::apply(x, weight, bias, stride, padding, dilation, groups, pad_right),
-                        activation);
-    const at::AutoDispatchBelowADInplaceOrView below_autograd;
-    return conv1d_op().call(x, weight, bias, stride, padding, dilation, groups, activation, pad_right);
-}
-
 template <c10::DispatchKey kKey, at::DeviceType kDevice>
 Tensor conv1d_autocast(const Tensor& x, const Tensor& weight, const OptionalTensor& bias, SymInt stride,
                        SymInt padding, SymInt dilation, SymInt groups, OptionalName activation,
@@ -446,10 +363,6 @@ Tensor conv1d_by(const std::string& route, const Tensor& x, const Tensor& weight
     "SymInt[1] stride=1, SymInt[1] padding=0, SymInt[1] dilation=1, SymInt groups=1, " \
     "str? activation=None"
 
-// One macro level more than torch's, so that the extension's name is expanded first.
-#define CONV1D_LIBRARY(name, m) TORCH_LIBRARY(name, m)
-#define CONV1D_LIBRARY_IMPL(name, key, m) TORCH_LIBRARY_IMPL(name, key, m)
-
 CONV1D_LIBRARY(TORCH_EXTENSION_NAME, m) {
     // Numbers, not lists: each list costs a call from Python 0.4 us.
     m.def("conv1d(" CONV1D_OPERANDS
@@ -474,7 +387,6 @@ CONV1D_LIBRARY_IMPL(TORCH_EXTENSION_NAME, CompositeExplicitAutograd, m) {
     m.impl("conv1d", pytorch_conv1d);  // Meta and the devices that are not ours
 }
 CONV1D_LIBRARY_IMPL(TORCH_EXTENSION_NAME, FuncTorchBatched, m) { m.impl("conv1d", pytorch_conv1d); }
-CONV1D_LIBRARY_IMPL(TORCH_EXTENSION_NAME, Autograd, m) { m.impl("conv1d", conv1d_autograd); }
 CONV1D_LIBRARY_IMPL(TORCH_EXTENSION_NAME, AutocastCUDA, m) {
     m.impl("conv1d", conv1d_autocast<c10::DispatchKey::AutocastCUDA, at::kCUDA>);
 }

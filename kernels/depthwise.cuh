@@ -18,7 +18,7 @@
 #include "depthwise_padded.cuh"
 #include "depthwise_rows.cuh"
 #include "depthwise_sliding.cuh"
-#include "gather.cuh"
+#include "gather_plan.cuh"
 #include "tile.cuh"
 
 namespace conv1d {
@@ -33,14 +33,15 @@ inline bool has_few_blocks(const Problem& problem) {
     return 2 * blocks <= 5 * problem.device.sm_count && gather::takes(problem);
 }
 
-// Stride 1, x contiguous along l. Up to 16 taps all of these ways add in their order, "outputs" up to
-// kLaneTaps, and so do strips, words and sliding of any number: among them the number of samples may choose.
+// Stride 1, x contiguous along l. Taps are added in their order by "gathered" up to gather::kShortChain, by
+// "outputs" up to kLaneTaps, and by strips, words and sliding: among them the number of samples may choose.
 inline Way way_of_neighbours(const Problem& problem) {
     const int64_t K = problem.K, P = problem.P;
     const bool is_fp32 = problem.dtype == Dtype::float32;
     const double outputs = static_cast<double>(problem.N * problem.G * problem.O) * static_cast<double>(P);
     const double products = outputs * static_cast<double>(K);
-    if (K <= 16 ? has_few_blocks(problem) : problem.G * P * K <= 1 << 16 && gather::takes(problem))
+    if (K <= gather::kShortChain ? has_few_blocks(problem)
+                                 : problem.G * P * K <= 1 << 16 && gather::takes(problem))
         return Way::gathered;
     // us by words and by this, bf16: 4x302x229, K4 d2 6.1, 5.5; 1x308x637, K5 d2 5.9, 5.5; but 6x45x1150, K6
     // d9 6.2, 7.7.
@@ -156,7 +157,7 @@ Error launch_element(const Problem& problem, cudaStream_t stream) {
         if (way == Way::words) return launch_rows<Element, Way::words>(problem, rows, stream);
         if (way == Way::strided) return launch_rows<Element, Way::strided>(problem, rows, stream);
         if (way == Way::padded) return launch_padded<Element>(problem, stream);
-        if (way == Way::gathered) return gather::launch<Element>(problem, stream);
+        if (way == Way::gathered) return launch_gather(problem, stream);
         if (way == Way::sliding) {
             const SlidingParams params = plan_sliding(problem);
             if (params.threads_per_row.divisor > 0) {

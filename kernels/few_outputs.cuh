@@ -5,7 +5,7 @@
 #include <type_traits>
 
 #include "few_outputs_project.cuh"
-#include "gather.cuh"
+#include "gather_plan.cuh"
 #include "gemm_sm90_plan.cuh"
 #include "mma.cuh"
 #include "problem.h"
@@ -508,7 +508,8 @@ inline bool fits_few_outputs(const Problem& any_problem) {
     // Of few products gather is sooner done: 2x2x86720 to 2, K3, stride 2, 6.3 us here and 5.2 there.
     if (few::takes_project(problem)) return problem.C * problem.K > 10 || !fits_gather(problem);
     const bool exact = problem.dtype == Dtype::float32 && problem.precision == Precision::ieee;
-    const bool is_half = element_bytes(problem.dtype) == 2, fits_gemm = fits_gemm_sm90(problem);
+    const bool is_half = element_bytes(problem.dtype) == 2;
+    const bool fits_gemm = (is_half || exact) && fits_gemm_sm90(problem);
     const int64_t products = problem.C * problem.K;
     // In 16 bits very long ones: 9x370x252 to 6, K4 26, 12; 40x599x46 to 3, K15 65, 29; but one sample of
     // 606x188 to 2, K17 14, 29.

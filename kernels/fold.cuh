@@ -14,7 +14,7 @@
 #include <cstring>
 #include <type_traits>
 
-#include "gather.cuh"
+#include "gather_plan.cuh"
 #include "mma.cuh"
 #include "problem.h"
 #include "ptx.cuh"

@@ -7,8 +7,9 @@
 //
 // The depth is cut into parts. Each is summed by itself, then their sums are added in order. So a team of
 // warps may take one part or all of them, and tiles may have any size: how many samples there are decides
-// that, but no bit of the result. Few outputs: a warp a part, 16 x 16 outputs. Many: all parts, 64 x 64
-// outputs of four warps. Cost: x is gathered once per 16, 32 or 64 output channels and tap, through L1.
+// that, but no bit of the result. Few outputs: a warp a part, 16 x 16 outputs or 32 x 32. Many: two warps
+// for all parts of those, or four for 64 x 64. Cost: x is gathered once per 16, 32 or 64 output channels and
+// tap, through L1.
 #pragma once
 #include <cstring>
 #include <type_traits>
@@ -28,8 +29,9 @@ constexpr int kMaxParts = 16;
 constexpr int kFarAway = 1 << 30;  // a position outside of every row, alone or added to one inside
 constexpr int64_t kMostPositions = int64_t{1} << 28;
 
-// A team of warps shares the chunks of its parts. kSplit: each fp32 operand is a high and a low number, and
-// three products of those make one.
+// A team is a warp with a part of its own (or, where shared memory has no room for a block of these, with all
+// parts), or some warps, alone in a block, that share each chunk of all parts. kSplit: each fp32 operand is a
+// high and a low number, and three products of those make one.
 template <class Element_, bool kSplit_, int kWarpO_, int kWarpP_, int kTeamWarpsO_, int kTeamWarpsP_>
 struct Tile {
     using Element = Element_;
@@ -57,8 +59,10 @@ struct Tile {
     static constexpr int kSumPitch = kP + 8;  // floats; pairs of 4 rows fall into all banks
     static constexpr int kTeamWords = kStages * kStageWords + kO * kSumPitch;  // of shared memory
     static constexpr int kTeamBytes = 4 * kTeamWords + kTeamWarps * kWarpElements * 8;  // with the tables
-    // That share a multiprocessor; four of the split large tile would spill registers.
-    static constexpr int kBlocks = kTeamWarps == 1 ? 1 : kSplit ? 3 : 4;
+    // That share a multiprocessor, where a block is one team: as many as spill no registers.
+    static constexpr int kBlocks = kTeamWarps == 1   ? 1
+                                   : kTeamWarps == 2 ? (kPerWord == 2 ? 10 : 8)
+                                                     : (kSplit ? 3 : 4);
     static_assert(kGranule % kElements == 0, "parts must have whole chunks");
     static_assert(kO * kElements / kTeamThreads == kLaneElements, "a thread loads as much of w as of x");
 };
@@ -347,9 +351,9 @@ __device__ __forceinline__ void add_part(bool first, float (&sum)[Tile::kMTiles]
 #pragma unroll
         for (int n = 0; n < Tile::kNTiles; ++n) {
             float (&fragment)[4] = sum[m / 2][n];
-            const float2 before = first ? make_float2(0, 0) : targets[4 * n];
-            targets[4 * n] =
-                make_float2(before.x + fragment[m % 2 * 2], before.y + fragment[m % 2 * 2 + 1]);
+            float2 part = make_float2(fragment[m % 2 * 2], fragment[m % 2 * 2 + 1]);
+            if (!first) part = make_float2(targets[4 * n].x + part.x, targets[4 * n].y + part.y);
+            targets[4 * n] = part;
             fragment[m % 2 * 2] = fragment[m % 2 * 2 + 1] = 0;
         }
     }
@@ -395,7 +399,6 @@ __global__ void __launch_bounds__(Tile::kMaxThreads, Tile::kBlocks)
     });
     ptx::settle(source.x);  // else each element's address would be computed from problem.x anew
 
-    // Of the warp's outputs, one channel a lane; loaded now, as it takes a while, where there is a register.
     constexpr bool kEarlyBias = !Tile::kSplit && Tile::kTeamWarps == 1;
     const int warp_o = warp / Tile::kTeamWarpsP * Tile::kWarpO;
     const int64_t channel = g * problem.O + o_begin + warp_o;
@@ -405,7 +408,6 @@ __global__ void __launch_bounds__(Tile::kMaxThreads, Tile::kBlocks)
     };
     Element lane_bias{};
     if constexpr (kEarlyBias) lane_bias = load_bias();
-
     Element* const y =
         static_cast<Element*>(problem.y) + (n * problem.G * problem.O + channel) * problem.P + p;
 
@@ -448,19 +450,26 @@ __global__ void __launch_bounds__(Tile::kMaxThreads, Tile::kBlocks)
     const float* const column = totals + warp_o * Tile::kSumPitch + lane_column;
     Soundness soundness;
     const auto write = [&](auto activated) {
-        constexpr int kUnroll = decltype(activated)::value ? 1 : 4;
+        constexpr int kUnroll = decltype(activated)::value ? 1 : 8;
+        Element* target = y + (team * Tile::kLaneRows + lane_row) * problem.P;
+        const int64_t step = int64_t{teams} * Tile::kLaneRows * problem.P;
 #pragma unroll kUnroll
         for (int begin = team * Tile::kLaneRows; begin < rows; begin += teams * Tile::kLaneRows) {
             const int row = begin + lane_row;
             float total = column[row * Tile::kSumPitch];
+            if (teams > 1) {
 #pragma unroll
-            for (int i = 1; i < Tile::kMaxTeams; ++i) {
-                if (i < teams) total += column[i * Tile::kTeamWords + row * Tile::kSumPitch];
+                for (int i = 1; i < Tile::kMaxTeams; ++i) {
+                    if (i < teams) total += column[i * Tile::kTeamWords + row * Tile::kSumPitch];
+                }
             }
             total += __shfl_sync(0xFFFFFFFF, widen(lane_bias), row);
-            if (source.l == kFarAway || row >= rows) continue;
-            if constexpr (Tile::kSplit) soundness.add(total);
-            y[row * problem.P] = finish<Element, decltype(activated)::value>(problem, total);
+            const bool exists = source.l != kFarAway && row < rows;
+            if constexpr (Tile::kSplit) soundness.add(exists ? total : 1.0f);
+            // Without a branch: one for each row would cost as much as all else here.
+            const Element value = finish<Element, decltype(activated)::value>(problem, total);
+            if (exists) *target = value;
+            target += step;
         }
     };
     if (problem.activation == Activation::none) write(std::false_type{});
@@ -483,7 +492,7 @@ __global__ void __launch_bounds__(Tile::kMaxThreads, Tile::kBlocks)
 }
 
 template <class Tile>
-Params plan(const Problem& problem, bool all_parts) {
+Params plan(const Problem& problem) {
     using Element = typename Tile::Element;
     Params params{};
     params.problem = problem;
@@ -499,8 +508,8 @@ Params plan(const Problem& problem, bool all_parts) {
     params.chunks = static_cast<int32_t>(ceil_div(depth, Tile::kElements));
     params.part_chunks = static_cast<int32_t>(part_depth(problem) / Tile::kElements);
     const int64_t parts = ceil_div(params.chunks, params.part_chunks);
-    params.teams = all_parts || parts * Tile::kTeamBytes > problem.device.smem_bytes
-                       ? 1 : static_cast<int32_t>(parts);
+    const bool share = parts <= Tile::kMaxTeams && parts * Tile::kTeamBytes <= problem.device.smem_bytes;
+    params.teams = share ? static_cast<int32_t>(parts) : 1;
     params.o_tiles = plan_index_divisor(ceil_div(problem.O, Tile::kO));
     params.groups = plan_index_divisor(problem.G);
     params.samples = plan_sample_divisor(problem.N, problem.P);
@@ -509,8 +518,8 @@ Params plan(const Problem& problem, bool all_parts) {
 }
 
 template <class Tile>
-Error launch(const Problem& problem, bool all_parts, cudaStream_t stream) {
-    const Params params = plan<Tile>(problem, all_parts);
+Error launch(const Problem& problem, cudaStream_t stream) {
+    const Params params = plan<Tile>(problem);
     const auto blocks = static_cast<unsigned>(params.blocks);
     const Error error = allow_smem<small_sm80_forward_kernel<Tile>>(problem.device);
     if (error != nullptr) return error;
@@ -519,9 +528,10 @@ Error launch(const Problem& problem, bool all_parts, cudaStream_t stream) {
     return launch_error();
 }
 
-// Takes the tile that suits, of those that give the same bits. Small ones, with a warp a part, as long as all
-// warps run at once; from some ten tiles a multiprocessor on, a warp for all parts; large ones where at most
-// a quarter of them is empty for it (24x300x493 to 356, K5 s4 g4: 29 us, not 44).
+// Takes the tile that suits, of those that give the same bits, by how 825 random layers ran in each mode with
+// all of them: a warp a part as long as few run (16 x 16 outputs) or tiles are few (32 x 32), which two parts
+// do not pay for; large tiles from one and a half a multiprocessor on, where at most a quarter of them is
+// empty for it (24x300x493 to 356, K5 s4 g4: 29 us, not 44).
 template <class Element, bool kSplit>
 Error launch_tiles(const Problem& problem, cudaStream_t stream) {
     const int64_t sms = problem.device.sm_count;
@@ -529,12 +539,14 @@ Error launch_tiles(const Problem& problem, cudaStream_t stream) {
         return problem.G * ceil_div(problem.O, side) * ceil_div(problem.N * problem.P, side);
     };
     const int64_t parts = ceil_div(problem.C * problem.K, part_depth(problem));
-    if (tiles_of(16) * parts <= 20 * sms)
-        return launch<Tile<Element, kSplit, 16, 16, 1, 1>>(problem, false, stream);
+    if (parts > 1 && tiles_of(16) * parts <= 20 * sms)
+        return launch<Tile<Element, kSplit, 16, 16, 1, 1>>(problem, stream);
+    if (parts > 3 && tiles_of(32) <= 4 * sms)
+        return launch<Tile<Element, kSplit, 32, 32, 1, 1>>(problem, stream);
     const bool fills_large = 3 * round_up(problem.O, 64) <= 4 * round_up(problem.O, 32);
-    if (fills_large && tiles_of(64) >= sms)
-        return launch<Tile<Element, kSplit, 32, 32, 2, 2>>(problem, true, stream);
-    return launch<Tile<Element, kSplit, 32, 32, 1, 1>>(problem, tiles_of(32) >= 10 * sms, stream);
+    if (fills_large && 2 * tiles_of(64) >= 3 * sms)
+        return launch<Tile<Element, kSplit, 32, 32, 2, 2>>(problem, stream);
+    return launch<Tile<Element, kSplit, 32, 16, 1, 2>>(problem, stream);
 }
 
 }  // namespace small
@@ -559,14 +571,17 @@ inline bool is_small(const Problem& problem) {
                         problem.stride == 1 && problem.dilation == 1;
     const bool streams = hopper && problem.G == 1 && (problem.K == 2 || problem.K == 3) && problem.C > 32 &&
                          problem.C <= 64 && problem.O > 32 && problem.O <= 128;
-    if (fills_gemm || slides || streams) return products <= 4e6;
-    if (!hopper) return products <= 30e6;
+    if (slides || streams) return products <= 4e6;
+    if (!hopper) return products <= (fills_gemm ? 4e6 : 30e6);
     const bool is_half = element_bytes(problem.dtype) == 2;
+    const bool is_ieee = !is_half && problem.precision == Precision::ieee;
+    if (fills_gemm) return products <= (is_ieee ? 24e6 : 18e6);
     if (outputs <= 30000 && products <= (is_half ? 30e6 : 45e6)) return true;
     // Rows of whole 16 bytes for one tap pointwise_sm90 takes; for others fp32 costs three products.
     const bool points = problem.K == 1 && problem.stride == 1 &&
                         problem.P * element_bytes(problem.dtype) % 16 == 0;
-    if (!is_half && problem.precision == Precision::ieee && !points) return products <= 20e6;
+    if (problem.K == 1 && !points) return products <= (is_ieee ? 45e6 : 28e6);
+    if (is_ieee && !points) return products <= 30e6;
     const int64_t tiles = problem.G * ceil_div(problem.O, 64) * ceil_div(problem.P, 64);
     return tiles <= (points ? 32 : 64) && products <= (is_half ? 8.4e6 : 13e6);
 }

@@ -29,13 +29,15 @@ HEADERS = {
     "direct": "direct.cuh",
 }
 
-# What a route's header includes beyond what all share.
+# What a route consists of besides its header and what all share.
 PARTS = {
     "depthwise": [
-        *(f"depthwise_{part}.cuh" for part in ("row", "rows", "sliding", "padded", "outputs")), "gather.cuh"
+        *(f"depthwise_{part}.cuh" for part in ("row", "rows", "sliding", "padded", "outputs")),
+        "gather_plan.cuh", "gather.cuh"
     ],
-    "fold_sm80": ["gather.cuh"],
-    "few_outputs": ["few_outputs_project.cuh", "gather.cuh", "gemm_sm90_plan.cuh"],
+    "fold_sm80": ["gather_plan.cuh"],
+    "few_outputs": ["few_outputs_project.cuh", "gather_plan.cuh", "gemm_sm90_plan.cuh"],
+    "gather": ["gather_plan.cuh"],
 }
 
 # What the kernel takes, where the table gives it large problems only.
@@ -50,7 +52,7 @@ FITS = {
 OLDER = {"stem_sm80 without bulk copies": ("stem_sm80", 800)}
 
 UNIT = """\
-#include "{header}"
+{includes}
 extern "C" bool route_fits(const conv1d::Problem* problem) {{ return {fits}(*problem); }}
 extern "C" size_t route_workspace_bytes(const conv1d::Problem* problem) {{ return {workspace}; }}
 extern "C" conv1d::Error route_launch(const conv1d::Problem* problem) {{
@@ -138,8 +140,9 @@ def start_build(folder, route, edit=None, architecture=900):
         (folder / name).write_text(as_plain_cpp(text))
     workspace = f"conv1d::workspace_{route}(*problem)" if route.startswith(("gemm", "few")) else "0"
     unit = folder / "unit.cpp"
+    includes = "\n".join(f'#include "{name}"' for name in own)
     fits = FITS.get(route, f"conv1d::fits_{route}")
-    unit.write_text(UNIT.format(header=HEADERS[route], route=route, fits=fits, workspace=workspace))
+    unit.write_text(UNIT.format(includes=includes, route=route, fits=fits, workspace=workspace))
     # Each load and store calls a function of emulator.cpp; a misaligned one traps.
     watch = ["-fsanitize=thread", "-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"]
     target = ["-c", unit, "-o", folder / "unit.o"]
