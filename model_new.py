@@ -9644,14 +9644,17 @@ auto with_launch(const Problem& problem, Call call) {
     }
 }
 
-// What the kernel can compute; `problem` is canonical.
-inline bool takes(const Problem& problem) {
-    if (problem.dtype == Dtype::float64 || problem.device.arch < 80 || problem.C >= 16) return false;
+// Without a plan; `problem` is canonical, here and below.
+inline bool may_take(const Problem& problem) {
     // What one block spans is counted in 32 bits.
-    if (problem.stride > 64 || problem.K > 8192 || problem.dilation > 8192 ||
-        problem.K * problem.dilation > 32768)
-        return false;
-    return with_launch(problem, [&](const auto& launch) { return launch.takes(); });
+    return problem.dtype != Dtype::float64 && problem.device.arch >= 80 && problem.C < 16 &&
+           problem.stride <= 64 && problem.K <= 8192 && problem.dilation <= 8192 &&
+           problem.K * problem.dilation <= 32768;
+}
+
+// What the kernel can compute.
+inline bool takes(const Problem& problem) {
+    return may_take(problem) && with_launch(problem, [](const auto& launch) { return launch.takes(); });
 }
 
 }  // namespace fold
@@ -9670,7 +9673,7 @@ inline bool fits_fold_sm80(const Problem& any_problem) {
     // Products may be more than half empty: 20x780x157 to 325, K7 g65 bf16 55 us by direct, 21 by this, in
     // TF32 51, 23. With 4 outputs that takes long sums: bf16 14x272x1275 to 136, K21 g34 43, 24; 42x14x63902
     // to 28, K13 g7 264, 305.
-    if (O < (!is_float ? 3 : is_tf32 ? 5 : 8) || !fold::takes(problem)) return false;
+    if (O < (!is_float ? 3 : is_tf32 ? 5 : 8) || !fold::may_take(problem)) return false;
     const int64_t least_products = !is_float ? (O < 4 ? 160 : O < 5 ? 90 : O < 8 ? 16 : 10)
                                    : !is_tf32 ? 48
                                               : (O < 128 ? 24 : 10);
@@ -9681,7 +9684,7 @@ inline bool fits_fold_sm80(const Problem& any_problem) {
                             static_cast<double>(problem.P);
     const double least = !is_float ? 4e5 : is_tf32 ? 3e6 : problem.G > 1 ? 4e6 : 3.2e8;
     if (products < least) return false;
-    return fold::with_launch(problem, [&](const auto& launch) { return launch.suits(); });
+    return fold::with_launch(problem, [](const auto& launch) { return launch.takes() && launch.suits(); });
 }
 
 inline Error launch_fold_sm80(const Problem& any_problem, cudaStream_t stream) {
@@ -11746,8 +11749,10 @@ struct Product {
 #pragma unroll
         for (int j = 0; j < kColumns / 8; ++j, y += 8 * problem.P) {
             const float2 added = *reinterpret_cast<const float2*>(bias + 8 * j + 2 * (lane % 4));
-            if (8 * j < outputs) ptx::st_global(y, round_four(sums, j, 0, added.x));
-            if (8 * j + 1 < outputs) ptx::st_global(y + problem.P, round_four(sums, j, 1, added.y));
+            // Rounded without a branch: one for each row would make them wait for each other.
+            const Four even = round_four(sums, j, 0, added.x), odd = round_four(sums, j, 1, added.y);
+            if (8 * j < outputs) ptx::st_global(y, even);
+            if (8 * j + 1 < outputs) ptx::st_global(y + problem.P, odd);
         }
     }
 
@@ -11963,15 +11968,13 @@ inline auto with_traits(const Problem& problem, Run run) {
     return run(Traits<float, 2>{});
 }
 
-// What the copy engine loads. One sample's stride means nothing and may be zero, which the driver refuses.
+// What the copy engine loads.
 template <class Traits>
 inline BoxedTensor describe_x(const Problem& problem, int residues) {
-    const int64_t stride_g = problem.C * problem.x_stride_c;
     return {problem.x,
             Traits::kElementBytes,
             {(residues - 1) * problem.x_stride_c + problem.L, problem.C / residues, problem.G, problem.N},
-            {residues * problem.x_stride_c, stride_g,
-             problem.N == 1 ? problem.G * stride_g : problem.x_stride_n},
+            {residues * problem.x_stride_c, problem.C * problem.x_stride_c, problem.x_stride_n},
             {Traits::pitch(residues), Traits::kChunkChannels / residues, 1, 1},
             false};
 }
@@ -13028,12 +13031,15 @@ inline bool is_small(const Problem& problem) {
     if (!hopper) return products <= (fills_gemm ? 4e6 : 30e6);
     const bool is_half = element_bytes(problem.dtype) == 2;
     const bool is_ieee = !is_half && problem.precision == Precision::ieee;
-    if (fills_gemm) return products <= (is_ieee ? 24e6 : 18e6);
-    if (outputs <= 30000 && products <= (is_half ? 30e6 : 45e6)) return true;
-    // Rows of whole 16 bytes for one tap pointwise_sm90 takes; for others fp32 costs three products.
+    // Rows of whole 16 bytes for one tap pointwise_sm90 takes. Others are gathered once (us by this and by
+    // gemm_sm90: 2x282x117 to 807, TF32 9.7, 15; 15x436x1265 to 17, fp32 27, 43; but 45x656x1506 to 304, K1
+    // g16, TF32 154, 104). fp32 costs three products.
     const bool points = problem.K == 1 && problem.stride == 1 &&
                         problem.P * element_bytes(problem.dtype) % 16 == 0;
-    if (problem.K == 1 && !points) return products <= (is_ieee ? 45e6 : 28e6);
+    if (problem.K == 1 && !points)
+        return products <= (is_ieee ? (problem.O <= 32 ? 130e6 : 45e6) : 28e6);
+    if (fills_gemm) return products <= (problem.K > 1 ? 4e6 : is_ieee ? 24e6 : 18e6);
+    if (outputs <= 30000 && products <= (is_half ? 30e6 : 45e6)) return true;
     if (is_ieee && !points) return products <= 30e6;
     const int64_t tiles = problem.G * ceil_div(problem.O, 64) * ceil_div(problem.P, 64);
     return tiles <= (points ? 32 : 64) && products <= (is_half ? 8.4e6 : 13e6);

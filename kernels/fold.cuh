@@ -783,14 +783,17 @@ auto with_launch(const Problem& problem, Call call) {
     }
 }
 
-// What the kernel can compute; `problem` is canonical.
-inline bool takes(const Problem& problem) {
-    if (problem.dtype == Dtype::float64 || problem.device.arch < 80 || problem.C >= 16) return false;
+// Without a plan; `problem` is canonical, here and below.
+inline bool may_take(const Problem& problem) {
     // What one block spans is counted in 32 bits.
-    if (problem.stride > 64 || problem.K > 8192 || problem.dilation > 8192 ||
-        problem.K * problem.dilation > 32768)
-        return false;
-    return with_launch(problem, [&](const auto& launch) { return launch.takes(); });
+    return problem.dtype != Dtype::float64 && problem.device.arch >= 80 && problem.C < 16 &&
+           problem.stride <= 64 && problem.K <= 8192 && problem.dilation <= 8192 &&
+           problem.K * problem.dilation <= 32768;
+}
+
+// What the kernel can compute.
+inline bool takes(const Problem& problem) {
+    return may_take(problem) && with_launch(problem, [](const auto& launch) { return launch.takes(); });
 }
 
 }  // namespace fold
@@ -809,7 +812,7 @@ inline bool fits_fold_sm80(const Problem& any_problem) {
     // Products may be more than half empty: 20x780x157 to 325, K7 g65 bf16 55 us by direct, 21 by this, in
     // TF32 51, 23. With 4 outputs that takes long sums: bf16 14x272x1275 to 136, K21 g34 43, 24; 42x14x63902
     // to 28, K13 g7 264, 305.
-    if (O < (!is_float ? 3 : is_tf32 ? 5 : 8) || !fold::takes(problem)) return false;
+    if (O < (!is_float ? 3 : is_tf32 ? 5 : 8) || !fold::may_take(problem)) return false;
     const int64_t least_products = !is_float ? (O < 4 ? 160 : O < 5 ? 90 : O < 8 ? 16 : 10)
                                    : !is_tf32 ? 48
                                               : (O < 128 ? 24 : 10);
@@ -820,7 +823,7 @@ inline bool fits_fold_sm80(const Problem& any_problem) {
                             static_cast<double>(problem.P);
     const double least = !is_float ? 4e5 : is_tf32 ? 3e6 : problem.G > 1 ? 4e6 : 3.2e8;
     if (products < least) return false;
-    return fold::with_launch(problem, [&](const auto& launch) { return launch.suits(); });
+    return fold::with_launch(problem, [](const auto& launch) { return launch.takes() && launch.suits(); });
 }
 
 inline Error launch_fold_sm80(const Problem& any_problem, cudaStream_t stream) {

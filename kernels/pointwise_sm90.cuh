@@ -520,8 +520,10 @@ struct Product {
 #pragma unroll
         for (int j = 0; j < kColumns / 8; ++j, y += 8 * problem.P) {
             const float2 added = *reinterpret_cast<const float2*>(bias + 8 * j + 2 * (lane % 4));
-            if (8 * j < outputs) ptx::st_global(y, round_four(sums, j, 0, added.x));
-            if (8 * j + 1 < outputs) ptx::st_global(y + problem.P, round_four(sums, j, 1, added.y));
+            // Rounded without a branch: one for each row would make them wait for each other.
+            const Four even = round_four(sums, j, 0, added.x), odd = round_four(sums, j, 1, added.y);
+            if (8 * j < outputs) ptx::st_global(y, even);
+            if (8 * j + 1 < outputs) ptx::st_global(y + problem.P, odd);
         }
     }
 
@@ -737,15 +739,13 @@ inline auto with_traits(const Problem& problem, Run run) {
     return run(Traits<float, 2>{});
 }
 
-// What the copy engine loads. One sample's stride means nothing and may be zero, which the driver refuses.
+// What the copy engine loads.
 template <class Traits>
 inline BoxedTensor describe_x(const Problem& problem, int residues) {
-    const int64_t stride_g = problem.C * problem.x_stride_c;
     return {problem.x,
             Traits::kElementBytes,
             {(residues - 1) * problem.x_stride_c + problem.L, problem.C / residues, problem.G, problem.N},
-            {residues * problem.x_stride_c, stride_g,
-             problem.N == 1 ? problem.G * stride_g : problem.x_stride_n},
+            {residues * problem.x_stride_c, problem.C * problem.x_stride_c, problem.x_stride_n},
             {Traits::pitch(residues), Traits::kChunkChannels / residues, 1, 1},
             false};
 }

@@ -575,12 +575,15 @@ inline bool is_small(const Problem& problem) {
     if (!hopper) return products <= (fills_gemm ? 4e6 : 30e6);
     const bool is_half = element_bytes(problem.dtype) == 2;
     const bool is_ieee = !is_half && problem.precision == Precision::ieee;
-    if (fills_gemm) return products <= (is_ieee ? 24e6 : 18e6);
-    if (outputs <= 30000 && products <= (is_half ? 30e6 : 45e6)) return true;
-    // Rows of whole 16 bytes for one tap pointwise_sm90 takes; for others fp32 costs three products.
+    // Rows of whole 16 bytes for one tap pointwise_sm90 takes. Others are gathered once (us by this and by
+    // gemm_sm90: 2x282x117 to 807, TF32 9.7, 15; 15x436x1265 to 17, fp32 27, 43; but 45x656x1506 to 304, K1
+    // g16, TF32 154, 104). fp32 costs three products.
     const bool points = problem.K == 1 && problem.stride == 1 &&
                         problem.P * element_bytes(problem.dtype) % 16 == 0;
-    if (problem.K == 1 && !points) return products <= (is_ieee ? 45e6 : 28e6);
+    if (problem.K == 1 && !points)
+        return products <= (is_ieee ? (problem.O <= 32 ? 130e6 : 45e6) : 28e6);
+    if (fills_gemm) return products <= (problem.K > 1 ? 4e6 : is_ieee ? 24e6 : 18e6);
+    if (outputs <= 30000 && products <= (is_half ? 30e6 : 45e6)) return true;
     if (is_ieee && !points) return products <= 30e6;
     const int64_t tiles = problem.G * ceil_div(problem.O, 64) * ceil_div(problem.P, 64);
     return tiles <= (points ? 32 : 64) && products <= (is_half ? 8.4e6 : 13e6);
