@@ -33,7 +33,8 @@ HEADERS = {
 PARTS = {
     "depthwise": [
         *(f"depthwise_{part}.cuh" for part in ("row", "rows", "sliding", "padded", "outputs")),
-        "gather_plan.cuh", "gather.cuh"
+        "gather_plan.cuh",
+        "gather.cuh",
     ],
     "fold_sm80": ["gather_plan.cuh"],
     "few_outputs": ["few_outputs_project.cuh", "gather_plan.cuh", "gemm_sm90_plan.cuh"],
