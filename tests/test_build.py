@@ -472,6 +472,6 @@ def test_gpu_newer_than_nvcc_gets_the_newest_ptx(compile_flags):
 
 def test_cpu_half_has_no_cuda_in_it(compile_flags):
     given = compile_flags([], [])
-    names = {pathlib.Path(source).name for source in given["sources"]}
-    assert names == {"autograd.cpp", "conv1d.cpp", "cpu.cpp", "python.cpp"}
+    names = [pathlib.Path(source).name for source in given["sources"]]
+    assert names == ["autograd.cpp", "python.cpp", "conv1d.cpp", "cpu.cpp"]
     assert "-DCONV1D_WITH_CUDA" not in given["extra_cflags"]
